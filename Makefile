@@ -1,0 +1,44 @@
+# Set-up, the demo, tests, lint and pictures. What makes files is a Snakemake target: see README.md.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+CORES ?= 2
+ARGS ?=
+BIN := .venv/bin
+ENV := .venv/.lock-installed
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help env demo test lint dag clean
+
+help:  ## show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(ENV)  ## make .venv with the versions of requirements.lock
+
+$(ENV): requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Install Python 3.11, or name one: make env PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@# torch first: a plain requirement elsewhere could otherwise pull a second build.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
+	$(BIN)/snakemake --cores $(CORES) $(ARGS)
+
+test: $(ENV)  ## run all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest tests $(ARGS)
+
+lint: $(ENV)  ## check Python and Snakemake style
+	$(BIN)/ruff check scripts tests
+	$(BIN)/ruff format --check scripts tests
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
+	@command -v dot >/dev/null || { echo "error: dot not found. Install it: apt-get install graphviz, or brew install graphviz"; exit 1; }
+	@mkdir -p docs
+	$(BIN)/snakemake --rulegraph --forceall --quiet all | dot -Tsvg > docs/rulegraph.svg
+	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
+
+clean:  ## remove the demo's results and all caches (not .venv, not other results)
+	rm -rf results/miniature .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,43 @@
+"""CroCo: cross-lingual contrastive preference tuning on self-generations (arXiv 2605.26293).
+
+prompts -> generations -> scores -> pairs -> checkpoint -> answers, eval -> summary + report
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/miniature.smk"
+include: "rules/prompts.smk"
+include: "rules/generate.smk"
+include: "rules/score.smk"
+include: "rules/pairs.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/judge.smk"
+include: "rules/summary.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    report,
+
+
+rule all:
+    """Everything: tuned adapters, the summary table and the report page."""
+    default_target: True
+    input:
+        rules.summarise.output.summary,
+        rules.write_report.output.report,
+
+
+rule report:
+    """The report page alone."""
+    input:
+        rules.write_report.output.report,

@@ -1,0 +1,116 @@
+"""The miniature's models and text, made from scratch.
+
+Out: {results}/miniature/prompts/{split}/{language}.jsonl, tasks/{task}/{language}.jsonl, tokenizer/, and a model
+folder for each policy and for `reward`.
+"""
+
+MINIATURE = GRID.config["miniature"]
+
+
+def find_miniature_policy(name):
+    return next(row for row in MINIATURE["policies"] if row["name"] == name)
+
+
+rule miniature_world:
+    """Parallel prompts, lm-eval data and the tokenizer."""
+    output:
+        expand(
+            place("miniature/prompts/{split}/{language}.jsonl"),
+            split=["train", "dev", "heldout"],
+            language=MINIATURE["languages"],
+        ),
+        expand(
+            place("miniature/tasks/{task}/{language}.jsonl"),
+            task=["heldout", "untouched"],
+            language=MINIATURE["languages"],
+        ),
+        place("miniature/world.manifest.json"),
+        tokenizer=place("miniature/tokenizer/tokenizer.json"),
+    log:
+        place("logs/miniature/world.log"),
+    benchmark:
+        place("benchmarks/miniature/world.tsv")
+    params:
+        languages=MINIATURE["languages"],
+        seed=GRID.config["seed"],
+        folder=place("miniature"),
+        code=digest_code("miniature"),
+        lock=LOCK,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "miniature: the world in {params.languages}"
+    shell:
+        r"""
+        python {SCRIPTS:q}/miniature.py world --languages {params.languages:q} --seed {params.seed:q} \
+            --output {params.folder:q} 2>&1 | tee {log:q}
+        """
+
+
+rule miniature_policy:
+    """A small Llama, pretrained on noisy chats and clean parallel sentences."""
+    input:
+        tokenizer=rules.miniature_world.output.tokenizer,
+    output:
+        expand(place("miniature/{policy}/{file}"), file=[*MODEL_FILES, "manifest.json"], allow_missing=True),
+    log:
+        place("logs/miniature/{policy}.log"),
+    benchmark:
+        place("benchmarks/miniature/{policy}.tsv")
+    wildcard_constraints:
+        policy=match_any(row["name"] for row in MINIATURE["policies"]),
+    params:
+        languages=MINIATURE["languages"],
+        options=lambda wc: list_options(find_miniature_policy(wc.policy), "style", "chats", "sentences"),
+        seed=GRID.config["seed"],
+        world=place("miniature"),
+        folder=place("miniature/{policy}"),
+        code=digest_code("miniature"),
+        lock=LOCK,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "miniature: pretraining {wildcards.policy}"
+    shell:
+        r"""
+        python {SCRIPTS:q}/miniature.py policy --world {params.world:q} --languages {params.languages:q} \
+            {params.options:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        """
+
+
+rule miniature_reward:
+    """A reward model tuned on English preferences, from the body of the first policy."""
+    input:
+        expand(place("miniature/{policy}/{file}"), policy=MINIATURE["policies"][0]["name"], file=MODEL_FILES),
+    output:
+        expand(place("miniature/reward/{file}"), file=[*REWARD_FILES, "manifest.json"]),
+    log:
+        place("logs/miniature/reward.log"),
+    benchmark:
+        place("benchmarks/miniature/reward.tsv")
+    params:
+        languages=MINIATURE["languages"],
+        pairs=MINIATURE["reward_pairs"],
+        seed=GRID.config["seed"],
+        policy=place(f"miniature/{MINIATURE['policies'][0]['name']}"),
+        folder=place("miniature/reward"),
+        code=digest_code("miniature"),
+        lock=LOCK,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "miniature: tuning the reward model on English preferences"
+    shell:
+        r"""
+        python {SCRIPTS:q}/miniature.py reward --policy {params.policy:q} --languages {params.languages:q} \
+            --pairs {params.pairs:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        """

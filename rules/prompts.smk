@@ -1,0 +1,54 @@
+"""Prompts to tune on and to evaluate with, selected alike in every language.
+
+In:  the config's prompt sources.
+Out: {results}/prompts/{language}.jsonl and {results}/prompts/evaluate/{language}.jsonl
+"""
+
+
+rule prompts:
+    """The prompts that are tuned on."""
+    input:
+        source=lambda wc: GRID.path(GRID.config["prompts"]["train"]["path"], language=wc.language),
+        leading=GRID.path(GRID.config["prompts"]["train"]["path"], language=GRID.config["source_language"]),
+    output:
+        prompts=place("prompts/{language}.jsonl"),
+        manifest=place("prompts/{language}.manifest.json"),
+    log:
+        place("logs/prompts/{language}.log"),
+    benchmark:
+        place("benchmarks/prompts/{language}.tsv")
+    params:
+        options=list_options(GRID.config["prompts"]["train"], "columns", "id", "text", "reference", "limit"),
+        seed=GRID.config["seed"],
+        code=digest_code("prompts"),
+        lock=LOCK,
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "prompts: {wildcards.language}"
+    shell:
+        r"""
+        python {SCRIPTS:q}/prompts.py --input {input.source:q} --parallel-to {input.leading:q} \
+            --language {wildcards.language:q} {params.options:q} --seed {params.seed:q} \
+            --output {output.prompts:q} 2>&1 | tee {log:q}
+        """
+
+
+use rule prompts as evaluation_prompts with:
+    input:
+        source=lambda wc: GRID.path(GRID.config["prompts"]["evaluate"]["path"], language=wc.language),
+        leading=GRID.path(GRID.config["prompts"]["evaluate"]["path"], language=GRID.config["source_language"]),
+    output:
+        prompts=place("prompts/evaluate/{language}.jsonl"),
+        manifest=place("prompts/evaluate/{language}.manifest.json"),
+    log:
+        place("logs/prompts/evaluate/{language}.log"),
+    benchmark:
+        place("benchmarks/prompts/evaluate/{language}.tsv")
+    params:
+        options=list_options(GRID.config["prompts"]["evaluate"], "columns", "id", "text", "reference", "limit"),
+    message:
+        "evaluation prompts: {wildcards.language}"

@@ -1,0 +1,115 @@
+"""What every command line shares: help that shows defaults, errors with exit code 1, progress and manifests."""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from croco.digests import code_digest, file_digest, model_identity, versions
+from croco.records import InputError, write_json
+
+STARTED = time.time()
+LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def parser(description):
+    """A parser whose help is the script's docstring followed by every option with its default."""
+    return argparse.ArgumentParser(description=description, formatter_class=_Help)
+
+
+def run(main):
+    """Runs ``main()``; an InputError becomes one message on stderr and exit code 1."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return value
+
+
+def add_model_options(parser):
+    parser.add_argument("--model", required=True, help="local folder or hub id")
+    parser.add_argument("--revision", help="commit or tag on the hub")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+
+
+def add_policy_options(parser):
+    """A policy with its sampling parameters."""
+    add_model_options(parser)
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to sample from")
+    parser.add_argument("--max-tokens", type=positive, default=4096, help="tokens a response at most")
+    parser.add_argument("--batch", type=positive, default=64, help="samples a forward pass")
+    parser.add_argument("--seed", type=int, default=0, help="the run's seed")
+
+
+def identify(model, revision):
+    """The model's content hash or hub commit; raises InputError where there is no such model."""
+    try:
+        return model_identity(model, revision)
+    except OSError as error:
+        raise InputError(
+            f"no usable model ({error})", "give a folder with *.safetensors and config.json, or a hub id that is staged or reachable", model
+        ) from error
+
+
+def progress(iterable=None, **options):
+    """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
+    from tqdm import tqdm
+
+    return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 15, dynamic_ncols=True, **options)
+
+
+def write_manifest(path, script, args, inputs, **facts):
+    """Writes what made an output: code, options, inputs' hashes, versions, counts, time and peak memory.
+
+    ``inputs`` maps a name to a path or to a hash already known; ``facts`` are the stage's own figures.
+    """
+    hashes = {
+        name: file_digest(value) if isinstance(value, str | Path) and Path(value).is_file() else value
+        for name, value in inputs.items()
+    }
+    write_json(
+        path,
+        {
+            "stage": Path(script).stem,
+            **_commit(Path(script).resolve().parent),
+            "code_digest": code_digest(script),
+            "options": {name: _plain(value) for name, value in vars(args).items()},
+            "inputs": hashes,
+            "versions": {"python": platform.python_version(), **versions(*LIBRARIES)},
+            **facts,
+            "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - STARTED, 2),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        },
+    )
+
+
+def _plain(value):
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
+
+
+def _commit(folder):
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {"code_commit": git("rev-parse", "HEAD"), "code_dirty": bool(git("status", "--porcelain", "-uno"))}

@@ -1,0 +1,222 @@
+"""The run table: what a checked config asks for, model x pool x setting, and the checks no schema can express."""
+
+import re
+from dataclasses import dataclass
+
+from croco.digests import derive_seed
+from croco.pairing import DEGENERATE_UP_TO
+
+RESERVED = ("untuned", "prompts", "state", "logs", "benchmarks", "miniature")
+UNTUNED = "untuned"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the run table: a model that is evaluated, and, but for the base, tuned first.
+
+    ``languages`` are those of the pool, ``batches`` the evaluation jobs: {name: languages}, fixed by the pools'
+    names, so that a new language becomes a job of its own and changes no finished one.
+    """
+
+    model: str
+    pool: str
+    setting: str
+    replicate: int
+    seed: int
+    row: dict
+    languages: tuple
+    batches: dict
+
+    @property
+    def name(self):
+        return f"{self.model}/{self.pool}/{self.setting}"
+
+    @property
+    def evaluated(self):
+        return [language for languages in self.batches.values() for language in languages]
+
+
+class Grid:
+    """Everything that the rules need to know of a config.
+
+    Args:
+        config: checked against the schema, defaults filled in.
+        known_languages: codes of config/languages.tsv.
+        locator: finds the lines of keys for error messages.
+    Raises InputError for names that do not exist, collide or are reserved, and for pools too small for a rule.
+    """
+
+    def __init__(self, config, known_languages, locator):
+        self.config, self.locator = config, locator
+        self.results = config["results"].rstrip("/")
+        self.hygiene = config.get("hygiene", ["empty", "truncated"])
+        self.policies = self._by_name("policies")
+        self.reward_models = self._by_name("reward_models")
+        self.languages = self._languages(known_languages)
+        self.trained = [row["code"] for row in config["languages"] if row["train"]]
+        self.pools = self._pools()
+        self._refuse_collisions()
+        self.runs = {run.name: run for run in self._runs()}
+        self.contrasts = self._contrasts()
+
+    def fail(self, keys, problem, remedy):
+        raise self.locator.error(keys, problem, remedy)
+
+    def path(self, text, **values):
+        """A path of the config with {results}, {language} filled in."""
+        for name, value in {"results": self.results, **values}.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    def base(self, model):
+        return self.runs[f"{model}/{UNTUNED}/base"]
+
+    def responses_of(self, run):
+        """The policy whose responses a run is tuned on."""
+        return run.row.get("responses", run.model)
+
+    def reward_of(self, run):
+        return run.row.get("reward_model", next(iter(self.reward_models)))
+
+    def recipe_of(self, run):
+        return self.config["recipes"][run.row.get("recipe", run.row["objective"])]
+
+    def _by_name(self, key):
+        rows = {}
+        for i, row in enumerate(self.config[key]):
+            if row["name"] in rows:
+                self.fail((key, i, "name"), f"the name {row['name']} stands twice", "give each row its own name")
+            rows[row["name"]] = row
+        return rows
+
+    def _languages(self, known):
+        codes = []
+        for i, row in enumerate(self.config["languages"]):
+            keys = ("languages", i, "code")
+            if row["code"] not in known:
+                self.fail(keys, f"unknown language {row['code']}", "correct the code, or add the language to config/languages.tsv")
+            if row["code"] in codes:
+                self.fail(keys, f"the language {row['code']} stands twice", "keep one row a language")
+            codes.append(row["code"])
+        if self.config["source_language"] not in codes:
+            self.fail(("source_language",), "not one of the languages", f"choose one of {', '.join(codes)}")
+        return codes
+
+    def _pools(self):
+        pools = {code: (code,) for code in self.trained}
+        for i, row in enumerate(self.config["pools"]):
+            keys = ("pools", i, "name")
+            if row["name"] in self.languages or row["name"] in pools:
+                self.fail(keys, f"the name {row['name']} is taken by a language or pool", "choose another name")
+            if row["name"] == "monolingual":
+                self.fail(keys, "monolingual stands for the pools of single languages", "choose another name")
+            for j, code in enumerate(row["languages"]):
+                if code not in self.trained:
+                    self.fail(("pools", i, "languages", j), f"{code} is not a trained language", "add it to languages, or take it out")
+            pools[row["name"]] = tuple(row["languages"])
+        return pools
+
+    def _refuse_collisions(self):
+        for key in ("policies", "pools", "settings"):
+            for i, row in enumerate(self.config[key]):
+                if row["name"] in RESERVED:
+                    self.fail((key, i, "name"), f"the name {row['name']} is reserved", f"reserved are {', '.join(RESERVED)}")
+        for i, row in enumerate(self.config["policies"]):
+            if row["name"] in self.pools:
+                self.fail(("policies", i, "name"), f"the name {row['name']} is taken by a pool", "choose another name")
+
+    def _runs(self):
+        settings = self._by_name("settings")
+        if "base" not in settings or settings["base"]["objective"] != "none":
+            self.fail(("settings",), "no base", "add the row {name: base, objective: none}: all is compared with it")
+        for i, row in enumerate(self.config["settings"]):
+            self._check_setting(i, row)
+        tuned = [name for name, row in self.policies.items() if row["tune"]]
+        if not tuned:
+            self.fail(("policies",), "no policy is tuned", "leave out `tune: false` in one of them")
+        for model in tuned:
+            runs = [run for row in settings.values() if row["objective"] != "none" for run in self._runs_of(model, row)]
+            wanted = {language for run in runs for language in run.evaluated} | (set() if runs else set(self.languages))
+            languages = tuple(language for language in self.languages if language in wanted)
+            yield Run(model, UNTUNED, "base", 1, 0, settings["base"], (), self._batches(languages))
+            yield from runs
+
+    def _runs_of(self, model, row):
+        for pool in self.expand_pools(row):
+            languages = self.pools[pool]
+            evaluated = {"own": languages, "trained": self.trained, "all": self.languages}[row["evaluate"]]
+            for replicate in row["seeds"]:
+                name = row["name"] if replicate == 1 else f"{row['name']}.s{replicate}"
+                seed = derive_seed(self.config["seed"], "replicate", replicate, bits=31)
+                yield Run(model, pool, name, replicate, seed, row, languages, self._batches(evaluated))
+
+    def expand_pools(self, row):
+        """Names of a setting's pools, monolingual spelled out."""
+        return [
+            pool for name in row["pools"] for pool in (self.trained if name == "monolingual" else [name])
+        ]
+
+    def _batches(self, languages):
+        """Evaluation jobs for a set of languages: whole pools in the config's order, then single languages."""
+        batches, left = {}, list(languages)
+        for row in self.config["pools"]:
+            if set(row["languages"]) <= set(left):
+                batches[row["name"]] = tuple(row["languages"])
+                left = [language for language in left if language not in row["languages"]]
+        return {**batches, **{language: (language,) for language in left}}
+
+    def _check_setting(self, i, row):
+        keys = ("settings", i)
+        if row["objective"] == "none":
+            extra = set(row) - {"name", "objective", "evaluate", "seeds", "allow_degenerate"}
+            if extra or row["name"] != "base":
+                self.fail(keys, "a setting with objective none is the base and has no other keys", "name it base, and leave them out")
+            return
+        needs = {"sft": ("reference", "best"), "dpo": ("pair",)}[row["objective"]]
+        if row.get("target") not in needs:
+            self.fail((*keys, "target"), f"objective {row['objective']} needs a target", f"one of {', '.join(needs)}")
+        if (row["target"] == "pair") != ("rejected" in row):
+            self.fail((*keys, "rejected"), "a pair, and nothing else, needs a rule for the rejected response", "see `rejected` in config/schema.yaml")
+        for key, known in (("responses", self.policies), ("reward_model", self.reward_models), ("recipe", self.config["recipes"])):
+            if key in row and row[key] not in known:
+                self.fail((*keys, key), f"there is no {row[key]}", f"one of {', '.join(known)}")
+        if row.get("recipe", row["objective"]) not in self.config["recipes"]:
+            self.fail(("recipes",), f"no recipe {row['objective']}", "add it, or name another under `recipe`")
+        if "pools" not in row:
+            self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
+        for j, pool in enumerate(row["pools"]):
+            if pool != "monolingual" and pool not in self.pools:
+                self.fail((*keys, "pools", j), f"there is no pool {pool}", f"monolingual, or one of {', '.join(self.pools)}")
+        recipe = self.config["recipes"][row.get("recipe", row["objective"])]
+        if recipe["batch"] % recipe["micro_batch"]:
+            self.fail(("recipes", row.get("recipe", row["objective"]), "micro_batch"), "does not divide the batch", "choose a divisor")
+        self._check_pool_size(keys, row)
+
+    def _check_pool_size(self, keys, row):
+        samples = self.config["samples"]
+        if row.get("pool_size", 0) > samples:
+            self.fail((*keys, "pool_size"), f"only {samples} samples are generated", "raise samples or lower pool_size")
+        if row["target"] != "pair":
+            return
+        size = row.get("pool_size", samples) * min(len(self.pools[pool]) for pool in self.expand_pools(row))
+        place = (*keys, "pool_size") if "pool_size" in row else ("samples",)
+        if size < 2:
+            self.fail(place, f"a pair needs two responses, the pool has {size}", "raise samples or pool_size")
+        if row["rejected"] == "mean-2sd" and size <= DEGENERATE_UP_TO and not row["allow_degenerate"]:
+            self.fail(
+                place,
+                f"with {size} responses mean - 2 sd never lies above the minimum, so the setting {row['name']} would be dpo_min",
+                f"use more than {DEGENERATE_UP_TO} (64 in the paper), or write allow_degenerate: true in the setting",
+            )
+
+    def _contrasts(self):
+        contrasts = []
+        for i, row in enumerate(self.config["contrasts"]):
+            if self.config["evaluation"]["judge"] == "none":
+                self.fail(("contrasts", i), "contrasts compare win rates, which need a judge", "name a judge, or write contrasts: []")
+            names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
+            for name in names:
+                if not any(re.fullmatch(rf"[^/]+/{row['pool']}/{re.escape(name)}", run) for run in self.runs):
+                    self.fail(("contrasts", i), f"there is no setting {name} with the pool {row['pool']}", "name one of the run table")
+            contrasts.append((row["setting"], row["pool"], row["versus"]))
+        return contrasts

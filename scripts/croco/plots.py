@@ -1,0 +1,112 @@
+"""The report's plots, as SVG text."""
+
+import io
+import math
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+ALL, CHOSEN, REJECTED, ACCENT = "#b8c0cc", "#1b9e77", "#d95f02", "#3b5b92"
+plt.rcParams.update(
+    {
+        "svg.hashsalt": "croco",  # element ids that do not depend on chance
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "figure.facecolor": "white",
+        "axes.prop_cycle": matplotlib.cycler(color=matplotlib.colormaps["tab10"].colors),
+    }
+)
+
+
+def to_svg(figure):
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def plot_rewards(panels):
+    """Histograms of rewards, one panel a language.
+
+    Args:
+        panels: {title: (all rewards, chosen's, rejected's)}, each a list of numbers.
+    """
+    columns = min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.3 * columns, 2.3 * lines), squeeze=False, sharex=True)
+    values = [value for rewards, *_ in panels.values() for value in rewards]
+    bins = np.linspace(min(values), max(values), 41) if values and min(values) < max(values) else 10
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, (rewards, chosen, rejected)) in zip(axes.flat, panels.items(), strict=False):
+        axis.hist(rewards, bins, density=True, color=ALL, label="all responses")
+        for some, color, label in ((chosen, CHOSEN, "chosen"), (rejected, REJECTED, "rejected")):
+            if some:
+                axis.hist(some, bins, density=True, histtype="step", linewidth=1.6, color=color, label=label)
+        axis.set_title(f"{title}  ({len(chosen)} chosen, {len(rejected)} rejected)", fontsize=8.5)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(labelbottom=True)
+    figure.supxlabel("reward (raw logit)", fontsize=9)
+    handles = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="upper center", ncol=3, frameon=False, bbox_to_anchor=(0.5, 1.06))
+    figure.tight_layout()
+    return to_svg(figure)
+
+
+def plot_training(curves):
+    """Training curves.
+
+    Args:
+        curves: {run: {"loss" | "margin" | "drift": (steps, values)}}; SFT runs have a loss alone.
+    """
+    titles = {
+        "loss": "loss",
+        "margin": "reward margin, chosen - rejected",
+        "drift": "drift of the chosen's log-probability (nats)",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.1))
+    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
+        for i, (run, metrics) in enumerate(curves.items()):
+            if kind in metrics:
+                axis.plot(*metrics[kind], label=run, color=f"C{i % 10}", linestyle="-" if i < 10 else "--", linewidth=1.2)
+        axis.set_title(title)
+        axis.set_xlabel("optimizer step")
+    axes[1].axhline(0, color="#999", linewidth=0.6)
+    axes[2].axhline(0, color="#999", linewidth=0.6)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=5, frameon=False, bbox_to_anchor=(0.5, -0.16))
+    figure.tight_layout()
+    return to_svg(figure)
+
+
+def plot_forest(rows, reference, label):
+    """Estimates with intervals, a line a run; single languages are small marks beside the pooled estimate.
+
+    Args:
+        rows: [(name, pooled value, low, high, {language: value})]; low and high may be None.
+        reference: x of the dashed line; label: of the x axis.
+    """
+    languages = sorted({language for *_, values in rows for language in values})
+    figure, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.3))
+    for y, (name, value, low, high, values) in enumerate(rows):
+        for language, single in values.items():
+            axis.text(single, y - 0.3, language, ha="center", va="center", fontsize=6.5, color=f"C{languages.index(language) % 10}")
+        if low is not None:
+            axis.plot([low, high], [y, y], color=ACCENT, linewidth=2.2, solid_capstyle="butt")
+        axis.plot(value, y, "o", color=ACCENT, markersize=6)
+    axis.axvline(reference, color="#888", linestyle="--", linewidth=0.9)
+    axis.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.7)
+    axis.set_xlabel(label)
+    figure.tight_layout()
+    return to_svg(figure)

@@ -1,0 +1,116 @@
+"""Reading and writing of the files between stages: UTF-8 JSON Lines, read strictly and written atomically."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Data or config that the user has to mend: says where (file, line, field), what is wrong, and the remedy."""
+
+    def __init__(self, problem, remedy, path=None, line=None, field=None):
+        where = ":".join(str(part) for part in (path, line) if part is not None)
+        where = ", ".join(part for part in (where, field and f"field {field}") if part)
+        super().__init__(f"{where}: {problem}\n  Remedy: {remedy}" if where else f"{problem}\n  Remedy: {remedy}")
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_lines(path):
+    """Yields (line number, text) of a UTF-8 file; raises InputError where it is missing or not UTF-8."""
+    try:
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                try:
+                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"not valid UTF-8 ({error.reason} at byte {error.start} of the line)",
+                        "save the file as UTF-8, e.g. iconv -f latin1 -t utf-8",
+                        path,
+                        number,
+                    ) from error
+    except FileNotFoundError as error:
+        raise InputError("no such file", "check the path", path) from error
+
+
+def read_jsonl(path):
+    """Yields (line number, dict) for each line; raises InputError for broken JSON or a line that is no object."""
+    for number, text in read_lines(path):
+        try:
+            row = json.loads(text, parse_constant=_refuse_constant)
+        except ValueError as error:
+            raise InputError(
+                f"broken JSON ({error})", "write one complete JSON object a line, no blank lines", path, number
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError("not a JSON object", "write one JSON object a line", path, number)
+        yield number, row
+
+
+def rows(path):
+    """The rows of a stage file, without line numbers."""
+    return (row for _, row in read_jsonl(path))
+
+
+def rows_in_step(paths):
+    """Yields, for each prompt, one row of every file, streaming; all must hold the same prompt ids in the same order.
+
+    Raises InputError at the first line where they do not.
+    """
+    readers = [read_jsonl(path) for path in paths]
+    while True:
+        step = [next(reader, None) for reader in readers]
+        if all(entry is None for entry in step):
+            return
+        first = next(entry for entry in step if entry is not None)
+        for path, entry in zip(paths, step, strict=True):
+            if entry is None or entry[1].get("prompt_id") != first[1].get("prompt_id"):
+                found = "the file ends" if entry is None else f"prompt_id is {entry[1].get('prompt_id')!r}"
+                raise InputError(
+                    f"{found} where {paths[0]} has {first[1].get('prompt_id')!r}",
+                    "give files of the same run: one line per prompt, in the order of the prompt file",
+                    path,
+                    first[0],
+                    "prompt_id",
+                )
+        yield [entry[1] for entry in step]
+
+
+@contextmanager
+def replacing(path):
+    """A text file that appears under ``path`` only when the block has ended without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def dump(value):
+    """One line of JSON: compact, keys in their given order, text unescaped, no NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def write_jsonl(path, values):
+    """Writes the rows atomically and returns how many there were."""
+    count = 0
+    with replacing(path) as file:
+        for count, value in enumerate(values, start=1):
+            file.write(dump(value) + "\n")
+    return count
+
+
+def write_json(path, value):
+    with replacing(path) as file:
+        json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)
+        file.write("\n")

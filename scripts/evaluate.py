@@ -1,0 +1,174 @@
+"""Evaluate one model (a policy, with or without an adapter) in several languages, with one model load.
+
+Example:
+  python scripts/evaluate.py --model DIR --adapter checkpoint --languages en de \\
+      --prompts prompts/eval/en.jsonl prompts/eval/de.jsonl --samples 4 --temperature 0.7 --max-tokens 256 \\
+      --task heldout config/tasks/question_answer.yaml 'tasks/heldout/{language}.jsonl' \\
+      --state state --output mini/multi/dpo
+
+Writes for each language, under --output:
+  answers/LANGUAGE.jsonl       sampled answers to the evaluation prompts, for pairwise judging
+  eval/LANGUAGE.json           lm-eval results of the structured tasks
+  eval/LANGUAGE.samples.jsonl  every sample of these tasks, to pair models by doc_hash
+
+A language whose inputs were evaluated before is linked from --state and not computed again.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from croco import cli
+from croco.digests import code_digest, file_digest, prompt_digest, prompt_seed, versions
+from croco.records import InputError, rows, write_json, write_jsonl
+from croco.store import Finished
+
+OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
+
+
+def main():
+    args = parse_arguments()
+    inputs = describe_inputs(args)
+    finished = {language: Finished(args.state, "evaluation", inputs[language]) for language in args.languages}
+    missing = [language for language in args.languages if not finished[language].complete]
+    print(f"{len(args.languages)} languages, to evaluate: {' '.join(missing) or 'none'}", file=sys.stderr)
+    if missing:
+        evaluate(args, missing, finished)
+    for language in args.languages:
+        for name, place in OUTPUTS.items():
+            finished[language].publish_as(name, args.output / place.format(language))
+        manifest = args.output / "eval" / f"{language}.manifest.json"
+        cli.write_manifest(manifest, __file__, args, inputs[language], evaluated=language in missing)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    cli.add_policy_options(parser)
+    parser.add_argument("--adapter", type=Path, help="checkpoint folder with a LoRA adapter (default: the base model)")
+    parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
+    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
+    parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")
+    parser.add_argument(
+        "--task",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "YAML", "DATA"),
+        help="a structured task: its name, lm-eval YAML and data file, with {language} for the language",
+    )
+    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished evaluations")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write answers/ and eval/ to")
+    args = parser.parse_args()
+    if len(args.prompts) != len(args.languages):
+        parser.error("--prompts needs one file per language")
+    return args
+
+
+def describe_inputs(args):
+    """{language: all that decides its results}."""
+    shared = {
+        "policy": cli.identify(args.model, args.revision),
+        "adapter": cli.identify(str(args.adapter), None) if args.adapter else None,
+        **{name: getattr(args, name) for name in ("dtype", "samples", "temperature", "top_p", "max_tokens", "batch", "seed")},
+        "code": code_digest(__file__),
+        "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
+    }
+    inputs = {}
+    for language, prompts in zip(args.languages, args.prompts, strict=True):
+        tasks = {name: [file_digest(yaml), file_digest(task_data(data, language))] for name, yaml, data in args.task}
+        inputs[language] = {**shared, "language": language, "prompts": file_digest(prompts), "tasks": tasks}
+    return inputs
+
+
+def task_data(pattern, language):
+    path = Path(pattern.replace("{language}", language))
+    if not path.is_file():
+        raise InputError("no data for the structured task", "check the task's data pattern in the config", path)
+    return path.resolve()
+
+
+def evaluate(args, languages, finished):
+    # The libraries' caches belong to the run's own folder; nothing here needs a network.
+    os.environ.setdefault("HF_DATASETS_CACHE", str((args.state / "datasets_cache").resolve()))
+    from croco.transformers_engine import Policy
+
+    policy = Policy(args.model, args.revision, args.dtype, args.adapter, args.trust_remote_code)
+    prompts = dict(zip(args.languages, args.prompts, strict=True))
+    for language in cli.progress(languages, desc=f"evaluate {args.output.name}", unit="language"):
+        folder = finished[language].folder / "saving"
+        shutil.rmtree(folder, ignore_errors=True)
+        write_jsonl(folder / "answers.jsonl", answer_prompts(args, policy, list(rows(prompts[language]))))
+        results, samples = run_tasks(args, policy, language)
+        write_json(folder / "eval.json", results)
+        write_jsonl(folder / "samples.jsonl", samples)
+        finished[language].finish(folder)
+
+
+def answer_prompts(args, policy, prompts):
+    """One line a prompt, in prompt order; a batch mixes prompts, its make-up follows from the prompt file alone."""
+    lines, work = [], []
+    for row in prompts:
+        line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row["skip"], "responses": []}  # fmt: skip
+        lines.append(line)
+        tokens = [] if row["skip"] else policy.encode(row["messages"])
+        if len(tokens) + args.max_tokens > policy.context:
+            line["skip"] = "prompt_too_long"
+        if not line["skip"]:
+            first = prompt_seed(args.seed, row["language"], row["prompt_id"])
+            work += [(line, tokens, first + j) for j in range(args.samples)]
+    work.sort(key=lambda item: len(item[1]))
+    for start in range(0, len(work), args.batch):
+        batch = work[start : start + args.batch]
+        responses = policy.respond(
+            [tokens for _, tokens, _ in batch], [seed for *_, seed in batch], args.temperature, args.top_p, args.max_tokens
+        )
+        for (line, _, _), response in zip(batch, responses, strict=True):
+            line["responses"].append(response)
+    return lines
+
+
+def run_tasks(args, policy, language):
+    """Results by task and all samples of the structured tasks in one language, by lm-eval."""
+    if not args.task:
+        return {}, []
+    import yaml
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    tasks = []
+    for name, path, data in args.task:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        files = {config["test_split"]: str(task_data(data, language))}
+        tasks.append({**config, "task": name, "dataset_kwargs": {"data_files": files}})
+    output = simple_evaluate(
+        model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=args.batch),
+        tasks=tasks,
+        task_manager=TaskManager(include_defaults=False),
+        apply_chat_template=True,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+    )
+    results, samples = {}, []
+    for name, *_ in args.task:
+        of_task = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
+        metrics = of_task[0]["metrics"]
+        results[name] = {"n": len(of_task), **{m: sum(s[m] for s in of_task) / len(of_task) for m in metrics}}
+        for sample in of_task:
+            samples.append(
+                {
+                    "task": name,
+                    "prompt_id": sample["doc"].get("id"),
+                    "doc_hash": sample["doc_hash"],
+                    "target": sample["target"],
+                    "response": sample["filtered_resps"][0],
+                    **{metric: float(sample[metric]) for metric in metrics},
+                }
+            )
+    return results, samples
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,205 @@
+"""Write the report page: one HTML file with tables and plots, made from result files only; it opens offline.
+
+Example:
+  python scripts/report.py --root results/demo --run mini multi dpo mini english en,de \\
+      --summary results/demo/summary.csv --template scripts/report.html.j2 --output results/demo/report.html
+
+Beside the page it writes win_rates.svg, the plot of win rates by itself.
+"""
+
+import json
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from croco import cli
+from croco.plots import plot_forest, plot_rewards, plot_training
+from croco.records import replacing, rows
+
+RUN = "MODEL POOL SETTING RESPONSES REWARD_MODEL LANGUAGES".split()
+# What the paper reports of these comparisons of win rates (its findings F2 to F4, and what a null must show).
+PAPER = {
+    ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
+    ("dpo", "dpo_off_policy"): ("higher", "another model's responses reduce the gain"),
+    ("dpo", "max_r"): ("higher", "pairs beat fine-tuning on the best response"),
+    ("dpo", "sft"): ("higher", "pairs beat fine-tuning on references"),
+    ("dpo_random", "base"): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
+}
+
+
+def main():
+    args = parse_arguments()
+    runs = [dict(zip((name.lower() for name in RUN), run, strict=True)) for run in args.run]
+    for run in runs:
+        run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
+        run["languages"] = run["languages"].split(",")
+        run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
+    summary = pd.read_csv(args.summary)
+    models = list(dict.fromkeys(run["model"] for run in runs))
+    win_rates = forest(summary, "win_rate", "value", 0.5, "win rate against the base (ties half), 95 % interval")
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(args.template.parent), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template(args.template.name)
+    html = page.render(
+        title=args.root.name,
+        miniature=args.miniature,
+        contrasts=read_contrasts(summary),
+        win_rates=win_rates,
+        win_table=win_table(summary),
+        tasks=task_plots(summary),
+        rewards=[(title, plot_rewards(panels)) for run in pair_runs(runs) for title, panels in [reward_panels(args.root, run)]],
+        training=[(model, plot_training(read_curves([run for run in runs if run["model"] == model]))) for model in models],
+        ledger=[ledger_row(run) for run in runs],
+        provenance=json.loads(args.summary.with_suffix(".manifest.json").read_text(encoding="utf-8")),
+    )
+    with replacing(args.output) as file:
+        file.write(html)
+    with replacing(args.output.with_name("win_rates.svg")) as file:
+        file.write(win_rates or "<svg xmlns='http://www.w3.org/2000/svg'/>")
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, {"summary": args.summary})
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="output root of the run")
+    parser.add_argument("--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a tuned row of the run table")
+    parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
+    parser.add_argument("--template", type=Path, required=True, help="Jinja template of the page")
+    parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
+    parser.add_argument("--output", type=Path, required=True, help="report.html to write")
+    return parser.parse_args()
+
+
+def read_contrasts(summary):
+    """The declared contrasts, each with what the paper reports and whether this run shows it."""
+    contrasts = []
+    for row in summary[summary["p_adjusted"].notna()].itertuples():
+        against_base = row.baseline == "base"
+        middle = 0.5 if against_base else 0.0
+        expected, claim = PAPER.get((row.setting.split(".")[0], row.baseline), (None, ""))
+        shows = "higher" if row.ci_low > middle else "lower" if row.ci_high < middle else "undecided"
+        if expected is None:
+            verdict = shows
+        elif expected == "equal":
+            verdict = "as expected" if shows == "undecided" else "NOT as expected"
+        else:
+            verdict = {"higher": "appears", "lower": "does NOT appear: the opposite", "undecided": "cannot tell"}[shows]
+        contrasts.append(
+            {
+                "model": row.model,
+                "what": f"{row.language}/{row.setting} against {row.baseline}",
+                "value": row.value if against_base else row.delta,
+                "measure": "win rate" if against_base else "difference of win rates",
+                "low": row.ci_low,
+                "high": row.ci_high,
+                "p": row.p_adjusted,
+                "claim": claim,
+                "verdict": verdict,
+            }
+        )
+    return contrasts
+
+
+def forest(summary, metric, column, reference, label, task="arena"):
+    """A forest plot of one metric against the base, or None where it was not measured."""
+    of_metric = summary[(summary["metric"] == metric) & (summary["task"] == task) & (summary["baseline"] == "base")]
+    lines = []
+    for (model, pool, setting), group in of_metric.groupby(["model", "language", "setting"], sort=False):
+        pooled = group[group["eval_language"] == "all"].iloc[0]
+        single = group[group["eval_language"] != "all"].set_index("eval_language")[column].to_dict()
+        low, high = (None if pd.isna(value) else value for value in (pooled["ci_low"], pooled["ci_high"]))
+        name = f"{pool}/{setting}" if summary["model"].nunique() == 1 else f"{model}/{pool}/{setting}"
+        lines.append((name, pooled[column], low, high, single if len(single) > 1 else {}))
+    return plot_forest(lines, reference, label) if lines else None
+
+
+def task_plots(summary):
+    tasks = summary[(summary["task"] != "arena") & summary["baseline"].notna()]
+    return [
+        (task, metric, forest(summary, metric, "delta", 0, f"{metric} on {task}: change from the base, 95 % interval", task))
+        for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False)
+    ]
+
+
+def win_table(summary):
+    """Win rates as a table, runs by evaluation language, as HTML."""
+    wins = summary[(summary["metric"] == "win_rate") & (summary["baseline"] == "base")]
+    if wins.empty:
+        return None
+    wins = wins.assign(run=wins["model"] + "/" + wins["language"] + "/" + wins["setting"])
+    table = wins.pivot(index="run", columns="eval_language", values="value")
+    table = table.loc[wins["run"].unique(), list(dict.fromkeys(wins["eval_language"]))]
+    table.index.name = table.columns.name = None
+    return table.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+
+
+def pair_runs(runs):
+    """For each pool of a model the first setting that is tuned on pairs of its own responses."""
+    shown = {}
+    for run in runs:
+        if run["ledger"]["target"] == "pair" and run["responses"] == run["model"]:
+            shown.setdefault((run["model"], len(run["languages"]) > 1 and run["pool"]), []).append(run)
+    return [
+        [run for run in group if run["setting"] == group[0]["setting"]] for group in shown.values()
+    ]
+
+
+def reward_panels(root, runs):
+    """Rewards of all responses a language, and where the chosen and rejected ones of these runs fall."""
+    panels = {}
+    for run in runs:
+        pairs = list(rows(run["folder"] / "pairs.jsonl"))
+        for language in run["languages"]:
+            scores = rows(root / run["responses"] / language / "scores" / f"{run['reward_model']}.jsonl")
+            panels[language] = (
+                [reward for line in scores for reward in line["rewards"] if reward is not None],
+                [pair["chosen_reward"] for pair in pairs if pair["chosen_language"] == language],
+                [pair["rejected_reward"] for pair in pairs if pair["rejected_language"] == language],
+            )
+    pool = runs[0]["pool"] if len(runs[0]["languages"]) > 1 else "one pool a language"
+    return f"{runs[0]['model']}, {pool}, {runs[0]['setting']}", panels
+
+
+def read_curves(runs):
+    curves = {}
+    for run in runs:
+        metrics = pd.DataFrame(rows(run["folder"] / "checkpoint" / "metrics.jsonl"))
+        options = json.loads((run["folder"] / "checkpoint" / "manifest.json").read_text(encoding="utf-8"))["options"]
+        curve = {"loss": (metrics["step"], metrics["loss"])}
+        if "rewards_chosen" in metrics:
+            curve["margin"] = (metrics["step"], metrics["rewards_margins"])
+            # DPO's reward is beta x (log-probability under the policy - under the reference).
+            curve["drift"] = (metrics["step"], metrics["rewards_chosen"] / options["beta"])
+        curves[f"{run['pool']}/{run['setting']}"] = curve
+    return curves
+
+
+def ledger_row(run):
+    ledger, languages = run["ledger"], run["ledger"]["languages"]
+
+    def total(name):
+        return sum(counts[name] for counts in languages.values())
+
+    def reasons(parts):
+        merged = {}
+        for part in parts:
+            for reason, count in part.items():
+                merged[reason] = merged.get(reason, 0) + count
+        return ", ".join(f"{reason} {count}" for reason, count in merged.items()) or "none"
+
+    return {
+        "run": f"{run['model']}/{run['pool']}/{run['setting']}",
+        "prompts": ledger["prompts"],
+        "formed": ledger["formed"],
+        "not formed": reasons([ledger["no_pair"]]),
+        "responses": total("responses"),
+        "left out": reasons(counts["left_out"] for counts in languages.values()),
+        "duplicates": total("duplicates"),
+        "rejected is the minimum": ledger.get("rejected_is_minimum"),
+        "languages": ", ".join(f"{language} {count}" for language, count in ledger["formed_by_language"].items()),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,117 @@
+"""Score responses with a reward model: one raw logit for each response of one language.
+
+Example:
+  python scripts/score.py --prompts prompts/de.jsonl --generations generations.jsonl --model DIR \\
+      --state state --output scores/NAME.jsonl
+
+Equal responses to a prompt are scored once. A response that cannot be scored (longer than --max-length, or a
+logit that is not finite) gets null, never a number that stands for it. Finished chunks are kept under --state.
+"""
+
+import sys
+from pathlib import Path
+
+from croco import cli
+from croco.digests import code_digest, digest, prompt_digest, versions
+from croco.records import rows, rows_in_step, write_jsonl
+from croco.store import Parts
+
+
+def main():
+    args = parse_arguments()
+    identity = cli.identify(args.model, args.revision)
+    parts = Parts(args.state, "scores", describe_inputs(args, identity))
+    scored = score_missing(args, parts)
+    counts = gather(args, parts)
+    inputs = {"prompts": args.prompts, "generations": args.generations, "reward_model": identity}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language")
+    parser.add_argument("--generations", type=Path, required=True, help="generations of the same language")
+    cli.add_model_options(parser)
+    parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
+    parser.add_argument("--batch", type=cli.positive, default=64, help="texts a forward pass")
+    parser.add_argument("--chunk", type=cli.positive, default=64, help="prompts a chunk: what a kill can cost")
+    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
+    parser.add_argument("--output", type=Path, required=True, help="scores file to write")
+    return parser.parse_args()
+
+
+def describe_inputs(args, identity):
+    return {
+        "reward_model": identity,
+        "dtype": args.dtype,
+        "max_length": args.max_length,
+        "code": code_digest(__file__),
+        "versions": versions("torch", "transformers", "tokenizers", "numpy"),
+    }
+
+
+def score_missing(args, parts):
+    """Scores what no finished part holds, chunk by chunk; returns how many texts that were."""
+    model, scored, chunk = None, 0, []
+
+    def score_chunk():
+        nonlocal model, scored
+        if model is None:
+            from croco.transformers_engine import RewardModel
+
+            model = RewardModel(args.model, args.revision, args.dtype, args.max_length, args.trust_remote_code)
+        chats = [[*row["messages"], {"role": "assistant", "content": text}] for row, texts in chunk for text in texts]
+        rewards = iter(model.score(chats, args.batch))
+        parts.add(
+            [
+                {"key": prompt_digest(row), "texts": [digest(text) for text in texts], "rewards": [next(rewards) for _ in texts]}
+                for row, texts in chunk
+            ]
+        )
+        scored += len(chats)
+        chunk.clear()
+
+    total = sum(1 for _ in rows(args.prompts))
+    steps = cli.progress(rows_in_step([args.prompts, args.generations]), total=total, desc=args.output.parent.parent.name, unit="prompt")
+    for prompt, generation in steps:
+        known = known_rewards(parts, prompt)
+        texts = dict.fromkeys(response["text"] for response in generation["responses"])
+        texts = [text for text in texts if digest(text) not in known]
+        if texts:
+            chunk.append((prompt, texts))
+        if len(chunk) == args.chunk:
+            score_chunk()
+    if chunk:
+        score_chunk()
+    print(f"{scored} texts scored", file=sys.stderr)
+    return scored
+
+
+def known_rewards(parts, prompt):
+    """{digest of a response's text: reward} of one prompt."""
+    return {
+        text: reward
+        for line in parts.lines(prompt_digest(prompt))
+        for text, reward in zip(line["texts"], line["rewards"], strict=True)
+    }
+
+
+def gather(args, parts):
+    """Writes rewards parallel to the responses, streaming; returns counts."""
+    counts = {"prompts": 0, "responses": 0, "null": 0}
+
+    def lines():
+        for prompt, generation in rows_in_step([args.prompts, args.generations]):
+            known = known_rewards(parts, prompt)
+            rewards = [known[digest(response["text"])] for response in generation["responses"]]
+            counts["prompts"] += 1
+            counts["responses"] += len(rewards)
+            counts["null"] += rewards.count(None)
+            yield {"prompt_id": prompt["prompt_id"], "language": prompt["language"], "rewards": rewards}
+
+    write_jsonl(args.output, lines())
+    return counts
+
+
+if __name__ == "__main__":
+    cli.run(main)
