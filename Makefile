@@ -5,7 +5,6 @@ CORES ?= 2
 ARGS ?=
 BIN := .venv/bin
 ENV := .venv/.lock-installed
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help env demo test lint dag clean
 

@@ -133,19 +133,19 @@ def run_tasks(args, policy, language):
     if not args.task:
         return {}, []
     import yaml
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluate as run_lm_eval
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks import TaskManager, get_task_dict
 
     tasks = []
     for name, path, data in args.task:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         files = {config["test_split"]: str(task_data(data, language))}
         tasks.append({**config, "task": name, "dataset_kwargs": {"data_files": files}})
-    output = simple_evaluate(
-        model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=args.batch),
-        tasks=tasks,
-        task_manager=TaskManager(include_defaults=False),
+    # Not simple_evaluate, which asks pip for the environment each time; the manifest has the versions.
+    output = run_lm_eval(
+        lm=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=args.batch),
+        task_dict=get_task_dict(tasks, TaskManager(include_defaults=False)),
         apply_chat_template=True,
         log_samples=True,
         bootstrap_iters=0,
