@@ -1,7 +1,6 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
 import csv
-import os
 import re
 import sys
 from pathlib import Path
@@ -9,14 +8,14 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
+from croco.cli import put_interpreter_first
 from croco.config import Locator, check_config
 from croco.digests import code_digest, lock_digest, model_identity
 from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
 
-# Jobs run the interpreter that runs Snakemake, activated or not; a conda environment comes before it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+put_interpreter_first()
 
 
 def read_grid():
@@ -40,6 +39,24 @@ STATE = f"{GRID.results}/state"
 LOCK = lock_digest(f"{workflow.basedir}/requirements.lock")
 REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
+EVALUATION = GRID.config["evaluation"]
+JUDGED = EVALUATION["judge"] != "none"
+MINIATURE = GRID.config["miniature"]
+ADAPTER_FILES = [
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "metrics.jsonl",
+    "manifest.json",
+]
+# Keys of a recipe that are options of scripts/train.py by the same name.
+RECIPE_KEYS = (
+    "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length beta "
+    "lora_r lora_alpha lora_dropout save_every"
+).split()
 
 
 def match_any(names):
@@ -62,7 +79,9 @@ def place(path):
 
 
 def find_run(wildcards):
-    return GRID.runs[wildcards.run if "run" in wildcards.keys() else f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}"]
+    return GRID.runs[
+        wildcards.run if "run" in wildcards.keys() else f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}"
+    ]
 
 
 def list_model_files(row):
@@ -123,4 +142,70 @@ def match_batch(batch):
     if batch != "language":
         return match_any(name for name, run in GRID.runs.items() if batch in run.batches)
     single = {name: [code for code in run.batches if code in GRID.languages] for name, run in GRID.runs.items()}
-    return "|".join(f"{re.escape(name)}(?=/[a-z]+/(?:{match_any(codes)})[.])" for name, codes in single.items() if codes) or "(?!)"
+    return (
+        "|".join(f"{re.escape(name)}(?=/[a-z]+/(?:{match_any(codes)})[.])" for name, codes in single.items() if codes)
+        or "(?!)"
+    )
+
+
+def find_miniature_policy(name):
+    return next(row for row in MINIATURE["policies"] if row["name"] == name)
+
+
+def list_pool_files(wildcards, pattern):
+    """A file for each language of the run's pool, of the policy whose responses it uses."""
+    run = find_run(wildcards)
+    model, reward = GRID.responses_of(run), GRID.reward_of(run)
+    return [place(pattern.format(model=model, language=language, reward=reward)) for language in run.languages]
+
+
+def list_scored_files(wildcards, pattern):
+    """As list_pool_files, or nothing where the references are the target."""
+    reference = find_run(wildcards).row["target"] == "reference"
+    return [] if reference else list_pool_files(wildcards, pattern)
+
+
+def find_training_data(wildcards):
+    name = "pairs" if find_run(wildcards).row["target"] == "pair" else "completions"
+    return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")
+
+
+def get_recipe(wildcards):
+    return GRID.recipe_of(find_run(wildcards))
+
+
+def list_launcher(wildcards):
+    """How training starts: plain python for one process, accelerate for one process a GPU."""
+    gpus = get_resource(get_recipe(wildcards), "gpu")
+    return ["python"] if gpus <= 1 else ["accelerate", "launch", "--multi_gpu", "--num_processes", str(gpus)]
+
+
+def list_adapter_files(wildcards):
+    tuned = find_run(wildcards).row["objective"] != "none"
+    return [place(f"{wildcards.run}/checkpoint/{name}") for name in ADAPTER_FILES[:2] if tuned]
+
+
+def list_task_options():
+    """--task NAME YAML DATA for each structured task; {language} stays for the script to fill in."""
+    return [
+        part for task in EVALUATION["tasks"] for part in ("--task", task["name"], task["yaml"], GRID.path(task["data"]))
+    ]
+
+
+def list_baseline_answers(wildcards, languages):
+    base = GRID.base(find_run(wildcards).model).name
+    return [place(f"{base}/answers/{language.format(**wildcards)}.jsonl") for language in languages]
+
+
+def describe_run(run):
+    """A run as scripts/summary.py takes it; a dash stands for what the base has not."""
+    tuned = run.row["objective"] != "none"
+    return [
+        run.model,
+        run.pool,
+        run.setting,
+        str(run.replicate),
+        GRID.reward_of(run) if tuned else "-",
+        str(run.row.get("pool_size", GRID.config["samples"])) if tuned else "-",
+        ",".join(run.evaluated),
+    ]

@@ -7,23 +7,6 @@ A job evaluates a whole pool of languages with one model load. Languages outside
 own, so that a new language never touches a finished evaluation.
 """
 
-EVALUATION = GRID.config["evaluation"]
-
-
-def list_adapter_files(wildcards):
-    tuned = find_run(wildcards).row["objective"] != "none"
-    return [place(f"{wildcards.run}/checkpoint/{name}") for name in ADAPTER_FILES[:2] if tuned]
-
-
-def list_task_options():
-    """--task NAME YAML DATA for each structured task; {language} stays for the script to fill in."""
-    return [
-        part
-        for task in EVALUATION["tasks"]
-        for part in ("--task", task["name"], task["yaml"], GRID.path(task["data"]))
-    ]
-
-
 for BATCH, LANGUAGES in list_batches().items():
 
     rule:
@@ -49,6 +32,13 @@ for BATCH, LANGUAGES in list_batches().items():
             place(f"benchmarks/evaluate/{{run}}.{'.'.join(LANGUAGES)}.tsv")
         wildcard_constraints:
             run=match_batch(BATCH),
+        conda:
+            "../envs/croco.yaml"
+        threads: get_resource(EVALUATION, "threads")
+        resources:
+            gpu=get_resource(EVALUATION, "gpu"),
+            mem_mb=get_resource(EVALUATION, "mem_mb"),
+            runtime=get_resource(EVALUATION, "runtime"),
         params:
             languages=LANGUAGES,
             model=lambda wc: list_model_options(GRID.policies[find_run(wc).model]),
@@ -57,19 +47,15 @@ for BATCH, LANGUAGES in list_batches().items():
             options=list_options(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
             tasks=lambda wc: list_task_options(),
             seed=GRID.config["seed"],
-            folder=place("{run}"),
+            folder=lambda wc: place(f"{wc.run}"),
+            state=STATE,
             code=digest_code("evaluate"),
             lock=LOCK,
-        threads: get_resource(EVALUATION, "threads")
-        resources:
-            gpu=get_resource(EVALUATION, "gpu"),
-            mem_mb=get_resource(EVALUATION, "mem_mb"),
-            runtime=get_resource(EVALUATION, "runtime"),
         message:
             "evaluate: {wildcards.run} in {params.languages}"
         shell:
             r"""
-            python {SCRIPTS:q}/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \
+            python scripts/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \
                 --prompts {input.prompts:q} {params.options:q} {params.tasks:q} --seed {params.seed:q} \
-                --state {STATE:q} --output {params.folder:q} 2>&1 | tee {log:q}
+                --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
             """

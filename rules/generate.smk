@@ -17,24 +17,27 @@ rule generate:
         place("logs/generate/{model}.{language}.log"),
     benchmark:
         place("benchmarks/generate/{model}.{language}.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: lambda wc: get_resource(GRID.policies[wc.model], "threads")
+    resources:
+        gpu=lambda wc: get_resource(GRID.policies[wc.model], "gpu"),
+        mem_mb=lambda wc: get_resource(GRID.policies[wc.model], "mem_mb"),
+        runtime=lambda wc: get_resource(GRID.policies[wc.model], "runtime"),
     params:
         model=lambda wc: list_model_options(GRID.policies[wc.model]),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
         options=lambda wc: list_options(GRID.policies[wc.model], "temperature", "top_p", "max_tokens", "batch"),
         samples=GRID.config["samples"],
         seed=GRID.config["seed"],
+        state=STATE,
         code=digest_code("generate"),
         lock=LOCK,
-    threads: lambda wc: get_resource(GRID.policies[wc.model], "threads")
-    resources:
-        gpu=lambda wc: get_resource(GRID.policies[wc.model], "gpu"),
-        mem_mb=lambda wc: get_resource(GRID.policies[wc.model], "mem_mb"),
-        runtime=lambda wc: get_resource(GRID.policies[wc.model], "runtime"),
     message:
         "generate: {wildcards.model}, {wildcards.language}"
     shell:
         r"""
-        python {SCRIPTS:q}/generate.py --prompts {input.prompts:q} {params.model:q} {params.options:q} \
-            --samples {params.samples:q} --seed {params.seed:q} --state {STATE:q} \
+        python scripts/generate.py --prompts {input.prompts:q} {params.model:q} {params.options:q} \
+            --samples {params.samples:q} --seed {params.seed:q} --state {params.state:q} \
             --output {output.generations:q} 2>&1 | tee {log:q}
         """

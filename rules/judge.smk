@@ -4,12 +4,6 @@ In:  {run}/answers/{language}.jsonl of the run and of {model}/untuned/base
 Out: {run}/arena/{language}.jsonl
 """
 
-
-def list_baseline_answers(wildcards, languages):
-    base = GRID.base(find_run(wildcards).model).name
-    return [place(f"{base}/answers/{language.format(**wildcards)}.jsonl") for language in languages]
-
-
 for BATCH, LANGUAGES in list_batches().items():
 
     rule:
@@ -27,22 +21,24 @@ for BATCH, LANGUAGES in list_batches().items():
             place(f"benchmarks/judge/{{run}}.{'.'.join(LANGUAGES)}.tsv")
         wildcard_constraints:
             run=match_batch(BATCH),
-        params:
-            judge=EVALUATION["judge"],
-            languages=LANGUAGES,
-            folder=place("{run}/arena"),
-            code=digest_code("judge"),
-            lock=LOCK,
+        conda:
+            "../envs/croco.yaml"
         threads: 1
         resources:
             gpu=0,
             mem_mb=2000,
             runtime=30,
+        params:
+            judge=EVALUATION["judge"],
+            languages=LANGUAGES,
+            folder=lambda wc: place(f"{wc.run}/arena"),
+            code=digest_code("judge"),
+            lock=LOCK,
         message:
             "judge: {wildcards.run} in {params.languages}"
         shell:
             r"""
-            python {SCRIPTS:q}/judge.py --judge {params.judge:q} --languages {params.languages:q} \
+            python scripts/judge.py --judge {params.judge:q} --languages {params.languages:q} \
                 --answers {input.answers:q} --baseline {input.baseline:q} \
                 --output {params.folder:q} 2>&1 | tee {log:q}
             """

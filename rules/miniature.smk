@@ -4,12 +4,6 @@ Out: {results}/miniature/prompts/{split}/{language}.jsonl, tasks/{task}/{languag
 folder for each policy and for `reward`.
 """
 
-MINIATURE = GRID.config["miniature"]
-
-
-def find_miniature_policy(name):
-    return next(row for row in MINIATURE["policies"] if row["name"] == name)
-
 
 rule miniature_world:
     """Parallel prompts, lm-eval data and the tokenizer."""
@@ -30,22 +24,24 @@ rule miniature_world:
         place("logs/miniature/world.log"),
     benchmark:
         place("benchmarks/miniature/world.tsv")
-    params:
-        languages=MINIATURE["languages"],
-        seed=GRID.config["seed"],
-        folder=place("miniature"),
-        code=digest_code("miniature"),
-        lock=LOCK,
+    conda:
+        "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=10,
+    params:
+        languages=MINIATURE["languages"],
+        seed=GRID.config["seed"],
+        folder=lambda wc: place("miniature"),
+        code=digest_code("miniature"),
+        lock=LOCK,
     message:
         "miniature: the world in {params.languages}"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py world --languages {params.languages:q} --seed {params.seed:q} \
+        python scripts/miniature.py world --languages {params.languages:q} --seed {params.seed:q} \
             --output {params.folder:q} 2>&1 | tee {log:q}
         """
 
@@ -62,24 +58,26 @@ rule miniature_policy:
         place("benchmarks/miniature/{policy}.tsv")
     wildcard_constraints:
         policy=match_any(row["name"] for row in MINIATURE["policies"]),
-    params:
-        languages=MINIATURE["languages"],
-        options=lambda wc: list_options(find_miniature_policy(wc.policy), "style", "chats", "sentences"),
-        seed=GRID.config["seed"],
-        world=place("miniature"),
-        folder=place("miniature/{policy}"),
-        code=digest_code("miniature"),
-        lock=LOCK,
+    conda:
+        "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
+    params:
+        languages=MINIATURE["languages"],
+        options=lambda wc: list_options(find_miniature_policy(wc.policy), "style", "chats", "sentences"),
+        seed=GRID.config["seed"],
+        world=lambda wc: place("miniature"),
+        folder=lambda wc: place(f"miniature/{wc.policy}"),
+        code=digest_code("miniature"),
+        lock=LOCK,
     message:
         "miniature: pretraining {wildcards.policy}"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py policy --world {params.world:q} --languages {params.languages:q} \
+        python scripts/miniature.py policy --world {params.world:q} --languages {params.languages:q} \
             {params.options:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
         """
 
@@ -94,23 +92,25 @@ rule miniature_reward:
         place("logs/miniature/reward.log"),
     benchmark:
         place("benchmarks/miniature/reward.tsv")
-    params:
-        languages=MINIATURE["languages"],
-        pairs=MINIATURE["reward_pairs"],
-        seed=GRID.config["seed"],
-        policy=place(f"miniature/{MINIATURE['policies'][0]['name']}"),
-        folder=place("miniature/reward"),
-        code=digest_code("miniature"),
-        lock=LOCK,
+    conda:
+        "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
+    params:
+        languages=MINIATURE["languages"],
+        pairs=MINIATURE["reward_pairs"],
+        seed=GRID.config["seed"],
+        policy=lambda wc: place(f"miniature/{MINIATURE['policies'][0]['name']}"),
+        folder=lambda wc: place("miniature/reward"),
+        code=digest_code("miniature"),
+        lock=LOCK,
     message:
         "miniature: tuning the reward model on English preferences"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py reward --policy {params.policy:q} --languages {params.languages:q} \
+        python scripts/miniature.py reward --policy {params.policy:q} --languages {params.languages:q} \
             --pairs {params.pairs:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
         """

@@ -5,19 +5,6 @@ Out: {model}/{pool}/{setting}/pairs.jsonl (DPO) or completions.jsonl (SFT), ledg
 """
 
 
-def list_pool_files(wildcards, pattern):
-    """A file for each language of the run's pool, of the policy whose responses it uses."""
-    run = find_run(wildcards)
-    model, reward = GRID.responses_of(run), GRID.reward_of(run)
-    return [place(pattern.format(model=model, language=language, reward=reward)) for language in run.languages]
-
-
-def list_scored_files(wildcards, pattern):
-    """As list_pool_files, or nothing where the references are the target."""
-    reference = find_run(wildcards).row["target"] == "reference"
-    return [] if reference else list_pool_files(wildcards, pattern)
-
-
 rule build_pairs:
     """Chosen and rejected for each prompt."""
     input:
@@ -34,6 +21,13 @@ rule build_pairs:
         place("benchmarks/pairs/{model}.{pool}.{setting}.tsv")
     wildcard_constraints:
         setting=match_any({run.setting for run in GRID.runs.values() if run.row.get("target") == "pair"}),
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=60,
     params:
         files=lambda wc, input: [
             part
@@ -47,16 +41,11 @@ rule build_pairs:
         hygiene=lambda wc: find_run(wc).row.get("hygiene", GRID.hygiene) or "paper",
         code=digest_code("build_pairs"),
         lock=LOCK,
-    threads: 1
-    resources:
-        gpu=0,
-        mem_mb=2000,
-        runtime=60,
     message:
         "pairs: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
     shell:
         r"""
-        python {SCRIPTS:q}/build_pairs.py {params.files:q} {params.options:q} --hygiene {params.hygiene:q} \
+        python scripts/build_pairs.py {params.files:q} {params.options:q} --hygiene {params.hygiene:q} \
             --output {output.data:q} --ledger {output.ledger:q} 2>&1 | tee {log:q}
         """
 
@@ -67,8 +56,6 @@ use rule build_pairs as build_completions with:
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         manifest=place("{model}/{pool}/{setting}/completions.manifest.json"),
     wildcard_constraints:
-        setting=match_any(
-            {run.setting for run in GRID.runs.values() if run.row.get("target") in ("reference", "best")}
-        ),
+        setting=match_any({run.setting for run in GRID.runs.values() if run.row.get("target") in ("reference", "best")}),
     message:
         "completions: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"

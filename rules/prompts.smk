@@ -17,21 +17,23 @@ rule prompts:
         place("logs/prompts/{language}.log"),
     benchmark:
         place("benchmarks/prompts/{language}.tsv")
-    params:
-        options=list_options(GRID.config["prompts"]["train"], "columns", "id", "text", "reference", "limit"),
-        seed=GRID.config["seed"],
-        code=digest_code("prompts"),
-        lock=LOCK,
+    conda:
+        "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=10,
+    params:
+        options=list_options(GRID.config["prompts"]["train"], "columns", "id", "text", "reference", "limit"),
+        seed=GRID.config["seed"],
+        code=digest_code("prompts"),
+        lock=LOCK,
     message:
         "prompts: {wildcards.language}"
     shell:
         r"""
-        python {SCRIPTS:q}/prompts.py --input {input.source:q} --parallel-to {input.leading:q} \
+        python scripts/prompts.py --input {input.source:q} --parallel-to {input.leading:q} \
             --language {wildcards.language:q} {params.options:q} --seed {params.seed:q} \
             --output {output.prompts:q} 2>&1 | tee {log:q}
         """

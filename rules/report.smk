@@ -29,21 +29,35 @@ rule write_report:
         place("logs/report.log"),
     benchmark:
         place("benchmarks/report.tsv")
-    params:
-        root=GRID.results,
-        runs=[part for run in TUNED for part in ("--run", run.model, run.pool, run.setting, GRID.responses_of(run), GRID.reward_of(run), ",".join(run.languages))],
-        miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
-        code=digest_code("report"),
-        lock=LOCK,
+    conda:
+        "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
+    params:
+        root=lambda wc: GRID.results,
+        runs=[
+            part
+            for run in TUNED
+            for part in (
+                "--run",
+                run.model,
+                run.pool,
+                run.setting,
+                GRID.responses_of(run),
+                GRID.reward_of(run),
+                ",".join(run.languages),
+            )
+        ],
+        miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
+        code=digest_code("report"),
+        lock=LOCK,
     message:
         "report: {output.report}"
     shell:
         r"""
-        python {SCRIPTS:q}/report.py --root {params.root:q} {params.runs:q} --summary {input.summary:q} \
+        python scripts/report.py --root {params.root:q} {params.runs:q} --summary {input.summary:q} \
             --template {input.template:q} {params.miniature:q} --output {output.report:q} 2>&1 | tee {log:q}
         """

@@ -34,7 +34,9 @@ def main():
     close_ledger(ledger, count, formed, no_pair)
     if not count:
         args.output.unlink()
-        raise InputError(f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output)
+        raise InputError(
+            f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output
+        )
     write_json(args.ledger, ledger)
     inputs = {str(path): path for path in [*args.prompts, *args.generations, *args.scores]}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=count)
@@ -133,7 +135,11 @@ def eligible(args, filters, counts, prompt, generation, score):
         )
     stay = []
     for response, reward in zip(responses, score["rewards"], strict=False):
-        reason = "null_reward" if reward is None else next((name for name, fails in filters.items() if fails(response)), None)
+        reason = (
+            "null_reward"
+            if reward is None
+            else next((name for name, fails in filters.items() if fails(response)), None)
+        )
         if reason:
             counts["left_out"][reason] = counts["left_out"].get(reason, 0) + 1
         else:
@@ -181,7 +187,12 @@ def build_references(args, ledger, formed, no_pair):
 
 
 def completion(prompt, text, reward):
-    return {"prompt_id": prompt["prompt_id"], "prompt": prompt["messages"], "completion": answer(text), "reward": reward}
+    return {
+        "prompt_id": prompt["prompt_id"],
+        "prompt": prompt["messages"],
+        "completion": answer(text),
+        "reward": reward,
+    }
 
 
 def answer(text):

@@ -70,7 +70,10 @@ def describe_inputs(args):
     shared = {
         "policy": cli.identify(args.model, args.revision),
         "adapter": cli.identify(str(args.adapter), None) if args.adapter else None,
-        **{name: getattr(args, name) for name in ("dtype", "samples", "temperature", "top_p", "max_tokens", "batch", "seed")},
+        **{
+            name: getattr(args, name)
+            for name in ("dtype", "samples", "temperature", "top_p", "max_tokens", "batch", "seed")
+        },
         "code": code_digest(__file__),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
@@ -121,7 +124,11 @@ def answer_prompts(args, policy, prompts):
     for start in range(0, len(work), args.batch):
         batch = work[start : start + args.batch]
         responses = policy.respond(
-            [tokens for _, tokens, _ in batch], [seed for *_, seed in batch], args.temperature, args.top_p, args.max_tokens
+            [tokens for _, tokens, _ in batch],
+            [seed for *_, seed in batch],
+            args.temperature,
+            args.top_p,
+            args.max_tokens,
         )
         for (line, _, _), response in zip(batch, responses, strict=True):
             line["responses"].append(response)

@@ -29,7 +29,9 @@ def main():
         sample(args, parts, missing)
     counts = gather(args, parts)
     inputs = {"prompts": args.prompts, "policy": identity}
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, sampled=len(missing))
+    cli.write_manifest(
+        args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, sampled=len(missing)
+    )
 
 
 def parse_arguments():
@@ -74,7 +76,9 @@ def sample(args, parts, missing):
     from croco.transformers_engine import Policy
 
     policy = Policy(args.model, args.revision, args.dtype, trust_remote_code=args.trust_remote_code)
-    with cli.progress(total=sum(args.samples - start for _, start in missing), desc=args.output.parent.name, unit="sample") as bar:
+    with cli.progress(
+        total=sum(args.samples - start for _, start in missing), desc=args.output.parent.name, unit="sample"
+    ) as bar:
         for begin in range(0, len(missing), args.chunk):
             lines = []
             for row, start in missing[begin : begin + args.chunk]:
@@ -93,9 +97,7 @@ def sample_prompt(args, policy, row, start):
     while start < args.samples:
         stop = min(args.samples, (start // args.batch + 1) * args.batch)
         seeds = [first + j for j in range(start, stop)]
-        line["responses"] += policy.respond(
-            [tokens] * len(seeds), seeds, args.temperature, args.top_p, args.max_tokens
-        )
+        line["responses"] += policy.respond([tokens] * len(seeds), seeds, args.temperature, args.top_p, args.max_tokens)
         start = stop
     return line
 

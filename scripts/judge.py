@@ -30,8 +30,12 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--judge", choices=("oracle",), default="oracle", help="who judges")
     parser.add_argument("--languages", nargs="+", required=True, help="languages to judge in")
-    parser.add_argument("--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file a language")
-    parser.add_argument("--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file a language")
+    parser.add_argument(
+        "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file a language"
+    )
+    parser.add_argument(
+        "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file a language"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
     args = parser.parse_args()
     if not len(args.languages) == len(args.answers) == len(args.baseline):
@@ -44,7 +48,9 @@ def judge_prompt(ours, theirs):
     try:
         question = question_by_id(ours["prompt_id"], ours["language"])
     except ValueError as error:
-        raise InputError(str(error), "the oracle judges the miniature's prompts only: name another judge, or none") from error
+        raise InputError(
+            str(error), "the oracle judges the miniature's prompts only: name another judge, or none"
+        ) from error
     qualities = [[oracle_quality(question, r["text"]) for r in line["responses"]] for line in (ours, theirs)]
     scores = [(mine > other) + 0.5 * (mine == other) for mine, other in zip(*qualities, strict=True)]
     verdict = {1.0: "win", 0.5: "tie", 0.0: "loss"}

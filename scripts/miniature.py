@@ -85,7 +85,10 @@ def make_world(args):
             write_jsonl(
                 args.output / "prompts" / split / f"{language}.jsonl",
                 # References stand for a data set's answers: somebody else's style, and of unequal quality.
-                ({"id": q.prompt_id, "text": q.text, "reference": draw_answer(q, rng, args.languages, "label")} for q in asked),
+                (
+                    {"id": q.prompt_id, "text": q.text, "reference": draw_answer(q, rng, args.languages, "label")}
+                    for q in asked
+                ),
             )
         tasks = {"heldout": splits["heldout"], "untouched": facts(UNTOUCHED_FAMILY)}
         for task, some_facts in tasks.items():
@@ -95,7 +98,9 @@ def make_world(args):
                 ({"id": q.prompt_id, "question": q.text, "answer": q.answer()} for q in asked),
             )
     save_tokenizer(args)
-    cli.write_manifest(args.output / "world.manifest.json", __file__, args, {}, facts={k: len(v) for k, v in splits.items()})
+    cli.write_manifest(
+        args.output / "world.manifest.json", __file__, args, {}, facts={k: len(v) for k, v in splits.items()}
+    )
 
 
 def save_tokenizer(args):
@@ -168,12 +173,16 @@ def train_policy(args):
             bos_token_id=None,
         )
     )
-    losses = pretrain(model, ids, tokenizer.pad_token_id, batch_size=args.batch, peak_lr=args.learning_rate, seed=args.seed)
+    losses = pretrain(
+        model, ids, tokenizer.pad_token_id, batch_size=args.batch, peak_lr=args.learning_rate, seed=args.seed
+    )
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     inputs = {"tokenizer": args.world / "tokenizer" / "tokenizer.json"}
-    cli.write_manifest(args.output / "manifest.json", __file__, args, inputs, loss=losses[-1], parameters=model.num_parameters())
+    cli.write_manifest(
+        args.output / "manifest.json", __file__, args, inputs, loss=losses[-1], parameters=model.num_parameters()
+    )
 
 
 def pretrain(model, ids, pad, batch_size, peak_lr, seed):

@@ -41,7 +41,11 @@ def main():
             for prompt_id in ids
         ),
     )
-    counts = {"in source": len(entries), "selected": count, "without reference": sum(not by_id[i].reference for i in ids)}
+    counts = {
+        "in source": len(entries),
+        "selected": count,
+        "without reference": sum(not by_id[i].reference for i in ids),
+    }
     manifest = args.output.with_suffix(".manifest.json")
     cli.write_manifest(manifest, __file__, args, {"source": args.input}, counts=counts)
 

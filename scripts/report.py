@@ -17,7 +17,7 @@ from croco import cli
 from croco.plots import plot_forest, plot_rewards, plot_training
 from croco.records import replacing, rows
 
-RUN = "MODEL POOL SETTING RESPONSES REWARD_MODEL LANGUAGES".split()
+RUN = ["MODEL", "POOL", "SETTING", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
 # What the paper reports of these comparisons of win rates (its findings F2 to F4, and what a null must show).
 PAPER = {
     ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
@@ -48,8 +48,14 @@ def main():
         win_rates=win_rates,
         win_table=win_table(summary),
         tasks=task_plots(summary),
-        rewards=[(title, plot_rewards(panels)) for run in pair_runs(runs) for title, panels in [reward_panels(args.root, run)]],
-        training=[(model, plot_training(read_curves([run for run in runs if run["model"] == model]))) for model in models],
+        rewards=[
+            (title, plot_rewards(panels))
+            for run in pair_runs(runs)
+            for title, panels in [reward_panels(args.root, run)]
+        ],
+        training=[
+            (model, plot_training(read_curves([run for run in runs if run["model"] == model]))) for model in models
+        ],
         ledger=[ledger_row(run) for run in runs],
         provenance=json.loads(args.summary.with_suffix(".manifest.json").read_text(encoding="utf-8")),
     )
@@ -63,7 +69,9 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="output root of the run")
-    parser.add_argument("--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a tuned row of the run table")
+    parser.add_argument(
+        "--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a tuned row of the run table"
+    )
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--template", type=Path, required=True, help="Jinja template of the page")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
@@ -117,7 +125,11 @@ def forest(summary, metric, column, reference, label, task="arena"):
 def task_plots(summary):
     tasks = summary[(summary["task"] != "arena") & summary["baseline"].notna()]
     return [
-        (task, metric, forest(summary, metric, "delta", 0, f"{metric} on {task}: change from the base, 95 % interval", task))
+        (
+            task,
+            metric,
+            forest(summary, metric, "delta", 0, f"{metric} on {task}: change from the base, 95 % interval", task),
+        )
         for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False)
     ]
 
@@ -140,9 +152,7 @@ def pair_runs(runs):
     for run in runs:
         if run["ledger"]["target"] == "pair" and run["responses"] == run["model"]:
             shown.setdefault((run["model"], len(run["languages"]) > 1 and run["pool"]), []).append(run)
-    return [
-        [run for run in group if run["setting"] == group[0]["setting"]] for group in shown.values()
-    ]
+    return [[run for run in group if run["setting"] == group[0]["setting"]] for group in shown.values()]
 
 
 def reward_panels(root, runs):
@@ -166,8 +176,10 @@ def read_curves(runs):
     for run in runs:
         metrics = pd.DataFrame(rows(run["folder"] / "checkpoint" / "metrics.jsonl"))
         options = json.loads((run["folder"] / "checkpoint" / "manifest.json").read_text(encoding="utf-8"))["options"]
-        curve = {"loss": (metrics["step"], metrics["loss"])}
-        if "rewards_chosen" in metrics:
+        if "rewards_chosen" not in metrics:
+            curve = {"sft_loss": (metrics["step"], metrics["loss"])}
+        else:
+            curve = {"dpo_loss": (metrics["step"], metrics["loss"])}
             curve["margin"] = (metrics["step"], metrics["rewards_margins"])
             # DPO's reward is beta x (log-probability under the policy - under the reference).
             curve["drift"] = (metrics["step"], metrics["rewards_chosen"] / options["beta"])

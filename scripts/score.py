@@ -64,7 +64,11 @@ def score_missing(args, parts):
         rewards = iter(model.score(chats, args.batch))
         parts.add(
             [
-                {"key": prompt_digest(row), "texts": [digest(text) for text in texts], "rewards": [next(rewards) for _ in texts]}
+                {
+                    "key": prompt_digest(row),
+                    "texts": [digest(text) for text in texts],
+                    "rewards": [next(rewards) for _ in texts],
+                }
                 for row, texts in chunk
             ]
         )
@@ -72,7 +76,9 @@ def score_missing(args, parts):
         chunk.clear()
 
     total = sum(1 for _ in rows(args.prompts))
-    steps = cli.progress(rows_in_step([args.prompts, args.generations]), total=total, desc=args.output.parent.parent.name, unit="prompt")
+    steps = cli.progress(
+        rows_in_step([args.prompts, args.generations]), total=total, desc=args.output.parent.parent.name, unit="prompt"
+    )
     for prompt, generation in steps:
         known = known_rewards(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])

@@ -19,11 +19,28 @@ from croco.digests import derive_seed
 from croco.records import InputError, replacing, rows
 from croco.statistics import holm, paired_interval, paired_p
 
-COLUMNS = (
-    "model language setting seed round reward_model pool_size eval_language task metric value n "
-    "baseline baseline_value delta ci_low ci_high p p_adjusted"
-).split()
-RUN = "MODEL POOL SETTING SEED REWARD_MODEL POOL_SIZE LANGUAGES".split()
+COLUMNS = [
+    "model",
+    "language",
+    "setting",
+    "seed",
+    "round",
+    "reward_model",
+    "pool_size",
+    "eval_language",
+    "task",
+    "metric",
+    "value",
+    "n",
+    "baseline",
+    "baseline_value",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_adjusted",
+]
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
 BASE = ("untuned", "base")
 
 
@@ -40,8 +57,17 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="output root of the run")
-    parser.add_argument("--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a row of the run table")
-    parser.add_argument("--contrast", nargs=3, action="append", default=[], metavar=("SETTING", "POOL", "VERSUS"), help="a declared comparison of win rates")
+    parser.add_argument(
+        "--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a row of the run table"
+    )
+    parser.add_argument(
+        "--contrast",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("SETTING", "POOL", "VERSUS"),
+        help="a declared comparison of win rates",
+    )
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
     return parser.parse_args()
@@ -62,7 +88,9 @@ def read_run(args, values):
             judged = [line for line in rows(folder / "arena" / f"{language}.jsonl") if line["score"] is not None]
             results["arena", "win_rate"][language] = {line["prompt_id"]: line["score"] for line in judged}
             results["arena", "quality"][language] = {line["prompt_id"]: line["quality"] for line in judged}
-            run.setdefault("base_quality", {})[language] = {line["prompt_id"]: line["baseline_quality"] for line in judged}
+            run.setdefault("base_quality", {})[language] = {
+                line["prompt_id"]: line["baseline_quality"] for line in judged
+            }
     run["results"] = results
     return run
 
@@ -84,7 +112,9 @@ def summarise(run, base):
             others, name = base["results"][task, metric], "base"
         for language in by_language:
             yield row(run, language, task, metric, by_language[language], name, others and others[language])
-        yield row(run, "all", task, metric, over_languages(by_language), name, others and over_languages(others, by_language))
+        yield row(
+            run, "all", task, metric, over_languages(by_language), name, others and over_languages(others, by_language)
+        )
 
 
 def over_languages(by_language, only=None):
@@ -116,7 +146,9 @@ def row(run, language, task, metric, values, baseline, others):
     if baseline is None:
         return cells
     if values.keys() - others.keys():
-        raise InputError(f"{run['setting']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts")
+        raise InputError(
+            f"{run['setting']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
+        )
     differences = [values[prompt] - others[prompt] for prompt in sorted(values)]
     seed = derive_seed("bootstrap", run["model"], run["pool"], run["setting"], baseline, language, task, metric)
     low, high = paired_interval(differences, seed)
@@ -139,7 +171,9 @@ def contrast_rows(args, runs, table):
         for run in runs:
             if (run["pool"], run["setting"]) == (pool, setting):
                 other = find(runs, run["model"], pool, versus)
-                ours, theirs = (over_languages(r["results"]["arena", "win_rate"], run["languages"]) for r in (run, other))
+                ours, theirs = (
+                    over_languages(r["results"]["arena", "win_rate"], run["languages"]) for r in (run, other)
+                )
                 yield row(run, "all", "arena", "win_rate", ours, versus, theirs)
 
 

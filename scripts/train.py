@@ -43,8 +43,9 @@ def main():
         print("this training is finished already: linking its checkpoint", file=sys.stderr)
     else:
         train(args, identity, finished)
-    for name in FILES:
-        finished.publish_as(name, args.output / name)
+    if int(os.environ.get("RANK", 0)) == 0:
+        for name in FILES:
+            finished.publish_as(name, args.output / name)
 
 
 def parse_arguments():
@@ -59,7 +60,9 @@ def parse_arguments():
     parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW")
     parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows an optimizer step")
     parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows a forward pass and process")
-    parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens; longer rows are dropped, counted")
+    parser.add_argument(
+        "--max-length", type=cli.positive, default=4096, help="tokens; longer rows are dropped, counted"
+    )
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
     parser.add_argument("--lora-r", type=cli.positive, default=16, help="rank")
     parser.add_argument("--lora-alpha", type=float, default=32, help="scale")
@@ -83,7 +86,11 @@ def check_data(args):
         for column in COLUMNS[args.objective]:
             if not isinstance(row.get(column), list) or not all("content" in message for message in row[column]):
                 raise InputError(
-                    "not a chat list", f"{args.objective} needs {', '.join(COLUMNS[args.objective])}", args.data, number, column
+                    "not a chat list",
+                    f"{args.objective} needs {', '.join(COLUMNS[args.objective])}",
+                    args.data,
+                    number,
+                    column,
                 )
     if not number:
         raise InputError("no rows", "look at the ledger for why no pair was formed", args.data)
@@ -91,7 +98,9 @@ def check_data(args):
 
 def describe_inputs(args, identity):
     """All that decides the adapter's bytes; --save-every and paths do not."""
-    recipe = {k: v for k, v in vars(args).items() if k not in ("data", "model", "revision", "state", "output", "save_every")}
+    recipe = {
+        k: v for k, v in vars(args).items() if k not in ("data", "model", "revision", "state", "output", "save_every")
+    }
     return {
         "recipe": recipe,
         "data": file_digest(args.data),
@@ -131,7 +140,14 @@ def train(args, identity, finished):
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if not torch.isfinite(torch.tensor(result.training_loss)):
         raise RuntimeError(f"the training loss is {result.training_loss}")
-    save(args, identity, finished, trainer, tokenizer, {"rows": len(data), "too_long": too_long, "steps": result.global_step})
+    save(
+        args,
+        identity,
+        finished,
+        trainer,
+        tokenizer,
+        {"rows": len(data), "too_long": too_long, "steps": result.global_step},
+    )
 
 
 def load_data(args, tokenizer):
@@ -141,7 +157,9 @@ def load_data(args, tokenizer):
     columns = COLUMNS[args.objective]
 
     def tokens(row, answer):
-        return len(tokenizer.apply_chat_template(row["prompt"] + row[answer], tokenize=True, return_dict=True)["input_ids"])
+        return len(
+            tokenizer.apply_chat_template(row["prompt"] + row[answer], tokenize=True, return_dict=True)["input_ids"]
+        )
 
     total, fitting = 0, []
     for row in rows(args.data):
@@ -249,7 +267,7 @@ def readable(path):
             safe_open(path, "pt").keys()
         else:
             torch.load(path, weights_only=False)
-    except Exception as error:  # noqa: BLE001 - whatever the fault, the answer is an older checkpoint
+    except Exception as error:  # whatever the fault, the answer is an older checkpoint
         print(f"skipping a torn checkpoint: {path}: {error}", file=sys.stderr)
         return False
     return True

@@ -36,6 +36,11 @@ def run(main):
         sys.exit(f"error: {error}")
 
 
+def put_interpreter_first():
+    """Lets `python` in jobs be the interpreter that runs Snakemake, activated or not; conda's still comes before it."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
 def positive(text):
     value = int(text)
     if value < 1:
@@ -66,7 +71,9 @@ def identify(model, revision):
         return model_identity(model, revision)
     except OSError as error:
         raise InputError(
-            f"no usable model ({error})", "give a folder with *.safetensors and config.json, or a hub id that is staged or reachable", model
+            f"no usable model ({error})",
+            "give a folder with *.safetensors and config.json, or a hub id that is staged or reachable",
+            model,
         ) from error
 
 
@@ -104,7 +111,13 @@ def write_manifest(path, script, args, inputs, **facts):
 
 
 def _plain(value):
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
+    return (
+        [_plain(item) for item in value]
+        if isinstance(value, list | tuple)
+        else str(value)
+        if isinstance(value, Path)
+        else value
+    )
 
 
 def _commit(folder):

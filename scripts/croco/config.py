@@ -57,9 +57,7 @@ def _refuse_twins(node, path):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise InputError(
-                    "the key stands twice", "keep one of them", path, key.start_mark.line + 1, key.value
-                )
+                raise InputError("the key stands twice", "keep one of them", path, key.start_mark.line + 1, key.value)
             seen.add(key.value)
             _refuse_twins(value, path)
     elif isinstance(node, yaml.SequenceNode):
@@ -86,12 +84,16 @@ def explain(error, schema, locator):
     meaning = error.schema.get("description") or resolve(error.schema, schema).get("description")
     if isinstance(error.instance, bool):
         return locator.error(
-            keys, f"{error.instance} is a boolean here", 'quote it ("no"): YAML reads an unquoted no, yes, on, off as a boolean'
+            keys,
+            f"{error.instance} is a boolean here",
+            'quote it ("no"): YAML reads an unquoted no, yes, on, off as a boolean',
         )
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = next(key for key in error.instance if key not in known)
-        return locator.error([*keys, unknown], "unknown key", f"remove it or correct it; known here: {', '.join(known)}")
+        return locator.error(
+            [*keys, unknown], "unknown key", f"remove it or correct it; known here: {', '.join(known)}"
+        )
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = resolve(error.schema["properties"][missing], schema).get("description", "see config/README.md")

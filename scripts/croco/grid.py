@@ -94,7 +94,11 @@ class Grid:
         for i, row in enumerate(self.config["languages"]):
             keys = ("languages", i, "code")
             if row["code"] not in known:
-                self.fail(keys, f"unknown language {row['code']}", "correct the code, or add the language to config/languages.tsv")
+                self.fail(
+                    keys,
+                    f"unknown language {row['code']}",
+                    "correct the code, or add the language to config/languages.tsv",
+                )
             if row["code"] in codes:
                 self.fail(keys, f"the language {row['code']} stands twice", "keep one row a language")
             codes.append(row["code"])
@@ -112,7 +116,11 @@ class Grid:
                 self.fail(keys, "monolingual stands for the pools of single languages", "choose another name")
             for j, code in enumerate(row["languages"]):
                 if code not in self.trained:
-                    self.fail(("pools", i, "languages", j), f"{code} is not a trained language", "add it to languages, or take it out")
+                    self.fail(
+                        ("pools", i, "languages", j),
+                        f"{code} is not a trained language",
+                        "add it to languages, or take it out",
+                    )
             pools[row["name"]] = tuple(row["languages"])
         return pools
 
@@ -120,7 +128,9 @@ class Grid:
         for key in ("policies", "pools", "settings"):
             for i, row in enumerate(self.config[key]):
                 if row["name"] in RESERVED:
-                    self.fail((key, i, "name"), f"the name {row['name']} is reserved", f"reserved are {', '.join(RESERVED)}")
+                    self.fail(
+                        (key, i, "name"), f"the name {row['name']} is reserved", f"reserved are {', '.join(RESERVED)}"
+                    )
         for i, row in enumerate(self.config["policies"]):
             if row["name"] in self.pools:
                 self.fail(("policies", i, "name"), f"the name {row['name']} is taken by a pool", "choose another name")
@@ -152,9 +162,7 @@ class Grid:
 
     def expand_pools(self, row):
         """Names of a setting's pools, monolingual spelled out."""
-        return [
-            pool for name in row["pools"] for pool in (self.trained if name == "monolingual" else [name])
-        ]
+        return [pool for name in row["pools"] for pool in (self.trained if name == "monolingual" else [name])]
 
     def _batches(self, languages):
         """Evaluation jobs for a set of languages: whole pools in the config's order, then single languages."""
@@ -170,14 +178,26 @@ class Grid:
         if row["objective"] == "none":
             extra = set(row) - {"name", "objective", "evaluate", "seeds", "allow_degenerate"}
             if extra or row["name"] != "base":
-                self.fail(keys, "a setting with objective none is the base and has no other keys", "name it base, and leave them out")
+                self.fail(
+                    keys,
+                    "a setting with objective none is the base and has no other keys",
+                    "name it base, and leave them out",
+                )
             return
         needs = {"sft": ("reference", "best"), "dpo": ("pair",)}[row["objective"]]
         if row.get("target") not in needs:
             self.fail((*keys, "target"), f"objective {row['objective']} needs a target", f"one of {', '.join(needs)}")
         if (row["target"] == "pair") != ("rejected" in row):
-            self.fail((*keys, "rejected"), "a pair, and nothing else, needs a rule for the rejected response", "see `rejected` in config/schema.yaml")
-        for key, known in (("responses", self.policies), ("reward_model", self.reward_models), ("recipe", self.config["recipes"])):
+            self.fail(
+                (*keys, "rejected"),
+                "a pair, and nothing else, needs a rule for the rejected response",
+                "see `rejected` in config/schema.yaml",
+            )
+        for key, known in (
+            ("responses", self.policies),
+            ("reward_model", self.reward_models),
+            ("recipe", self.config["recipes"]),
+        ):
             if key in row and row[key] not in known:
                 self.fail((*keys, key), f"there is no {row[key]}", f"one of {', '.join(known)}")
         if row.get("recipe", row["objective"]) not in self.config["recipes"]:
@@ -186,10 +206,16 @@ class Grid:
             self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
         for j, pool in enumerate(row["pools"]):
             if pool != "monolingual" and pool not in self.pools:
-                self.fail((*keys, "pools", j), f"there is no pool {pool}", f"monolingual, or one of {', '.join(self.pools)}")
+                self.fail(
+                    (*keys, "pools", j), f"there is no pool {pool}", f"monolingual, or one of {', '.join(self.pools)}"
+                )
         recipe = self.config["recipes"][row.get("recipe", row["objective"])]
         if recipe["batch"] % recipe["micro_batch"]:
-            self.fail(("recipes", row.get("recipe", row["objective"]), "micro_batch"), "does not divide the batch", "choose a divisor")
+            self.fail(
+                ("recipes", row.get("recipe", row["objective"]), "micro_batch"),
+                "does not divide the batch",
+                "choose a divisor",
+            )
         self._check_pool_size(keys, row)
 
     def _check_pool_size(self, keys, row):
@@ -213,10 +239,18 @@ class Grid:
         contrasts = []
         for i, row in enumerate(self.config["contrasts"]):
             if self.config["evaluation"]["judge"] == "none":
-                self.fail(("contrasts", i), "contrasts compare win rates, which need a judge", "name a judge, or write contrasts: []")
+                self.fail(
+                    ("contrasts", i),
+                    "contrasts compare win rates, which need a judge",
+                    "name a judge, or write contrasts: []",
+                )
             names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
             for name in names:
                 if not any(re.fullmatch(rf"[^/]+/{row['pool']}/{re.escape(name)}", run) for run in self.runs):
-                    self.fail(("contrasts", i), f"there is no setting {name} with the pool {row['pool']}", "name one of the run table")
+                    self.fail(
+                        ("contrasts", i),
+                        f"there is no setting {name} with the pool {row['pool']}",
+                        "name one of the run table",
+                    )
             contrasts.append((row["setting"], row["pool"], row["versus"]))
         return contrasts

@@ -6,8 +6,8 @@ import math
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
 ALL, CHOSEN, REJECTED, ACCENT = "#b8c0cc", "#1b9e77", "#d95f02", "#3b5b92"
 plt.rcParams.update(
@@ -58,7 +58,9 @@ def plot_rewards(panels):
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="upper center", ncol=3, frameon=False, bbox_to_anchor=(0.5, 1.06))
+    figure.legend(
+        handles.values(), handles.keys(), loc="upper center", ncol=3, frameon=False, bbox_to_anchor=(0.5, 1.06)
+    )
     figure.tight_layout()
     return to_svg(figure)
 
@@ -67,24 +69,32 @@ def plot_training(curves):
     """Training curves.
 
     Args:
-        curves: {run: {"loss" | "margin" | "drift": (steps, values)}}; SFT runs have a loss alone.
+        curves: {run: {"dpo_loss" | "margin" | "drift" | "sft_loss": (steps, values)}}.
     """
     titles = {
-        "loss": "loss",
+        "dpo_loss": "DPO loss",
         "margin": "reward margin, chosen - rejected",
-        "drift": "drift of the chosen's log-probability (nats)",
+        "drift": "drift of chosen log-probability (nats)",
+        "sft_loss": "SFT loss",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.1))
+    figure, axes = plt.subplots(2, 2, figsize=(10, 5.4))
+    axes = axes.flat
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
         for i, (run, metrics) in enumerate(curves.items()):
             if kind in metrics:
-                axis.plot(*metrics[kind], label=run, color=f"C{i % 10}", linestyle="-" if i < 10 else "--", linewidth=1.2)
+                axis.plot(
+                    *metrics[kind], label=run, color=f"C{i % 10}", linestyle="-" if i < 10 else "--", linewidth=1.2
+                )
         axis.set_title(title)
         axis.set_xlabel("optimizer step")
     axes[1].axhline(0, color="#999", linewidth=0.6)
     axes[2].axhline(0, color="#999", linewidth=0.6)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=5, frameon=False, bbox_to_anchor=(0.5, -0.16))
+    handles = {}
+    for axis in axes:
+        handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)})
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", ncol=5, frameon=False, bbox_to_anchor=(0.5, -0.1)
+    )
     figure.tight_layout()
     return to_svg(figure)
 
@@ -98,9 +108,12 @@ def plot_forest(rows, reference, label):
     """
     languages = sorted({language for *_, values in rows for language in values})
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.3))
-    for y, (name, value, low, high, values) in enumerate(rows):
-        for language, single in values.items():
-            axis.text(single, y - 0.3, language, ha="center", va="center", fontsize=6.5, color=f"C{languages.index(language) % 10}")
+    for i, language in enumerate(languages):
+        points = [(values[language], y) for y, (*_, values) in enumerate(rows) if language in values]
+        axis.plot(
+            *zip(*points, strict=True), "|", color=f"C{i % 10}", markersize=9, markeredgewidth=1.6, label=language
+        )
+    for y, (_, value, low, high, _) in enumerate(rows):
         if low is not None:
             axis.plot([low, high], [y, y], color=ACCENT, linewidth=2.2, solid_capstyle="butt")
         axis.plot(value, y, "o", color=ACCENT, markersize=6)
@@ -108,5 +121,14 @@ def plot_forest(rows, reference, label):
     axis.set_yticks(range(len(rows)), [row[0] for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.7)
     axis.set_xlabel(label)
+    if languages:
+        axis.legend(
+            title="single languages",
+            fontsize=8,
+            title_fontsize=8,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+        )
     figure.tight_layout()
     return to_svg(figure)

@@ -105,8 +105,9 @@ def write_jsonl(path, values):
     """Writes the rows atomically and returns how many there were."""
     count = 0
     with replacing(path) as file:
-        for count, value in enumerate(values, start=1):
+        for value in values:
             file.write(dump(value) + "\n")
+            count += 1
     return count
 
 

@@ -42,7 +42,11 @@ def read_source(path, source):
         )
         if entry.prompt_id in lines:
             raise InputError(
-                f"the id {entry.prompt_id} stands on line {lines[entry.prompt_id]} too", "give each prompt its own id", path, line, source.id
+                f"the id {entry.prompt_id} stands on line {lines[entry.prompt_id]} too",
+                "give each prompt its own id",
+                path,
+                line,
+                source.id,
             )
         lines[entry.prompt_id] = line
         entries.append(entry)
@@ -83,24 +87,37 @@ def _read_rows(path, source):
                 header = values
             elif len(values) != len(header):
                 raise InputError(
-                    f"{len(values)} fields instead of {len(header)} ({', '.join(header)})", "mend the row, or name all columns in the config", path, start
+                    f"{len(values)} fields instead of {len(header)} ({', '.join(header)})",
+                    "mend the row, or name all columns in the config",
+                    path,
+                    start,
                 )
             else:
                 yield start, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise InputError(f"broken CSV ({error})", "quote fields that hold commas, quotes or line breaks", path, reader.line_num) from error
+        raise InputError(
+            f"broken CSV ({error})", "quote fields that hold commas, quotes or line breaks", path, reader.line_num
+        ) from error
 
 
 def _get(row, column, path, line):
     if column not in row:
-        raise InputError("missing field", f"add it, or name another column in the config; here are {', '.join(row)}", path, line, column)
+        raise InputError(
+            "missing field",
+            f"add it, or name another column in the config; here are {', '.join(row)}",
+            path,
+            line,
+            column,
+        )
     return row[column]
 
 
 def _read_id(row, source, path, line):
     value = _get(row, source.id, path, line)
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        raise InputError("the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id)
+        raise InputError(
+            "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
+        )
     return str(value).strip()
 
 
@@ -109,10 +126,18 @@ def _read_messages(row, source, path, line):
     value = _get(row, source.text, path, line)
     messages = value if isinstance(value, list) else [{"role": "user", "content": value}]
     for message in messages or [None]:
-        if not isinstance(message, dict) or set(message) != {"role", "content"} or not isinstance(message["content"], str):
-            raise InputError("neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text)
+        if (
+            not isinstance(message, dict)
+            or set(message) != {"role", "content"}
+            or not isinstance(message["content"], str)
+        ):
+            raise InputError(
+                "neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text
+            )
         if not message["content"].strip():
-            raise InputError("empty text", "write the prompt, or remove its id from every language", path, line, source.text)
+            raise InputError(
+                "empty text", "write the prompt, or remove its id from every language", path, line, source.text
+            )
     return messages
 
 

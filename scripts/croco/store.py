@@ -49,9 +49,10 @@ class Parts:
 
     def _index(self, path):
         places, offset = [], 0
-        for (_, row), raw in zip(read_jsonl(path), open(path, "rb"), strict=True):
-            places.append((row["key"], offset))
-            offset += len(raw)
+        with open(path, "rb") as raw_lines:
+            for (_, row), raw in zip(read_jsonl(path), raw_lines, strict=True):
+                places.append((row["key"], offset))
+                offset += len(raw)
         for key, place in places:
             self._places.setdefault(key, []).append((path, place))
 

@@ -35,7 +35,9 @@ class SeededSampling(LogitsProcessor):
 
     def __init__(self, seeds, temperature, top_p, max_tokens):
         self.temperature, self.top_p = temperature, top_p
-        draws = [torch.rand(max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+        draws = [
+            torch.rand(max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds
+        ]
         self.uniforms = torch.stack(draws).to(DEVICE)
         self.step = 0
 

@@ -30,11 +30,19 @@ PHRASES = {
     },
     "de": {
         "add": ("Was ist {a} plus {b}?", "Addiere {a} und {b}.", "{a} plus {b} ist {v}."),
-        "larger": ("Was ist größer, {a} oder {b}?", "Nenne die größere Zahl: {a} oder {b}.", "Die größere Zahl ist {v}."),
+        "larger": (
+            "Was ist größer, {a} oder {b}?",
+            "Nenne die größere Zahl: {a} oder {b}.",
+            "Die größere Zahl ist {v}.",
+        ),
         "after": ("Welche Zahl kommt nach {a}?", "Zähle um eins weiter von {a}.", "Nach {a} kommt {v}."),
         "before": ("Welche Zahl kommt vor {a}?", "Zähle um eins zurück von {a}.", "Vor {a} kommt {v}."),
         "opposite": ("Was ist das Gegenteil von {a}?", "Nenne das Gegenteil: {a}.", "Das Gegenteil von {a} ist {v}."),
-        "capital": ("{a}: wie heißt die Hauptstadt?", "Nenne die Hauptstadt dieses Landes: {a}.", "Die Hauptstadt ist {v}."),
+        "capital": (
+            "{a}: wie heißt die Hauptstadt?",
+            "Nenne die Hauptstadt dieses Landes: {a}.",
+            "Die Hauptstadt ist {v}.",
+        ),
         "evasive": "Ich weiß es nicht.",
         "filler": "Das ist eine gute Frage und viele Leute stellen sie.",
         "label": "Antwort: {v}",
@@ -52,7 +60,11 @@ PHRASES = {
     },
     "fr": {
         "add": ("Combien font {a} plus {b} ?", "Additionne {a} et {b}.", "{a} plus {b} font {v}."),
-        "larger": ("Qui est plus grand, {a} ou {b} ?", "Donne le plus grand nombre : {a} ou {b}.", "Le plus grand nombre est {v}."),
+        "larger": (
+            "Qui est plus grand, {a} ou {b} ?",
+            "Donne le plus grand nombre : {a} ou {b}.",
+            "Le plus grand nombre est {v}.",
+        ),
         "after": ("Quel nombre vient après {a} ?", "Compte un de plus que {a}.", "Après {a} vient {v}."),
         "before": ("Quel nombre vient avant {a} ?", "Compte un de moins que {a}.", "Avant {a} vient {v}."),
         "opposite": ("Quel est le contraire de {a} ?", "Donne le contraire : {a}.", "Le contraire de {a} est {v}."),
@@ -74,7 +86,11 @@ PHRASES = {
     },
     "it": {
         "add": ("Quanto fa {a} più {b}?", "Somma {a} e {b}.", "{a} più {b} fa {v}."),
-        "larger": ("Quale è maggiore, {a} o {b}?", "Indica il numero maggiore: {a} o {b}.", "Il numero maggiore è {v}."),
+        "larger": (
+            "Quale è maggiore, {a} o {b}?",
+            "Indica il numero maggiore: {a} o {b}.",
+            "Il numero maggiore è {v}.",
+        ),
         "after": ("Quale numero viene dopo {a}?", "Conta uno in più da {a}.", "Dopo {a} viene {v}."),
         "before": ("Quale numero viene prima di {a}?", "Conta uno in meno da {a}.", "Prima di {a} viene {v}."),
         "opposite": ("Qual è il contrario di {a}?", "Indica il contrario: {a}.", "Il contrario di {a} è {v}."),
