@@ -22,7 +22,7 @@ def read_grid():
     """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
     with open(f"{workflow.basedir}/config/languages.tsv", encoding="utf-8") as file:
         codes = [row["code"] for row in csv.DictReader(file, delimiter="\t")]
-    locator = Locator(workflow.configfiles)
+    locator = Locator(workflow.configfiles, workflow.config_settings.config or ())
     check_config(config, f"{workflow.basedir}/config/schema.yaml", locator)
     grid = Grid(config, codes, locator)
     if workflow.is_main_process:

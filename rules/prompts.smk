@@ -8,8 +8,8 @@ Out: {results}/prompts/{language}.jsonl and {results}/prompts/evaluate/{language
 rule prompts:
     """The prompts that are tuned on."""
     input:
-        source=lambda wc: GRID.path(GRID.config["prompts"]["train"]["path"], language=wc.language),
-        leading=GRID.path(GRID.config["prompts"]["train"]["path"], language=GRID.config["source_language"]),
+        source=lambda wc: GRID.path(GRID.prompts["train"]["path"], language=wc.language),
+        leading=GRID.path(GRID.prompts["train"]["path"], language=GRID.config["source_language"]),
     output:
         prompts=place("prompts/{language}.jsonl"),
         manifest=place("prompts/{language}.manifest.json"),
@@ -25,7 +25,7 @@ rule prompts:
         mem_mb=2000,
         runtime=10,
     params:
-        options=list_options(GRID.config["prompts"]["train"], "columns", "id", "text", "reference", "limit"),
+        options=list_options(GRID.prompts["train"], "columns", "id", "text", "reference", "limit"),
         seed=GRID.config["seed"],
         code=digest_code("prompts"),
         lock=LOCK,
@@ -41,8 +41,8 @@ rule prompts:
 
 use rule prompts as evaluation_prompts with:
     input:
-        source=lambda wc: GRID.path(GRID.config["prompts"]["evaluate"]["path"], language=wc.language),
-        leading=GRID.path(GRID.config["prompts"]["evaluate"]["path"], language=GRID.config["source_language"]),
+        source=lambda wc: GRID.path(GRID.prompts["evaluate"]["path"], language=wc.language),
+        leading=GRID.path(GRID.prompts["evaluate"]["path"], language=GRID.config["source_language"]),
     output:
         prompts=place("prompts/evaluate/{language}.jsonl"),
         manifest=place("prompts/evaluate/{language}.manifest.json"),
@@ -51,6 +51,6 @@ use rule prompts as evaluation_prompts with:
     benchmark:
         place("benchmarks/prompts/evaluate/{language}.tsv")
     params:
-        options=list_options(GRID.config["prompts"]["evaluate"], "columns", "id", "text", "reference", "limit"),
+        options=list_options(GRID.prompts["evaluate"], "columns", "id", "text", "reference", "limit"),
     message:
         "evaluation prompts: {wildcards.language}"

@@ -30,13 +30,20 @@ def main():
     ledger = {"target": args.target, "rejected": args.rejected, "hygiene": args.hygiene, "languages": {}}
     formed, no_pair = Counter(), Counter()
     build = build_references if args.target == "reference" else build_from_pools
-    count = write_jsonl(args.output, build(args, ledger, formed, no_pair))
-    close_ledger(ledger, count, formed, no_pair)
-    if not count:
-        args.output.unlink()
-        raise InputError(
-            f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output
-        )
+
+    def checked():
+        """The rows; a ledger that does not add up, or no row at all, fails before the output appears."""
+        count = 0
+        for row in build(args, ledger, formed, no_pair):
+            count += 1
+            yield row
+        close_ledger(ledger, count, formed, no_pair)
+        if not count:
+            raise InputError(
+                f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output
+            )
+
+    count = write_jsonl(args.output, checked())
     write_json(args.ledger, ledger)
     inputs = {str(path): path for path in [*args.prompts, *args.generations, *args.scores]}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=count)

@@ -243,16 +243,16 @@ def train_reward(args):
             use_cpu=True,
             report_to="none",
             save_strategy="no",
-            logging_steps=50,
+            logging_strategy="no",
         )
         pairs = Dataset.from_list(list(english_pairs(args)))
         trainer = RewardTrainer(model=model, args=config, train_dataset=pairs, processing_class=tokenizer)
         trainer.train()
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    final = trainer.state.log_history[-1]
     trainer.model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
     inputs = {"policy": args.policy / "model.safetensors"}
-    cli.write_manifest(args.output / "manifest.json", __file__, args, inputs, accuracy=history[-1].get("accuracy"))
+    cli.write_manifest(args.output / "manifest.json", __file__, args, inputs, accuracy=final["accuracy"])
 
 
 def english_pairs(args):

@@ -10,6 +10,7 @@ under --state; a run whose data, model, recipe, code and versions were already t
 For several processes start it with `accelerate launch`.
 """
 
+import json
 import os
 import re
 import shutil
@@ -80,7 +81,14 @@ def parse_arguments():
 
 
 def check_data(args):
-    """Raises InputError for a row that the objective cannot use, before any library is loaded."""
+    """Raises InputError for a batch or row that cannot be trained on, before any library is loaded."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if args.batch % (args.micro_batch * processes):
+        raise InputError(
+            f"an effective batch of {args.batch} is no multiple of {args.micro_batch} x {processes} processes",
+            "choose a micro-batch that divides it",
+            field="batch",
+        )
     number = 0
     for number, row in read_jsonl(args.data):
         for column in COLUMNS[args.objective]:
@@ -113,7 +121,7 @@ def describe_inputs(args, identity):
 
 def train(args, identity, finished):
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     from croco.transformers_engine import model_errors
 
@@ -133,6 +141,7 @@ def train(args, identity, finished):
     batch = args.micro_batch * trainer.args.gradient_accumulation_steps * trainer.args.world_size
     if batch != args.batch:
         raise RuntimeError(f"effective batch is {batch}, not {args.batch}")
+    trainer.remove_callback(PrinterCallback)
     # Constructing the trainer draws random numbers; from here on they follow from the seed alone.
     torch.manual_seed(trainer.args.seed)
     checkpoint = newest_whole_checkpoint(finished.work, trainer.args.world_size)
@@ -177,13 +186,6 @@ def make_trainer(args, model, tokenizer, data, folder):
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if args.batch % (args.micro_batch * processes):
-        raise InputError(
-            f"an effective batch of {args.batch} is no multiple of {args.micro_batch} x {processes} processes",
-            "choose a micro-batch that divides it",
-            field="batch",
-        )
     common = {
         "output_dir": str(folder),
         "learning_rate": args.learning_rate,
@@ -192,7 +194,7 @@ def make_trainer(args, model, tokenizer, data, folder):
         "num_train_epochs": args.epochs,
         "weight_decay": args.weight_decay,
         "per_device_train_batch_size": args.micro_batch,
-        "gradient_accumulation_steps": args.batch // (args.micro_batch * processes),
+        "gradient_accumulation_steps": args.batch // (args.micro_batch * int(os.environ.get("WORLD_SIZE", 1))),
         "max_length": args.max_length,
         "seed": args.seed,
         "bf16": args.dtype == "bfloat16",
@@ -203,7 +205,7 @@ def make_trainer(args, model, tokenizer, data, folder):
         "save_steps": args.save_every,
         "save_total_limit": 2,
         "report_to": "none",
-        "disable_tqdm": False,
+        "disable_tqdm": True,
     }
     lora = LoraConfig(
         r=args.lora_r,
@@ -221,25 +223,37 @@ def make_trainer(args, model, tokenizer, data, folder):
 
 
 def live_metrics(path):
-    """A callback that appends each log to a JSONL file; on resuming it drops what lies after the checkpoint."""
+    """A callback with a progress bar that appends each step's metrics to a JSONL file as they come.
+
+    On resuming it drops what lies after the checkpoint.
+    """
     from transformers import TrainerCallback
 
     class LiveMetrics(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
             if state.is_world_process_zero:
-                kept = [entry for entry in state.log_history if "loss" in entry]
-                write_jsonl(path, map(plain, kept))
+                write_jsonl(path, (plain(entry) for entry in state.log_history if "loss" in entry))
+                self.bar = cli.progress(total=state.max_steps, initial=state.global_step, desc="train", unit="step")
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if state.is_world_process_zero and "loss" in logs:
+                entry = plain({**logs, "step": state.global_step})
                 with open(path, "a", encoding="utf-8") as file:
-                    file.write(dump(plain({**logs, "step": state.global_step})) + "\n")
+                    file.write(dump(entry) + "\n")
+                shown = {name: entry[name] for name in ("loss", "rewards_margins") if name in entry}
+                self.bar.set_postfix(shown, refresh=False)
+                self.bar.update(state.global_step - self.bar.n)
+
+        def on_train_end(self, args, state, control, **kwargs):
+            if state.is_world_process_zero:
+                self.bar.close()
 
     def plain(entry):
         return {
             re.sub(r"^(rewards|logps)/", r"\1_", name): value
             for name, value in sorted(entry.items())
-            if isinstance(value, int | float) and value == value
+            # TRL counts num_tokens anew when it resumes.
+            if isinstance(value, int | float) and value == value and name != "num_tokens"
         }
 
     return LiveMetrics()
@@ -255,8 +269,6 @@ def newest_whole_checkpoint(folder, world_size):
 
 def readable(path):
     """Whether a checkpoint's file is there and whole: torch's and safetensors' formats fail to open when cut."""
-    import json
-
     import torch
     from safetensors import safe_open
 

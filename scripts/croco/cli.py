@@ -30,6 +30,8 @@ def run(main):
     """Runs ``main()``; an InputError becomes one message on stderr and exit code 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "15")  # of the libraries' bars too
     try:
         main()
     except InputError as error:
@@ -81,7 +83,7 @@ def progress(iterable=None, **options):
     """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
     from tqdm import tqdm
 
-    return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 15, dynamic_ncols=True, **options)
+    return tqdm(iterable, dynamic_ncols=True, **options)
 
 
 def write_manifest(path, script, args, inputs, **facts):

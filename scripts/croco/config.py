@@ -10,14 +10,16 @@ from croco.records import InputError
 
 
 class Locator:
-    """Finds the file and line of a key in the config files; the first file that has a top-level key gives it.
+    """Finds the file and line of a key in the config files.
 
     Args:
         files: paths in order of precedence (files of --configfile before the default).
+        overrides: top-level keys given on the command line by --config.
     Raises InputError for a key that stands twice in one mapping, of which YAML would silently keep the last.
     """
 
-    def __init__(self, files):
+    def __init__(self, files, overrides=()):
+        self.overrides = set(overrides)
         self.trees = []
         for path in files:
             with open(path, encoding="utf-8") as file:
@@ -29,6 +31,10 @@ class Locator:
     def find(self, keys):
         """(file, line) of the deepest node on the way to ``keys``; of a key, the line on which it stands."""
         best = (0, "--config", None)
+        if keys and keys[0] in self.overrides:
+            return best[1:]
+        # Mappings are merged, so the deepest file knows best; a list belongs whole to the first file that has it.
+        up_to_list = next((i for i, key in enumerate(keys) if isinstance(key, int)), len(keys))
         for path, tree in self.trees:
             depth, line, node = 0, None, tree
             for key in keys:
@@ -45,6 +51,8 @@ class Locator:
                 depth += 1
             if depth > best[0]:
                 best = (depth, path, line)
+            if depth >= up_to_list:
+                break
         return best[1:]
 
     def error(self, keys, problem, remedy):

@@ -52,10 +52,13 @@ class Grid:
         self.hygiene = config.get("hygiene", ["empty", "truncated"])
         self.policies = self._by_name("policies")
         self.reward_models = self._by_name("reward_models")
+        self.recipes = self._by_name("recipes")
+        self.prompts = self._by_name("prompts", "use")
         self.languages = self._languages(known_languages)
         self.trained = [row["code"] for row in config["languages"] if row["train"]]
         self.pools = self._pools()
         self._refuse_collisions()
+        self._check_recipes()
         self.runs = {run.name: run for run in self._runs()}
         self.contrasts = self._contrasts()
 
@@ -79,14 +82,14 @@ class Grid:
         return run.row.get("reward_model", next(iter(self.reward_models)))
 
     def recipe_of(self, run):
-        return self.config["recipes"][run.row.get("recipe", run.row["objective"])]
+        return self.recipes[run.row.get("recipe", run.row["objective"])]
 
-    def _by_name(self, key):
+    def _by_name(self, key, name="name"):
         rows = {}
         for i, row in enumerate(self.config[key]):
-            if row["name"] in rows:
-                self.fail((key, i, "name"), f"the name {row['name']} stands twice", "give each row its own name")
-            rows[row["name"]] = row
+            if row[name] in rows:
+                self.fail((key, i, name), f"the name {row['name']} stands twice", "give each row its own")
+            rows[row[name]] = row
         return rows
 
     def _languages(self, known):
@@ -134,6 +137,13 @@ class Grid:
         for i, row in enumerate(self.config["policies"]):
             if row["name"] in self.pools:
                 self.fail(("policies", i, "name"), f"the name {row['name']} is taken by a pool", "choose another name")
+
+    def _check_recipes(self):
+        for i, row in enumerate(self.config["recipes"]):
+            if row["batch"] % row["micro_batch"]:
+                self.fail(
+                    ("recipes", i, "micro_batch"), f"does not divide the batch of {row['batch']}", "choose a divisor"
+                )
 
     def _runs(self):
         settings = self._by_name("settings")
@@ -196,11 +206,11 @@ class Grid:
         for key, known in (
             ("responses", self.policies),
             ("reward_model", self.reward_models),
-            ("recipe", self.config["recipes"]),
+            ("recipe", self.recipes),
         ):
             if key in row and row[key] not in known:
                 self.fail((*keys, key), f"there is no {row[key]}", f"one of {', '.join(known)}")
-        if row.get("recipe", row["objective"]) not in self.config["recipes"]:
+        if row.get("recipe", row["objective"]) not in self.recipes:
             self.fail(("recipes",), f"no recipe {row['objective']}", "add it, or name another under `recipe`")
         if "pools" not in row:
             self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
@@ -209,13 +219,6 @@ class Grid:
                 self.fail(
                     (*keys, "pools", j), f"there is no pool {pool}", f"monolingual, or one of {', '.join(self.pools)}"
                 )
-        recipe = self.config["recipes"][row.get("recipe", row["objective"])]
-        if recipe["batch"] % recipe["micro_batch"]:
-            self.fail(
-                ("recipes", row.get("recipe", row["objective"]), "micro_batch"),
-                "does not divide the batch",
-                "choose a divisor",
-            )
         self._check_pool_size(keys, row)
 
     def _check_pool_size(self, keys, row):

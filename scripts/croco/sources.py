@@ -156,7 +156,7 @@ def check_sources(grid):
     Files under the output root, which the run itself makes, are checked by scripts/prompts.py. Raises InputError.
     """
     for use in ("train", "evaluate"):
-        row = grid.config["prompts"][use]
+        row = grid.prompts[use]
         codes = grid.trained if use == "train" else grid.languages
         paths = {code: Path(grid.path(row["path"], language=code)) for code in [grid.config["source_language"], *codes]}
         if any(path.is_relative_to(grid.results) for path in paths.values()):

@@ -7,6 +7,7 @@ missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). 
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from croco.digests import digest
@@ -39,13 +40,13 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
-        self._places, self.damaged = {}, []
+        self._places = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 self._index(path)
-            except InputError:
+            except (InputError, KeyError):
+                print(f"set aside a damaged part, its work is done again: {path}", file=sys.stderr)
                 path.rename(path.with_suffix(".damaged"))
-                self.damaged.append(path.name)
 
     def _index(self, path):
         places, offset = [], 0

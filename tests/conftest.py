@@ -1,0 +1,115 @@
+"""Tiny real models for the stage tests, a finished run of the workflow for the rest, and how both are started."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+# Two threads on a busy machine are slower than one, and the bytes must not depend on their number.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
+
+
+def script(name, *arguments, cwd=ROOT, check=True):
+    """Runs a stage's command line and returns the finished process, its output captured."""
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def start(name, *arguments):
+    """Starts a stage's command line in the background, in a process group of its own."""
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def rows(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def write_rows(path, values):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def snakemake(folder, *arguments, check=True):
+    command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
+    return done
+
+
+def planned(folder, *arguments):
+    """{rule: number of jobs} that a dry-run lists."""
+    output = snakemake(folder, "--dry-run", *arguments)
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output.stdout + output.stderr, re.S | re.M)
+    return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())} if table else {}
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory):
+    """Folder with prompts, tasks and tiny models: policy/ and reward/; too little trained to be any good."""
+    folder = tmp_path_factory.mktemp("miniature")
+    languages = ["--languages", "en", "de"]
+    script("miniature", "world", *languages, "--output", folder)
+    script(
+        "miniature",
+        "policy",
+        "--world",
+        folder,
+        *languages,
+        "--chats",
+        600,
+        "--sentences",
+        200,
+        "--output",
+        folder / "policy",
+    )
+    script(
+        "miniature", "reward", *languages, "--policy", folder / "policy", "--pairs", 64, "--output", folder / "reward"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompts(miniature, tmp_path_factory):
+    """{language: prompt file} of 12 prompts in en and de."""
+    folder = tmp_path_factory.mktemp("prompts")
+    for language in ("en", "de"):
+        source = miniature / "prompts" / "train"
+        script(
+            "prompts", "--input", source / f"{language}.jsonl", "--parallel-to", source / "en.jsonl", "--language", language,
+            "--reference", "reference", "--limit", 12, "--output", folder / f"{language}.jsonl",
+        )  # fmt: skip
+    return {language: folder / f"{language}.jsonl" for language in ("en", "de")}
+
+
+def copy_project(folder):
+    """A copy of the project's files, to run and to edit."""
+    for name in ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "requirements.lock"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    shutil.copy(ROOT / "tests" / "config" / "two_languages.yaml", folder / "two_languages.yaml")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A copy of the project in which the small grid of tests/config/two_languages.yaml has run to its end."""
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
+    return folder

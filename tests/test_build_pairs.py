@@ -1,0 +1,119 @@
+"""scripts/build_pairs.py: pools over languages, hygiene, and a ledger that adds up."""
+
+import json
+
+import pytest
+from conftest import rows, script, write_rows
+
+
+def make_files(folder, languages, rewards, texts=None, finish="stop", reference="R"):
+    """Prompt, generation and score files; ``rewards[language]`` is a list of lists, one a prompt."""
+    files = {"prompts": [], "generations": [], "scores": []}
+    for language in languages:
+        ids = [f"p{i}" for i in range(len(rewards[language]))]
+        prompts, generations, scores = [], [], []
+        for i, prompt_id in enumerate(ids):
+            messages = [{"role": "user", "content": f"{language} question {i}"}]
+            prompts.append({"prompt_id": prompt_id, "language": language, "messages": messages, "reference": reference, "source": "t", "skip": None})  # fmt: skip
+            answers = texts[language][i] if texts else [f"{language}{i}-{j}" for j in range(len(rewards[language][i]))]
+            responses = [{"text": t, "finish_reason": finish, "n_tokens": 1, "token_digest": "x"} for t in answers]
+            generations.append({"prompt_id": prompt_id, "language": language, "prompt_digest": "d", "skip": None, "responses": responses})  # fmt: skip
+            scores.append({"prompt_id": prompt_id, "language": language, "rewards": rewards[language][i]})
+        for name, values in (("prompts", prompts), ("generations", generations), ("scores", scores)):
+            files[name].append(write_rows(folder / language / f"{name}.jsonl", values))
+    return files
+
+
+def build(folder, files, *options, check=True):
+    arguments = [part for name, paths in files.items() for part in (f"--{name}", *paths)]
+    done = script("build_pairs", *arguments, *options, "--output", folder / "pairs.jsonl", "--ledger", folder / "ledger.json", check=check)  # fmt: skip
+    return done if not check else (rows(folder / "pairs.jsonl"), json.loads((folder / "ledger.json").read_text()))
+
+
+def test_one_language(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[0.0, 3.0, 1.0, -2.0, 3.0, 0.5], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]})
+    pairs, ledger = build(tmp_path, files)
+    assert [pair["prompt_id"] for pair in pairs] == ["p0"]
+    pair = pairs[0]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("en0-1", "en0-3")
+    assert (pair["chosen_reward"], pair["rejected_reward"], pair["pool_size"]) == (3.0, -2.0, 6)
+    assert pair["target"] == pytest.approx(pair["pool_mean"] - 2 * pair["pool_std"])
+    assert ledger["prompts"] == 2 and ledger["formed"] == 1 and ledger["no_pair"] == {"no_lower_reward": 1}
+    assert ledger["rejected_is_minimum"] == 1.0
+
+
+def test_multilingual_pool_crosses_languages(tmp_path):
+    files = make_files(tmp_path, ["en", "de"], {"en": [[2.0, 1.0, 0.9]], "de": [[0.0, -5.0, 0.2]]})
+    pairs, ledger = build(tmp_path, files)
+    assert (pairs[0]["chosen_language"], pairs[0]["rejected_language"], pairs[0]["prompt_language"]) == (
+        "en",
+        "de",
+        "en",
+    )
+    assert pairs[0]["prompt"][0]["content"] == "en question 0" and pairs[0]["pool_size"] == 6
+    assert ledger["languages"]["en"]["chosen"] == 1 and ledger["languages"]["de"]["rejected"] == 1
+
+
+def test_null_scores_leave_the_pool_and_are_counted(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[None, 2.0, 1.0, None], [None, 1.0, None, None]]})
+    pairs, ledger = build(tmp_path, files, "--rejected", "min")
+    assert [(pair["prompt_id"], pair["pool_size"]) for pair in pairs] == [("p0", 2)]
+    assert ledger["no_pair"] == {"pool_too_small": 1}
+    counts = ledger["languages"]["en"]
+    assert counts["left_out"] == {"null_reward": 5}
+    assert counts["responses"] == counts["eligible"] + 5 == 8
+
+
+def test_hygiene_filters_are_switchable_and_counted(tmp_path):
+    texts = {"en": [["good", "  ", "fine", "good"]]}
+    files = make_files(tmp_path, ["en"], {"en": [[2.0, -9.0, 1.0, 2.0]]}, texts)
+    pairs, ledger = build(tmp_path, files, "--rejected", "min")
+    assert pairs[0]["rejected_reward"] == -9.0 and ledger["languages"]["en"]["duplicates"] == 1
+    pairs, ledger = build(tmp_path, files, "--rejected", "min", "--hygiene", "empty")
+    assert pairs[0]["rejected_reward"] == 1.0 and ledger["languages"]["en"]["left_out"] == {"empty": 1}
+    cut = make_files(tmp_path / "cut", ["en"], {"en": [[2.0, 1.0]]}, finish="length")
+    done = build(tmp_path, cut, "--hygiene", "truncated", check=False)
+    assert done.returncode == 1 and "pool_too_small" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_pool_size_takes_the_first_responses(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[1.0, 0.0, 9.0, -9.0]]})
+    pairs, _ = build(tmp_path, files, "--rejected", "min", "--pool-size", 2)
+    assert (pairs[0]["chosen_reward"], pairs[0]["rejected_reward"]) == (1.0, 0.0)
+    done = build(tmp_path, files, "--pool-size", 5, check=False)
+    assert done.returncode == 1 and "pool-size" in done.stderr
+
+
+def test_random_pairs_ignore_rewards_but_not_the_seed(tmp_path):
+    rewards = {"en": [[float(j) for j in range(10)]] * 60}
+    files = make_files(tmp_path, ["en"], rewards)
+    first, _ = build(tmp_path, files, "--rejected", "random", "--seed", 1)
+    again, _ = build(tmp_path, files, "--rejected", "random", "--seed", 1)
+    other, _ = build(tmp_path, files, "--rejected", "random", "--seed", 2)
+    assert first == again != other
+    higher = sum(pair["chosen_reward"] > pair["rejected_reward"] for pair in first)
+    assert 15 <= higher <= 45
+    assert all(pair["target"] is None for pair in first)
+
+
+def test_best_and_reference_targets(tmp_path):
+    files = make_files(tmp_path, ["en", "de"], {"en": [[1.0, 4.0]], "de": [[5.0, 0.0]]})
+    best, _ = build(tmp_path, files, "--target", "best")
+    assert [(row["completion"][0]["content"], row["reward"]) for row in best] == [("de0-0", 5.0)]
+    references, ledger = build(tmp_path, {"prompts": files["prompts"]}, "--target", "reference")
+    assert len(references) == 2 and {row["reward"] for row in references} == {None}
+    assert ledger["formed_by_language"] == {"en": 1, "de": 1}
+
+
+@pytest.mark.parametrize("damage", ["order", "missing", "rewards"])
+def test_files_out_of_step_are_refused(tmp_path, damage):
+    files = make_files(tmp_path, ["en"], {"en": [[1.0, 0.0], [1.0, 0.0]]})
+    scores = rows(files["scores"][0])
+    scores = {"order": scores[::-1], "missing": scores[:1], "rewards": [{**scores[0], "rewards": [1.0]}, scores[1]]}[
+        damage
+    ]
+    write_rows(files["scores"][0], scores)
+    (tmp_path / "pairs.jsonl").write_text("finished before\n")
+    done = build(tmp_path, files, "--rejected", "min", check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Remedy: " in done.stderr
+    assert (tmp_path / "pairs.jsonl").read_text() == "finished before\n"

@@ -1,0 +1,102 @@
+"""Bad configs through the Snakefile: exit 1, one message that names file, line and key, and nothing else happens."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ENVIRONMENT, ROOT, copy_project, snakemake, write_rows
+
+DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: [multi]"
+
+# name: (config text, line of the message, what it must say)
+BAD = {
+    "unknown key": ("sampels: 3\n", 1, ["sampels", "unknown key", "samples"]),
+    "missing key": ("policies:\n  - name: mini\n    path: p\n    max_tokens: 3\n", 2, ["temperature", "missing key"]),
+    "wrong type": ("seed: 0\nsamples: many\n", 2, ["samples", "'many'"]),
+    "unknown language": ('languages:\n  - {code: "en"}\n  - {code: "xx"}\n', 3, ["xx", "languages.tsv"]),
+    "unquoted no": ('languages:\n  - {code: "en"}\n  - {code: no}\n', 3, ["quote", "boolean"]),
+    "language twice": ('languages:\n  - {code: "en"}\n  - {code: "en"}\n', 3, ["twice"]),
+    "unknown setting field": (f"settings:\n  - {{name: base, objective: none}}\n  {SETTING}, lr: 3}}\n", 3, ["lr", "unknown key"]),
+    "reserved name": ("pools:\n  - {name: state, languages: [en, de]}\n", 2, ["state", "reserved"]),
+    "colliding name": ('pools:\n  - {name: "de", languages: ["en", "de"]}\n', 2, ["de", "taken"]),
+    "policy named as a pool": ("pools:\n  - {name: mini, languages: [en, de]}\n", None, ["mini", "taken by a pool"]),
+    "no base": (f"settings:\n  {SETTING}}}\n", 1, ["base"]),
+    "no such pool": ("settings:\n  - {name: base, objective: none}\n  - {name: x, objective: sft, target: best, pools: [all]}\n", 3, ["all", "multi"]),
+    "pair without rule": ("settings:\n  - {name: base, objective: none}\n  - {name: x, objective: dpo, target: pair, pools: [multi]}\n", 3, ["rejected"]),
+    "pool too small": ("samples: 4\n", 1, ["mean - 2 sd", "allow_degenerate"]),
+    "pool_size above samples": (f"settings:\n  - {{name: base, objective: none}}\n  {SETTING}, pool_size: 65}}\n", 3, ["64 samples"]),
+    "contrast of nothing": ("contrasts:\n  - {setting: dpo, pool: multi, versus: nothing}\n", 2, ["nothing"]),
+    "key twice": ("seed: 0\nseed: 1\n", 2, ["twice"]),
+    "batch not divisible": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8}\n  - {name: dpo, learning_rate: 1, batch: 8, micro_batch: 5}\n", 3, ["micro_batch", "divisor"]),
+    "no tuned policy": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, tune: false}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", 1, ["tune"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_config(case, tmp_path):
+    text, line, said = BAD[case]
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = snakemake(ROOT, "--dry-run", "--configfile", path, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    message = output[output.index("error: ") :]
+    assert all(part in message for part in said), message
+    assert "Remedy: " in message and "Traceback" not in message
+    assert "field " in message and (f"bad.yaml:{line}" if line else "config.yaml:") in message, message
+
+
+def test_pool_too_small_for_a_pair(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "samples: 1\nsettings:\n  - {name: base, objective: none}\n"
+        "  - {name: x, objective: dpo, target: pair, rejected: min, pools: [monolingual]}\ncontrasts: []\n"
+    )
+    done = snakemake(ROOT, "--dry-run", "--configfile", path, check=False)
+    assert done.returncode == 1 and "a pair needs two responses" in done.stdout + done.stderr
+
+
+def test_degenerate_pool_is_accepted_on_purpose(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "samples: 4\nresults: results/degenerate\nsettings:\n  - {name: base, objective: none}\n"
+        "  - {name: dpo, objective: dpo, target: pair, rejected: mean-2sd, pools: [monolingual], allow_degenerate: true}\n"
+        "contrasts: []\n"
+    )
+    assert snakemake(ROOT, "--dry-run", "--configfile", path).returncode == 0
+
+
+def test_bad_prompts_of_the_users_end_before_any_job(tmp_path):
+    """A broken line in one language stops the run although another language's jobs could start."""
+    project = copy_project(tmp_path)
+    for language in ("en", "de"):
+        write_rows(project / "data" / f"{language}.jsonl", [{"id": i, "text": f"{language} {i}"} for i in range(4)])
+    (project / "own.yaml").write_text(
+        'results: results/own\nlanguages:\n  - {code: "en"}\n  - {code: "de"}\n'
+        'pools:\n  - {name: multi, languages: ["en", "de"]}\n'
+        "prompts:\n  - {use: train, path: 'data/{language}.jsonl', limit: none}\n  - {use: evaluate, path: 'data/{language}.jsonl'}\n"
+    )
+    done = snakemake(project, "--dry-run", "--configfile", "own.yaml", check=False)
+    assert done.returncode == 1 and "field prompts[0].limit" in done.stdout + done.stderr
+    (project / "own.yaml").write_text((project / "own.yaml").read_text().replace("limit: none", "limit: 4"))
+    write_rows(project / "data" / "de.jsonl", [{"id": i, "text": f"de {i}"} for i in (0, 1, 2)])
+    done = snakemake(project, "--cores", 1, "--configfile", "own.yaml", check=False)
+    assert done.returncode == 1 and "error: data/de.jsonl" in done.stderr and not (project / "results").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
+def test_help_teaches(name):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / f"{name}.py", "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True)  # fmt: skip
+    assert (
+        "python scripts/" in done.stdout
+        and "--output"
+        in done.stdout
+        + subprocess.run(
+            [sys.executable, ROOT / "scripts" / f"{name}.py", "world", "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    )

@@ -1,0 +1,84 @@
+"""What a digest depends on: behaviour, not looks."""
+
+import shutil
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from croco import digests
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path / "scripts")
+    return tmp_path / "scripts"
+
+
+def digest_after_edit(folder, file, old, new):
+    """The digest of build_pairs.py after one edit, which must have changed the file."""
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    digests.code_digest.cache_clear()
+    return digests.code_digest(folder / "build_pairs.py")
+
+
+def test_looks_do_not_change_the_code_digest(copied):
+    before = digests.code_digest(copied / "build_pairs.py")
+    for file, old, new in (
+        ("build_pairs.py", '"""Form preference', '"""Build preference'),
+        ("build_pairs.py", "import Counter\n", "import Counter\n# a comment\n\n"),
+        ("croco/pairing.py", '"""The pair rule:', '"""A rule:'),
+        ("croco/pairing.py", "        ranked = sorted(rewards)", "        # why\n\n        ranked = sorted(rewards)"),
+        ("croco/transformers_engine.py", "return [self._response", "return 0, [self._response"),
+    ):
+        assert digest_after_edit(copied, file, old, new) == before, file
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("build_pairs.py", "yield pair(", "yield dict(pair)("),
+        ("croco/pairing.py", "mean - 2 * std", "mean - 3 * std"),
+        ("croco/records.py", "sep", "sap"),
+    ],
+)
+def test_behaviour_of_script_or_helper_changes_it(copied, file, old, new):
+    before = digests.code_digest(copied / "build_pairs.py")
+    assert digest_after_edit(copied, file, old, new) != before
+
+
+def test_lock_digest_ignores_comments_and_order(tmp_path):
+    lock = tmp_path / "lock"
+    lock.write_text("# why\ntorch==2.13.0\nnumpy==2.3.5\n")
+    before = digests.lock_digest(lock)
+    lock.write_text("numpy==2.3.5  # fits vLLM\n\ntorch==2.13.0\n")
+    assert digests.lock_digest(lock) == before
+    lock.write_text("numpy==2.3.6\ntorch==2.13.0\n")
+    assert digests.lock_digest(lock) != before
+
+
+@given(st.integers(0, 9), st.text(max_size=8), st.text(max_size=8))
+def test_prompt_seeds_leave_room_for_samples(seed, language, prompt_id):
+    value = digests.prompt_seed(seed, language, prompt_id)
+    assert 0 <= value < 2**63 and value % 4096 == 0
+    assert value == digests.prompt_seed(seed, language, prompt_id)
+
+
+def test_model_identity_is_its_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "config.json").write_text("{}")
+    assert digests.model_identity(tmp_path / "a") == digests.model_identity(tmp_path / "b")
+    (tmp_path / "b" / "README.md").write_text("a card does not count")
+    assert digests.model_identity(tmp_path / "a") == digests.model_identity(tmp_path / "b")
+    (tmp_path / "b" / "chat_template.jinja").write_text("another template does")
+    assert digests.model_identity(tmp_path / "a") != digests.model_identity(tmp_path / "b")
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "empty").mkdir()
+        digests.model_identity(tmp_path / "empty")

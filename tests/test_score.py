@@ -1,0 +1,73 @@
+"""scripts/score.py with a real tiny reward model."""
+
+import json
+
+import pytest
+from conftest import rows, script, write_rows
+
+
+def response(text):
+    return {"text": text, "finish_reason": "stop", "n_tokens": 1, "token_digest": "x"}
+
+
+def score(miniature, prompts, generations, folder, *options, check=True):
+    return script(
+        "score", "--prompts", prompts, "--generations", generations, "--model", miniature / "reward",
+        "--state", folder / "state", "--output", folder / "scores.jsonl", *options, check=check,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def files(prompts, tmp_path):
+    """Two prompts and their generations: an equal pair of texts, an over-long one, a skipped prompt."""
+    some = write_rows(tmp_path / "prompts.jsonl", rows(prompts["en"])[:2])
+    first, second = rows(some)
+    lines = [
+        {**{k: first[k] for k in ("prompt_id", "language")}, "prompt_digest": "d", "skip": None,
+         "responses": [response(t) for t in ("It is 7.", "no", "It is 7.", "long " * 300)]},
+        {**{k: second[k] for k in ("prompt_id", "language")}, "prompt_digest": "d", "skip": "prompt_too_long", "responses": []},
+    ]  # fmt: skip
+    return some, write_rows(tmp_path / "generations.jsonl", lines)
+
+
+def test_rewards_are_raw_logits_of_the_model(miniature, files, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    score(miniature, *files, tmp_path, "--max-length", 128)
+    first, second = rows(tmp_path / "scores.jsonl")
+    assert second["rewards"] == [] and first["rewards"][3] is None and first["rewards"][0] == first["rewards"][2]
+    tokenizer = AutoTokenizer.from_pretrained(miniature / "reward")
+    model = AutoModelForSequenceClassification.from_pretrained(miniature / "reward", dtype=torch.float32)
+    chat = [*rows(files[0])[0]["messages"], {"role": "assistant", "content": "It is 7."}]
+    ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        assert first["rewards"][0] == pytest.approx(model(ids).logits.item(), abs=1e-5)
+    counts = json.loads((tmp_path / "scores.manifest.json").read_text())["counts"]
+    assert counts == {"prompts": 2, "responses": 4, "null": 1}
+
+
+def test_only_new_responses_are_scored(miniature, files, tmp_path):
+    score(miniature, *files, tmp_path)
+    lines = rows(files[1])
+    lines[0]["responses"] += [response("It is 8."), response("no")]
+    write_rows(files[1], lines)
+    before = rows(tmp_path / "scores.jsonl")[0]["rewards"]
+    done = score(miniature, *files, tmp_path)
+    assert "1 texts scored" in done.stderr
+    after = rows(tmp_path / "scores.jsonl")[0]["rewards"]
+    assert after[:4] == before and after[5] == before[1]
+
+
+def test_model_with_two_logits_is_refused(miniature, files, tmp_path):
+    import shutil
+
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    two = tmp_path / "two"
+    shutil.copytree(miniature / "reward", two)
+    model = AutoModelForSequenceClassification.from_pretrained(miniature / "policy", num_labels=2, dtype=torch.float32)
+    model.save_pretrained(two)
+    done = script("score", "--prompts", files[0], "--generations", files[1], "--model", two, "--state", tmp_path, "--output", tmp_path / "o", check=False)  # fmt: skip
+    assert done.returncode == 1 and "2 logits" in done.stderr and "Traceback" not in done.stderr
