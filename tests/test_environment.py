@@ -1,0 +1,62 @@
+"""One set of versions: the lock, what is installed, the conda environment and the tools agree."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import yaml
+from conftest import ROOT, snakemake
+
+PINS = dict(
+    line.split("#")[0].strip().split("==")
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    if "==" in line.split("#")[0]
+)
+
+
+def test_installed_versions_are_the_locked_ones():
+    for name, version in PINS.items():
+        assert metadata.version(name).split("+")[0] == version, name
+
+
+def test_lock_is_exact_and_consistent():
+    lines = [
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+", line) for line in lines)
+    subprocess.run([sys.executable, "-m", "pip", "check"], check=True, capture_output=True)
+
+
+def test_conda_environments_install_the_lock():
+    files = list((ROOT / "envs").glob("*.yaml"))
+    assert files
+    for path in files:
+        environment = yaml.safe_load(path.read_text(encoding="utf-8"))
+        pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+        name = next(part.removeprefix("-r ") for part in pip if part.startswith("-r "))
+        assert (path.parent / name).resolve() == ROOT / "requirements.lock"
+        assert f"python={sys.version_info.major}.{sys.version_info.minor}" in environment["dependencies"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "scripts", "tests"], ["ruff", "format", "--check", "scripts", "tests"], ["snakefmt", "--check", "Snakefile", "rules"]],
+)  # fmt: skip
+def test_style(command):
+    subprocess.run([sys.executable, "-m", *command] if command[0] == "ruff" else [f"{sys.prefix}/bin/snakefmt", *command[1:]], cwd=ROOT, check=True)  # fmt: skip
+
+
+def test_snakemake_lint_is_clean():
+    output = snakemake(ROOT, "--lint")
+    assert "in a good condition" in output.stdout + output.stderr
+
+
+def test_nothing_is_fetched_from_elsewhere_without_asking():
+    """trust_remote_code stays off unless the config asks, and weights are safetensors."""
+    for path in (ROOT / "scripts").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "trust_remote_code=True" not in text, path
+        for call in re.findall(r"AutoModel\w*\.from_pretrained\((.*?)\)\n", text, re.S):
+            assert "use_safetensors=True" in call or "args.policy" in call, path

@@ -1,0 +1,204 @@
+"""The workflow as a whole: a real run on a small grid, and what re-runs when something grows or changes."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT, planned, rows, snakemake
+
+CONFIG = ("--configfile", "two_languages.yaml")
+RESULTS = "results/small"
+
+
+def read_bytes(folder):
+    """Every declared file's bytes; time stamps live in manifests, benchmarks and logs."""
+    skip = ("manifest.json", ".log", ".tsv")
+    files = (path for path in (folder / RESULTS).rglob("*") if path.is_file() and "state" not in path.parts)
+    return {path.relative_to(folder): path.read_bytes() for path in files if not path.name.endswith(skip)}
+
+
+@pytest.fixture
+def grown(finished_run, tmp_path):
+    """The finished run's project with another config: a function from changed keys to --configfile arguments."""
+
+    def configure(**changes):
+        config = yaml.safe_load((finished_run / "two_languages.yaml").read_text(encoding="utf-8"))
+        path = tmp_path / "grown.yaml"
+        path.write_text(yaml.safe_dump({**config, **changes}, allow_unicode=True), encoding="utf-8")
+        return ("--configfile", path)
+
+    return configure
+
+
+def base_config(project):
+    return yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
+
+
+def test_default_grid_counts():
+    """The demo's DAG, by rule."""
+    assert planned(ROOT, "--forceall") == {
+        "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "prompts": 5, "evaluation_prompts": 5,
+        "generate": 10, "score": 10, "build_pairs": 8, "build_completions": 2, "train": 10,
+        "evaluate_multi": 6, "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "summarise": 1, "write_report": 1,
+    }  # fmt: skip
+
+
+def test_run_leaves_every_output_whole(finished_run):
+    results = finished_run / RESULTS
+    for language in ("en", "de"):
+        prompts = [row["prompt_id"] for row in rows(results / "prompts" / f"{language}.jsonl")]
+        generations = rows(results / "mini" / language / "generations.jsonl")
+        scores = rows(results / "mini" / language / "scores" / "english.jsonl")
+        assert [line["prompt_id"] for line in generations] == [line["prompt_id"] for line in scores] == prompts
+        assert len(prompts) == 16 and all(len(line["responses"]) == 8 for line in generations)
+        assert all(len(line["rewards"]) == 8 and None not in line["rewards"] for line in scores)
+        assert len(rows(results / "mini" / "untuned" / "base" / "answers" / f"{language}.jsonl")) == 10
+    ledger = json.loads((results / "mini" / "multi" / "dpo_random" / "ledger.json").read_text())
+    assert ledger["prompts"] == 16 == ledger["formed"] + sum(ledger["no_pair"].values())
+    assert len(rows(results / "mini" / "multi" / "dpo_random" / "pairs.jsonl")) == ledger["formed"]
+    assert not list(results.rglob("*.partial")) and not (results / "miniature" / "other").exists()
+
+
+def test_adapter_was_really_evaluated(finished_run):
+    """The tuned model's answers differ from the base's, and lm-eval's samples are paired by document."""
+    run = finished_run / RESULTS / "mini"
+    base, tuned = (rows(run / name / "answers" / "en.jsonl") for name in ("untuned/base", "en/dpo"))
+    assert [line["responses"] for line in base] != [line["responses"] for line in tuned]
+    samples = [rows(run / name / "eval" / "en.samples.jsonl") for name in ("untuned/base", "en/dpo")]
+    assert [s["doc_hash"] for s in samples[0]] == [s["doc_hash"] for s in samples[1]]
+    assert {s["task"] for s in samples[0]} == {"heldout", "untouched"} and all(
+        s["exact_match"] in (0, 1) for s in samples[0]
+    )
+    arena = rows(run / "en" / "dpo" / "arena" / "en.jsonl")
+    assert len(arena) == 10 and all(0 <= line["score"] <= 1 for line in arena)
+
+
+def test_summary_agrees_with_the_files_it_came_from(finished_run):
+    with open(finished_run / RESULTS / "summary.csv", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    wins = [row for row in table if row["metric"] == "win_rate" and row["setting"] == "dpo_random"]
+    assert {row["eval_language"] for row in wins} == {"en", "de", "all"}
+    scores = {code: [line["score"] for line in rows(finished_run / RESULTS / "mini/multi/dpo_random/arena" / f"{code}.jsonl")] for code in ("en", "de")}  # fmt: skip
+    by_language = {row["eval_language"]: float(row["value"]) for row in wins}
+    for code in ("en", "de"):
+        assert by_language[code] == pytest.approx(sum(scores[code]) / 10, abs=1e-5)
+    assert by_language["all"] == pytest.approx((sum(scores["en"]) + sum(scores["de"])) / 20, abs=1e-5)
+    declared = [row for row in table if row["p_adjusted"]]
+    assert all((row["setting"], row["eval_language"]) == ("dpo_random", "all") for row in declared)
+    for row in table:
+        if row["ci_low"]:
+            assert (
+                float(row["ci_low"])
+                <= float(row["value" if row["metric"] == "win_rate" else "delta"])
+                <= float(row["ci_high"])
+            )
+
+
+def test_second_run_has_nothing_to_do(finished_run):
+    output = snakemake(finished_run, "--cores", 1, *CONFIG)
+    assert "Nothing to be done" in output.stdout + output.stderr
+
+
+def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
+    """Comments, docstrings and layout of a script, a helper and a rule; then what must not be missed."""
+    edits = [
+        ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
+        ("scripts/train.py", "COLUMNS = {", "# the chat columns\nCOLUMNS = {", set()),
+        ("scripts/croco/pairing.py", '"""Indices (chosen', '"""The indices (chosen', set()),
+        ("rules/train.smk", '"""Tuning with LoRA.', '"""Tuning.', set()),
+        ("requirements.lock", "# Every version", "# All versions", set()),
+        ("scripts/croco/pairing.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
+        ("scripts/judge.py", "0.5 * (mine == other)", "0.4 * (mine == other)", {"judge_language", "judge_multi"}),
+        ("two_languages.yaml", "learning_rate: 7.0e-4", "learning_rate: 6.0e-4", {"train"}),
+        ("requirements.lock", "numpy==", "numpy==1", {"generate", "train", "miniature_world"}),
+    ]
+    for file, old, new, expected in edits:
+        path = finished_run / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text, file
+        try:
+            path.write_text(text.replace(old, new, 1), encoding="utf-8")
+            jobs = planned(finished_run, *CONFIG)
+        finally:
+            path.write_text(text, encoding="utf-8")
+        assert expected <= set(jobs) if expected else not jobs, (file, new, jobs)
+        if expected == {"build_pairs"}:
+            assert not {"generate", "score", "prompts"} & set(jobs)
+
+
+def test_a_new_language_makes_only_new_jobs(finished_run, grown):
+    languages = [*base_config(finished_run)["languages"], {"code": "nl"}]
+    assert planned(finished_run, *grown(languages=languages)) == {
+        "all": 1, "prompts": 1, "evaluation_prompts": 1, "generate": 1, "score": 1, "build_pairs": 1, "train": 1,
+        "evaluate_language": 2, "judge_language": 1, "summarise": 1, "write_report": 1,
+    }  # fmt: skip
+
+
+def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
+    settings = base_config(finished_run)["settings"]
+    minimum = {"name": "dpo_min", "objective": "dpo", "target": "pair", "rejected": "min", "pools": ["multi"]}
+    expected = {
+        "all": 1,
+        "build_pairs": 1,
+        "train": 1,
+        "evaluate_multi": 1,
+        "judge_multi": 1,
+        "summarise": 1,
+        "write_report": 1,
+    }
+    assert planned(finished_run, *grown(settings=[*settings, minimum])) == expected
+    replicated = [{**row, "seeds": [1, 2]} if row["name"] == "dpo_random" else row for row in settings]
+    assert planned(finished_run, *grown(settings=replicated)) == expected
+
+
+def test_more_prompts_and_samples_add_only_what_is_missing(finished_run, grown):
+    """A real run: 16 -> 20 prompts and 8 -> 12 samples, for a setting whose pool_size keeps its pairs."""
+    before = read_bytes(finished_run)
+    config = base_config(finished_run)
+    prompts = [{**row, "limit": 20} if row["use"] == "train" else row for row in config["prompts"]]
+    arguments = grown(samples=12, prompts=prompts)
+    snakemake(finished_run, "--cores", 2, *arguments, f"{RESULTS}/mini/en/scores/english.jsonl")
+    manifest = json.loads((finished_run / RESULTS / "mini/en/generations.manifest.json").read_text())
+    assert manifest["counts"]["responses"] == 240
+    path = f"{RESULTS}/mini/en/generations.jsonl"
+    old = [json.loads(line) for line in before[next(p for p in before if str(p) == path)].splitlines()]
+    for line, earlier in zip(rows(finished_run / path), old, strict=False):
+        assert line["prompt_id"] == earlier["prompt_id"] and line["responses"][:8] == earlier["responses"]
+    # Back to the first config: everything is linked from state/, no model is loaded, and the bytes are the same.
+    output = snakemake(finished_run, "--cores", 2, *CONFIG)
+    assert "0 prompts to sample" in output.stdout + output.stderr
+    assert "finished already" in output.stdout + output.stderr or "Nothing" in output.stdout + output.stderr
+    assert read_bytes(finished_run) == before
+
+
+def test_training_with_the_same_pairs_is_not_computed_again(finished_run, grown):
+    """More samples than a setting's pool uses change the generations, but neither pairs nor adapter."""
+    settings = [
+        {**row, "pool_size": 8} if row["objective"] == "dpo" else row for row in base_config(finished_run)["settings"]
+    ]
+    before = read_bytes(finished_run)
+    adapter = f"{RESULTS}/mini/multi/dpo_random/checkpoint/adapter_model.safetensors"
+    output = snakemake(finished_run, "--cores", 2, *grown(samples=10, settings=settings), adapter)
+    assert "finished already" in output.stdout + output.stderr
+    assert (finished_run / adapter).read_bytes() == next(data for path, data in before.items() if str(path) == adapter)
+    snakemake(finished_run, "--cores", 2, *CONFIG)
+    assert read_bytes(finished_run) == before
+
+
+def test_two_runs_give_the_same_bytes(finished_run):
+    """A second run from nothing, in another output root: every result file equal to the first's."""
+    config = base_config(finished_run)
+    config["results"] = "results/again"
+    (finished_run / "again.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    snakemake(finished_run, "--cores", 2, "--configfile", "again.yaml")
+    first, again = finished_run / RESULTS, finished_run / "results" / "again"
+    assert (first / "summary.csv").read_bytes() == (again / "summary.csv").read_bytes()
+    for name in (
+        "mini/en/generations.jsonl",
+        "mini/en/dpo/pairs.jsonl",
+        "mini/en/dpo/checkpoint/adapter_model.safetensors",
+    ):
+        assert (first / name).read_bytes() == (again / name).read_bytes(), name
+    shutil.rmtree(again)
