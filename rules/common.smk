@@ -1,6 +1,7 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
 import csv
+import functools
 import re
 import sys
 from pathlib import Path
@@ -59,6 +60,9 @@ RECIPE_KEYS = (
 ).split()
 
 
+hash_model = functools.cache(model_identity)
+
+
 def match_any(names):
     """A regex of exactly these names."""
     return "|".join(re.escape(name) for name in names) or "(?!)"
@@ -97,12 +101,7 @@ def identify_model(row):
     path = GRID.path(row["path"])
     if list_model_files(row):
         return None
-    if not Path(path).is_dir():
-        return row.get("revision", "main")
-    try:
-        return model_identity(path)
-    except FileNotFoundError as error:
-        sys.exit(f"error: {error}\n  Remedy: correct `path` in the config")
+    return hash_model(path) if Path(path).is_dir() else row.get("revision", "main")
 
 
 def list_options(row, *names):
@@ -198,14 +197,14 @@ def list_baseline_answers(wildcards, languages):
 
 
 def describe_run(run):
-    """A run as scripts/summary.py takes it; a dash stands for what the base has not."""
-    tuned = run.row["objective"] != "none"
+    """A run as scripts/summary.py takes it; a dash stands for what a run does not use."""
+    scored = run.row.get("target", "reference") != "reference"
     return [
         run.model,
         run.pool,
         run.setting,
         str(run.replicate),
-        GRID.reward_of(run) if tuned else "-",
-        str(run.row.get("pool_size", GRID.config["samples"])) if tuned else "-",
+        GRID.reward_of(run) if scored else "-",
+        str(run.row.get("pool_size", GRID.config["samples"])) if scored else "-",
         ",".join(run.evaluated),
     ]

@@ -5,7 +5,8 @@ Out: {results}/report.html
 """
 
 TUNED = [run for run in GRID.runs.values() if run.row["objective"] != "none"]
-RESPONSES = sorted({(GRID.responses_of(run), code, GRID.reward_of(run)) for run in TUNED for code in run.languages})
+SCORED = [run for run in TUNED if run.row["target"] != "reference"]
+RESPONSES = sorted({(GRID.responses_of(run), code, GRID.reward_of(run)) for run in SCORED for code in run.languages})
 
 
 rule write_report:
@@ -16,11 +17,7 @@ rule write_report:
         ledgers=[place(f"{run.name}/ledger.json") for run in TUNED],
         metrics=[place(f"{run.name}/checkpoint/metrics.jsonl") for run in TUNED],
         pairs=[place(f"{run.name}/pairs.jsonl") for run in TUNED if run.row["target"] == "pair"],
-        scores=[
-            place(f"{model}/{code}/scores/{reward}.jsonl")
-            for model, code, reward in RESPONSES
-            if any(run.row["target"] != "reference" for run in TUNED)
-        ],
+        scores=[place(f"{model}/{code}/scores/{reward}.jsonl") for model, code, reward in RESPONSES],
     output:
         report=place("report.html"),
         plot=place("win_rates.svg"),
@@ -51,6 +48,7 @@ rule write_report:
                 ",".join(run.languages),
             )
         ],
+        contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
         code=digest_code("report"),
         lock=LOCK,
@@ -58,6 +56,6 @@ rule write_report:
         "report: {output.report}"
     shell:
         r"""
-        python scripts/report.py --root {params.root:q} {params.runs:q} --summary {input.summary:q} \
+        python scripts/report.py --root {params.root:q} {params.runs:q} {params.contrasts:q} --summary {input.summary:q} \
             --template {input.template:q} {params.miniature:q} --output {output.report:q} 2>&1 | tee {log:q}
         """

@@ -20,9 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.digests import derive_seed
+from croco.digests import derive_seed, prompt_digest
 from croco.pairing import FILTERS, RULES, draw_pair, mean_std, select_pair
-from croco.records import InputError, rows_in_step, write_json, write_jsonl
+from croco.records import GENERATION, PROMPT, SCORE, InputError, rows_in_step, write_json, write_jsonl
 
 
 def main():
@@ -78,7 +78,8 @@ def parse_arguments():
 def build_from_pools(args, ledger, formed, no_pair):
     filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
     width, at_minimum = len(args.prompts), 0
-    for step in rows_in_step([*args.prompts, *args.generations, *args.scores]):
+    files = [(args.prompts, PROMPT), (args.generations, GENERATION), (args.scores, SCORE)]
+    for step in rows_in_step([(path, fields) for paths, fields in files for path in paths]):
         prompts, generations, scores = (step[i : i + width] for i in range(0, len(step), width))
         pool = []
         for prompt, generation, score in zip(prompts, generations, scores, strict=True):
@@ -92,6 +93,7 @@ def build_from_pools(args, ledger, formed, no_pair):
         if args.target == "best":
             prompt, text, reward = pool[max(range(len(pool)), key=rewards.__getitem__)]
             formed[prompt["language"]] += 1
+            ledger["languages"][prompt["language"]]["chosen"] += 1
             yield completion(prompt, text, reward)
             continue
         if args.rejected == "random":
@@ -131,17 +133,26 @@ def eligible(args, filters, counts, prompt, generation, score):
             "score these generations again",
             field="rewards",
         )
+    if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
+        raise InputError(
+            f"{prompt['prompt_id']}: the responses are to another text of this prompt",
+            "generate again with these prompts",
+            field="prompt_digest",
+        )
     counts["prompts"] += 1
-    if generation["skip"]:
-        counts["skipped"][generation["skip"]] = counts["skipped"].get(generation["skip"], 0) + 1
+    skip = generation.get("skip")
+    if skip:
+        counts["skipped"][skip] = counts["skipped"].get(skip, 0) + 1
     responses = generation["responses"][: args.pool_size]
-    if len(responses) < (args.pool_size or 0) and not generation["skip"]:
+    if len(responses) < (args.pool_size or 0) and not skip:
         raise InputError(
             f"{prompt['prompt_id']}: {len(responses)} responses, --pool-size asks for {args.pool_size}",
             "generate more samples or lower the pool size",
         )
     stay = []
     for response, reward in zip(responses, score["rewards"], strict=False):
+        if reward is not None and not isinstance(reward, int | float):
+            raise InputError(f"{prompt['prompt_id']}: a reward is no number", "a failed score is null", field="rewards")
         reason = (
             "null_reward"
             if reward is None
@@ -180,11 +191,11 @@ def pair(pool, chosen, rejected, target):
 
 def build_references(args, ledger, formed, no_pair):
     """One completion for each prompt and language that has a reference."""
-    for prompts in rows_in_step(args.prompts):
+    for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
         for prompt in prompts:
             counts = count_language(ledger, prompt)
             counts["prompts"] += 1
-            reason = prompt["skip"] or (None if prompt["reference"] else "no_reference")
+            reason = prompt.get("skip") or (None if prompt.get("reference") else "no_reference")
             if reason:
                 counts["skipped"][reason] = counts["skipped"].get(reason, 0) + 1
                 no_pair[reason] += 1

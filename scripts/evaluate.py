@@ -17,11 +17,12 @@ A language whose inputs were evaluated before is linked from --state and not com
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, file_digest, prompt_digest, prompt_seed, versions
-from croco.records import InputError, rows, write_json, write_jsonl
+from croco.digests import code_digest, digest, file_digest, prompt_digest, prompt_seed, versions
+from croco.records import InputError, read_jsonl, rows, write_json, write_jsonl
 from croco.store import Finished
 
 OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
@@ -31,10 +32,13 @@ def main():
     args = parse_arguments()
     inputs = describe_inputs(args)
     finished = {language: Finished(args.state, "evaluation", inputs[language]) for language in args.languages}
-    missing = [language for language in args.languages if not finished[language].complete]
-    print(f"{len(args.languages)} languages, to evaluate: {' '.join(missing) or 'none'}", file=sys.stderr)
-    if missing:
-        evaluate(args, missing, finished)
+    with ExitStack() as stack:
+        for language in sorted(args.languages):  # in one order, so that two jobs never wait for each other
+            stack.enter_context(finished[language].alone())
+        missing = [language for language in args.languages if not finished[language].complete]
+        print(f"{len(args.languages)} languages, to evaluate: {' '.join(missing) or 'none'}", file=sys.stderr)
+        if missing:
+            evaluate(args, missing, finished)
     for language in args.languages:
         for name, place in OUTPUTS.items():
             finished[language].publish_as(name, args.output / place.format(language))
@@ -80,7 +84,12 @@ def describe_inputs(args):
     inputs = {}
     for language, prompts in zip(args.languages, args.prompts, strict=True):
         tasks = {name: [file_digest(yaml), file_digest(task_data(data, language))] for name, yaml, data in args.task}
-        inputs[language] = {**shared, "language": language, "prompts": file_digest(prompts), "tasks": tasks}
+        inputs[language] = {
+            **shared,
+            "language": language,
+            "prompts": digest([[prompt_digest(row), row["skip"]] for row in rows(prompts)]),
+            "tasks": tasks,
+        }
     return inputs
 
 
@@ -88,6 +97,8 @@ def task_data(pattern, language):
     path = Path(pattern.replace("{language}", language))
     if not path.is_file():
         raise InputError("no data for the structured task", "check the task's data pattern in the config", path)
+    for _ in read_jsonl(path):
+        pass  # raises for a line that is broken, before a model is loaded
     return path.resolve()
 
 
@@ -120,6 +131,12 @@ def answer_prompts(args, policy, prompts):
         if not line["skip"]:
             first = prompt_seed(args.seed, row["language"], row["prompt_id"])
             work += [(line, tokens, first + j) for j in range(args.samples)]
+    if lines and not work:
+        raise InputError(
+            f"no prompt leaves room for {args.max_tokens} tokens in the model's context of {policy.context}",
+            "lower evaluation.max_tokens",
+            field="max_tokens",
+        )
     work.sort(key=lambda item: len(item[1]))
     for start in range(0, len(work), args.batch):
         batch = work[start : start + args.batch]

@@ -66,7 +66,9 @@ def find_missing(args, parts):
     for row in rows(args.prompts):
         if row["skip"]:
             continue
-        have = max((line["stop"] for line in parts.lines(prompt_digest(row))), default=0)
+        have = 0
+        for line in sorted(parts.lines(prompt_digest(row)), key=lambda line: line["start"]):
+            have = max(have, line["stop"]) if line["start"] <= have else have
         if have < args.samples:
             missing.append((row, have))
     return missing

@@ -11,7 +11,7 @@ samples. ``oracle`` judges by the rules of the miniature's world and knows no po
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, rows_in_step, write_jsonl
+from croco.records import GENERATION, InputError, rows_in_step, write_jsonl
 from croco.world import oracle_quality, question_by_id
 
 
@@ -19,7 +19,9 @@ def main():
     args = parse_arguments()
     counts = {}
     for language, answers, baseline in zip(args.languages, args.answers, args.baseline, strict=True):
-        lines = (judge_prompt(ours, theirs) for ours, theirs in rows_in_step([answers, baseline]))
+        lines = (
+            judge_prompt(ours, theirs) for ours, theirs in rows_in_step([(answers, GENERATION), (baseline, GENERATION)])
+        )
         counts[language] = write_jsonl(args.output / f"{language}.jsonl", lines)
         inputs = {"answers": answers, "baseline": baseline}
         manifest = args.output / f"{language}.manifest.json"

@@ -26,6 +26,8 @@ PAPER = {
     ("dpo", "sft"): ("higher", "pairs beat fine-tuning on references"),
     ("dpo_random", "base"): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
 }
+# A null control this near to no change counts as one; the intervals leave out the noise between training runs.
+NULL_MARGIN = 0.05
 
 
 def main():
@@ -44,7 +46,7 @@ def main():
     html = page.render(
         title=args.root.name,
         miniature=args.miniature,
-        contrasts=read_contrasts(summary),
+        contrasts=read_contrasts(summary, args.contrast),
         win_rates=win_rates,
         win_table=win_table(summary),
         tasks=task_plots(summary),
@@ -72,6 +74,14 @@ def parse_arguments():
     parser.add_argument(
         "--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a tuned row of the run table"
     )
+    parser.add_argument(
+        "--contrast",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("SETTING", "POOL", "VERSUS"),
+        help="a declared comparison",
+    )
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--template", type=Path, required=True, help="Jinja template of the page")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
@@ -79,34 +89,46 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def read_contrasts(summary):
+def read_contrasts(summary, declared):
     """The declared contrasts, each with what the paper reports and whether this run shows it."""
+    pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
     contrasts = []
-    for row in summary[summary["p_adjusted"].notna()].itertuples():
-        against_base = row.baseline == "base"
-        middle = 0.5 if against_base else 0.0
-        expected, claim = PAPER.get((row.setting.split(".")[0], row.baseline), (None, ""))
-        shows = "higher" if row.ci_low > middle else "lower" if row.ci_high < middle else "undecided"
-        if expected is None:
-            verdict = shows
-        elif expected == "equal":
-            verdict = "as expected" if shows == "undecided" else "NOT as expected"
-        else:
-            verdict = {"higher": "appears", "lower": "does NOT appear: the opposite", "undecided": "cannot tell"}[shows]
-        contrasts.append(
-            {
-                "model": row.model,
-                "what": f"{row.language}/{row.setting} against {row.baseline}",
-                "value": row.value if against_base else row.delta,
-                "measure": "win rate" if against_base else "difference of win rates",
-                "low": row.ci_low,
-                "high": row.ci_high,
-                "p": row.p_adjusted,
-                "claim": claim,
-                "verdict": verdict,
-            }
-        )
+    for setting, pool, versus in declared:
+        chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
+        for row in chosen.itertuples():
+            middle = 0.5 if versus == "base" else 0.0
+            # Where nothing varies between the two there is no interval: the estimate stands for it.
+            value = row.value if versus == "base" else row.delta
+            low, high = (value if pd.isna(bound) else bound for bound in (row.ci_low, row.ci_high))
+            expected, claim = PAPER.get((setting.split(".")[0], versus), (None, "not a finding of the paper"))
+            contrasts.append(
+                {
+                    "model": row.model,
+                    "what": f"{pool}/{setting} against {versus}",
+                    "measure": "win rate" if versus == "base" else "difference of win rates",
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "p": None if pd.isna(row.p_adjusted) else row.p_adjusted,
+                    "claim": claim,
+                    **compare_with_paper(low - middle, high - middle, expected),
+                }
+            )
     return contrasts
+
+
+def compare_with_paper(low, high, expected):
+    """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
+    shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+    if expected is None:
+        return {"verdict": shows, "agrees": None}
+    if expected == "equal":
+        if low >= -NULL_MARGIN and high <= NULL_MARGIN:
+            return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
+        return {"verdict": f"does NOT appear: {shows}", "agrees": False} if shows in ("higher", "lower") else {"verdict": "cannot tell", "agrees": None}  # fmt: skip
+    if shows == "higher":
+        return {"verdict": "appears", "agrees": True}
+    return {"verdict": "does NOT appear: lower", "agrees": False} if shows == "lower" else {"verdict": "cannot tell", "agrees": None}  # fmt: skip
 
 
 def forest(summary, metric, column, reference, label, task="arena"):

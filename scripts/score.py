@@ -13,7 +13,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, digest, prompt_digest, versions
-from croco.records import rows, rows_in_step, write_jsonl
+from croco.records import GENERATION, PROMPT, InputError, rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
@@ -76,9 +76,7 @@ def score_missing(args, parts):
         chunk.clear()
 
     total = sum(1 for _ in rows(args.prompts))
-    steps = cli.progress(
-        rows_in_step([args.prompts, args.generations]), total=total, desc=args.output.parent.parent.name, unit="prompt"
-    )
+    steps = cli.progress(prompts_with_responses(args), total=total, desc=args.output.parent.parent.name, unit="prompt")
     for prompt, generation in steps:
         known = known_rewards(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])
@@ -91,6 +89,19 @@ def score_missing(args, parts):
         score_chunk()
     print(f"{scored} texts scored", file=sys.stderr)
     return scored
+
+
+def prompts_with_responses(args):
+    """(prompt row, generation row) in step; raises InputError for responses to another text of a prompt."""
+    for prompt, generation in rows_in_step([(args.prompts, PROMPT), (args.generations, GENERATION)]):
+        if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
+            raise InputError(
+                f"{prompt['prompt_id']}: the responses are to another text of this prompt",
+                "generate again with these prompts",
+                args.generations,
+                field="prompt_digest",
+            )
+        yield prompt, generation
 
 
 def known_rewards(parts, prompt):
@@ -107,7 +118,7 @@ def gather(args, parts):
     counts = {"prompts": 0, "responses": 0, "null": 0}
 
     def lines():
-        for prompt, generation in rows_in_step([args.prompts, args.generations]):
+        for prompt, generation in prompts_with_responses(args):
             known = known_rewards(parts, prompt)
             rewards = [known[digest(response["text"])] for response in generation["responses"]]
             counts["prompts"] += 1

@@ -11,6 +11,7 @@ For several processes start it with `accelerate launch`.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, file_digest, versions
+from croco.digests import code_digest, digest, versions
 from croco.records import InputError, dump, read_jsonl, rows, write_jsonl
 from croco.store import Finished
 
@@ -40,10 +41,11 @@ def main():
     check_data(args)
     identity = cli.identify(args.model, args.revision)
     finished = Finished(args.state, "training", describe_inputs(args, identity))
-    if finished.complete:
-        print("this training is finished already: linking its checkpoint", file=sys.stderr)
-    else:
-        train(args, identity, finished)
+    with finished.alone():
+        if finished.complete:
+            print("this training is finished already: linking its checkpoint", file=sys.stderr)
+        else:
+            train(args, identity, finished)
     if int(os.environ.get("RANK", 0)) == 0:
         for name in FILES:
             finished.publish_as(name, args.output / name)
@@ -111,7 +113,8 @@ def describe_inputs(args, identity):
     }
     return {
         "recipe": recipe,
-        "data": file_digest(args.data),
+        # Only what is trained on: a pool's mean or target may change where its pair stays the same.
+        "data": digest([[row[column] for column in COLUMNS[args.objective]] for row in rows(args.data)]),
         "policy": identity,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "code": code_digest(__file__),
@@ -147,8 +150,13 @@ def train(args, identity, finished):
     checkpoint = newest_whole_checkpoint(finished.work, trainer.args.world_size)
     print(f"resuming from {checkpoint}" if checkpoint else "training from the start", file=sys.stderr)
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    if not torch.isfinite(torch.tensor(result.training_loss)):
-        raise RuntimeError(f"the training loss is {result.training_loss}")
+    weights = (parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
+    if not all(torch.isfinite(parameter).all() for parameter in weights):
+        raise InputError(
+            "the training diverged: the adapter holds values that are not finite",
+            "lower the learning rate; look at metrics.jsonl for the step",
+            finished.work / "metrics.jsonl",
+        )
     save(
         args,
         identity,
@@ -202,6 +210,7 @@ def make_trainer(args, model, tokenizer, data, folder):
         "gradient_checkpointing": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "save_steps": args.save_every,
         "save_total_limit": 2,
         "report_to": "none",
@@ -250,10 +259,10 @@ def live_metrics(path):
 
     def plain(entry):
         return {
-            re.sub(r"^(rewards|logps)/", r"\1_", name): value
+            re.sub(r"^(rewards|logps)/", r"\1_", name): value if math.isfinite(value) else None
             for name, value in sorted(entry.items())
             # TRL counts num_tokens anew when it resumes.
-            if isinstance(value, int | float) and value == value and name != "num_tokens"
+            if isinstance(value, int | float) and name != "num_tokens"
         }
 
     return LiveMetrics()

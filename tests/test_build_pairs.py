@@ -17,7 +17,7 @@ def make_files(folder, languages, rewards, texts=None, finish="stop", reference=
             prompts.append({"prompt_id": prompt_id, "language": language, "messages": messages, "reference": reference, "source": "t", "skip": None})  # fmt: skip
             answers = texts[language][i] if texts else [f"{language}{i}-{j}" for j in range(len(rewards[language][i]))]
             responses = [{"text": t, "finish_reason": finish, "n_tokens": 1, "token_digest": "x"} for t in answers]
-            generations.append({"prompt_id": prompt_id, "language": language, "prompt_digest": "d", "skip": None, "responses": responses})  # fmt: skip
+            generations.append({"prompt_id": prompt_id, "language": language, "skip": None, "responses": responses})  # fmt: skip
             scores.append({"prompt_id": prompt_id, "language": language, "rewards": rewards[language][i]})
         for name, values in (("prompts", prompts), ("generations", generations), ("scores", scores)):
             files[name].append(write_rows(folder / language / f"{name}.jsonl", values))

@@ -30,6 +30,12 @@ BAD = {
     "contrast of nothing": ("contrasts:\n  - {setting: dpo, pool: multi, versus: nothing}\n", 2, ["nothing"]),
     "key twice": ("seed: 0\nseed: 1\n", 2, ["twice"]),
     "batch not divisible": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8}\n  - {name: dpo, learning_rate: 1, batch: 8, micro_batch: 5}\n", 3, ["micro_batch", "divisor"]),
+    "float for a whole number": ("samples: 64.0\n", 1, ["64.0", "integer"]),
+    "own prompts, oracle as judge": ("prompts:\n  - {use: train, path: 'd/{language}.tsv'}\n  - {use: evaluate, path: 'd/{language}.tsv'}\n", 3, ["oracle", "judge: none"]),
+    "language that the miniature lacks": ('languages:\n  - {code: "en"}\n  - {code: "de"}\n  - {code: "nl"}\n  - {code: "fr"}\n  - {code: "es"}\n  - {code: "it"}\n', 7, ["miniature", "it"]),
+    "no such model folder": ("policies:\n  - {name: mini, path: /no/such/model, temperature: 1, max_tokens: 3}\n  - {name: other, path: /no/such/model, temperature: 1, max_tokens: 3, tune: false}\n", 2, ["/no/such/model", "no folder"]),
+    "option without effect": ("settings:\n  - {name: base, objective: none}\n  - {name: sft, objective: sft, target: reference, pools: [multi], pool_size: 8}\n", 3, ["no effect"]),
+    "only the base": ("settings:\n  - {name: base, objective: none}\n", 1, ["nothing is tuned"]),
     "no tuned policy": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, tune: false}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", 1, ["tune"]),
 }  # fmt: skip
 
@@ -74,7 +80,8 @@ def test_bad_prompts_of_the_users_end_before_any_job(tmp_path):
     for language in ("en", "de"):
         write_rows(project / "data" / f"{language}.jsonl", [{"id": i, "text": f"{language} {i}"} for i in range(4)])
     (project / "own.yaml").write_text(
-        'results: results/own\nlanguages:\n  - {code: "en"}\n  - {code: "de"}\n'
+        "results: results/own\nevaluation: {judge: none, tasks: []}\ncontrasts: []\n"
+        'languages:\n  - {code: "en"}\n  - {code: "de"}\n'
         'pools:\n  - {name: multi, languages: ["en", "de"]}\n'
         "prompts:\n  - {use: train, path: 'data/{language}.jsonl', limit: none}\n  - {use: evaluate, path: 'data/{language}.jsonl'}\n"
     )

@@ -23,9 +23,9 @@ def files(prompts, tmp_path):
     some = write_rows(tmp_path / "prompts.jsonl", rows(prompts["en"])[:2])
     first, second = rows(some)
     lines = [
-        {**{k: first[k] for k in ("prompt_id", "language")}, "prompt_digest": "d", "skip": None,
+        {**{k: first[k] for k in ("prompt_id", "language")}, "skip": None,
          "responses": [response(t) for t in ("It is 7.", "no", "It is 7.", "long " * 300)]},
-        {**{k: second[k] for k in ("prompt_id", "language")}, "prompt_digest": "d", "skip": "prompt_too_long", "responses": []},
+        {**{k: second[k] for k in ("prompt_id", "language")}, "skip": "prompt_too_long", "responses": []},
     ]  # fmt: skip
     return some, write_rows(tmp_path / "generations.jsonl", lines)
 

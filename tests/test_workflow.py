@@ -86,7 +86,9 @@ def test_summary_agrees_with_the_files_it_came_from(finished_run):
         assert by_language[code] == pytest.approx(sum(scores[code]) / 10, abs=1e-5)
     assert by_language["all"] == pytest.approx((sum(scores["en"]) + sum(scores["de"])) / 20, abs=1e-5)
     declared = [row for row in table if row["p_adjusted"]]
-    assert all((row["setting"], row["eval_language"]) == ("dpo_random", "all") for row in declared)
+    assert declared and all(
+        (row["metric"], row["eval_language"], row["baseline"]) == ("win_rate", "all", "base") for row in declared
+    )
     for row in table:
         if row["ci_low"]:
             assert (
@@ -159,7 +161,7 @@ def test_more_prompts_and_samples_add_only_what_is_missing(finished_run, grown):
     config = base_config(finished_run)
     prompts = [{**row, "limit": 20} if row["use"] == "train" else row for row in config["prompts"]]
     arguments = grown(samples=12, prompts=prompts)
-    snakemake(finished_run, "--cores", 2, *arguments, f"{RESULTS}/mini/en/scores/english.jsonl")
+    snakemake(finished_run, f"{RESULTS}/mini/en/scores/english.jsonl", "--cores", 2, *arguments)
     manifest = json.loads((finished_run / RESULTS / "mini/en/generations.manifest.json").read_text())
     assert manifest["counts"]["responses"] == 240
     path = f"{RESULTS}/mini/en/generations.jsonl"
@@ -180,7 +182,7 @@ def test_training_with_the_same_pairs_is_not_computed_again(finished_run, grown)
     ]
     before = read_bytes(finished_run)
     adapter = f"{RESULTS}/mini/multi/dpo_random/checkpoint/adapter_model.safetensors"
-    output = snakemake(finished_run, "--cores", 2, *grown(samples=10, settings=settings), adapter)
+    output = snakemake(finished_run, adapter, "--cores", 2, *grown(samples=10, settings=settings))
     assert "finished already" in output.stdout + output.stderr
     assert (finished_run / adapter).read_bytes() == next(data for path, data in before.items() if str(path) == adapter)
     snakemake(finished_run, "--cores", 2, *CONFIG)

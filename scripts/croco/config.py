@@ -5,8 +5,17 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 
 from croco.records import InputError
+
+# JSON takes 64.0 for an integer; a command line does not.
+StrictValidator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 class Locator:
@@ -81,7 +90,7 @@ def format_keys(keys):
 def check_config(config, schema_path, locator):
     """Raises InputError for the most telling violation of the schema, else fills in the schema's defaults."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(StrictValidator(schema).iter_errors(config))
     if error is not None:
         raise explain(error, schema, locator)
     fill_defaults(config, schema, schema)

@@ -19,6 +19,8 @@ MODEL_FILES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "*.model",
+    "*.py",
     "chat_template.*",
 )
 

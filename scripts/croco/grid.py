@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from croco.digests import derive_seed
+from croco.digests import WEIGHTS, derive_seed
 from croco.pairing import DEGENERATE_UP_TO
 
-RESERVED = ("untuned", "prompts", "state", "logs", "benchmarks", "miniature")
+RESERVED = ("untuned", "prompts", "state", "logs", "benchmarks", "miniature", "scores", "language", "monolingual")
+MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
 UNTUNED = "untuned"
 
 
@@ -61,6 +63,8 @@ class Grid:
         self._check_recipes()
         self.runs = {run.name: run for run in self._runs()}
         self.contrasts = self._contrasts()
+        self._check_miniature()
+        self._check_model_paths()
 
     def fail(self, keys, problem, remedy):
         raise self.locator.error(keys, problem, remedy)
@@ -88,7 +92,7 @@ class Grid:
         rows = {}
         for i, row in enumerate(self.config[key]):
             if row[name] in rows:
-                self.fail((key, i, name), f"the name {row['name']} stands twice", "give each row its own")
+                self.fail((key, i, name), f"{row[name]} stands twice", f"give each row its own {name}")
             rows[row[name]] = row
         return rows
 
@@ -115,8 +119,6 @@ class Grid:
             keys = ("pools", i, "name")
             if row["name"] in self.languages or row["name"] in pools:
                 self.fail(keys, f"the name {row['name']} is taken by a language or pool", "choose another name")
-            if row["name"] == "monolingual":
-                self.fail(keys, "monolingual stands for the pools of single languages", "choose another name")
             for j, code in enumerate(row["languages"]):
                 if code not in self.trained:
                     self.fail(
@@ -140,9 +142,12 @@ class Grid:
 
     def _check_recipes(self):
         for i, row in enumerate(self.config["recipes"]):
-            if row["batch"] % row["micro_batch"]:
+            processes = max(1, row["resources"]["gpu"])
+            if row["batch"] % (row["micro_batch"] * processes):
                 self.fail(
-                    ("recipes", i, "micro_batch"), f"does not divide the batch of {row['batch']}", "choose a divisor"
+                    ("recipes", i, "micro_batch"),
+                    f"{row['micro_batch']} x {processes} processes does not divide the batch of {row['batch']}",
+                    "choose a divisor",
                 )
 
     def _runs(self):
@@ -156,7 +161,9 @@ class Grid:
             self.fail(("policies",), "no policy is tuned", "leave out `tune: false` in one of them")
         for model in tuned:
             runs = [run for row in settings.values() if row["objective"] != "none" for run in self._runs_of(model, row)]
-            wanted = {language for run in runs for language in run.evaluated} | (set() if runs else set(self.languages))
+            if not runs:
+                self.fail(("settings",), "nothing is tuned", "add a setting with the objective sft or dpo")
+            wanted = {language for run in runs for language in run.evaluated}
             languages = tuple(language for language in self.languages if language in wanted)
             yield Run(model, UNTUNED, "base", 1, 0, settings["base"], (), self._batches(languages))
             yield from runs
@@ -186,8 +193,8 @@ class Grid:
     def _check_setting(self, i, row):
         keys = ("settings", i)
         if row["objective"] == "none":
-            extra = set(row) - {"name", "objective", "evaluate", "seeds", "allow_degenerate"}
-            if extra or row["name"] != "base":
+            plain = {"name": "base", "objective": "none", "evaluate": "own", "seeds": [1], "allow_degenerate": False}
+            if row != plain:
                 self.fail(
                     keys,
                     "a setting with objective none is the base and has no other keys",
@@ -214,6 +221,12 @@ class Grid:
             self.fail(("recipes",), f"no recipe {row['objective']}", "add it, or name another under `recipe`")
         if "pools" not in row:
             self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
+        idle = {"pool_size", "responses", "reward_model", "hygiene"} & set(row)
+        if row["target"] == "reference" and idle:
+            key = min(idle)
+            self.fail((*keys, key), "has no effect where the references are the target", "leave it out")
+        if not self.expand_pools(row):
+            self.fail((*keys, "pools"), "no language is trained", "leave out `train: false` in one of the languages")
         for j, pool in enumerate(row["pools"]):
             if pool != "monolingual" and pool not in self.pools:
                 self.fail(
@@ -244,16 +257,63 @@ class Grid:
             if self.config["evaluation"]["judge"] == "none":
                 self.fail(
                     ("contrasts", i),
-                    "contrasts compare win rates, which need a judge",
+                    "win rates are compared, which need a judge",
                     "name a judge, or write contrasts: []",
                 )
-            names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
-            for name in names:
-                if not any(re.fullmatch(rf"[^/]+/{row['pool']}/{re.escape(name)}", run) for run in self.runs):
+            for model in dict.fromkeys(run.model for run in self.runs.values()):
+                names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
+                runs = [self.runs.get(f"{model}/{row['pool']}/{name}") for name in names]
+                if None in runs:
+                    name = names[runs.index(None)]
                     self.fail(
                         ("contrasts", i),
                         f"there is no setting {name} with the pool {row['pool']}",
-                        "name one of the run table",
+                        "name a setting that has it",
+                    )
+                if len({frozenset(run.evaluated) for run in runs}) > 1:
+                    self.fail(
+                        ("contrasts", i),
+                        "the two settings are evaluated in different languages",
+                        "give both the same `evaluate`",
                     )
             contrasts.append((row["setting"], row["pool"], row["versus"]))
         return contrasts
+
+    def _check_miniature(self):
+        """What the miniature makes must cover what is asked of it."""
+        made = f"{self.results}/miniature/"
+        for i, row in enumerate(self.config["miniature"]["policies"]):
+            if row["name"] in (*MADE_BY_WORLD, "reward"):
+                self.fail(
+                    ("miniature", "policies", i, "name"), f"the name {row['name']} is taken", "choose another name"
+                )
+        models = [f"{made}{row['name']}" for row in self.config["miniature"]["policies"]]
+        for key, known in (("policies", models), ("reward_models", [f"{made}reward"])):
+            for i, row in enumerate(self.config[key]):
+                path = self.path(row["path"])
+                if path.startswith(made) and path not in known:
+                    self.fail((key, i, "path"), f"the miniature makes no {path}", f"one of {', '.join(known)}")
+        for i, row in enumerate(self.config["prompts"]):
+            of_miniature = self.path(row["path"]).startswith(made)
+            if row["use"] == "evaluate" and self.config["evaluation"]["judge"] == "oracle" and not of_miniature:
+                self.fail(("prompts", i, "path"), "the oracle judges the miniature's prompts only", "write judge: none")
+            for j, language in enumerate(self.languages):
+                if of_miniature and language not in self.config["miniature"]["languages"]:
+                    self.fail(
+                        ("languages", j),
+                        f"the miniature was not made in {language}",
+                        "add it to miniature.languages (its models are trained anew)",
+                    )
+
+    def _check_model_paths(self):
+        """A path that cannot be a hub id must be a folder with weights."""
+        for key in ("policies", "reward_models"):
+            for i, row in enumerate(self.config[key]):
+                path = self.path(row["path"])
+                if path.startswith(f"{self.results}/miniature/"):
+                    continue
+                if Path(path).is_dir():
+                    if not list(Path(path).glob(WEIGHTS)):
+                        self.fail((key, i, "path"), f"no {WEIGHTS} in {path}", "name a folder with a model's weights")
+                elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+                    self.fail((key, i, "path"), f"{path} is no folder, and no hub id", "correct the path")

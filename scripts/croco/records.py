@@ -56,12 +56,31 @@ def rows(path):
     return (row for _, row in read_jsonl(path))
 
 
-def rows_in_step(paths):
+def read_fields(path, fields):
+    """read_jsonl of a stage file; raises InputError for a line that lacks one of ``fields``, {name: type}."""
+    for number, row in read_jsonl(path):
+        for name, kind in fields.items():
+            if not isinstance(row.get(name), kind):
+                raise InputError(
+                    "missing, or of the wrong type", "give the file that the stage before wrote", path, number, name
+                )
+        yield number, row
+
+
+PROMPT = {"prompt_id": str, "language": str, "messages": list}
+GENERATION = {"prompt_id": str, "language": str, "responses": list}
+SCORE = {"prompt_id": str, "language": str, "rewards": list}
+
+
+def rows_in_step(files):
     """Yields, for each prompt, one row of every file, streaming; all must hold the same prompt ids in the same order.
 
+    Args:
+        files: [(path, fields that each line must have, {name: type})].
     Raises InputError at the first line where they do not.
     """
-    readers = [read_jsonl(path) for path in paths]
+    paths = [path for path, _ in files]
+    readers = [read_fields(path, fields) for path, fields in files]
     while True:
         step = [next(reader, None) for reader in readers]
         if all(entry is None for entry in step):

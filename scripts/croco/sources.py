@@ -118,6 +118,7 @@ def _read_id(row, source, path, line):
         raise InputError(
             "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
         )
+    _refuse_half_characters(str(value), path, line, source.id)
     return str(value).strip()
 
 
@@ -134,6 +135,7 @@ def _read_messages(row, source, path, line):
             raise InputError(
                 "neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text
             )
+        _refuse_half_characters(message["content"], path, line, source.text)
         if not message["content"].strip():
             raise InputError(
                 "empty text", "write the prompt, or remove its id from every language", path, line, source.text
@@ -147,7 +149,18 @@ def _read_reference(row, source, path, line):
     value = _get(row, source.reference, path, line)
     if value is not None and not isinstance(value, str):
         raise InputError("the reference is no text", "write it as text, or null for none", path, line, source.reference)
+    _refuse_half_characters(value or "", path, line, source.reference)
     return value or None
+
+
+def _refuse_half_characters(text, path, line, field):
+    """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"half a character ({text[error.start]!a})", "repair the text where it was cut", path, line, field
+        ) from error
 
 
 def check_sources(grid):

@@ -4,10 +4,12 @@ Two shapes: ``Parts`` for results a prompt (generations, scores), of which a lat
 missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Both are published by hard links.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from croco.digests import digest
@@ -83,6 +85,19 @@ class Finished:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
+
+    @contextmanager
+    def alone(self):
+        """Waits until no other process works on this result; the kernel frees the lock when its holder dies.
+
+        Of the processes of one distributed training only the first takes it.
+        """
+        if int(os.environ.get("RANK", 0)):
+            yield
+            return
+        with open(self.folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @property
     def complete(self):
