@@ -20,9 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.digests import derive_seed, prompt_digest
+from croco.digests import derive_seed
 from croco.pairing import FILTERS, RULES, draw_pair, mean_std, select_pair
-from croco.records import GENERATION, PROMPT, SCORE, InputError, rows_in_step, write_json, write_jsonl
+from croco.records import GENERATION, PROMPT, SCORE, InputError, check_same_text, rows_in_step, write_json, write_jsonl
 
 
 def main():
@@ -133,12 +133,7 @@ def eligible(args, filters, counts, prompt, generation, score):
             "score these generations again",
             field="rewards",
         )
-    if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
-        raise InputError(
-            f"{prompt['prompt_id']}: the responses are to another text of this prompt",
-            "generate again with these prompts",
-            field="prompt_digest",
-        )
+    check_same_text(prompt, generation)
     counts["prompts"] += 1
     skip = generation.get("skip")
     if skip:

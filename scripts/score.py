@@ -13,7 +13,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, digest, prompt_digest, versions
-from croco.records import GENERATION, PROMPT, InputError, rows, rows_in_step, write_jsonl
+from croco.records import GENERATION, PROMPT, check_same_text, rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
@@ -92,15 +92,9 @@ def score_missing(args, parts):
 
 
 def prompts_with_responses(args):
-    """(prompt row, generation row) in step; raises InputError for responses to another text of a prompt."""
+    """(prompt row, generation row) in step."""
     for prompt, generation in rows_in_step([(args.prompts, PROMPT), (args.generations, GENERATION)]):
-        if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
-            raise InputError(
-                f"{prompt['prompt_id']}: the responses are to another text of this prompt",
-                "generate again with these prompts",
-                args.generations,
-                field="prompt_digest",
-            )
+        check_same_text(prompt, generation)
         yield prompt, generation
 
 

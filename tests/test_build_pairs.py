@@ -105,14 +105,21 @@ def test_best_and_reference_targets(tmp_path):
     assert ledger["formed_by_language"] == {"en": 1, "de": 1}
 
 
-@pytest.mark.parametrize("damage", ["order", "missing", "rewards"])
+@pytest.mark.parametrize("damage", ["order", "missing", "rewards", "field", "type", "stale"])
 def test_files_out_of_step_are_refused(tmp_path, damage):
     files = make_files(tmp_path, ["en"], {"en": [[1.0, 0.0], [1.0, 0.0]]})
     scores = rows(files["scores"][0])
-    scores = {"order": scores[::-1], "missing": scores[:1], "rewards": [{**scores[0], "rewards": [1.0]}, scores[1]]}[
-        damage
-    ]
+    scores = {
+        "order": scores[::-1],
+        "missing": scores[:1],
+        "rewards": [{**scores[0], "rewards": [1.0]}, scores[1]],
+        "field": [scores[0], {"prompt_id": "p1", "language": "en"}],
+        "type": [{**scores[0], "rewards": ["high", 1.0]}, scores[1]],
+        "stale": scores,
+    }[damage]
     write_rows(files["scores"][0], scores)
+    if damage == "stale":
+        write_rows(files["generations"][0], [{**line, "prompt_digest": "x"} for line in rows(files["generations"][0])])
     (tmp_path / "pairs.jsonl").write_text("finished before\n")
     done = build(tmp_path, files, "--rejected", "min", check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Remedy: " in done.stderr

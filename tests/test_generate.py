@@ -76,6 +76,16 @@ def test_damaged_part_is_set_aside_and_sampled_again(miniature, prompts, tmp_pat
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 
+def test_damage_after_growth_is_mended(miniature, prompts, tmp_path, undisturbed):
+    """The part with the first samples is lost, the one with the later samples is there."""
+    generate(miniature, prompts["de"], tmp_path, 3, "--batch", 3, "--chunk", 12)
+    (first,) = (tmp_path / "state").rglob("*.jsonl")
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 12)
+    first.unlink()
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 12)
+    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+
+
 def test_other_seed_or_option_does_not_mix(miniature, prompts, tmp_path, undisturbed):
     generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
     done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--seed", 1)

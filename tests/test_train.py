@@ -113,6 +113,30 @@ def test_long_rows_are_counted(miniature, data, tmp_path):
     assert json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())["counts"]["too_long"] == 1
 
 
+def test_diverged_training_is_an_error_and_not_a_checkpoint(miniature, data, tmp_path):
+    done = script("train", *arguments(miniature, data, tmp_path, "dpo", "--learning-rate", "1e30"), check=False)
+    assert done.returncode == 1 and "diverged" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, undisturbed):
+    processes = []
+    for name in ("a", "b"):
+        command = arguments(miniature, data, tmp_path, "dpo")
+        command[command.index("--output") + 1] = tmp_path / name / "checkpoint"
+        processes.append(start("train", *command))
+    assert [process.wait() for process in processes] == [0, 0]
+    assert adapter(tmp_path / "a") == adapter(tmp_path / "b") == adapter(undisturbed)
+    assert len(rows(tmp_path / "b" / "checkpoint" / "metrics.jsonl")) == 9
+
+
+def test_pairs_that_differ_in_numbers_alone_are_the_same_training(miniature, data, undisturbed, tmp_path):
+    pairs = [{**row, "pool_mean": 0.5, "target": -1.0} for row in rows(data["dpo"])]
+    again = arguments(miniature, {"dpo": write_rows(tmp_path / "pairs.jsonl", pairs)}, undisturbed, "dpo")
+    again[again.index("--output") + 1] = tmp_path / "checkpoint"
+    assert "finished already" in script("train", *again).stderr and adapter(tmp_path) == adapter(undisturbed)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [

@@ -5,6 +5,8 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
+from croco.digests import prompt_digest
+
 
 class InputError(Exception):
     """Data or config that the user has to mend: says where (file, line, field), what is wrong, and the remedy."""
@@ -97,6 +99,16 @@ def rows_in_step(files):
                     "prompt_id",
                 )
         yield [entry[1] for entry in step]
+
+
+def check_same_text(prompt, generation):
+    """Raises InputError where a prompt's responses were given to another text under the same id."""
+    if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
+        raise InputError(
+            f"{prompt['language']} {prompt['prompt_id']}: the responses are to another text of this prompt",
+            "generate again with these prompts",
+            field="prompt_digest",
+        )
 
 
 @contextmanager
