@@ -15,6 +15,7 @@ from croco.digests import code_digest, lock_digest, model_identity
 from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
+from croco.store import CHECKPOINT_FILES
 
 put_interpreter_first()
 
@@ -43,16 +44,6 @@ MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 EVALUATION = GRID.config["evaluation"]
 JUDGED = EVALUATION["judge"] != "none"
 MINIATURE = GRID.config["miniature"]
-ADAPTER_FILES = [
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "metrics.jsonl",
-    "manifest.json",
-]
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length beta "
@@ -92,7 +83,7 @@ def list_model_files(row):
     """The files of a model that this workflow makes; models from elsewhere are followed by their content hash."""
     path = GRID.path(row["path"])
     made = path.startswith(place("miniature/"))
-    names = REWARD_FILES if row["name"] in GRID.reward_models else MODEL_FILES
+    names = REWARD_FILES if path == place("miniature/reward") else MODEL_FILES
     return [f"{path}/{name}" for name in names if made]
 
 
@@ -181,7 +172,7 @@ def list_launcher(wildcards):
 
 def list_adapter_files(wildcards):
     tuned = find_run(wildcards).row["objective"] != "none"
-    return [place(f"{wildcards.run}/checkpoint/{name}") for name in ADAPTER_FILES[:2] if tuned]
+    return [place(f"{wildcards.run}/checkpoint/{name}") for name in CHECKPOINT_FILES[:2] if tuned]
 
 
 def list_task_options():

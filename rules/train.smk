@@ -11,7 +11,7 @@ rule train:
         data=find_training_data,
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
     output:
-        expand(place("{model}/{pool}/{setting}/checkpoint/{file}"), file=ADAPTER_FILES, allow_missing=True),
+        expand(place("{model}/{pool}/{setting}/checkpoint/{file}"), file=CHECKPOINT_FILES, allow_missing=True),
     log:
         place("logs/train/{model}.{pool}.{setting}.log"),
     benchmark:

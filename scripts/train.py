@@ -21,18 +21,8 @@ from pathlib import Path
 from croco import cli
 from croco.digests import code_digest, digest, versions
 from croco.records import InputError, dump, read_jsonl, rows, write_jsonl
-from croco.store import Finished
+from croco.store import CHECKPOINT_FILES, Finished
 
-FILES = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "metrics.jsonl",
-    "manifest.json",
-)
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion")}
 
 
@@ -47,7 +37,7 @@ def main():
         else:
             train(args, identity, finished)
     if int(os.environ.get("RANK", 0)) == 0:
-        for name in FILES:
+        for name in CHECKPOINT_FILES:
             finished.publish_as(name, args.output / name)
 
 

@@ -15,6 +15,18 @@ from pathlib import Path
 from croco.digests import digest
 from croco.records import InputError, dump, read_jsonl, write_json, write_jsonl
 
+# A checkpoint's files; the first two are the adapter.
+CHECKPOINT_FILES = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "metrics.jsonl",
+    "manifest.json",
+)
+
 
 def publish(source, target):
     """Puts a finished file in its place at once: a hard link, or a copy where the file system allows none."""

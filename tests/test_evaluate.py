@@ -1,0 +1,94 @@
+"""scripts/evaluate.py, judge.py and summary.py by their command lines."""
+
+import csv
+
+import pytest
+from conftest import ROOT, rows, script, write_rows
+
+
+def evaluate(miniature, prompts, folder, languages, *options, check=True):
+    return script(
+        "evaluate", "--model", miniature / "policy", "--languages", *languages, "--prompts", *(prompts[code] for code in languages),
+        "--samples", 2, "--temperature", "0.7", "--max-tokens", 8, "--batch", 16,
+        "--task", "heldout", ROOT / "config" / "tasks" / "question_answer.yaml", str(miniature / "tasks" / "heldout" / "{language}.jsonl"),
+        "--state", folder / "state", "--output", folder / "run", *options, check=check,
+    )  # fmt: skip
+
+
+def test_only_new_languages_are_evaluated(miniature, prompts, tmp_path):
+    evaluate(miniature, prompts, tmp_path, ["en"])
+    before = {
+        path: path.read_bytes()
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file() and "manifest" not in path.name
+    }
+    done = evaluate(miniature, prompts, tmp_path, ["en", "de"])
+    assert "to evaluate: de" in done.stderr and len(before) == 3
+    assert {path: path.read_bytes() for path in before} == before
+    answers = rows(tmp_path / "run" / "answers" / "de.jsonl")
+    assert [line["prompt_id"] for line in answers] == [row["prompt_id"] for row in rows(prompts["de"])]
+    assert all(len(line["responses"]) == 2 for line in answers)
+    samples = rows(tmp_path / "run" / "eval" / "de.samples.jsonl")
+    assert [s["prompt_id"] for s in samples] == [r["id"] for r in rows(miniature / "tasks" / "heldout" / "de.jsonl")]
+
+
+def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"id": 1, "question": "x", "answer": "y"}\n{"id": 2,\n')
+    task = ("--task", "bad", ROOT / "config" / "tasks" / "question_answer.yaml", tmp_path / "bad.jsonl")
+    done = evaluate(miniature, prompts, tmp_path, ["en"], *task, check=False)
+    assert done.returncode == 1 and "bad.jsonl:2" in done.stderr and "Traceback" not in done.stderr
+    done = evaluate(miniature, prompts, tmp_path, ["en"], "--max-tokens", 512, check=False)
+    assert done.returncode == 1 and "max_tokens" in done.stderr and "Traceback" not in done.stderr
+
+
+def write_answers(path, answers, prompt_id="add-2-3-a"):
+    return write_rows(path, [{"prompt_id": prompt_id, "language": "en", "skip": None, "responses": [{"text": text} for text in answers]}])  # fmt: skip
+
+
+def test_judge_counts_wins_ties_and_losses(tmp_path):
+    ours = write_answers(tmp_path / "ours.jsonl", ["2 plus 3 is 5.", "I do not know.", "... 2 plus 3 is 6.", "5"])
+    theirs = write_answers(tmp_path / "theirs.jsonl", ["5", "I do not know.", "2 plus 3 is 5.", "nonsense"])
+    script("judge", "--languages", "en", "--answers", ours, "--baseline", theirs, "--output", tmp_path / "arena")
+    (line,) = rows(tmp_path / "arena" / "en.jsonl")
+    assert line["verdicts"]["answer_first"] == ["win", "tie", "loss", "win"] and line["score"] == 0.625
+    foreign = write_answers(tmp_path / "foreign.jsonl", ["x"], prompt_id="mgsm-1")
+    done = script(
+        "judge", "--languages", "en", "--answers", foreign, "--baseline", foreign, "--output", tmp_path, check=False
+    )
+    assert done.returncode == 1 and "mgsm-1" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two languages, three prompts: a setting that wins two of three prompts in each, and one that ties."""
+    for language in ("en", "de"):
+        for run, correct, score in (("untuned/base", 0, None), ("multi/dpo", 1, 1.0), ("multi/null", 0, 0.5)):
+            folder = tmp_path / "m" / run
+            samples = [{"task": "t", "prompt_id": f"p{i}", "doc_hash": f"{language}{i}", "target": "x", "response": "x", "exact_match": correct if i else 0} for i in range(3)]  # fmt: skip
+            write_rows(folder / "eval" / f"{language}.samples.jsonl", samples)
+            if score is not None:
+                verdicts = [{"prompt_id": f"p{i}", "language": language, "score": score if i else 0.5, "quality": 0.5, "baseline_quality": 0.5} for i in range(3)]  # fmt: skip
+                write_rows(folder / "arena" / f"{language}.jsonl", verdicts)
+    return tmp_path
+
+
+def test_summary_of_known_results(results):
+    script(
+        "summary", "--root", results, "--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de",
+        "--run", "m", "multi", "null", 1, "rm", 64, "en,de", "--contrast", "dpo", "multi", "base", "--contrast", "dpo", "multi", "null",
+        "--judged", "--output", results / "summary.csv",
+    )  # fmt: skip
+    with open(results / "summary.csv", encoding="utf-8") as file:
+        table = {(r["setting"], r["eval_language"], r["metric"], r["baseline"]): r for r in csv.DictReader(file)}
+    win = table["dpo", "all", "win_rate", "base"]
+    assert float(win["value"]) == pytest.approx(5 / 6, abs=1e-5) and float(win["delta"]) == pytest.approx(
+        1 / 3, abs=1e-5
+    )
+    assert win["n"] == "3", "the unit is the prompt, not the prompt in a language"
+    assert float(win["ci_low"]) <= 5 / 6 <= float(win["ci_high"]) and win["p_adjusted"]
+    accuracy = table["dpo", "en", "exact_match", "base"]
+    assert (float(accuracy["value"]), float(accuracy["baseline_value"])) == (pytest.approx(2 / 3, abs=1e-5), 0)
+    assert float(table["dpo", "all", "win_rate", "null"]["delta"]) == pytest.approx(1 / 3, abs=1e-5)
+    tied = table["null", "all", "win_rate", "base"]
+    assert (tied["ci_low"], tied["p"], tied["p_adjusted"]) == ("", "", ""), "where nothing varies there is no interval"
+    assert table["base", "en", "exact_match", ""]["delta"] == ""
