@@ -163,7 +163,8 @@ def win_table(summary):
         return None
     wins = wins.assign(run=wins["model"] + "/" + wins["language"] + "/" + wins["setting"])
     table = wins.pivot(index="run", columns="eval_language", values="value")
-    table = table.loc[wins["run"].unique(), list(dict.fromkeys(wins["eval_language"]))]
+    languages = [language for language in wins["eval_language"].unique() if language != "all"]
+    table = table.loc[wins["run"].unique(), [*languages, "all"]]
     table.index.name = table.columns.name = None
     return table.to_html(float_format="{:.3f}".format, na_rep="", border=0)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, copy_project, snakemake, write_rows
+from conftest import ENVIRONMENT, ROOT, copy_project, planned, snakemake, write_rows
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
 SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: [multi]"
@@ -91,6 +91,20 @@ def test_bad_prompts_of_the_users_end_before_any_job(tmp_path):
     write_rows(project / "data" / "de.jsonl", [{"id": i, "text": f"de {i}"} for i in (0, 1, 2)])
     done = snakemake(project, "--cores", 1, "--configfile", "own.yaml", check=False)
     assert done.returncode == 1 and "error: data/de.jsonl" in done.stderr and not (project / "results").exists()
+
+
+def test_config_of_the_readme_plans_all_its_jobs(tmp_path):
+    """The example as a user would paste it, on files as it describes them; hub models are not asked for."""
+    project = copy_project(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (project / "my.yaml").write_text(readme.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    (project / "data").mkdir()
+    for language in ("en", "de", "es"):
+        (project / "data" / f"train.{language}.tsv").write_text("a question\tan answer\nanother\t\n")
+        write_rows(project / "data" / f"test.{language}.jsonl", [{"id": 1, "text": "a question"}])
+    jobs = planned(project, "--configfile", "my.yaml")
+    assert (jobs["generate"], jobs["score"], jobs["train"], jobs["evaluate_multi"]) == (3, 3, 4, 2)
+    assert not any(name.startswith(("miniature", "judge")) for name in jobs)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
