@@ -30,7 +30,7 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 lint: $(ENV)  ## check Python and Snakemake style
 	$(BIN)/ruff check scripts tests
 	$(BIN)/ruff format --check scripts tests
-	$(BIN)/snakefmt --check Snakefile rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
 dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg

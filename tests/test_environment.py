@@ -1,5 +1,6 @@
 """One set of versions: the lock, what is installed, the conda environment and the tools agree."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from importlib import metadata
 
 import pytest
 import yaml
-from conftest import ROOT, snakemake
+from conftest import ENVIRONMENT, ROOT, snakemake
 
 PINS = dict(
     line.split("#")[0].strip().split("==")
@@ -42,10 +43,12 @@ def test_conda_environments_install_the_lock():
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "scripts", "tests"], ["ruff", "format", "--check", "scripts", "tests"], ["snakefmt", "--check", "Snakefile", "rules"]],
-)  # fmt: skip
+    ["ruff check scripts tests", "ruff format --check scripts tests", "snakefmt --check Snakefile rules"],
+)
 def test_style(command):
-    subprocess.run([sys.executable, "-m", *command] if command[0] == "ruff" else [f"{sys.prefix}/bin/snakefmt", *command[1:]], cwd=ROOT, check=True)  # fmt: skip
+    """snakefmt calls shfmt, which lies beside it."""
+    environment = {**ENVIRONMENT, "PATH": f"{sys.prefix}/bin{os.pathsep}{ENVIRONMENT['PATH']}"}
+    subprocess.run(command.split(), cwd=ROOT, env=environment, check=True)
 
 
 def test_snakemake_lint_is_clean():
