@@ -22,7 +22,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, digest, file_digest, prompt_digest, prompt_seed, versions
-from croco.records import InputError, read_jsonl, rows, write_json, write_jsonl
+from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
 
 OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
@@ -87,7 +87,7 @@ def describe_inputs(args):
         inputs[language] = {
             **shared,
             "language": language,
-            "prompts": digest([[prompt_digest(row), row["skip"]] for row in rows(prompts)]),
+            "prompts": digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)]),
             "tasks": tasks,
         }
     return inputs
@@ -112,7 +112,7 @@ def evaluate(args, languages, finished):
     for language in cli.progress(languages, desc=f"evaluate {args.output.name}", unit="language"):
         folder = finished[language].folder / "saving"
         shutil.rmtree(folder, ignore_errors=True)
-        write_jsonl(folder / "answers.jsonl", answer_prompts(args, policy, list(rows(prompts[language]))))
+        write_jsonl(folder / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language]))))
         results, samples = run_tasks(args, policy, language)
         write_json(folder / "eval.json", results)
         write_jsonl(folder / "samples.jsonl", samples)
@@ -123,9 +123,9 @@ def answer_prompts(args, policy, prompts):
     """One line a prompt, in prompt order; a batch mixes prompts, its make-up follows from the prompt file alone."""
     lines, work = [], []
     for row in prompts:
-        line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row["skip"], "responses": []}  # fmt: skip
+        line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row.get("skip"), "responses": []}  # fmt: skip
         lines.append(line)
-        tokens = [] if row["skip"] else policy.encode(row["messages"])
+        tokens = [] if row.get("skip") else policy.encode(row["messages"])
         if len(tokens) + args.max_tokens > policy.context:
             line["skip"] = "prompt_too_long"
         if not line["skip"]:
@@ -179,6 +179,14 @@ def run_tasks(args, policy, language):
     for name, *_ in args.task:
         of_task = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
         metrics = of_task[0]["metrics"]
+        for metric in metrics:
+            if not isinstance(of_task[0][metric], int | float):
+                raise InputError(
+                    f"the task {name} has the metric {metric}, which is no number a sample",
+                    "use metrics with the aggregation mean, such as exact_match or acc",
+                    dict((task, path) for task, path, _ in args.task)[name],
+                    field="metric_list",
+                )
         results[name] = {"n": len(of_task), **{m: sum(s[m] for s in of_task) / len(of_task) for m in metrics}}
         for sample in of_task:
             samples.append(

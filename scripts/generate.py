@@ -14,7 +14,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, prompt_digest, prompt_seed, versions
-from croco.records import rows, write_jsonl
+from croco.records import prompt_rows, write_jsonl
 from croco.store import Parts
 
 
@@ -23,7 +23,7 @@ def main():
     identity = cli.identify(args.model, args.revision)
     parts = Parts(args.state, "generations", describe_inputs(args, identity))
     missing = find_missing(args, parts)
-    wanted = sum(1 for row in rows(args.prompts) if not row["skip"])
+    wanted = sum(1 for row in prompt_rows(args.prompts) if not row.get("skip"))
     print(f"{wanted} prompts x {args.samples} samples; {len(missing)} prompts to sample", file=sys.stderr)
     if missing:
         sample(args, parts, missing)
@@ -63,8 +63,8 @@ def describe_inputs(args, identity):
 def find_missing(args, parts):
     """[(prompt row, first sample still missing)] in prompt order."""
     missing = []
-    for row in rows(args.prompts):
-        if row["skip"]:
+    for row in prompt_rows(args.prompts):
+        if row.get("skip"):
             continue
         have = 0
         for line in sorted(parts.lines(prompt_digest(row)), key=lambda line: line["start"]):
@@ -109,8 +109,8 @@ def gather(args, parts):
     counts = {"prompts": 0, "responses": 0, "tokens": 0, "truncated": 0, "skipped": 0}
 
     def lines():
-        for row in rows(args.prompts):
-            responses, skip = {}, row["skip"]
+        for row in prompt_rows(args.prompts):
+            responses, skip = {}, row.get("skip")
             if not skip:
                 for line in parts.lines(prompt_digest(row)):
                     skip = skip or line["skip"]

@@ -37,7 +37,7 @@ def main():
         run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
         run["languages"] = run["languages"].split(",")
         run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
-    summary = pd.read_csv(args.summary)
+    summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""])
     models = list(dict.fromkeys(run["model"] for run in runs))
     win_rates = forest(summary, "win_rate", "value", 0.5, "win rate against the base (ties half), 95 % interval")
     page = jinja2.Environment(
@@ -97,9 +97,12 @@ def read_contrasts(summary, declared):
         chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
         for row in chosen.itertuples():
             middle = 0.5 if versus == "base" else 0.0
-            # Where nothing varies between the two there is no interval: the estimate stands for it.
             value = row.value if versus == "base" else row.delta
-            low, high = (value if pd.isna(bound) else bound for bound in (row.ci_low, row.ci_high))
+            # No interval: nothing varies between the two, so the estimate stands for it; or there is one prompt alone.
+            blank = (value, value) if row.n > 1 else (-float("inf"), float("inf"))
+            low, high = (
+                b if pd.isna(bound) else bound for b, bound in zip(blank, (row.ci_low, row.ci_high), strict=True)
+            )
             expected, claim = PAPER.get((setting.split(".")[0], versus), (None, "not a finding of the paper"))
             contrasts.append(
                 {

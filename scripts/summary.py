@@ -51,7 +51,8 @@ def main():
     table += contrast_rows(args, runs, table)
     adjust(args, table)
     write_csv(args.output, table)
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, {}, rows=len(table))
+    inputs = {str(path): path for run in runs for path in run["files"]}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=len(table))
 
 
 def parse_arguments():
@@ -79,13 +80,16 @@ def read_run(args, values):
     run["languages"] = run["languages"].split(",")
     folder = args.root / run["model"] / run["pool"] / run["setting"]
     results = defaultdict(dict)
+    run["files"] = []
     for language in run["languages"]:
-        for sample in rows(folder / "eval" / f"{language}.samples.jsonl"):
-            prompt = sample["prompt_id"] or sample["doc_hash"]
+        run["files"].append(folder / "eval" / f"{language}.samples.jsonl")
+        for sample in rows(run["files"][-1]):
+            prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
             for metric in sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}:
                 results[sample["task"], metric].setdefault(language, {})[prompt] = sample[metric]
         if args.judged and (run["pool"], run["setting"]) != BASE:
-            judged = [line for line in rows(folder / "arena" / f"{language}.jsonl") if line["score"] is not None]
+            run["files"].append(folder / "arena" / f"{language}.jsonl")
+            judged = [line for line in rows(run["files"][-1]) if line["score"] is not None]
             results["arena", "win_rate"][language] = {line["prompt_id"]: line["score"] for line in judged}
             results["arena", "quality"][language] = {line["prompt_id"]: line["quality"] for line in judged}
             run.setdefault("base_quality", {})[language] = {

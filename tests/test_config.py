@@ -30,6 +30,8 @@ BAD = {
     "contrast of nothing": ("contrasts:\n  - {setting: dpo, pool: multi, versus: nothing}\n", 2, ["nothing"]),
     "key twice": ("seed: 0\nseed: 1\n", 2, ["twice"]),
     "batch not divisible": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8}\n  - {name: dpo, learning_rate: 1, batch: 8, micro_batch: 5}\n", 3, ["micro_batch", "divisor"]),
+    "exponent without a point": ("recipes:\n  - {name: dpo, learning_rate: 5e-6, batch: 8}\n", 2, ["5.0e-6"]),
+    "idle language": ('languages:\n  - {code: "en"}\n  - {code: "de"}\n  - {code: "nl"}\n  - {code: "fr"}\n  - {code: "es"}\n  - {code: "it", train: false}\n', 7, ["it", "evaluate: all"]),
     "float for a whole number": ("samples: 64.0\n", 1, ["64.0", "integer"]),
     "own prompts, oracle as judge": ("prompts:\n  - {use: train, path: 'd/{language}.tsv'}\n  - {use: evaluate, path: 'd/{language}.tsv'}\n", 3, ["oracle", "judge: none"]),
     "language that the miniature lacks": ('languages:\n  - {code: "en"}\n  - {code: "de"}\n  - {code: "nl"}\n  - {code: "fr"}\n  - {code: "es"}\n  - {code: "it"}\n', 7, ["miniature", "it"]),

@@ -96,3 +96,29 @@ def test_ragged_row(tmp_path):
     (tmp_path / "en.tsv").write_text("id\ttext\na\tx\nb\ty\tz\n")
     done = select(tmp_path, "en", suffix="tsv", check=False)
     assert done.returncode == 1 and "en.tsv:3" in done.stderr and "3 fields instead of 2" in done.stderr
+
+
+def test_headers_that_would_become_prompts_or_vanish(tmp_path):
+    (tmp_path / "en.tsv").write_text("id\ttext\na\tx\n")
+    done = select(tmp_path, "en", "--columns", "id", "text", suffix="tsv", check=False)
+    assert done.returncode == 1 and "en.tsv:1" in done.stderr and "columns" in done.stderr
+    (tmp_path / "en.csv").write_text("id,text,text\na,x,y\n")
+    done = select(tmp_path, "en", suffix="csv", check=False)
+    assert done.returncode == 1 and "stands twice" in done.stderr
+
+
+def test_chats_end_with_the_user(tmp_path):
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "And?"},
+    ]
+    write_rows(tmp_path / "en.jsonl", [{"id": 1, "text": turns}])
+    select(tmp_path, "en")
+    assert rows(tmp_path / "out" / "en.jsonl")[0]["messages"] == turns
+    write_rows(tmp_path / "en.jsonl", [{"id": 1, "text": turns[:2]}])
+    done = select(tmp_path, "en", check=False)
+    assert done.returncode == 1 and "last turn" in done.stderr
+    (tmp_path / "en.jsonl").write_text('{"id": 1, "text": "cut \\ud83d"}\n')
+    done = select(tmp_path, "en", check=False)
+    assert done.returncode == 1 and "half a character" in done.stderr and "Traceback" not in done.stderr

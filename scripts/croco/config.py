@@ -1,5 +1,6 @@
 """Checking the config against its schema, with errors that name file, line and key."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -115,6 +116,16 @@ def explain(error, schema, locator):
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = resolve(error.schema["properties"][missing], schema).get("description", "see config/README.md")
         return locator.error([*keys, missing], "missing key", f"add it: {about}")
+    if (
+        error.validator == "type"
+        and isinstance(error.instance, str)
+        and re.fullmatch(r"[\d.]+[eE][+-]?\d+", error.instance)
+    ):
+        return locator.error(
+            keys, f"{error.instance} is text to YAML", "write it with a point and a sign: 5.0e-6, 1.0e+3"
+        )
+    if error.validator == "type":
+        meaning = f"give a value of type {error.validator_value}: {meaning or 'see config/README.md'}"
     return locator.error(keys, error.message, meaning or "see config/README.md")
 
 

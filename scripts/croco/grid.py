@@ -165,6 +165,12 @@ class Grid:
                 self.fail(("settings",), "nothing is tuned", "add a setting with the objective sft or dpo")
             wanted = {language for run in runs for language in run.evaluated}
             languages = tuple(language for language in self.languages if language in wanted)
+            if idle := [language for language in self.languages if language not in wanted]:
+                self.fail(
+                    ("languages", self.languages.index(idle[0])),
+                    f"no setting is tuned or evaluated in {idle[0]}",
+                    "write evaluate: all in a setting, name it in a pool, or take it out",
+                )
             yield Run(model, UNTUNED, "base", 1, 0, settings["base"], (), self._batches(languages))
             yield from runs
 

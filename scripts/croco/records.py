@@ -74,6 +74,11 @@ GENERATION = {"prompt_id": str, "language": str, "responses": list}
 SCORE = {"prompt_id": str, "language": str, "rewards": list}
 
 
+def prompt_rows(path):
+    """The rows of a prompt file, checked for what every stage needs of them."""
+    return (row for _, row in read_fields(path, PROMPT))
+
+
 def rows_in_step(files):
     """Yields, for each prompt, one row of every file, streaming; all must hold the same prompt ids in the same order.
 
@@ -87,12 +92,12 @@ def rows_in_step(files):
         step = [next(reader, None) for reader in readers]
         if all(entry is None for entry in step):
             return
-        first = next(entry for entry in step if entry is not None)
+        leading, first = next((path, entry) for path, entry in zip(paths, step, strict=True) if entry is not None)
         for path, entry in zip(paths, step, strict=True):
             if entry is None or entry[1].get("prompt_id") != first[1].get("prompt_id"):
                 found = "the file ends" if entry is None else f"prompt_id is {entry[1].get('prompt_id')!r}"
                 raise InputError(
-                    f"{found} where {paths[0]} has {first[1].get('prompt_id')!r}",
+                    f"{found} where {leading} has {first[1].get('prompt_id')!r}",
                     "give files of the same run: one line per prompt, in the order of the prompt file",
                     path,
                     first[0],

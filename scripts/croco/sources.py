@@ -1,6 +1,7 @@
 """Reading prompt sources: parallel JSONL, TSV or CSV files, one a language, checked line by line."""
 
 import csv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def _read_rows(path, source):
         yield from read_jsonl(path)
         return
     # A TSV field holds no tab or line break and quotes mean nothing in it; CSV follows RFC 4180.
+    csv.field_size_limit(sys.maxsize)  # a prompt may be a long document
     options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), **options)
     header = list(source.columns) if source.columns else None
@@ -83,6 +85,13 @@ def _read_rows(path, source):
     try:
         for values in reader:
             start, line = line, reader.line_num + 1
+            if values == header or (header is None and len(set(values)) < len(values)):
+                raise InputError(
+                    "a header line with names given too" if header else f"a column stands twice in {', '.join(values)}",
+                    "leave `columns` out of the config" if header else "give each column its own name",
+                    path,
+                    start,
+                )
             if header is None:
                 header = values
             elif len(values) != len(header):
@@ -130,7 +139,7 @@ def _read_messages(row, source, path, line):
         if (
             not isinstance(message, dict)
             or set(message) != {"role", "content"}
-            or not isinstance(message["content"], str)
+            or not all(isinstance(part, str) for part in message.values())
         ):
             raise InputError(
                 "neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text
@@ -140,6 +149,10 @@ def _read_messages(row, source, path, line):
             raise InputError(
                 "empty text", "write the prompt, or remove its id from every language", path, line, source.text
             )
+    if messages[-1]["role"] != "user":
+        raise InputError(
+            "the last turn is not the user's", "end the chat with the turn to answer", path, line, source.text
+        )
     return messages
 
 

@@ -33,6 +33,7 @@ def publish(source, target):
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)  # of a killed process with this number: perhaps a link to another result
     try:
         os.link(source, partial)
     except OSError:
@@ -72,7 +73,7 @@ class Parts:
             self._places.setdefault(key, []).append((path, place))
 
     def lines(self, key):
-        """The lines stored under a key, oldest first."""
+        """The lines stored under a key, in no set order."""
         found = []
         for path, offset in self._places.get(key, []):
             with open(path, "rb") as file:
