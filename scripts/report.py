@@ -16,6 +16,7 @@ import pandas as pd
 from croco import cli
 from croco.plots import plot_forest, plot_rewards, plot_training
 from croco.records import replacing, rows
+from croco.runs import add_run_options, read_runs
 
 RUN = ["MODEL", "POOL", "SETTING", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
 # What the paper reports of these comparisons of win rates (its findings F2 to F4, and what a null must show).
@@ -32,10 +33,8 @@ NULL_MARGIN = 0.05
 
 def main():
     args = parse_arguments()
-    runs = [dict(zip((name.lower() for name in RUN), run, strict=True)) for run in args.run]
+    runs = read_runs(args, RUN)
     for run in runs:
-        run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
-        run["languages"] = run["languages"].split(",")
         run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
     summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""])
     models = list(dict.fromkeys(run["model"] for run in runs))
@@ -70,18 +69,7 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="output root of the run")
-    parser.add_argument(
-        "--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a tuned row of the run table"
-    )
-    parser.add_argument(
-        "--contrast",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("SETTING", "POOL", "VERSUS"),
-        help="a declared comparison",
-    )
+    add_run_options(parser, RUN)
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--template", type=Path, required=True, help="Jinja template of the page")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
@@ -125,13 +113,14 @@ def compare_with_paper(low, high, expected):
     shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
     if expected is None:
         return {"verdict": shows, "agrees": None}
-    if expected == "equal":
-        if low >= -NULL_MARGIN and high <= NULL_MARGIN:
-            return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
-        return {"verdict": f"does NOT appear: {shows}", "agrees": False} if shows in ("higher", "lower") else {"verdict": "cannot tell", "agrees": None}  # fmt: skip
-    if shows == "higher":
+    null = expected == "equal"
+    if null and low >= -NULL_MARGIN and high <= NULL_MARGIN:
+        return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
+    if shows == "higher" and not null:
         return {"verdict": "appears", "agrees": True}
-    return {"verdict": "does NOT appear: lower", "agrees": False} if shows == "lower" else {"verdict": "cannot tell", "agrees": None}  # fmt: skip
+    if shows in ("higher", "lower"):
+        return {"verdict": f"does NOT appear: {shows}", "agrees": False}
+    return {"verdict": "cannot tell", "agrees": None}
 
 
 def forest(summary, metric, column, reference, label, task="arena"):

@@ -17,6 +17,7 @@ import pandas as pd
 from croco import cli
 from croco.digests import derive_seed
 from croco.records import InputError, replacing, rows
+from croco.runs import add_run_options, read_runs
 from croco.statistics import holm, paired_interval, paired_p
 
 COLUMNS = [
@@ -46,9 +47,11 @@ BASE = ("untuned", "base")
 
 def main():
     args = parse_arguments()
-    runs = [read_run(args, run) for run in args.run]
+    runs = read_runs(args, RUN)
+    for run in runs:
+        read_results(args, run)
     table = [row for run in runs for row in summarise(run, find(runs, run["model"], *BASE))]
-    table += contrast_rows(args, runs, table)
+    table += contrast_rows(args, runs)
     adjust(args, table)
     write_csv(args.output, table)
     inputs = {str(path): path for run in runs for path in run["files"]}
@@ -57,46 +60,30 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="output root of the run")
-    parser.add_argument(
-        "--run", nargs=len(RUN), action="append", required=True, metavar=tuple(RUN), help="a row of the run table"
-    )
-    parser.add_argument(
-        "--contrast",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("SETTING", "POOL", "VERSUS"),
-        help="a declared comparison of win rates",
-    )
+    add_run_options(parser, RUN)
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
     return parser.parse_args()
 
 
-def read_run(args, values):
-    """A run with its results: {(task, metric): {language: {prompt: value}}}, and of the base's answers beside them."""
-    run = dict(zip((name.lower() for name in RUN), values, strict=True))
-    run["languages"] = run["languages"].split(",")
-    folder = args.root / run["model"] / run["pool"] / run["setting"]
-    results = defaultdict(dict)
+def read_results(args, run):
+    """Adds a run's results, {(task, metric): {language: {prompt: value}}}, its base's quality, and the files read."""
+    results = run["results"] = defaultdict(dict)
     run["files"] = []
     for language in run["languages"]:
-        run["files"].append(folder / "eval" / f"{language}.samples.jsonl")
+        run["files"].append(run["folder"] / "eval" / f"{language}.samples.jsonl")
         for sample in rows(run["files"][-1]):
             prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
             for metric in sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}:
                 results[sample["task"], metric].setdefault(language, {})[prompt] = sample[metric]
         if args.judged and (run["pool"], run["setting"]) != BASE:
-            run["files"].append(folder / "arena" / f"{language}.jsonl")
+            run["files"].append(run["folder"] / "arena" / f"{language}.jsonl")
             judged = [line for line in rows(run["files"][-1]) if line["score"] is not None]
             results["arena", "win_rate"][language] = {line["prompt_id"]: line["score"] for line in judged}
             results["arena", "quality"][language] = {line["prompt_id"]: line["quality"] for line in judged}
             run.setdefault("base_quality", {})[language] = {
                 line["prompt_id"]: line["baseline_quality"] for line in judged
             }
-    run["results"] = results
-    return run
 
 
 def find(runs, model, pool, setting):
@@ -167,7 +154,7 @@ def row(run, language, task, metric, values, baseline, others):
     }
 
 
-def contrast_rows(args, runs, table):
+def contrast_rows(args, runs):
     """Declared comparisons with another setting than the base: the difference of the two win rates against it."""
     for setting, pool, versus in args.contrast:
         if versus == "base":

@@ -1,0 +1,33 @@
+"""How the run table reaches the scripts that read all results: --run, --contrast and --root."""
+
+from pathlib import Path
+
+
+def add_run_options(parser, columns):
+    """Adds the options; ``columns`` name the values of --run and hold MODEL, POOL, SETTING and LANGUAGES."""
+    parser.add_argument("--root", type=Path, required=True, help="output root of the run")
+    parser.add_argument(
+        "--run",
+        nargs=len(columns),
+        action="append",
+        required=True,
+        metavar=tuple(columns),
+        help="a row of the run table; LANGUAGES are codes with commas between",
+    )
+    parser.add_argument(
+        "--contrast",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("SETTING", "POOL", "VERSUS"),
+        help="a declared comparison of win rates",
+    )
+
+
+def read_runs(args, columns):
+    """The rows given by --run as dicts with lower-case keys, languages as a list, and the run's folder."""
+    runs = [dict(zip((name.lower() for name in columns), values, strict=True)) for values in args.run]
+    for run in runs:
+        run["languages"] = run["languages"].split(",")
+        run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
+    return runs
