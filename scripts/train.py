@@ -23,6 +23,7 @@ from croco.digests import code_digest, digest, versions
 from croco.records import InputError, dump, read_jsonl, rows, write_jsonl
 from croco.store import CHECKPOINT_FILES, Finished
 
+PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion")}
 
 
@@ -74,10 +75,9 @@ def parse_arguments():
 
 def check_data(args):
     """Raises InputError for a batch or row that cannot be trained on, before any library is loaded."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if args.batch % (args.micro_batch * processes):
+    if args.batch % (args.micro_batch * PROCESSES):
         raise InputError(
-            f"an effective batch of {args.batch} is no multiple of {args.micro_batch} x {processes} processes",
+            f"an effective batch of {args.batch} is no multiple of {args.micro_batch} x {PROCESSES} processes",
             "choose a micro-batch that divides it",
             field="batch",
         )
@@ -106,7 +106,7 @@ def describe_inputs(args, identity):
         # Only what is trained on: a pool's mean or target may change where its pair stays the same.
         "data": digest([[row[column] for column in COLUMNS[args.objective]] for row in rows(args.data)]),
         "policy": identity,
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "processes": PROCESSES,
         "code": code_digest(__file__),
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
@@ -192,7 +192,7 @@ def make_trainer(args, model, tokenizer, data, folder):
         "num_train_epochs": args.epochs,
         "weight_decay": args.weight_decay,
         "per_device_train_batch_size": args.micro_batch,
-        "gradient_accumulation_steps": args.batch // (args.micro_batch * int(os.environ.get("WORLD_SIZE", 1))),
+        "gradient_accumulation_steps": args.batch // (args.micro_batch * PROCESSES),
         "max_length": args.max_length,
         "seed": args.seed,
         "bf16": args.dtype == "bfloat16",

@@ -15,7 +15,6 @@ from transformers.utils import logging
 
 from croco.records import InputError
 
-VERSIONED = ("torch", "transformers", "tokenizers", "peft")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 logging.disable_progress_bar()
