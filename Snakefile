@@ -14,7 +14,9 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/miniature.smk"
 include: "rules/prompts.smk"
+include: "rules/translate.smk"
 include: "rules/generate.smk"
+include: "rules/identify.smk"
 include: "rules/score.smk"
 include: "rules/pairs.smk"
 include: "rules/train.smk"
@@ -27,6 +29,11 @@ include: "rules/report.smk"
 localrules:
     all,
     report,
+    gather_prompts_train,
+    gather_prompts_evaluate,
+    gather_generations,
+    gather_languages,
+    gather_scores,
 
 
 rule all:

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 import re
 import sys
 from pathlib import Path
@@ -20,18 +21,23 @@ from croco.store import CHECKPOINT_FILES
 put_interpreter_first()
 
 
+def read_languages():
+    """{code: row} of config/languages.tsv."""
+    with open(f"{workflow.basedir}/config/languages.tsv", encoding="utf-8") as file:
+        return {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
 def read_grid():
     """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
-    with open(f"{workflow.basedir}/config/languages.tsv", encoding="utf-8") as file:
-        codes = [row["code"] for row in csv.DictReader(file, delimiter="\t")]
     locator = Locator(workflow.configfiles, workflow.config_settings.config or ())
     check_config(config, f"{workflow.basedir}/config/schema.yaml", locator)
-    grid = Grid(config, codes, locator)
+    grid = Grid(config, KNOWN_LANGUAGES, locator)
     if workflow.is_main_process:
         check_sources(grid)
     return grid
 
 
+KNOWN_LANGUAGES = read_languages()
 try:
     GRID = read_grid()
 except InputError as error:
@@ -39,6 +45,9 @@ except InputError as error:
 
 STATE = f"{GRID.results}/state"
 LOCK = lock_digest(f"{workflow.basedir}/requirements.lock")
+VLLM_LOCK = lock_digest(f"{workflow.basedir}/requirements-vllm.lock")
+# Where the prompts of each use lie under the output root.
+SECTIONS = {"train": "prompts", "evaluate": "prompts/evaluate"}
 REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 EVALUATION = GRID.config["evaluation"]
@@ -66,6 +75,7 @@ wildcard_constraints:
     setting=match_any({run.setting for run in GRID.runs.values()}),
     reward=match_any(GRID.reward_models),
     run=match_any(GRID.runs),
+    start=r"\d+",
 
 
 def place(path):
@@ -96,24 +106,44 @@ def identify_model(row):
 
 
 def list_options(row, *names):
-    """Command-line options from a row of the config: ["--top-p", "1", ...]; a key that is absent gives none."""
+    """Command-line options from a row of the config: ["--top-p", "1", ...]; a key that is absent or empty gives none."""
     options = []
     for name in names:
         value = row.get(name)
-        if value is None or value is False:
+        if value is None or value is False or value == {}:
             continue
+        if isinstance(value, dict):
+            value = json.dumps(value, sort_keys=True)
         values = [] if value is True else value if isinstance(value, list) else [value]
         options += [f"--{name.replace('_', '-')}", *map(str, values)]
     return options
 
 
-def list_model_options(row):
-    return ["--model", GRID.path(row["path"]), *list_options(row, "revision", "dtype", "trust_remote_code")]
+def list_model_options(row, *names):
+    """Options that say which model, and how it runs; ``names`` are further keys of its row."""
+    known = ["revision", "dtype", "trust_remote_code", "engine", "engine_options", "batch", "template_options"]
+    return ["--model", GRID.path(row["path"]), *list_options(row, *known, *names)]
 
 
-def get_resource(row, name):
-    """A figure of a config row's `resources`, or the schema's default."""
-    return row["resources"][name]
+def lock_engine(row):
+    """Digest of the versions that a model's engine runs with."""
+    return [LOCK, VLLM_LOCK] if row["engine"] == "vllm" else LOCK
+
+
+def find_environment(*rows):
+    """The conda environment for jobs of these models."""
+    return "../envs/vllm.yaml" if any(row["engine"] == "vllm" for row in rows) else "../envs/croco.yaml"
+
+
+def lease(granted, *rows):
+    """The launcher that gives a job its own GPUs; refuses a job of which Snakemake has cut the request."""
+    asked = GRID.resource("gpu", rows)
+    return ["python", "scripts/with_gpus.py", "--asked", str(asked), "--granted", str(granted.get("gpu", 0)), "--"]
+
+
+def list_blocks(pattern, use="train"):
+    """A file for each block of prompts; the other wildcards stay."""
+    return expand(place(pattern), start=GRID.blocks(use), allow_missing=True)
 
 
 def digest_code(script):
@@ -138,6 +168,19 @@ def match_batch(batch):
     )
 
 
+def find_translator(use):
+    return GRID.translators[GRID.prompts[use]["translator"]]
+
+
+def name_languages(wildcards):
+    """What a translator is told of both languages; a change of another language's row re-runs nothing."""
+    return [
+        part
+        for code in (GRID.config["source_language"], wildcards.language)
+        for part in (KNOWN_LANGUAGES[code]["name"], KNOWN_LANGUAGES[code]["translation"])
+    ]
+
+
 def find_miniature_policy(name):
     return next(row for row in MINIATURE["policies"] if row["name"] == name)
 
@@ -155,6 +198,37 @@ def list_scored_files(wildcards, pattern):
     return [] if reference else list_pool_files(wildcards, pattern)
 
 
+def list_identified_files(wildcards):
+    """The languages of the responses, where the run's hygiene asks for them."""
+    wanted = GRID.identifies(find_run(wildcards))
+    return list_scored_files(wildcards, "{model}/{language}/languages.jsonl") if wanted else []
+
+
+def list_prompt_source(use, language, start):
+    """Options of scripts/prompts.py: where a block of prompts comes from, and which part it takes."""
+    row, source = GRID.prompts[use], GRID.config["source_language"]
+    path = GRID.prompt_file(use, language)
+    options = ["--input", path] if path else list_options(row, "dataset", "subset", "revision", "split")
+    options += list_options(row, "columns", "id", "text", "reference")
+    if language != source:
+        return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
+    options += list_options({**row, "limit": GRID.block_limit(use, int(start))}, "limit", "max_tokens", "tokenizer")
+    return options + ["--after", place(find_block_before(use, start))] * (int(start) > 0)
+
+
+def find_block_before(use, start):
+    return f"{SECTIONS[use]}/{GRID.config['source_language']}/{int(start) - GRID.config['block']}.jsonl"
+
+
+def list_block_inputs(use, wildcards):
+    """What a block of prompts is made from: its file, and of another block the end or the ids."""
+    path, source = GRID.prompt_file(use, wildcards.language), GRID.config["source_language"]
+    files = [path] if path else []
+    if wildcards.language != source:
+        return [*files, place(f"{SECTIONS[use]}/{source}/{wildcards.start}.jsonl")]
+    return files + [place(find_block_before(use, wildcards.start))] * (int(wildcards.start) > 0)
+
+
 def find_training_data(wildcards):
     name = "pairs" if find_run(wildcards).row["target"] == "pair" else "completions"
     return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")
@@ -166,7 +240,7 @@ def get_recipe(wildcards):
 
 def list_launcher(wildcards):
     """How training starts: plain python for one process, accelerate for one process a GPU."""
-    gpus = get_resource(get_recipe(wildcards), "gpu")
+    gpus = GRID.resource("gpu", [get_recipe(wildcards), GRID.policies[wildcards.model]])
     return ["python"] if gpus <= 1 else ["accelerate", "launch", "--multi_gpu", "--num_processes", str(gpus)]
 
 

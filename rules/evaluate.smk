@@ -13,7 +13,7 @@ for BATCH, LANGUAGES in list_batches().items():
         name:
             f"evaluate_{BATCH}"
         input:
-            prompts=expand(rules.evaluation_prompts.output.prompts, language=LANGUAGES),
+            prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             tasks=[GRID.path(task["data"], language=code) for task in EVALUATION["tasks"] for code in LANGUAGES],
             yamls=[task["yaml"] for task in EVALUATION["tasks"]],
             model=lambda wc: list_model_files(GRID.policies[find_run(wc).model]),
@@ -33,13 +33,16 @@ for BATCH, LANGUAGES in list_batches().items():
         wildcard_constraints:
             run=match_batch(BATCH),
         conda:
-            "../envs/croco.yaml"
-        threads: get_resource(EVALUATION, "threads")
+            find_environment(*GRID.policies.values())
+        threads: lambda wc: GRID.resource("threads", [EVALUATION, GRID.policies[find_run(wc).model]])
         resources:
-            gpu=get_resource(EVALUATION, "gpu"),
-            mem_mb=get_resource(EVALUATION, "mem_mb"),
-            runtime=get_resource(EVALUATION, "runtime"),
+            gpu=lambda wc: GRID.resource("gpu", [EVALUATION, GRID.policies[find_run(wc).model]]),
+            mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [EVALUATION, GRID.policies[find_run(wc).model]], attempt),
+            runtime=lambda wc, attempt: GRID.resource(
+                "runtime", [EVALUATION, GRID.policies[find_run(wc).model]], attempt
+            ),
         params:
+            lease=lambda wc, resources: lease(resources, EVALUATION, GRID.policies[find_run(wc).model]),
             languages=LANGUAGES,
             model=lambda wc: list_model_options(GRID.policies[find_run(wc).model]),
             identity=lambda wc: identify_model(GRID.policies[find_run(wc).model]),
@@ -50,12 +53,12 @@ for BATCH, LANGUAGES in list_batches().items():
             folder=lambda wc: place(f"{wc.run}"),
             state=STATE,
             code=digest_code("evaluate"),
-            lock=LOCK,
+            lock=lambda wc: lock_engine(GRID.policies[find_run(wc).model]),
         message:
             "evaluate: {wildcards.run} in {params.languages}"
         shell:
             r"""
-            python scripts/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \
+            {params.lease:q} python scripts/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \
                 --prompts {input.prompts:q} {params.options:q} {params.tasks:q} --seed {params.seed:q} \
                 --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
             """

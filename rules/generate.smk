@@ -1,17 +1,92 @@
 """Responses of the untuned policies.
 
-In:  prompts/{language}.jsonl, the policy.
-Out: {model}/{language}/generations.jsonl, one line a prompt with its N responses.
+In:  prompts/{language}/{start}.jsonl, the policy.
+Out: {model}/{language}/generations/{start}.jsonl, joined in {model}/{language}/generations.jsonl: one line a prompt
+     with its N responses. {model}/template.json: whether what is sampled is what will be trained on.
 """
 
 
-rule generate:
-    """N samples for each prompt of one language; chunks under state/ survive a kill."""
+rule check_template:
+    """The policy's chat template, in sampling and in training; ends the run where they differ."""
     input:
-        prompts=rules.prompts.output.prompts,
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
     output:
-        generations=place("{model}/{language}/generations.jsonl"),
+        report=place("{model}/template.json"),
+        manifest=place("{model}/template.manifest.json"),
+    log:
+        place("logs/generate/{model}.template.log"),
+    benchmark:
+        place("benchmarks/generate/{model}.template.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
+        options=lambda wc: list_options(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
+        identity=lambda wc: identify_model(GRID.policies[wc.model]),
+        code=digest_code("check_template"),
+        lock=LOCK,
+    message:
+        "chat template: {wildcards.model}"
+    shell:
+        r"""
+        python scripts/check_template.py --model {params.model:q} {params.options:q} \
+            --output {output.report:q} 2>&1 | tee {log:q}
+        """
+
+
+rule generate:
+    """N samples for each prompt of a block; chunks under state/ survive a kill."""
+    input:
+        prompts=place("prompts/{language}/{start}.jsonl"),
+        # A new report alone samples nothing again.
+        template=ancient(rules.check_template.output.report),
+        model=lambda wc: list_model_files(GRID.policies[wc.model]),
+    output:
+        generations=place("{model}/{language}/generations/{start}.jsonl"),
+        manifest=place("{model}/{language}/generations/{start}.manifest.json"),
+    log:
+        place("logs/generate/{model}.{language}.{start}.log"),
+    benchmark:
+        place("benchmarks/generate/{model}.{language}.{start}.tsv")
+    conda:
+        find_environment(*GRID.policies.values())
+    threads: lambda wc: GRID.resource("threads", [GRID.policies[wc.model]])
+    resources:
+        gpu=lambda wc: GRID.resource("gpu", [GRID.policies[wc.model]]),
+        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.policies[wc.model]], attempt),
+        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.policies[wc.model]], attempt),
+    params:
+        lease=lambda wc, resources: lease(resources, GRID.policies[wc.model]),
+        model=lambda wc: list_model_options(GRID.policies[wc.model], "temperature", "top_p", "max_tokens"),
+        identity=lambda wc: identify_model(GRID.policies[wc.model]),
+        samples=GRID.config["samples"],
+        seed=GRID.config["seed"],
+        state=STATE,
+        code=digest_code("generate"),
+        lock=lambda wc: lock_engine(GRID.policies[wc.model]),
+    message:
+        "generate: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}"
+    shell:
+        r"""
+        {params.lease:q} python scripts/generate.py --prompts {input.prompts:q} {params.model:q} \
+            --samples {params.samples:q} --seed {params.seed:q} --state {params.state:q} \
+            --output {output.generations:q} 2>&1 | tee {log:q}
+        """
+
+
+rule gather_generations:
+    """All blocks of a language in one file."""
+    input:
+        prompts=place("prompts/{language}.jsonl"),
+        parts=list_blocks("{model}/{language}/generations/{start}.jsonl"),
+        manifests=list_blocks("{model}/{language}/generations/{start}.manifest.json"),
+    output:
+        gathered=place("{model}/{language}/generations.jsonl"),
         manifest=place("{model}/{language}/generations.manifest.json"),
     log:
         place("logs/generate/{model}.{language}.log"),
@@ -19,25 +94,18 @@ rule generate:
         place("benchmarks/generate/{model}.{language}.tsv")
     conda:
         "../envs/croco.yaml"
-    threads: lambda wc: get_resource(GRID.policies[wc.model], "threads")
+    threads: 1
     resources:
-        gpu=lambda wc: get_resource(GRID.policies[wc.model], "gpu"),
-        mem_mb=lambda wc: get_resource(GRID.policies[wc.model], "mem_mb"),
-        runtime=lambda wc: get_resource(GRID.policies[wc.model], "runtime"),
+        gpu=0,
+        mem_mb=1000,
+        runtime=60,
     params:
-        model=lambda wc: list_model_options(GRID.policies[wc.model]),
-        identity=lambda wc: identify_model(GRID.policies[wc.model]),
-        options=lambda wc: list_options(GRID.policies[wc.model], "temperature", "top_p", "max_tokens", "batch"),
-        samples=GRID.config["samples"],
-        seed=GRID.config["seed"],
-        state=STATE,
-        code=digest_code("generate"),
+        code=digest_code("gather"),
         lock=LOCK,
     message:
-        "generate: {wildcards.model}, {wildcards.language}"
+        "gather: {output.gathered}"
     shell:
         r"""
-        python scripts/generate.py --prompts {input.prompts:q} {params.model:q} {params.options:q} \
-            --samples {params.samples:q} --seed {params.seed:q} --state {params.state:q} \
-            --output {output.generations:q} 2>&1 | tee {log:q}
+        python scripts/gather.py --prompts {input.prompts:q} --parts {input.parts:q} \
+            --output {output.gathered:q} 2>&1 | tee {log:q}
         """

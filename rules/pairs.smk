@@ -11,6 +11,8 @@ rule build_pairs:
         prompts=lambda wc: list_pool_files(wc, "prompts/{language}.jsonl"),
         generations=lambda wc: list_scored_files(wc, "{model}/{language}/generations.jsonl"),
         scores=lambda wc: list_scored_files(wc, "{model}/{language}/scores/{reward}.jsonl"),
+        identified=list_identified_files,
+        policies=lambda wc: list_scored_files(wc, "{model}/{language}/generations.manifest.json"),
     output:
         data=place("{model}/{pool}/{setting}/pairs.jsonl"),
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
@@ -31,7 +33,7 @@ rule build_pairs:
     params:
         files=lambda wc, input: [
             part
-            for name in ("prompts", "generations", "scores")
+            for name in ("prompts", "generations", "scores", "identified")
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],

@@ -1,56 +1,72 @@
-"""Prompts to tune on and to evaluate with, selected alike in every language.
+"""Prompts to tune on and to evaluate with, selected on the source text, alike in every language.
 
 In:  the config's prompt sources.
-Out: {results}/prompts/{language}.jsonl and {results}/prompts/evaluate/{language}.jsonl
+Out: {results}/prompts/{language}/{start}.jsonl, blocks, joined in prompts/{language}.jsonl; the same under
+     prompts/evaluate/.
 """
 
+for USE, SECTION in SECTIONS.items():
 
-rule prompts:
-    """The prompts that are tuned on."""
-    input:
-        source=lambda wc: GRID.path(GRID.prompts["train"]["path"], language=wc.language),
-        leading=GRID.path(GRID.prompts["train"]["path"], language=GRID.config["source_language"]),
-    output:
-        prompts=place("prompts/{language}.jsonl"),
-        manifest=place("prompts/{language}.manifest.json"),
-    log:
-        place("logs/prompts/{language}.log"),
-    benchmark:
-        place("benchmarks/prompts/{language}.tsv")
-    conda:
-        "../envs/croco.yaml"
-    threads: 1
-    resources:
-        gpu=0,
-        mem_mb=2000,
-        runtime=10,
-    params:
-        options=list_options(GRID.prompts["train"], "columns", "id", "text", "reference", "limit"),
-        seed=GRID.config["seed"],
-        code=digest_code("prompts"),
-        lock=LOCK,
-    message:
-        "prompts: {wildcards.language}"
-    shell:
-        r"""
-        python scripts/prompts.py --input {input.source:q} --parallel-to {input.leading:q} \
-            --language {wildcards.language:q} {params.options:q} --seed {params.seed:q} \
-            --output {output.prompts:q} 2>&1 | tee {log:q}
-        """
+    rule:
+        name:
+            f"select_{USE}"
+        input:
+            lambda wc, use=USE: list_block_inputs(use, wc),
+        output:
+            prompts=place(f"{SECTION}/{{language}}/{{start}}.jsonl"),
+            manifest=place(f"{SECTION}/{{language}}/{{start}}.manifest.json"),
+        log:
+            place(f"logs/{SECTION}/{{language}}.{{start}}.log"),
+        benchmark:
+            place(f"benchmarks/{SECTION}/{{language}}.{{start}}.tsv")
+        wildcard_constraints:
+            language=match_any(code for code in GRID.languages if code not in GRID.translated(USE)),
+        conda:
+            "../envs/croco.yaml"
+        threads: 1
+        resources:
+            gpu=0,
+            mem_mb=4000,
+            runtime=60,
+        params:
+            source=lambda wc, use=USE: list_prompt_source(use, wc.language, wc.start),
+            seed=GRID.config["seed"],
+            code=digest_code("prompts"),
+            lock=LOCK,
+        message:
+            "prompts: {output.prompts}"
+        shell:
+            r"""
+            python scripts/prompts.py {params.source:q} --language {wildcards.language:q} --seed {params.seed:q} \
+                --output {output.prompts:q} 2>&1 | tee {log:q}
+            """
 
-
-use rule prompts as evaluation_prompts with:
-    input:
-        source=lambda wc: GRID.path(GRID.prompts["evaluate"]["path"], language=wc.language),
-        leading=GRID.path(GRID.prompts["evaluate"]["path"], language=GRID.config["source_language"]),
-    output:
-        prompts=place("prompts/evaluate/{language}.jsonl"),
-        manifest=place("prompts/evaluate/{language}.manifest.json"),
-    log:
-        place("logs/prompts/evaluate/{language}.log"),
-    benchmark:
-        place("benchmarks/prompts/evaluate/{language}.tsv")
-    params:
-        options=list_options(GRID.prompts["evaluate"], "columns", "id", "text", "reference", "limit"),
-    message:
-        "evaluation prompts: {wildcards.language}"
+    rule:
+        name:
+            f"gather_prompts_{USE}"
+        input:
+            parts=list_blocks(f"{SECTION}/{{language}}/{{start}}.jsonl", USE),
+            manifests=list_blocks(f"{SECTION}/{{language}}/{{start}}.manifest.json", USE),
+        output:
+            prompts=place(f"{SECTION}/{{language}}.jsonl"),
+            manifest=place(f"{SECTION}/{{language}}.manifest.json"),
+        log:
+            place(f"logs/{SECTION}/{{language}}.log"),
+        benchmark:
+            place(f"benchmarks/{SECTION}/{{language}}.tsv")
+        conda:
+            "../envs/croco.yaml"
+        threads: 1
+        resources:
+            gpu=0,
+            mem_mb=1000,
+            runtime=30,
+        params:
+            code=digest_code("gather"),
+            lock=LOCK,
+        message:
+            "prompts: {output.prompts}"
+        shell:
+            r"""
+            python scripts/gather.py --parts {input.parts:q} --output {output.prompts:q} 2>&1 | tee {log:q}
+            """

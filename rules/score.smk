@@ -1,41 +1,56 @@
 """Rewards of all responses.
 
-In:  prompts, {model}/{language}/generations.jsonl, the reward model.
-Out: {model}/{language}/scores/{reward}.jsonl, one line a prompt with a reward or null for each response.
+In:  prompts/{language}/{start}.jsonl, {model}/{language}/generations/{start}.jsonl, the reward model.
+Out: {model}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line a prompt with a
+     reward or null for each response.
 """
 
 
 rule score:
-    """Raw logits of one reward model on one policy's responses in one language."""
+    """Raw logits of one reward model on one policy's responses to a block of prompts."""
     input:
-        prompts=rules.prompts.output.prompts,
+        prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,
         model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
     output:
-        scores=place("{model}/{language}/scores/{reward}.jsonl"),
+        scores=place("{model}/{language}/scores/{reward}/{start}.jsonl"),
+        manifest=place("{model}/{language}/scores/{reward}/{start}.manifest.json"),
+    log:
+        place("logs/score/{model}.{language}.{reward}.{start}.log"),
+    benchmark:
+        place("benchmarks/score/{model}.{language}.{reward}.{start}.tsv")
+    conda:
+        find_environment(*GRID.reward_models.values())
+    threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
+    resources:
+        gpu=lambda wc: GRID.resource("gpu", [GRID.reward_models[wc.reward]]),
+        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.reward_models[wc.reward]], attempt),
+        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.reward_models[wc.reward]], attempt),
+    params:
+        lease=lambda wc, resources: lease(resources, GRID.reward_models[wc.reward]),
+        model=lambda wc: list_model_options(GRID.reward_models[wc.reward], "max_length"),
+        identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
+        state=STATE,
+        code=digest_code("score"),
+        lock=lambda wc: lock_engine(GRID.reward_models[wc.reward]),
+    message:
+        "score: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward}"
+    shell:
+        r"""
+        {params.lease:q} python scripts/score.py --prompts {input.prompts:q} --generations {input.generations:q} \
+            {params.model:q} --state {params.state:q} --output {output.scores:q} 2>&1 | tee {log:q}
+        """
+
+
+use rule gather_generations as gather_scores with:
+    input:
+        prompts=place("prompts/{language}.jsonl"),
+        parts=list_blocks("{model}/{language}/scores/{reward}/{start}.jsonl"),
+        manifests=list_blocks("{model}/{language}/scores/{reward}/{start}.manifest.json"),
+    output:
+        gathered=place("{model}/{language}/scores/{reward}.jsonl"),
         manifest=place("{model}/{language}/scores/{reward}.manifest.json"),
     log:
         place("logs/score/{model}.{language}.{reward}.log"),
     benchmark:
         place("benchmarks/score/{model}.{language}.{reward}.tsv")
-    conda:
-        "../envs/croco.yaml"
-    threads: lambda wc: get_resource(GRID.reward_models[wc.reward], "threads")
-    resources:
-        gpu=lambda wc: get_resource(GRID.reward_models[wc.reward], "gpu"),
-        mem_mb=lambda wc: get_resource(GRID.reward_models[wc.reward], "mem_mb"),
-        runtime=lambda wc: get_resource(GRID.reward_models[wc.reward], "runtime"),
-    params:
-        model=lambda wc: list_model_options(GRID.reward_models[wc.reward]),
-        identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
-        options=lambda wc: list_options(GRID.reward_models[wc.reward], "max_length", "batch"),
-        state=STATE,
-        code=digest_code("score"),
-        lock=LOCK,
-    message:
-        "score: {wildcards.model}, {wildcards.language}, by {wildcards.reward}"
-    shell:
-        r"""
-        python scripts/score.py --prompts {input.prompts:q} --generations {input.generations:q} \
-            {params.model:q} {params.options:q} --state {params.state:q} --output {output.scores:q} 2>&1 | tee {log:q}
-        """

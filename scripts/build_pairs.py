@@ -7,6 +7,7 @@ Example, one multilingual pool over two languages:
 
 One file per language in each list, in the same order. Chosen is the response with the highest reward; rejected is
 the one nearest the rule's target among those strictly below it; the prompt is taken in the chosen's language.
+--hygiene wrong_language needs --identified, the files of scripts/identify.py.
 
 --target pair       writes pairs (chosen, rejected)
 --target best       writes completions: each pool's best response (Max-R)
@@ -16,13 +17,25 @@ Every prompt that forms no pair, and every response that leaves a pool, is count
 numbers add up or the run fails. All is read and written in one streaming pass.
 """
 
+import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.pairing import FILTERS, RULES, draw_pair, mean_std, select_pair
-from croco.records import GENERATION, PROMPT, SCORE, InputError, check_same_text, rows_in_step, write_json, write_jsonl
+from croco.pairing import FILTERS, RULES, advise, draw_pair, mean_std, select_pair
+from croco.records import (
+    GENERATION,
+    IDENTIFIED,
+    PROMPT,
+    SCORE,
+    InputError,
+    check_same_text,
+    rows_in_step,
+    write_json,
+    write_jsonl,
+)
 
 
 def main():
@@ -43,9 +56,12 @@ def main():
                 f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output
             )
 
+    ledger["policies"] = read_policies(args.generations)
     count = write_jsonl(args.output, checked())
+    if ledger.get("advice"):
+        print(f"warning: {ledger['advice']}", file=sys.stderr)
     write_json(args.ledger, ledger)
-    inputs = {str(path): path for path in [*args.prompts, *args.generations, *args.scores]}
+    inputs = {str(path): path for path in [*args.prompts, *args.generations, *args.scores, *args.identified]}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=count)
 
 
@@ -54,6 +70,9 @@ def parse_arguments():
     parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one a language")
     parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file a language")
     parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file a language")
+    parser.add_argument(
+        "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file a language"
+    )
     parser.add_argument("--target", choices=("pair", "best", "reference"), default="pair", help="what to write")
     parser.add_argument("--rejected", choices=RULES, default="mean-2sd", help="rule for the rejected response")
     parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses a language (default: all)")
@@ -70,6 +89,9 @@ def parse_arguments():
     args = parser.parse_args()
     if args.target != "reference" and not len(args.prompts) == len(args.generations) == len(args.scores):
         parser.error("--prompts, --generations and --scores need one file per language each")
+    by_language = "wrong_language" in args.hygiene and args.target != "reference"
+    if len(args.identified) != (len(args.prompts) if by_language else 0):
+        parser.error("--hygiene wrong_language, and nothing else, needs --identified, one file per language")
     if "paper" in args.hygiene and len(args.hygiene) > 1:
         parser.error("--hygiene paper filters nothing and goes with no other filter")
     return args
@@ -77,13 +99,19 @@ def parse_arguments():
 
 def build_from_pools(args, ledger, formed, no_pair):
     filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
-    width, at_minimum = len(args.prompts), 0
-    files = [(args.prompts, PROMPT), (args.generations, GENERATION), (args.scores, SCORE)]
+    width, at_minimum, sizes = len(args.prompts), 0, Counter()
+    files = [
+        (args.prompts, PROMPT),
+        (args.generations, GENERATION),
+        (args.scores, SCORE),
+        (args.identified, IDENTIFIED),
+    ]
     for step in rows_in_step([(path, fields) for paths, fields in files for path in paths]):
-        prompts, generations, scores = (step[i : i + width] for i in range(0, len(step), width))
+        prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
         pool = []
-        for prompt, generation, score in zip(prompts, generations, scores, strict=True):
-            pool += eligible(args, filters, count_language(ledger, prompt), prompt, generation, score)
+        for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
+            found = step[3 * width + i]["languages"] if args.identified else [None] * len(generation["responses"])
+            pool += eligible(args, filters, count_language(ledger, prompt), prompt, generation, score, found)
         needed = 1 if args.target == "best" else 2
         if len(pool) < needed:
             skipped = all(generation.get("skip") for generation in generations)
@@ -105,11 +133,26 @@ def build_from_pools(args, ledger, formed, no_pair):
             no_pair["all_texts_equal" if args.rejected == "random" else "no_lower_reward"] += 1
             continue
         at_minimum += rewards[rejected] == min(rewards)
+        sizes[len(pool)] += 1
         formed[pool[chosen][0]["language"]] += 1
         ledger["languages"][pool[chosen][0]["language"]]["chosen"] += 1
         ledger["languages"][pool[rejected][0]["language"]]["rejected"] += 1
         yield pair(pool, chosen, rejected, target)
-    ledger["rejected_is_minimum"] = at_minimum / formed.total() if args.target == "pair" and formed.total() else None
+    share = at_minimum / formed.total() if args.target == "pair" and formed.total() else None
+    ledger["rejected_is_minimum"] = share
+    if args.rejected == "mean-2sd" and args.target == "pair":
+        ledger["advice"] = advise(share, sizes.most_common(1)[0][0] if sizes else 0)
+
+
+def read_policies(generations):
+    """Content hashes or revisions of the policies that the responses are of, by the manifests beside them, or null."""
+    found = set()
+    for path in generations:
+        manifest = path.with_suffix(".manifest.json")
+        if not manifest.is_file():
+            return None
+        found.add(json.loads(manifest.read_text(encoding="utf-8"))["inputs"].get("policy"))
+    return sorted(found) if found and None not in found else None
 
 
 def count_language(ledger, prompt):
@@ -119,20 +162,24 @@ def count_language(ledger, prompt):
     )  # fmt: skip
 
 
-def eligible(args, filters, counts, prompt, generation, score):
-    """[(prompt, text, reward)] of one language's responses that stay in the pool."""
+def eligible(args, filters, counts, prompt, generation, score, found):
+    """[(prompt, text, reward)] of one language's responses that stay in the pool; ``found`` are their languages."""
     if generation["language"] != prompt["language"] or score["language"] != prompt["language"]:
         raise InputError(
             f"{prompt['prompt_id']}: languages {prompt['language']}, {generation['language']}, {score['language']} side by side",
             "give --prompts, --generations and --scores in the same order of languages",
             field="language",
         )
-    if len(generation["responses"]) != len(score["rewards"]):
-        raise InputError(
-            f"{prompt['prompt_id']}: {len(generation['responses'])} responses but {len(score['rewards'])} rewards",
-            "score these generations again",
-            field="rewards",
-        )
+    for values, name, remedy in (
+        (score["rewards"], "rewards", "score these generations again"),
+        (found, "languages", "identify these generations again"),
+    ):
+        if len(generation["responses"]) != len(values):
+            raise InputError(
+                f"{prompt['prompt_id']}: {len(generation['responses'])} responses but {len(values)} {name}",
+                remedy,
+                field=name,
+            )
     check_same_text(prompt, generation)
     counts["prompts"] += 1
     skip = generation.get("skip")
@@ -145,13 +192,13 @@ def eligible(args, filters, counts, prompt, generation, score):
             "generate more samples or lower the pool size",
         )
     stay = []
-    for response, reward in zip(responses, score["rewards"], strict=False):
+    for response, reward, language in zip(responses, score["rewards"], found, strict=False):
         if reward is not None and not isinstance(reward, int | float):
             raise InputError(f"{prompt['prompt_id']}: a reward is no number", "a failed score is null", field="rewards")
         reason = (
             "null_reward"
             if reward is None
-            else next((name for name, fails in filters.items() if fails(response)), None)
+            else next((name for name, fails in filters.items() if fails(response, prompt["language"], language)), None)
         )
         if reason:
             counts["left_out"][reason] = counts["left_out"].get(reason, 0) + 1

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, digest, file_digest, prompt_digest, prompt_seed, versions
+from croco.engines import describe_engine, load_policy
 from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
 
@@ -72,12 +73,16 @@ def parse_arguments():
 def describe_inputs(args):
     """{language: all that decides its results}."""
     shared = {
-        "policy": cli.identify(args.model, args.revision),
+        "policy": cli.identify(args.model, args.revision, args.state),
         "adapter": cli.identify(str(args.adapter), None) if args.adapter else None,
-        **{
-            name: getattr(args, name)
-            for name in ("dtype", "samples", "temperature", "top_p", "max_tokens", "batch", "seed")
+        "answers": {
+            **describe_engine(args),
+            **{
+                n: getattr(args, n)
+                for n in ("samples", "temperature", "top_p", "max_tokens", "template_options", "seed")
+            },
         },
+        "batch": args.batch,
         "code": code_digest(__file__),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
@@ -105,28 +110,36 @@ def task_data(pattern, language):
 def evaluate(args, languages, finished):
     # The libraries' caches belong to the run's own folder; nothing here needs a network.
     os.environ.setdefault("HF_DATASETS_CACHE", str((args.state / "datasets_cache").resolve()))
-    from croco.transformers_engine import Policy
-
-    policy = Policy(args.model, args.revision, args.dtype, args.adapter, args.trust_remote_code)
     prompts = dict(zip(args.languages, args.prompts, strict=True))
-    for language in cli.progress(languages, desc=f"evaluate {args.output.name}", unit="language"):
-        folder = finished[language].folder / "saving"
+    folders = {language: finished[language].folder / "saving" for language in languages}
+    for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
-        write_jsonl(folder / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language]))))
+    policy = load_policy(args, args.adapter)
+    for language in cli.progress(languages, desc=f"answers {args.output.name}", unit="language"):
+        write_jsonl(
+            folders[language] / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language])))
+        )
+    if args.engine != "transformers" and args.task:
+        # lm-eval takes a transformers model; two engines at once would not fit on one GPU.
+        policy.close()
+        from croco.transformers_engine import Policy
+
+        policy = Policy(args.model, args.revision, args.dtype, args.adapter, args.trust_remote_code)
+    for language in cli.progress(languages, desc=f"tasks {args.output.name}", unit="language"):
         results, samples = run_tasks(args, policy, language)
-        write_json(folder / "eval.json", results)
-        write_jsonl(folder / "samples.jsonl", samples)
-        finished[language].finish(folder)
+        write_json(folders[language] / "eval.json", results)
+        write_jsonl(folders[language] / "samples.jsonl", samples)
+        finished[language].finish(folders[language])
 
 
 def answer_prompts(args, policy, prompts):
-    """One line a prompt, in prompt order; a batch mixes prompts, its make-up follows from the prompt file alone."""
+    """One line a prompt, in prompt order; prompts of like length share a batch, which follows from the file alone."""
     lines, work = [], []
     for row in prompts:
         line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row.get("skip"), "responses": []}  # fmt: skip
         lines.append(line)
-        tokens = [] if row.get("skip") else policy.encode(row["messages"])
-        if len(tokens) + args.max_tokens > policy.context:
+        tokens = [] if line["skip"] else policy.encode(row["messages"])
+        if not line["skip"] and not policy.room(tokens, args.max_tokens):
             line["skip"] = "prompt_too_long"
         if not line["skip"]:
             first = prompt_seed(args.seed, row["language"], row["prompt_id"])
@@ -137,18 +150,10 @@ def answer_prompts(args, policy, prompts):
             "lower evaluation.max_tokens",
             field="max_tokens",
         )
-    work.sort(key=lambda item: len(item[1]))
-    for start in range(0, len(work), args.batch):
-        batch = work[start : start + args.batch]
-        responses = policy.respond(
-            [tokens for _, tokens, _ in batch],
-            [seed for *_, seed in batch],
-            args.temperature,
-            args.top_p,
-            args.max_tokens,
-        )
-        for (line, _, _), response in zip(batch, responses, strict=True):
-            line["responses"].append(response)
+    tokens, seeds = [tokens for _, tokens, _ in work], [seed for *_, seed in work]
+    responses = policy.respond(tokens, seeds, args.temperature, args.top_p, args.max_tokens)
+    for (line, _, _), response in zip(work, responses, strict=True):
+        line["responses"].append(response)
     return lines
 
 

@@ -1,33 +1,38 @@
-"""Sample responses from a policy: N for each prompt of one language.
+"""Sample responses from a policy: N for each prompt of a file.
 
 Example:
   python scripts/generate.py --prompts prompts/de.jsonl --model DIR --samples 64 --temperature 1.0 \\
       --max-tokens 4096 --state state --output generations.jsonl
 
-Work is saved after every chunk of prompts under --state, whole or not at all, so a killed run repeats at most one
-chunk, and more prompts or samples later add only what is missing. A prompt's samples depend on the model, the
-sampling options, the seed, the language and its id, on nothing else.
+Work is saved chunk by chunk under --state, whole or not at all: a killed run repeats at most one chunk, and more
+prompts or samples later add only what is missing. A prompt's samples depend on the model, the engine and its
+options, the sampling options, the seed, the language and the prompt's id, on nothing else: not on blocks or chunks.
 """
 
 import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, prompt_digest, prompt_seed, versions
-from croco.records import prompt_rows, write_jsonl
-from croco.store import Parts
+from croco.digests import prompt_digest, prompt_seed
+from croco.engines import describe_engine, load_policy
+from croco.records import prompt_rows
+from croco.store import Parts, publish
+
+# Reasons of this stage; others were given by the stages before and stand in the prompt file.
+TOO_LONG, REFUSED = "prompt_too_long", "refused_by_template"
 
 
 def main():
     args = parse_arguments()
-    identity = cli.identify(args.model, args.revision)
-    parts = Parts(args.state, "generations", describe_inputs(args, identity))
-    missing = find_missing(args, parts)
-    wanted = sum(1 for row in prompt_rows(args.prompts) if not row.get("skip"))
+    identity = cli.identify(args.model, args.revision, args.state)
+    prompts = list(prompt_rows(args.prompts))
+    parts = open_parts(args, identity, prompts)
+    missing = find_missing(args, parts, prompts)
+    wanted = sum(not row.get("skip") for row in prompts)
     print(f"{wanted} prompts x {args.samples} samples; {len(missing)} prompts to sample", file=sys.stderr)
     if missing:
         sample(args, parts, missing)
-    counts = gather(args, parts)
+    counts = write(args, parts, prompts)
     inputs = {"prompts": args.prompts, "policy": identity}
     cli.write_manifest(
         args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, sampled=len(missing)
@@ -36,101 +41,118 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language")
+    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
     parser.add_argument("--samples", type=cli.positive, default=64, help="responses a prompt")
     cli.add_policy_options(parser)
-    parser.add_argument("--chunk", type=cli.positive, default=32, help="prompts a chunk: what a kill can cost")
-    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
-    parser.add_argument("--output", type=Path, required=True, help="generations.jsonl to write")
+    cli.add_state_options(parser, chunk=64)
+    parser.add_argument("--output", type=Path, required=True, help="generations file to write")
     return parser.parse_args()
 
 
-def describe_inputs(args, identity):
-    """All that decides a response besides its prompt; the number of samples and prompts is left out."""
-    return {
+def open_parts(args, identity, prompts):
+    """The finished chunks of this policy and language; numbers of samples and prompts are no part of their name."""
+    inputs = {
         "policy": identity,
-        "dtype": args.dtype,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "max_tokens": args.max_tokens,
-        "batch": args.batch,
-        "seed": args.seed,
-        "code": code_digest(__file__),
-        "versions": versions("torch", "transformers", "tokenizers", "numpy"),
+        **describe_engine(args),
+        **{name: getattr(args, name) for name in ("temperature", "top_p", "max_tokens", "template_options", "seed")},
+        "language": prompts[0]["language"] if prompts else None,
     }
+    wanted = {prompt_digest(row) for row in prompts}
+    return Parts(args.state, "generations", inputs, wanted, extent=lambda line: line["start"] + len(line["responses"]))
 
 
-def find_missing(args, parts):
+def find_missing(args, parts, prompts):
     """[(prompt row, first sample still missing)] in prompt order."""
     missing = []
-    for row in prompt_rows(args.prompts):
-        if row.get("skip"):
-            continue
+    for row in prompts:
         have = 0
         for line in sorted(parts.lines(prompt_digest(row)), key=lambda line: line["start"]):
-            have = max(have, line["stop"]) if line["start"] <= have else have
-        if have < args.samples:
+            stop = args.samples if line["skip"] in (TOO_LONG, REFUSED) else line["start"] + len(line["responses"])
+            have = max(have, stop) if line["start"] <= have else have
+        if have < args.samples and not row.get("skip"):
             missing.append((row, have))
     return missing
 
 
 def sample(args, parts, missing):
-    from croco.transformers_engine import Policy
+    """Samples what is missing; of the prompts in work at once one half is running, the other finished but unsaved."""
+    policy = load_policy(args)
+    lines, requests, running = [], [], []
+    for row, have in missing:
+        tokens, skip = encode(args, policy, row)
+        if skip:
+            lines.append(describe(row, 0, [], skip))
+            continue
+        seed = prompt_seed(args.seed, row["language"], row["prompt_id"]) + have
+        requests.append((tokens, seed, args.samples - have))
+        running.append((row, have))
+    if lines:
+        parts.add(lines)
+        print(f"{len(lines)} prompts skipped: their lines say why", file=sys.stderr)
+    half = max(1, args.chunk // 2)
+    finished = []
+    total = sum(count for *_, count in requests)
+    with cli.progress(total=total, desc=f"generate {args.output.stem}", unit="sample") as bar:
+        for index, responses in policy.sample(requests, args.temperature, args.top_p, args.max_tokens, half):
+            finished.append(describe(*running[index], responses, None))
+            bar.update(len(responses))
+            if len(finished) == half:
+                parts.add(finished)
+                finished = []
+        if finished:
+            parts.add(finished)
 
-    policy = Policy(args.model, args.revision, args.dtype, trust_remote_code=args.trust_remote_code)
-    with cli.progress(
-        total=sum(args.samples - start for _, start in missing), desc=args.output.parent.name, unit="sample"
-    ) as bar:
-        for begin in range(0, len(missing), args.chunk):
-            lines = []
-            for row, start in missing[begin : begin + args.chunk]:
-                lines.append(sample_prompt(args, policy, row, start))
-                bar.update(args.samples - start)
-            parts.add(lines)
+
+def encode(args, policy, row):
+    """(token ids, reason to skip the prompt or None)."""
+    from jinja2.exceptions import TemplateError
+
+    try:
+        tokens = policy.encode(row["messages"])
+    except TemplateError:  # e.g. a template that knows no system messages
+        return None, REFUSED
+    return tokens, None if policy.room(tokens, args.max_tokens) else TOO_LONG
 
 
-def sample_prompt(args, policy, row, start):
-    """Samples ``start`` to ``args.samples`` of one prompt, in batches that begin at multiples of --batch."""
-    tokens = policy.encode(row["messages"])
-    line = {"key": prompt_digest(row), "start": start, "stop": args.samples, "responses": [], "skip": None}
-    if len(tokens) + args.max_tokens > policy.context:
-        return {**line, "skip": "prompt_too_long"}
-    first = prompt_seed(args.seed, row["language"], row["prompt_id"])
-    while start < args.samples:
-        stop = min(args.samples, (start // args.batch + 1) * args.batch)
-        seeds = [first + j for j in range(start, stop)]
-        line["responses"] += policy.respond([tokens] * len(seeds), seeds, args.temperature, args.top_p, args.max_tokens)
-        start = stop
-    return line
+def describe(row, start, responses, skip):
+    """A line of the output; of samples that are added later, ``start`` is the first one's number."""
+    return {
+        "prompt_id": row["prompt_id"],
+        "language": row["language"],
+        "prompt_digest": prompt_digest(row),
+        "skip": skip,
+        "start": start,
+        "responses": responses,
+    }
 
 
-def gather(args, parts):
-    """Writes the output in prompt order from the finished parts, streaming; returns counts."""
-    counts = {"prompts": 0, "responses": 0, "tokens": 0, "truncated": 0, "skipped": 0}
+def write(args, parts, prompts):
+    """Writes the block in prompt order, streaming, and links it to its place; returns counts."""
+    counts = {"prompts": 0, "responses": 0, "tokens": 0, "truncated": 0, "skipped": {}}
 
     def lines():
-        for row in prompt_rows(args.prompts):
-            responses, skip = {}, row.get("skip")
-            if not skip:
-                for line in parts.lines(prompt_digest(row)):
-                    skip = skip or line["skip"]
-                    responses.update(enumerate(line["responses"], start=line["start"]))
-            responses = [responses[j] for j in range(0 if skip else args.samples)]
+        for row in prompts:
+            line = gather(args, parts, row)
+            responses, skip = line["responses"], line["skip"]
             counts["prompts"] += 1
-            counts["skipped"] += bool(skip)
             counts["responses"] += len(responses)
             counts["tokens"] += sum(response["n_tokens"] for response in responses)
             counts["truncated"] += sum(response["finish_reason"] == "length" for response in responses)
-            yield {
-                "prompt_id": row["prompt_id"],
-                "language": row["language"],
-                "prompt_digest": prompt_digest(row),
-                "skip": skip,
-                "responses": responses,
-            }
+            if skip:
+                counts["skipped"][skip] = counts["skipped"].get(skip, 0) + 1
+            yield line
 
-    write_jsonl(args.output, lines())
+    publish(parts.settle(lines(), [args.samples, *map(prompt_digest, prompts)]), args.output)
     return counts
+
+
+def gather(args, parts, row):
+    """The line of one prompt, from its finished parts."""
+    skip, responses = row.get("skip"), {}
+    for part in [] if skip else parts.lines(prompt_digest(row)):
+        skip = part["skip"] if part["skip"] in (TOO_LONG, REFUSED) else skip
+        responses.update(enumerate(part["responses"], start=part["start"]))
+    return describe(row, 0, [] if skip else [responses[j] for j in range(args.samples)], skip)
 
 
 if __name__ == "__main__":

@@ -1,68 +1,174 @@
-"""Select the prompts of one language from a parallel source.
+"""Select prompts: of the source language from a file or dataset, of another language the same ones from its own file.
 
-Example:
-  python scripts/prompts.py --input data/de.tsv --parallel-to data/en.tsv --language de \\
-      --columns question answer --id row_number --text question --reference answer --output prompts/de.jsonl
+Examples:
+  python scripts/prompts.py --input data/en.tsv --columns question answer --id row_number --text question \\
+      --reference answer --language en --limit 1000 --output prompts/en/0.jsonl
+  python scripts/prompts.py --dataset allenai/Dolci-Instruct-SFT --text messages --reference last_turn --language en \\
+      --limit 1000 --after prompts/en/0.jsonl --output prompts/en/1000.jsonl
+  python scripts/prompts.py --input data/de.tsv ... --language de --select prompts/en/0.jsonl --output prompts/de/0.jsonl
 
-With --limit K, the K prompts whose seeded hash of the id ranks first are taken, in that order: the same ones in
-every language, and a larger K later only adds to the end.
+With --limit K, the K prompts whose seeded hash of the id ranks first are taken, in that order, from those that pass
+the token filter; --after continues where another block ended. So more prompts later only add to the end, and neither
+a language nor a policy changes the selection. A local file must be sound, or the run ends with its first fault; of a
+dataset, rows that cannot be used are left out, and the manifest counts them by reason.
 """
 
+import json
+from collections import Counter
 from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.records import write_jsonl
-from croco.sources import ROW_NUMBER, Source, check_parallel, read_source
+from croco.records import InputError, prompt_rows, write_jsonl
+from croco.sources import LAST_TURN, ROW_NUMBER, Source, open_dataset, read_entry, read_source
 
 
 def main():
     args = parse_arguments()
-    source = Source(args.id, args.text, args.reference, args.columns)
-    entries = read_source(args.input, source)
-    leading = read_source(args.parallel_to, source)
-    check_parallel(args.input, entries, args.parallel_to, leading)
-    by_id = {entry.prompt_id: entry for entry in entries}
-    # The source language's file gives the order, so that all languages' rows stay in step.
-    ids = [entry.prompt_id for entry in leading]
-    if args.limit:
-        ids = sorted(ids, key=lambda prompt_id: derive_seed(args.seed, "select", prompt_id))[: args.limit]
-    count = write_jsonl(
-        args.output,
-        (
-            {
-                "prompt_id": prompt_id,
+    facts = {"in source": 0, "selected": 0, "without reference": 0, "left out": Counter()}
+    rows = select_same(args, facts) if args.select else select_first(args, facts)
+    cursor = {}
+
+    def lines():
+        for entry, place, cursor["next"] in rows:
+            facts["selected"] += 1
+            facts["without reference"] += not entry.reference
+            yield {
+                "prompt_id": entry.prompt_id,
                 "language": args.language,
-                "messages": by_id[prompt_id].messages,
-                "reference": by_id[prompt_id].reference,
-                "source": f"{args.input.name}:{by_id[prompt_id].line}",
+                "messages": entry.messages,
+                "reference": entry.reference,
+                "source": place,
                 "skip": None,
             }
-            for prompt_id in ids
-        ),
-    )
-    counts = {
-        "in source": len(entries),
-        "selected": count,
-        "without reference": sum(not by_id[i].reference for i in ids),
-    }
+
+    write_jsonl(args.output, lines())
+    inputs = {"source": args.input or f"{args.dataset}@{args.revision}"}
+    # Where the next block begins; a block that found nothing passes the end on.
+    after = cursor.get("next", read_cursor(args))
     manifest = args.output.with_suffix(".manifest.json")
-    cli.write_manifest(manifest, __file__, args, {"source": args.input}, counts=counts)
+    cli.write_manifest(manifest, __file__, args, inputs, counts=facts, next=after)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--input", type=Path, required=True, help="source file of the language: .jsonl, .tsv or .csv")
-    parser.add_argument("--parallel-to", type=Path, required=True, help="source file of the source language")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", type=Path, help="source file: .jsonl, .tsv or .csv")
+    source.add_argument("--dataset", help="dataset: id on the hub, or a local folder")
+    parser.add_argument("--subset", help="configuration of the dataset")
+    parser.add_argument("--revision", help="commit or tag of the dataset")
+    parser.add_argument("--split", default="train", help="split of the dataset")
     parser.add_argument("--language", required=True, help="code of the language")
     parser.add_argument("--columns", nargs="+", help="names of the columns, for a TSV or CSV without a header")
     parser.add_argument("--id", default="id", help=f"column with the id, or {ROW_NUMBER}")
-    parser.add_argument("--text", default="text", help="column with the prompt: text, or in JSONL a list of messages")
-    parser.add_argument("--reference", help="column with a reference answer")
-    parser.add_argument("--limit", type=cli.positive, help="how many prompts to take (default: all, in file order)")
+    parser.add_argument("--text", default="text", help="column with the prompt: text, or a list of messages")
+    parser.add_argument("--reference", help=f"column with a reference answer, or {LAST_TURN} of the messages")
+    parser.add_argument("--limit", type=cli.positive, help="how many prompts to take (without: all, in file order)")
+    parser.add_argument("--after", type=Path, help="block file after which to continue, with its manifest beside it")
+    parser.add_argument("--max-tokens", type=cli.positive, help="leave out prompts with more tokens, by --tokenizer")
+    parser.add_argument("--tokenizer", help="local folder or hub id of the tokenizer that counts for --max-tokens")
+    parser.add_argument("--select", type=Path, help="take the prompts of this file, selected in the source language")
     parser.add_argument("--seed", type=int, default=0, help="seed of the selection")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if (args.max_tokens is None) != (args.tokenizer is None):
+        parser.error("--max-tokens and --tokenizer go together")
+    return args
+
+
+def select_same(args, facts):
+    """Yields (entry, place, None) for each prompt of --select, from this language's own file."""
+    source = Source(args.id, args.text, args.reference, args.columns)
+    entries = {entry.prompt_id: entry for entry in read_source(args.input, source)}
+    facts["in source"] = len(entries)
+    for row in prompt_rows(args.select):
+        entry = entries.get(row["prompt_id"])
+        if entry is None:
+            raise InputError(
+                f"the id {row['prompt_id']} of {args.select} is not here",
+                "prompts are parallel: add it to each language's file, under the same id",
+                args.input,
+                field=args.id,
+            )
+        yield entry, f"{args.input.name}:{entry.line}", None
+
+
+def select_first(args, facts):
+    """Yields (entry, place, rank of the next candidate) for the first --limit prompts that can be used."""
+    source = Source(args.id, args.text, args.reference, args.columns)
+    ids, entry_at = read_local(args, source) if args.input else read_dataset(args, source, facts)
+    facts["in source"] = len(ids)
+    count_tokens = load_counter(args)
+    order = range(len(ids))
+    if args.limit:
+        order = sorted(order, key=lambda i: (derive_seed(args.seed, "select", ids[i]), i))
+    taken = 0
+    for rank in range(read_cursor(args), len(ids)):
+        entry, place = entry_at(order[rank])
+        if entry and count_tokens and sum(map(count_tokens, entry.messages)) > args.max_tokens:
+            facts["left out"][f"longer than {args.max_tokens} tokens"] += 1
+            entry = None
+        if entry:
+            taken += 1
+            yield entry, place, rank + 1
+        if taken == args.limit:
+            return
+
+
+def read_cursor(args):
+    """The rank at which this block begins: where the block --after ended."""
+    if not args.after:
+        return 0
+    return json.loads(args.after.with_suffix(".manifest.json").read_text(encoding="utf-8"))["next"]
+
+
+def read_local(args, source):
+    """(ids, function from index to (entry, place)) of a file, checked as a whole."""
+    entries = read_source(args.input, source)
+    return [entry.prompt_id for entry in entries], lambda i: (entries[i], f"{args.input.name}:{entries[i].line}")
+
+
+def read_dataset(args, source, facts):
+    """As read_local, of a dataset; an entry that cannot be used is None, and counted by its fault."""
+    data = open_dataset(args.dataset, args.subset, args.revision, args.split)
+    column = args.id.split(".")[0]
+    if args.id != ROW_NUMBER and column not in data.column_names:
+        raise InputError(
+            "missing column",
+            f"name another under `id`; here are {', '.join(data.column_names)}",
+            args.dataset,
+            field=column,
+        )
+    ids = [str(i) for i in range(len(data))] if args.id == ROW_NUMBER else [str(value) for value in data[column]]
+    first = {}
+    for i, prompt_id in enumerate(ids):
+        first.setdefault(prompt_id, i)
+
+    def entry_at(i):
+        place = f"{args.dataset}#{i}"
+        if first[ids[i]] != i:
+            facts["left out"]["the id of an earlier row"] += 1
+            return None, place
+        try:
+            return read_entry(data[i], source, args.dataset, i, i), place
+        except InputError as error:
+            facts["left out"][error.problem] += 1
+            return None, place
+
+    return ids, entry_at
+
+
+def load_counter(args):
+    """A function that counts a message's tokens, or None where nothing is to be counted."""
+    if not args.tokenizer:
+        return None
+    from transformers import AutoTokenizer
+
+    from croco.chats import model_errors
+
+    with model_errors(args.tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    return lambda message: len(tokenizer(message["content"], add_special_tokens=False)["input_ids"])
 
 
 if __name__ == "__main__":

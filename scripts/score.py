@@ -1,4 +1,4 @@
-"""Score responses with a reward model: one raw logit for each response of one language.
+"""Score responses with a reward model: one raw logit for each response.
 
 Example:
   python scripts/score.py --prompts prompts/de.jsonl --generations generations.jsonl --model DIR \\
@@ -12,16 +12,18 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, digest, prompt_digest, versions
-from croco.records import GENERATION, PROMPT, check_same_text, rows, rows_in_step, write_jsonl
+from croco.digests import digest, prompt_digest
+from croco.engines import describe_engine, load_reward_model
+from croco.records import GENERATION, PROMPT, check_same_text, prompt_rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
 def main():
     args = parse_arguments()
-    identity = cli.identify(args.model, args.revision)
-    parts = Parts(args.state, "scores", describe_inputs(args, identity))
-    scored = score_missing(args, parts)
+    identity = cli.identify(args.model, args.revision, args.state)
+    prompts = list(prompt_rows(args.prompts))
+    parts = Parts(args.state, "scores", describe_inputs(args, identity, prompts), map(prompt_digest, prompts))
+    scored = score_missing(args, parts, len(prompts))
     counts = gather(args, parts)
     inputs = {"prompts": args.prompts, "generations": args.generations, "reward_model": identity}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
@@ -29,43 +31,38 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language")
-    parser.add_argument("--generations", type=Path, required=True, help="generations of the same language")
-    cli.add_model_options(parser)
+    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
+    parser.add_argument("--generations", type=Path, required=True, help="generations of the same prompts")
+    cli.add_engine_options(parser, batch="texts a forward pass of the transformers engine")
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
-    parser.add_argument("--batch", type=cli.positive, default=64, help="texts a forward pass")
-    parser.add_argument("--chunk", type=cli.positive, default=64, help="prompts a chunk: what a kill can cost")
-    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
+    cli.add_state_options(parser, chunk=64)
     parser.add_argument("--output", type=Path, required=True, help="scores file to write")
     return parser.parse_args()
 
 
-def describe_inputs(args, identity):
+def describe_inputs(args, identity, prompts):
     return {
         "reward_model": identity,
-        "dtype": args.dtype,
+        **describe_engine(args),
         "max_length": args.max_length,
-        "code": code_digest(__file__),
-        "versions": versions("torch", "transformers", "tokenizers", "numpy"),
+        "language": prompts[0]["language"] if prompts else None,
     }
 
 
-def score_missing(args, parts):
+def score_missing(args, parts, total):
     """Scores what no finished part holds, chunk by chunk; returns how many texts that were."""
     model, scored, chunk = None, 0, []
 
     def score_chunk():
         nonlocal model, scored
         if model is None:
-            from croco.transformers_engine import RewardModel
-
-            model = RewardModel(args.model, args.revision, args.dtype, args.max_length, args.trust_remote_code)
+            model = load_reward_model(args)
         chats = [[*row["messages"], {"role": "assistant", "content": text}] for row, texts in chunk for text in texts]
-        rewards = iter(model.score(chats, args.batch))
+        rewards = iter(model.score(chats))
         parts.add(
             [
                 {
-                    "key": prompt_digest(row),
+                    "prompt_digest": prompt_digest(row),
                     "texts": [digest(text) for text in texts],
                     "rewards": [next(rewards) for _ in texts],
                 }
@@ -75,8 +72,7 @@ def score_missing(args, parts):
         scored += len(chats)
         chunk.clear()
 
-    total = sum(1 for _ in rows(args.prompts))
-    steps = cli.progress(prompts_with_responses(args), total=total, desc=args.output.parent.parent.name, unit="prompt")
+    steps = cli.progress(prompts_with_responses(args), total=total, desc=f"score {args.output.stem}", unit="prompt")
     for prompt, generation in steps:
         known = known_rewards(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])

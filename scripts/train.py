@@ -30,7 +30,8 @@ COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completio
 def main():
     args = parse_arguments()
     check_data(args)
-    identity = cli.identify(args.model, args.revision)
+    identity = cli.identify(args.model, args.revision, args.state)
+    check_policy(args, identity)
     finished = Finished(args.state, "training", describe_inputs(args, identity))
     with finished.alone():
         if finished.complete:
@@ -47,6 +48,11 @@ def parse_arguments():
     parser.add_argument("--objective", choices=tuple(COLUMNS), required=True, help="dpo on pairs or sft on completions")
     parser.add_argument("--data", type=Path, required=True, help="pairs.jsonl or completions.jsonl")
     cli.add_model_options(parser)
+    parser.add_argument(
+        "--template-options", type=cli.mapping, default={}, metavar="JSON", help="variables of the chat template"
+    )
+    parser.add_argument("--ledger", type=Path, help="ledger.json of the data: whose responses they are is checked")
+    parser.add_argument("--off-policy", action="store_true", help="the responses may be another policy's")
     parser.add_argument("--learning-rate", type=float, default=5e-6, help="peak")
     parser.add_argument("--schedule", default="cosine", help="learning-rate schedule, by its name in transformers")
     parser.add_argument("--warmup", type=float, default=0.05, help="share of steps (below 1) or steps")
@@ -96,11 +102,22 @@ def check_data(args):
         raise InputError("no rows", "look at the ledger for why no pair was formed", args.data)
 
 
+def check_policy(args, identity):
+    """Raises InputError where the responses are not the tuned policy's own, unless --off-policy says so on purpose."""
+    known = json.loads(args.ledger.read_text(encoding="utf-8")).get("policies") if args.ledger else None
+    if known not in (None, [identity]) and not args.off_policy:
+        raise InputError(
+            f"off-policy: the responses are of the policy {', '.join(known)}, the model to tune is {identity}",
+            "generate again with this model; or, for an off-policy setting, name the policy under `responses`",
+            args.ledger,
+            field="policies",
+        )
+
+
 def describe_inputs(args, identity):
     """All that decides the adapter's bytes; --save-every and paths do not."""
-    recipe = {
-        k: v for k, v in vars(args).items() if k not in ("data", "model", "revision", "state", "output", "save_every")
-    }
+    aside = ("data", "model", "revision", "state", "output", "save_every", "ledger", "off_policy")
+    recipe = {name: value for name, value in vars(args).items() if name not in aside}
     return {
         "recipe": recipe,
         # Only what is trained on: a pool's mean or target may change where its pair stays the same.
@@ -116,7 +133,7 @@ def train(args, identity, finished):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
-    from croco.transformers_engine import model_errors
+    from croco.chats import model_errors
 
     with model_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(
@@ -165,7 +182,9 @@ def load_data(args, tokenizer):
 
     def tokens(row, answer):
         return len(
-            tokenizer.apply_chat_template(row["prompt"] + row[answer], tokenize=True, return_dict=True)["input_ids"]
+            tokenizer.apply_chat_template(
+                row["prompt"] + row[answer], tokenize=True, return_dict=True, **args.template_options
+            )["input_ids"]
         )
 
     total, fitting = 0, []
@@ -173,6 +192,8 @@ def load_data(args, tokenizer):
         total += 1
         if all(tokens(row, answer) <= args.max_length for answer in columns[1:]):
             fitting.append({column: row[column] for column in columns})
+            if args.template_options:  # the column by which TRL passes them to the template
+                fitting[-1]["chat_template_kwargs"] = args.template_options
     if not fitting:
         raise InputError(f"all {total} rows are longer than {args.max_length} tokens", "raise max_length", args.data)
     return Dataset.from_list(fitting), total - len(fitting)

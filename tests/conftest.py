@@ -86,18 +86,26 @@ def miniature(tmp_path_factory):
 def prompts(miniature, tmp_path_factory):
     """{language: prompt file} of 12 prompts in en and de."""
     folder = tmp_path_factory.mktemp("prompts")
-    for language in ("en", "de"):
-        source = miniature / "prompts" / "train"
+    for language, options in (("en", ("--limit", 12)), ("de", ("--select", folder / "en.jsonl"))):
         script(
-            "prompts", "--input", source / f"{language}.jsonl", "--parallel-to", source / "en.jsonl", "--language", language,
-            "--reference", "reference", "--limit", 12, "--output", folder / f"{language}.jsonl",
+            "prompts", "--input", miniature / "prompts" / "train" / f"{language}.jsonl", "--language", language,
+            "--reference", "reference", *options, "--output", folder / f"{language}.jsonl",
         )  # fmt: skip
     return {language: folder / f"{language}.jsonl" for language in ("en", "de")}
 
 
 def copy_project(folder):
     """A copy of the project's files, to run and to edit."""
-    for name in ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "requirements.lock"):
+    for name in (
+        "Snakefile",
+        "rules",
+        "scripts",
+        "config",
+        "profiles",
+        "envs",
+        "requirements.lock",
+        "requirements-vllm.lock",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -34,7 +34,7 @@ def test_looks_do_not_change_the_code_digest(copied):
         ("build_pairs.py", "import Counter\n", "import Counter\n# a comment\n\n"),
         ("croco/pairing.py", '"""The pair rule:', '"""A rule:'),
         ("croco/pairing.py", "        ranked = sorted(rewards)", "        # why\n\n        ranked = sorted(rewards)"),
-        ("croco/transformers_engine.py", "return [self._response", "return 0, [self._response"),
+        ("croco/transformers_engine.py", "return rewards", "return 0, rewards"),
     ):
         assert digest_after_edit(copied, file, old, new) == before, file
 

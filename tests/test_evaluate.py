@@ -37,7 +37,11 @@ def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
     task = ("--task", "bad", ROOT / "config" / "tasks" / "question_answer.yaml", tmp_path / "bad.jsonl")
     done = evaluate(miniature, prompts, tmp_path, ["en"], *task, check=False)
     assert done.returncode == 1 and "bad.jsonl:2" in done.stderr and "Traceback" not in done.stderr
-    done = evaluate(miniature, prompts, tmp_path, ["en"], "--max-tokens", 512, check=False)
+    long = rows(prompts["en"])
+    for row in long:
+        row["messages"][0]["content"] = "one two three " * 400
+    long = {"en": write_rows(tmp_path / "long.jsonl", long)}
+    done = evaluate(miniature, long, tmp_path, ["en"], check=False)
     assert done.returncode == 1 and "max_tokens" in done.stderr and "Traceback" not in done.stderr
 
 

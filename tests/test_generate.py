@@ -1,11 +1,15 @@
 """scripts/generate.py with a real tiny policy: what a sample depends on, growth, kill -9, damaged parts."""
 
 import json
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from conftest import rows, script, start, write_rows
+from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
 
 
 def arguments(miniature, prompts, folder, samples, *options):
@@ -37,52 +41,105 @@ def test_one_line_a_prompt_with_all_samples(undisturbed, prompts):
     assert manifest["counts"]["responses"] == 72 and manifest["inputs"]["policy"]
 
 
+def stored(folder):
+    """[(prompt, number)] of all samples under state/."""
+    files = (folder / "state" / "generations").rglob("*.jsonl")
+    return [(line["prompt_id"], line["start"] + j) for path in files for line in rows(path) for j in range(len(line["responses"]))]  # fmt: skip
+
+
 def test_growth_adds_only_what_is_missing(miniature, prompts, tmp_path, undisturbed):
-    """3 samples of 8 prompts first, then 6 of 12: the same bytes as at once, and nothing sampled twice."""
+    """3 samples of 8 prompts first, then 6 of 12: the same bytes as at once, and each sample is kept once."""
     few = write_rows(tmp_path / "few.jsonl", rows(prompts["de"])[:8])
     generate(miniature, few, tmp_path, 3, "--batch", 3, "--chunk", 2)
-    before = {path: path.read_bytes() for path in (tmp_path / "state").rglob("*.jsonl")}
-    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 5)
+    earlier = {line["prompt_id"]: line["responses"] for line in rows(tmp_path / "generations.jsonl")}
+    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 5)
+    assert "12 prompts to sample" in done.stderr and "48/48" in done.stderr
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
-    assert {path: path.read_bytes() for path in before} == before
-    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
-    assert "0 prompts to sample" in done.stderr
-    spans = [(line["key"], j) for path in (tmp_path / "state").rglob("*.jsonl") for line in rows(path) for j in range(line["start"], line["stop"])]  # fmt: skip
-    assert len(spans) == len(set(spans)) == 72
+    assert all(line["responses"][:3] == earlier.get(line["prompt_id"], line["responses"][:3]) for line in rows(undisturbed))  # fmt: skip
+    assert len(stored(tmp_path)) == len(set(stored(tmp_path))) == 72
+    assert "0 prompts to sample" in generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3).stderr
+    # Fewer samples again: nothing is sampled, and nothing that was is thrown away.
+    assert "0 prompts to sample" in generate(miniature, prompts["de"], tmp_path, 2, "--batch", 3).stderr
+    assert set(stored(tmp_path)) == {(row["prompt_id"], j) for row in rows(prompts["de"]) for j in range(6)}
+
+
+def test_blocks_and_chunks_change_nothing(miniature, prompts, tmp_path, undisturbed):
+    """Blocks of 5 prompts, gathered: the bytes of one block; a gathered block size of 12 finds all work done."""
+    parts = []
+    for first in (0, 5, 10):
+        block = tmp_path / str(first)
+        generate(
+            miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 1 + first, "--start", first, "--count", 5
+        )
+        block.mkdir()
+        for name in ("generations.jsonl", "generations.manifest.json"):
+            (tmp_path / name).rename(block / name)
+        parts.append(block / "generations.jsonl")
+    gathered = tmp_path / "gathered.jsonl"
+    script("gather", "--prompts", prompts["de"], "--parts", *parts, "--output", gathered)
+    assert gathered.read_bytes() == undisturbed.read_bytes()
+    manifest = json.loads(gathered.with_suffix(".manifest.json").read_text())
+    assert manifest["counts"] == json.loads(undisturbed.with_suffix(".manifest.json").read_text())["counts"]
+    assert "0 prompts to sample" in generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3).stderr
+    assert len(stored(tmp_path)) == 72
+    done = script("gather", "--prompts", prompts["de"], "--parts", *parts[:2], "--output", gathered, check=False)
+    assert done.returncode == 1 and "the file ends" in done.stderr
+    done = script("gather", "--prompts", prompts["de"], "--parts", *reversed(parts), "--output", gathered, check=False)
+    assert done.returncode == 1 and "prompt_id" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_kill_repeats_at_most_one_chunk(miniature, prompts, tmp_path, undisturbed):
     process = start("generate", *arguments(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 1))
-    state = tmp_path / "state"
     deadline = time.monotonic() + 120
-    while len(list(state.rglob("*.jsonl"))) < 3 and time.monotonic() < deadline:
+    while len(list((tmp_path / "state").rglob("*.jsonl"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in state.rglob("*.jsonl")}
-    assert 3 <= len(kept) < 12 and not (tmp_path / "generations.jsonl").exists()
+    kept = len(stored(tmp_path)) // 6
+    assert 3 <= kept < 12 and not (tmp_path / "generations.jsonl").exists()
     done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 1)
-    assert f"{12 - len(kept)} prompts to sample" in done.stderr
-    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
-def test_damaged_part_is_set_aside_and_sampled_again(miniature, prompts, tmp_path, undisturbed):
-    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 4)
-    part = sorted((tmp_path / "state").rglob("*.jsonl"))[0]
-    part.write_bytes(part.read_bytes()[:-40])
-    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 4)
-    assert "4 prompts to sample" in done.stderr and part.name in done.stderr
+    assert f"{12 - kept} prompts to sample" in done.stderr
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 
-def test_damage_after_growth_is_mended(miniature, prompts, tmp_path, undisturbed):
-    """The part with the first samples is lost, the one with the later samples is there."""
-    generate(miniature, prompts["de"], tmp_path, 3, "--batch", 3, "--chunk", 12)
-    (first,) = (tmp_path / "state").rglob("*.jsonl")
-    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 12)
-    first.unlink()
-    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 12)
+def test_of_a_cut_part_the_whole_lines_are_used(miniature, prompts, tmp_path, undisturbed):
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
+    (part,) = (tmp_path / "state").rglob("*.jsonl")
+    data = part.read_bytes()
+    (tmp_path / "generations.jsonl").unlink()
+    part.write_bytes(data[: len(data) // 2])
+    whole = data[: len(data) // 2].count(b"\n")
+    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
+    assert f"{12 - whole} prompts to sample" in done.stderr and part.name in done.stderr and 0 < whole < 12
+    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+    part.write_bytes(data.replace(b'"prompt_digest":"', b'"prompt_digest":"f', 1)[: len(data)])
+    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, check=False)
+    assert done.returncode == 1 and part.name in done.stderr and "delete it" in done.stderr
+
+
+def test_part_of_another_run_is_set_aside(miniature, prompts, tmp_path, undisturbed):
+    """A chunk of another seed, copied into this run's folder with its index."""
+    generate(miniature, prompts["de"], tmp_path / "a", 6, "--batch", 3, "--seed", 7)
+    generate(miniature, prompts["de"], tmp_path / "b", 1, "--batch", 3)
+    (foreign,) = (tmp_path / "a" / "state").rglob("*.jsonl")
+    (own,) = (tmp_path / "b" / "state").rglob("*.jsonl")
+    for suffix in (".jsonl", ".index"):
+        shutil.copy(foreign.with_suffix(suffix), own.with_name("copied" + suffix))
+    done = generate(miniature, prompts["de"], tmp_path / "b", 6, "--batch", 3)
+    assert "not of this run" in done.stderr and "12 prompts to sample" in done.stderr
+    assert (tmp_path / "b" / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+
+
+def test_full_disk_ends_with_one_message_and_keeps_what_is_done(miniature, prompts, tmp_path, undisturbed):
+    """Files may not grow over 8 kB: the small first chunks fit, the block does not."""
+    command = [sys.executable, ROOT / "scripts" / "generate.py", *arguments(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 2)]  # fmt: skip
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # noqa: E731
+    done = subprocess.run(
+        [str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=limit
+    )
+    assert done.returncode == 1 and "free or get space" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.partial")) and stored(tmp_path) and not (tmp_path / "generations.jsonl").exists()
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 

@@ -1,4 +1,6 @@
-"""scripts/prompts.py: JSONL, TSV and CSV sources, selection, and bad input."""
+"""scripts/prompts.py: JSONL, TSV and CSV sources, datasets, selection in blocks, and bad input."""
+
+import json
 
 import pytest
 from conftest import rows, script, write_rows
@@ -15,9 +17,15 @@ def make_jsonl(folder, count):
 
 
 def select(folder, language, *options, check=True, suffix="jsonl"):
+    """English by itself; another language takes what was selected in English, which is selected anew first."""
+    chosen = folder / "out" / "en.jsonl"
+    if language != "en":
+        source = folder / f"en.{suffix}"
+        script("prompts", "--input", source, "--language", "en", *options, "--output", chosen)
+        options = (*options, "--select", chosen)
     return script(
-        "prompts", "--input", folder / f"{language}.{suffix}", "--parallel-to", folder / f"en.{suffix}", "--language", language,
-        *options, "--output", folder / "out" / f"{language}.jsonl", check=check,
+        "prompts", "--input", folder / f"{language}.{suffix}", "--language", language, *options,
+        "--output", folder / "out" / f"{language}.jsonl", check=check,
     )  # fmt: skip
 
 
@@ -25,12 +33,87 @@ def test_selection_is_parallel_and_only_grows(tmp_path):
     make_jsonl(tmp_path, 40)
     chosen = {}
     for limit in (10, 25):
+        select(tmp_path, "de", "--limit", limit, "--seed", 3)
         for language in TEXTS:
-            select(tmp_path, language, "--limit", limit, "--seed", 3)
             chosen[language, limit] = [row["prompt_id"] for row in rows(tmp_path / "out" / f"{language}.jsonl")]
     assert chosen["en", 10] == chosen["de", 10]
     assert chosen["de", 25][:10] == chosen["de", 10] and len(set(chosen["de", 25])) == 25
     assert rows(tmp_path / "out" / "de.jsonl")[0]["messages"][0]["content"].startswith("Hallo")
+
+
+def test_blocks_continue_where_the_one_before_ended(tmp_path):
+    """Blocks of 10, 10 and what is left are the selection of 25 at once; a block past the end is empty."""
+    make_jsonl(tmp_path, 25)
+    select(tmp_path, "en", "--limit", 25)
+    whole, found, after = rows(tmp_path / "out" / "en.jsonl"), [], []
+    for block in range(4):
+        output = tmp_path / f"{block}.jsonl"
+        script(
+            "prompts", "--input", tmp_path / "en.jsonl", "--language", "en", "--limit", 10, *after, "--output", output
+        )
+        found.append(rows(output))
+        after = ["--after", output]
+    assert [len(block) for block in found] == [10, 10, 5, 0] and [row for block in found for row in block] == whole
+
+
+def make_dataset(folder):
+    """A dataset in a folder, as parquet, with all that a real one has: chats, system messages, function calls, gaps."""
+    import datasets
+
+    def turn(role, content, calls=None):
+        return {"role": role, "content": content, "function_calls": calls}
+
+    table = []
+    for i in range(60):
+        chat = [turn("user", f"Question {i} " + "long " * (i % 7)), turn("assistant", f"Answer {i}")]
+        if i % 5 == 1:
+            chat = [turn("system", "Be brief."), *chat, turn("user", "And then?"), turn("assistant", f"Then {i}")]
+        if i % 10 == 3:
+            chat[-1]["function_calls"] = "call()"
+        if i % 10 == 7:
+            chat = chat[1:]
+        if i % 20 == 9:
+            chat[0]["content"] = " "
+        table.append({"key": f"d{i if i != 50 else 49}", "talk": {"messages": chat}})
+    datasets.Dataset.from_list(table).to_parquet(folder / "data" / "train-00000.parquet")
+    return folder / "data"
+
+
+def test_dataset_is_sampled_filtered_and_counted(tmp_path, miniature):
+    data = make_dataset(tmp_path)
+    options = (
+        "--dataset",
+        data,
+        "--id",
+        "key",
+        "--text",
+        "talk.messages",
+        "--reference",
+        "last_turn",
+        "--language",
+        "en",
+    )
+    script("prompts", *options, "--limit", 100, "--output", tmp_path / "all.jsonl")
+    lines, counts = rows(tmp_path / "all.jsonl"), json.loads((tmp_path / "all.manifest.json").read_text())["counts"]
+    assert counts["in source"] == 60 == counts["selected"] + sum(counts["left out"].values())
+    assert counts["selected"] == len(lines) == len({line["prompt_id"] for line in lines})
+    assert set(counts["left out"]) == {
+        "a message with more than role and content", "the last turn is not the user's", "empty text", "the id of an earlier row",
+    }  # fmt: skip
+    chat = next(line for line in lines if line["prompt_id"] == "d11")
+    assert [message["role"] for message in chat["messages"]] == ["system", "user", "assistant", "user"]
+    assert chat["reference"] == "Then 11" and chat["source"] == f"{data}#11"
+    # A token filter works on the source text: the shorter ones of the same order.
+    script("prompts", *options, "--limit", 12, "--max-tokens", 24, "--tokenizer", miniature / "policy", "--output", tmp_path / "few.jsonl")  # fmt: skip
+    few = [line["prompt_id"] for line in rows(tmp_path / "few.jsonl")]
+    order = [line["prompt_id"] for line in lines]
+    assert len(few) == 12 and few == sorted(few, key=order.index) and few != order[:12]
+    done = script("prompts", *options[:2], "--id", "no", "--language", "en", "--output", tmp_path / "x", check=False)
+    assert done.returncode == 1 and "field no" in done.stderr and "key, talk" in done.stderr
+    done = script(
+        "prompts", "--dataset", data, "--split", "test", "--language", "en", "--output", tmp_path / "x", check=False
+    )
+    assert done.returncode == 1 and "split" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_tsv_without_header_by_row_number(tmp_path):
@@ -63,7 +146,6 @@ BAD = {
     "duplicate id": ('{"id": "q0", "text": "x"}', 2, "line 1"),
     "empty text": ('{"id": "q1", "text": " "}', 2, "empty text"),
     "no object": ("[1]", 2, "not a JSON object"),
-    "unknown id": ('{"id": "zz", "text": "x"}', 2, "zz"),
     "boolean id": ('{"id": true, "text": "x"}', 2, "field id"),
     "not a number": ('{"id": "q1", "text": NaN}', 2, "broken JSON"),
 }
@@ -79,7 +161,7 @@ def test_bad_line_is_named(tmp_path, case):
     done = select(tmp_path, "de", check=False)
     assert done.returncode == 1
     assert f"de.jsonl:{number}" in done.stderr and said in done.stderr and "Remedy: " in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert "Traceback" not in done.stderr and not (tmp_path / "out" / "de.jsonl").exists()
 
 
 def test_wrong_encoding_and_missing_ids(tmp_path):
@@ -89,7 +171,7 @@ def test_wrong_encoding_and_missing_ids(tmp_path):
     assert done.returncode == 1 and "de.jsonl:1" in done.stderr and "UTF-8" in done.stderr
     write_rows(tmp_path / "de.jsonl", [{"id": "q0", "text": "x"}, {"id": "q2", "text": "y"}])
     done = select(tmp_path, "de", check=False)
-    assert done.returncode == 1 and "q1" in done.stderr and "en.jsonl line 2" in done.stderr
+    assert done.returncode == 1 and "the id q1" in done.stderr and "de.jsonl" in done.stderr
 
 
 def test_ragged_row(tmp_path):

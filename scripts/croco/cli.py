@@ -1,6 +1,8 @@
 """What every command line shares: help that shows defaults, errors with exit code 1, progress and manifests."""
 
 import argparse
+import errno
+import json
 import os
 import platform
 import resource
@@ -10,7 +12,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from croco.chats import model_errors
 from croco.digests import code_digest, file_digest, model_identity, versions
+from croco.engines import ENGINES
 from croco.records import InputError, write_json
 
 STARTED = time.time()
@@ -27,7 +31,7 @@ def parser(description):
 
 
 def run(main):
-    """Runs ``main()``; an InputError becomes one message on stderr and exit code 1."""
+    """Runs ``main()``; an InputError or a full disk becomes one message on stderr and exit code 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
@@ -36,6 +40,13 @@ def run(main):
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(
+            f"error: {place}{error.strerror}\n  Remedy: free or get space and start again: finished chunks are kept under --state"
+        )
 
 
 def put_interpreter_first():
@@ -57,26 +68,62 @@ def add_model_options(parser):
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
 
 
+def add_engine_options(parser, batch="rows a forward pass of the transformers engine; vLLM makes its own batches"):
+    """A model that is run: which engine, and its own options."""
+    add_model_options(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="transformers", help="library that runs the model")
+    parser.add_argument(
+        "--engine-options",
+        type=mapping,
+        default={},
+        metavar="JSON",
+        help="""passed to vllm.LLM or from_pretrained, e.g. '{"gpu_memory_utilization": 0.85}'""",
+    )
+    parser.add_argument("--batch", type=positive, default=64, help=batch)
+
+
+def add_chat_options(parser):
+    """A model that writes answers."""
+    add_engine_options(parser)
+    parser.add_argument(
+        "--template-options",
+        type=mapping,
+        default={},
+        metavar="JSON",
+        help="""variables of the chat template, e.g. '{"enable_thinking": false}'""",
+    )
+
+
 def add_policy_options(parser):
     """A policy with its sampling parameters."""
-    add_model_options(parser)
+    add_chat_options(parser)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to sample from")
     parser.add_argument("--max-tokens", type=positive, default=4096, help="tokens a response at most")
-    parser.add_argument("--batch", type=positive, default=64, help="samples a forward pass")
     parser.add_argument("--seed", type=int, default=0, help="the run's seed")
 
 
-def identify(model, revision):
-    """The model's content hash or hub commit; raises InputError where there is no such model."""
-    try:
-        return model_identity(model, revision)
-    except OSError as error:
-        raise InputError(
-            f"no usable model ({error})",
-            "give a folder with *.safetensors and config.json, or a hub id that is staged or reachable",
-            model,
-        ) from error
+def add_state_options(parser, chunk):
+    """Where finished chunks are kept, and how large they are."""
+    parser.add_argument("--chunk", type=positive, default=chunk, help="prompts in work at once: what a kill can cost")
+    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
+
+
+def mapping(text):
+    """A JSON object of the command line."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
+    return value
+
+
+def identify(model, revision, state=None):
+    """The model's content hash or hub commit; raises InputError where there is no such model.
+
+    ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
+    """
+    with model_errors(model):
+        return model_identity(model, revision, state and Path(state) / "digests")
 
 
 def progress(iterable=None, **options):

@@ -1,5 +1,6 @@
 """Checking the config against its schema, with errors that name file, line and key."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def fill_defaults(value, schema, root):
         for key, part in schema.get("properties", {}).items():
             part = resolve(part, root)
             if key not in value and "default" in part:
-                value[key] = part["default"]
+                value[key] = copy.deepcopy(part["default"])
             elif key not in value and part.get("type") == "object" and not part.get("required"):
                 value[key] = {}
             if key in value:

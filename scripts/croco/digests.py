@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import json
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -31,9 +32,19 @@ def digest(value):
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def file_digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+def file_digest(path, cache=None):
+    """SHA-256 of a file, 32 hex digits; under ``cache``, a folder, it is remembered while size and time stay."""
+    if cache is None:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    stat = Path(path).stat()
+    known = Path(cache) / digest([str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    if not known.exists():
+        known.parent.mkdir(parents=True, exist_ok=True)
+        partial = known.with_suffix(f".{os.getpid()}")
+        partial.write_text(file_digest(path), encoding="utf-8")
+        partial.replace(known)
+    return known.read_text(encoding="utf-8")
 
 
 def prompt_digest(row):
@@ -52,17 +63,18 @@ def prompt_seed(seed, language, prompt_id):
     return derive_seed(seed, language, prompt_id) & ~0xFFF
 
 
-def model_identity(path, revision=None):
+def model_identity(path, revision=None, cache=None):
     """Content hash of a local model, or the commit of one from the hub; raises FileNotFoundError without weights.
 
-    Two models with the same identity give the same outputs, wherever they lie.
+    Two models with the same identity give the same outputs, wherever they lie. ``cache`` as in file_digest, for
+    weights.
     """
     folder = Path(path)
     if folder.is_dir():
         files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
         if not any(file.match(WEIGHTS) for file in files):
             raise FileNotFoundError(f"{path}: no {WEIGHTS} in the folder")
-        return digest([[file.name, file_digest(file)] for file in files])
+        return digest([[f.name, file_digest(f, cache if f.match(WEIGHTS) else None)] for f in files])
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     return f"{path}@{extract_commit_hash(cached_file(path, 'config.json', revision=revision), None)}"

@@ -1,11 +1,12 @@
 """The run table: what a checked config asks for, model x pool x setting, and the checks no schema can express."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from croco.digests import WEIGHTS, derive_seed
-from croco.pairing import DEGENERATE_UP_TO
+from croco.pairing import DEGENERATE_UP_TO, FILTERS
 
 RESERVED = ("untuned", "prompts", "state", "logs", "benchmarks", "miniature", "scores", "language", "monolingual")
 MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
@@ -51,13 +52,15 @@ class Grid:
     def __init__(self, config, known_languages, locator):
         self.config, self.locator = config, locator
         self.results = config["results"].rstrip("/")
-        self.hygiene = config.get("hygiene", ["empty", "truncated"])
+        self.hygiene = config.get("hygiene", list(FILTERS))
         self.policies = self._by_name("policies")
         self.reward_models = self._by_name("reward_models")
+        self.translators = self._by_name("translators")
         self.recipes = self._by_name("recipes")
         self.prompts = self._by_name("prompts", "use")
         self.languages = self._languages(known_languages)
         self.trained = [row["code"] for row in config["languages"] if row["train"]]
+        self._check_prompts()
         self.pools = self._pools()
         self._refuse_collisions()
         self._check_recipes()
@@ -74,6 +77,56 @@ class Grid:
         for name, value in {"results": self.results, **values}.items():
             text = text.replace(f"{{{name}}}", value)
         return text
+
+    def prompt_languages(self, use):
+        """The languages in which prompts are needed."""
+        return self.trained if use == "train" else self.languages
+
+    def own_translation(self, use, language):
+        """The user's own file of translated prompts, or None."""
+        rows = self.prompts[use]["translations"]
+        return next((row["path"] for row in rows if row["language"] == language), None)
+
+    def prompt_file(self, use, language):
+        """The local file with a language's prompts, or None where they come from a dataset or a translator."""
+        row, path = self.prompts[use], self.own_translation(use, language)
+        if path is None and (language == self.config["source_language"] or "{language}" in row.get("path", "")):
+            path = row.get("path")
+        return path and self.path(path, language=language)
+
+    def translated(self, use):
+        """The languages whose prompts a translator writes."""
+        source = self.config["source_language"]
+        return [code for code in self.prompt_languages(use) if code != source and not self.prompt_file(use, code)]
+
+    def blocks(self, use):
+        """First prompts of the blocks: 0, 1000, ... below the limit; without a limit all prompts are one block."""
+        return range(0, self.prompts[use].get("limit", 1), self.config["block"])
+
+    def block_limit(self, use, start):
+        """How many prompts the block takes, or None for all."""
+        limit = self.prompts[use].get("limit")
+        return limit and min(self.config["block"], limit - start)
+
+    def identifies(self, run):
+        """Whether a run's hygiene needs to know the languages of the responses."""
+        return "wrong_language" in run.row.get("hygiene", self.hygiene)
+
+    def resource(self, name, rows, attempt=1):
+        """What a job asks of the machine: the first of the config rows that says it, else by the model's size.
+
+        The model's size is in billions of parameters; a job without a size is one of the miniature. Memory and time
+        grow with every attempt. mem_mb is main memory: the weights pass through it, 2 bytes a parameter.
+        """
+        size = next((row["size"] for row in rows if "size" in row), 0)
+        by_size = {
+            "gpu": 1 if size else 0,
+            "threads": 4 if size else 1,
+            "mem_mb": math.ceil(3000 + 2500 * size),
+            "runtime": math.ceil(60 + 50 * size),
+        }
+        value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
+        return value * attempt if name in ("mem_mb", "runtime") else value
 
     def base(self, model):
         return self.runs[f"{model}/{UNTUNED}/base"]
@@ -140,9 +193,45 @@ class Grid:
             if row["name"] in self.pools:
                 self.fail(("policies", i, "name"), f"the name {row['name']} is taken by a pool", "choose another name")
 
+    def _check_prompts(self):
+        for i, row in enumerate(self.config["prompts"]):
+            keys, use = ("prompts", i), row["use"]
+            if "dataset" in row and "columns" in row:
+                self.fail((*keys, "columns"), "a dataset names its columns itself", "leave it out")
+            for key in ("subset", "revision"):
+                if key in row and "path" in row:
+                    self.fail((*keys, key), "has no effect on a local file", "leave it out, or write dataset for path")
+            if ("max_tokens" in row) != ("tokenizer" in row):
+                self.fail(
+                    (*keys, "max_tokens" if "max_tokens" in row else "tokenizer"),
+                    "max_tokens and tokenizer go together",
+                    "add the other; the tokenizer is named here so that a new policy does not change the selection",
+                )
+            if "max_tokens" in row and "limit" not in row:
+                self.fail((*keys, "max_tokens"), "needs a limit", "say how many prompts to take")
+            if row.get("translator", "") not in ("", *self.translators):
+                self.fail(
+                    (*keys, "translator"), f"there is no {row['translator']}", f"one of {', '.join(self.translators)}"
+                )
+            for j, own in enumerate(row["translations"]):
+                if own["language"] not in self.languages or own["language"] == self.config["source_language"]:
+                    self.fail(
+                        (*keys, "translations", j, "language"),
+                        f"{own['language']} is not one of the languages to translate to",
+                        "correct it, or add the language",
+                    )
+            if self.translated(use) and "translator" not in row:
+                self.fail(
+                    (*keys, "translator"),
+                    f"nothing gives the prompts in {', '.join(self.translated(use))}",
+                    "name a translator, list your own files under translations, or write {language} in the path",
+                )
+            if "translator" in row and not self.translated(use):
+                self.fail((*keys, "translator"), "every language has its own file", "leave it out")
+
     def _check_recipes(self):
         for i, row in enumerate(self.config["recipes"]):
-            processes = max(1, row["resources"]["gpu"])
+            processes = max(1, row["resources"].get("gpu", 1))
             if row["batch"] % (row["micro_batch"] * processes):
                 self.fail(
                     ("recipes", i, "micro_batch"),
@@ -300,11 +389,17 @@ class Grid:
                 if path.startswith(made) and path not in known:
                     self.fail((key, i, "path"), f"the miniature makes no {path}", f"one of {', '.join(known)}")
         for i, row in enumerate(self.config["prompts"]):
-            of_miniature = self.path(row["path"]).startswith(made)
+            of_miniature = self.path(row.get("path", "")).startswith(made)
             if row["use"] == "evaluate" and self.config["evaluation"]["judge"] == "oracle" and not of_miniature:
-                self.fail(("prompts", i, "path"), "the oracle judges the miniature's prompts only", "write judge: none")
+                self.fail(
+                    ("prompts", i, "path" if "path" in row else "dataset"),
+                    "the oracle judges the miniature's prompts only",
+                    "write judge: none",
+                )
             for j, language in enumerate(self.languages):
-                if of_miniature and language not in self.config["miniature"]["languages"]:
+                file = self.prompt_file(row["use"], language) or ""
+                made_here = of_miniature and file.startswith(made)
+                if made_here and language not in self.config["miniature"]["languages"]:
                     self.fail(
                         ("languages", j),
                         f"the miniature was not made in {language}",
@@ -313,9 +408,22 @@ class Grid:
 
     def _check_model_paths(self):
         """A path that cannot be a hub id must be a folder with weights."""
-        for key in ("policies", "reward_models"):
+        for key in ("policies", "reward_models", "translators"):
             for i, row in enumerate(self.config[key]):
                 path = self.path(row["path"])
+                gpus = self.resource("gpu", [row])
+                if row["engine_options"].get("tensor_parallel_size", gpus) != gpus:
+                    self.fail(
+                        (key, i, "engine_options", "tensor_parallel_size"),
+                        f"is {row['engine_options']['tensor_parallel_size']}, but the job has {gpus} GPUs",
+                        "leave it out: vLLM splits the model over resources.gpu",
+                    )
+                if ("template" in row and row["format"] != "template") or (
+                    row.get("format") == "template" and "template" not in row
+                ):
+                    self.fail(
+                        (key, i, "template"), "format template, and no other, has a template", "see config/README.md"
+                    )
                 if path.startswith(f"{self.results}/miniature/"):
                     continue
                 if Path(path).is_dir():

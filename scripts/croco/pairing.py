@@ -4,14 +4,18 @@ import math
 import random
 
 RULES = ("mean-2sd", "q1", "min", "random")
-# Left out of a pool before mean and std, by name; a missing score leaves it always.
+# Left out of a pool before mean and std, by name; a missing score leaves it always. ``found`` is the language that
+# the response is in, None where that cannot be said.
 FILTERS = {
-    "empty": lambda response: not response["text"].strip(),
-    "truncated": lambda response: response["finish_reason"] == "length",
+    "empty": lambda response, language, found: not response["text"].strip(),
+    "truncated": lambda response, language, found: response["finish_reason"] == "length",
+    "wrong_language": lambda response, language, found: found not in (None, language),
 }
 # For n responses no reward lies more than sqrt(n - 1) standard deviations below the mean (Samuelson's
 # inequality), so with up to this many the target of mean-2sd is at or below the minimum.
 DEGENERATE_UP_TO = 5
+# Share of normal pools of n responses whose rejected one under mean-2sd is the minimum (100,000 simulated pools each).
+MINIMUM_SHARE = {8: 1.0, 16: 0.96, 32: 0.66, 64: 0.27, 128: 0.04}
 
 
 def target_reward(rewards, rule):
@@ -47,6 +51,20 @@ def select_pair(rewards, rule):
     target = target_reward(rewards, rule)
     lower = (i for i, reward in enumerate(rewards) if reward < rewards[chosen])
     return chosen, min(lower, key=lambda i: abs(rewards[i] - target), default=None), target
+
+
+def advise(share, size):
+    """What to do about a share of mean-2sd pairs whose rejected is the minimum, pools having ``size`` responses.
+
+    Returns None where at most half of the pairs are such.
+    """
+    if share is None or share <= 0.5:
+        return None
+    expected = next((known for n, known in sorted(MINIMUM_SHARE.items(), reverse=True) if n <= size), 1.0)
+    said = f"in {share:.0%} of the pairs mean - 2 sd picked the minimum, as the rule min would have"
+    if share > expected + 0.2:
+        return f"{said}: more than the {expected:.0%} of normal rewards, so these have a short lower tail; look at them"
+    return f"{said}; with normal rewards it is 27% at 64 responses and 4% at 128: take more samples"
 
 
 def draw_pair(texts, seed):

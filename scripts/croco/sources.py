@@ -1,4 +1,4 @@
-"""Reading prompt sources: parallel JSONL, TSV or CSV files, one a language, checked line by line."""
+"""Reading prompt sources: local JSONL, TSV or CSV files, checked line by line, and datasets of the hub."""
 
 import csv
 import sys
@@ -8,11 +8,15 @@ from pathlib import Path
 from croco.records import InputError, read_jsonl, read_lines
 
 ROW_NUMBER = "row_number"
+LAST_TURN = "last_turn"
 
 
 @dataclass(frozen=True)
 class Source:
-    """How the files of a prompt source are read; the keys of the config's ``prompts``."""
+    """How the rows of a prompt source are read; the keys of the config's ``prompts``.
+
+    A column may be a path into nested records, such as ``conversation.messages``.
+    """
 
     id: str = "id"
     text: str = "text"
@@ -28,6 +32,14 @@ class Entry:
     reference: str | None
 
 
+def read_entry(row, source, path, number, line):
+    """One prompt; raises InputError for a missing or unusable field."""
+    prompt_id = str(number) if source.id == ROW_NUMBER else _read_id(row, source, path, line)
+    messages, answer = _read_messages(row, source, path, line)
+    reference = answer if source.reference == LAST_TURN else _read_reference(row, source, path, line)
+    return Entry(line, prompt_id, messages, reference)
+
+
 def read_source(path, source):
     """The entries of one file, in file order.
 
@@ -35,12 +47,7 @@ def read_source(path, source):
     """
     entries, lines = [], {}
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
-        entry = Entry(
-            line,
-            str(number) if source.id == ROW_NUMBER else _read_id(row, source, path, line),
-            _read_messages(row, source, path, line),
-            _read_reference(row, source, path, line),
-        )
+        entry = read_entry(row, source, path, number, line)
         if entry.prompt_id in lines:
             raise InputError(
                 f"the id {entry.prompt_id} stands on line {lines[entry.prompt_id]} too",
@@ -54,6 +61,25 @@ def read_source(path, source):
     if not entries:
         raise InputError("no prompts", "give a file with at least one", path)
     return entries
+
+
+def open_dataset(name, subset, revision, split):
+    """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError."""
+    import datasets
+    from huggingface_hub.errors import GatedRepoError
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, subset, revision=revision, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
+        raise InputError(
+            f"the dataset cannot be loaded: {error}",
+            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            if gated
+            else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
+            name,
+        ) from error
 
 
 def check_parallel(path, entries, other_path, others):
@@ -110,15 +136,18 @@ def _read_rows(path, source):
 
 
 def _get(row, column, path, line):
-    if column not in row:
-        raise InputError(
-            "missing field",
-            f"add it, or name another column in the config; here are {', '.join(row)}",
-            path,
-            line,
-            column,
-        )
-    return row[column]
+    value = row
+    for part in [column] if column in row else column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(
+                "missing field",
+                f"add it, or name another column in the config; here are {', '.join(row)}",
+                path,
+                line,
+                column,
+            )
+        value = value[part]
+    return value
 
 
 def _read_id(row, source, path, line):
@@ -132,28 +161,43 @@ def _read_id(row, source, path, line):
 
 
 def _read_messages(row, source, path, line):
-    """The prompt as a chat: a text becomes the user's turn, a list of messages is taken as it is."""
+    """(prompt as a chat, last answer or None): a text becomes the user's turn, a list of messages is taken as it is.
+
+    With ``reference: last_turn`` the assistant's last turn is no part of the prompt.
+    """
     value = _get(row, source.text, path, line)
     messages = value if isinstance(value, list) else [{"role": "user", "content": value}]
     for message in messages or [None]:
-        if (
-            not isinstance(message, dict)
-            or set(message) != {"role", "content"}
-            or not all(isinstance(part, str) for part in message.values())
-        ):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise InputError(
                 "neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text
+            )
+        if any(value for key, value in message.items() if key not in ("role", "content")):
+            raise InputError(
+                "a message with more than role and content",
+                "take out function calls and the like",
+                path,
+                line,
+                source.text,
             )
         _refuse_half_characters(message["content"], path, line, source.text)
         if not message["content"].strip():
             raise InputError(
                 "empty text", "write the prompt, or remove its id from every language", path, line, source.text
             )
-    if messages[-1]["role"] != "user":
+    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
+    answer = (
+        messages.pop()["content"] if source.reference == LAST_TURN and messages[-1]["role"] == "assistant" else None
+    )
+    if not messages or messages[-1]["role"] != "user":
         raise InputError(
-            "the last turn is not the user's", "end the chat with the turn to answer", path, line, source.text
+            "the last turn is not the user's",
+            f"end the chat with the turn to answer, or write reference: {LAST_TURN}",
+            path,
+            line,
+            source.text,
         )
-    return messages
+    return messages, answer
 
 
 def _read_reference(row, source, path, line):
@@ -177,18 +221,17 @@ def _refuse_half_characters(text, path, line, field):
 
 
 def check_sources(grid):
-    """Reads the config's prompt files in all languages and compares their ids, before any job runs.
+    """Reads the config's local prompt files and compares their ids, before any job runs.
 
     Files under the output root, which the run itself makes, are checked by scripts/prompts.py. Raises InputError.
     """
-    for use in ("train", "evaluate"):
-        row = grid.prompts[use]
-        codes = grid.trained if use == "train" else grid.languages
-        paths = {code: Path(grid.path(row["path"], language=code)) for code in [grid.config["source_language"], *codes]}
-        if any(path.is_relative_to(grid.results) for path in paths.values()):
-            continue
+    for use, row in grid.prompts.items():
         source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"))
-        entries = {code: read_source(path, source) for code, path in paths.items()}
-        leading = grid.config["source_language"]
-        for code, path in paths.items():
-            check_parallel(path, entries[code], paths[leading], entries[leading])
+        leading, files = grid.config["source_language"], {}
+        for code in dict.fromkeys([leading, *grid.prompt_languages(use)]):
+            path = grid.prompt_file(use, code)
+            if path and not Path(path).is_relative_to(grid.results):
+                files[code] = (path, read_source(Path(path), source))
+        for code, (path, entries) in files.items():
+            if "{language}" in row.get("path", "") and not grid.own_translation(use, code):
+                check_parallel(path, entries, *files[leading])

@@ -1,7 +1,8 @@
 """Finished work under the digest of all that went into it (``state/``), outside what Snakemake deletes.
 
-Two shapes: ``Parts`` for results a prompt (generations, scores), of which a later run computes only what is
-missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Both are published by hard links.
+Two shapes: ``Parts`` for results a prompt (generations, scores, translations), of which a later run computes only
+what is missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Results are published by hard
+links.
 """
 
 import fcntl
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from croco.digests import digest
-from croco.records import InputError, dump, read_jsonl, write_json, write_jsonl
+from croco.records import InputError, dump, replacing, write_json
 
 # A checkpoint's files; the first two are the adapter.
 CHECKPOINT_FILES = (
@@ -44,48 +45,109 @@ def publish(source, target):
 
 
 class Parts:
-    """Lines by key in small files that only ever appear whole, under a folder named by ``inputs``' digest.
+    """Lines by prompt in small files that only ever appear whole, under a folder named by ``inputs``' digest.
 
-    ``inputs`` is all that decides the content of a line besides the line's own ``key``; it is kept readable in
-    inputs.json. A damaged part is set aside and its lines are computed again.
+    Beside each part NAME.jsonl lies NAME.index: the digest of its inputs, its size, and of each line the
+    prompt_digest, the place and the extent. Of a part that was cut the whole lines are used; one that was made with
+    other inputs is set aside. What is then missing is done again.
+
+    Args:
+        inputs: all that decides a line's content besides the prompt itself; kept readable in inputs.json.
+        prompts: prompt_digests that this job wants; of all others nothing is kept in memory.
+        extent: of a line, how far it reaches (e.g. the number of samples), for ``settle``.
     """
 
-    def __init__(self, state, stage, inputs):
-        self.folder = Path(state) / stage / digest(inputs)
+    def __init__(self, state, stage, inputs, prompts, extent=lambda line: 0):
+        self._inputs, self._extent = digest(inputs), extent
+        self.folder = Path(state) / stage / self._inputs
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
-        self._places = {}
+        self._places = {prompt: [] for prompt in prompts}
+        self._parts = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            try:
-                self._index(path)
-            except (InputError, KeyError):
-                print(f"set aside a damaged part, its work is done again: {path}", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
+            entries = self._read_index(path)
+            if entries is None:
+                print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
+                path.rename(path.with_suffix(".foreign"))
+            else:
+                self._take(path, entries)
 
-    def _index(self, path):
-        places, offset = [], 0
-        with open(path, "rb") as raw_lines:
-            for (_, row), raw in zip(read_jsonl(path), raw_lines, strict=True):
-                places.append((row["key"], offset))
-                offset += len(raw)
-        for key, place in places:
-            self._places.setdefault(key, []).append((path, place))
+    def _read_index(self, path):
+        """[prompt_digest, place, extent] of each whole line, or None where the part is not of these inputs."""
+        try:
+            index = json.loads(path.with_suffix(".index").read_text(encoding="utf-8"))
+            if index["inputs"] != self._inputs:
+                return None
+            ends = [place for _, place, _ in index["lines"][1:]] + [index["size"]]
+            size = path.stat().st_size
+        except (OSError, ValueError, KeyError):
+            return None
+        whole = [entry for entry, end in zip(index["lines"], ends, strict=False) if end <= size]
+        if len(whole) < len(ends) and index["lines"]:
+            lost = len(index["lines"]) - len(whole)
+            print(f"a part was cut, the work of {lost} of its lines is done again: {path}", file=sys.stderr)
+        return whole
 
-    def lines(self, key):
-        """The lines stored under a key, in no set order."""
+    def _take(self, path, entries):
+        wanted = [entry for entry in entries if entry[0] in self._places]
+        for prompt, offset, _ in wanted:
+            self._places[prompt].append((path, offset))
+        if len(wanted) == len(entries):  # nothing in it belongs to another job
+            self._parts[path] = {prompt: extent for prompt, _, extent in entries}
+
+    def lines(self, prompt):
+        """The lines stored for a prompt, in no set order; raises InputError where one is not what its index says."""
         found = []
-        for path, offset in self._places.get(key, []):
+        for path, offset in self._places[prompt]:
             with open(path, "rb") as file:
                 file.seek(offset)
-                found.append(json.loads(file.readline()))
+                raw = file.readline()
+            try:
+                line = json.loads(raw)
+                whole = line["prompt_digest"] == prompt
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise InputError(
+                    f"the part is damaged at byte {offset}", "delete it and start again: its work is done anew", path
+                )
+            found.append(line)
         return found
 
     def add(self, lines):
-        """Writes lines (each with its ``key``) as one new part, named by its content."""
-        path = self.folder / f"{digest([dump(line) for line in lines])}.jsonl"
-        write_jsonl(path, lines)
-        self._index(path)
+        """Writes lines as one new part, named by its content."""
+        self._write(digest([dump(line) for line in lines]), lines)
+
+    def settle(self, lines, name):
+        """Writes a block's final lines as one part, named after ``name``, in place of those that it covers.
+
+        Returns its path. ``lines`` may be drawn from the parts that are replaced.
+        """
+        path = self.folder / f"{digest(name)}.jsonl"
+        self._write(digest(name), lines)
+        final = self._parts[path]
+        for other, extents in list(self._parts.items()):
+            if other != path and all(extent <= final.get(prompt, -1) for prompt, extent in extents.items()):
+                other.unlink(missing_ok=True)
+                other.with_suffix(".index").unlink(missing_ok=True)
+                del self._parts[other]
+        self._places = {
+            prompt: [place for place in places if place[0] in self._parts] for prompt, places in self._places.items()
+        }
+        return path
+
+    def _write(self, name, lines):
+        path, entries, size = self.folder / f"{name}.jsonl", [], 0
+        with replacing(path) as file:
+            for line in lines:
+                text = dump(line) + "\n"
+                entries.append([line["prompt_digest"], size, self._extent(line)])
+                size += len(text.encode())
+                file.write(text)
+            # The index comes first: a part without one would be a part that someone else left.
+            write_json(path.with_suffix(".index"), {"inputs": self._inputs, "size": size, "lines": entries})
+        self._take(path, entries)
 
 
 class Finished:

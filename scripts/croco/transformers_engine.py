@@ -1,19 +1,15 @@
 """The transformers engine: sampling from a policy and scoring with a reward model, on the CPU or one GPU."""
 
-import hashlib
-from contextlib import contextmanager
-
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.utils import logging
 
-from croco.records import InputError
+from croco.chats import ChatModel, ChatScorer, model_errors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -56,58 +52,78 @@ class SeededSampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
 
 
-class Policy:
+class Policy(ChatModel):
     """A causal language model with its chat template.
 
     Args:
         path: local folder or hub id; ``adapter``: folder of a LoRA adapter to merge, or None.
-        dtype: name of a torch dtype, e.g. ``bfloat16``.
-    Raises InputError for a model without weights or without a chat template.
+        dtype: name of a torch dtype, e.g. ``bfloat16``; ``batch``: rows of a forward pass.
+        options: passed on to ``from_pretrained``; ``template_options`` to the chat template.
+    Raises InputError as ChatModel does, and for a model without weights.
     """
 
-    def __init__(self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False):
+    def __init__(
+        self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, trust_remote_code, template_options, adapter)
+        self.batch = batch
         with model_errors(path):
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                path, revision=revision, trust_remote_code=trust_remote_code, padding_side="left"
-            )
             self.model = AutoModelForCausalLM.from_pretrained(
-                path, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
-            )
-        if self.tokenizer.chat_template is None:
-            raise InputError(
-                "the tokenizer has no chat template",
-                "use an instruction-tuned model, or add chat_template.jinja to its folder",
                 path,
+                revision=revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                **(options or {}),
             )
         if adapter:
             from peft import PeftModel
 
-            self.model = PeftModel.from_pretrained(self.model, adapter).merge_and_unload()
+            with model_errors(adapter):
+                self.model = PeftModel.from_pretrained(self.model, adapter).merge_and_unload()
         self.model.to(DEVICE).eval()
-        stops = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
-        self.stops = set(stops if isinstance(stops, list) else [stops])
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
-        self.context = self.model.config.get_text_config().max_position_embeddings
 
-    def encode(self, messages):
-        """Token ids of a chat with the generation prompt; the template alone adds special tokens (no second BOS)."""
-        return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )["input_ids"]
-
-    @torch.inference_mode()
-    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
-        """One response to each prompt.
+    def sample(self, requests, temperature, top_p, max_tokens, at_once=1):
+        """Samples of many prompts, one prompt after the other: a batch holds one prompt's samples only.
 
         Args:
-            prompts: token ids, one list a row; rows may repeat a prompt.
-            seeds: one integer a row; unused at temperature 0, which is greedy.
-        Returns one dict a row: text, finish_reason (stop or length), n_tokens, token_digest.
+            requests: [(token ids, seed of the first sample, how many)]; the low 12 bits of a seed are the sample's
+                number, and batches begin at multiples of ``batch``, so that more samples later change none.
+        Yields (index of the request, its responses in sample order).
         """
+        for index, (tokens, seed, count) in enumerate(requests):
+            responses, first = [], seed & 0xFFF
+            while len(responses) < count:
+                done = first + len(responses)
+                stop = min(first + count, (done // self.batch + 1) * self.batch)
+                seeds = range(seed + len(responses), seed + len(responses) + stop - done)
+                responses += self._forward([tokens] * len(seeds), seeds, temperature, top_p, max_tokens)
+            yield index, responses
+
+    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
+        """One response to each prompt; temperature 0 is greedy.
+
+        Prompts of like length share a batch: the fastest way, in which neighbours may move the last bits.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        responses = [None] * len(prompts)
+        for start in range(0, len(order), self.batch):
+            batch = order[start : start + self.batch]
+            found = self._forward(
+                [prompts[i] for i in batch], [seeds[i] for i in batch], temperature, top_p, max_tokens
+            )
+            for i, response in zip(batch, found, strict=True):
+                responses[i] = response
+        return responses
+
+    @torch.inference_mode()
+    def _forward(self, prompts, seeds, temperature, top_p, max_tokens):
         width = max(map(len, prompts))
+        rooms = [self.room(tokens, max_tokens) for tokens in prompts]
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=DEVICE)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=DEVICE)
-        sampling = [SeededSampling(seeds, temperature, top_p, max_tokens)] if temperature > 0 else []
+        sampling = [SeededSampling(seeds, temperature, top_p, max(rooms))] if temperature > 0 else []
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -116,76 +132,48 @@ class Policy:
             temperature=None,
             top_p=None,
             top_k=None,
-            max_new_tokens=max_tokens,
+            max_new_tokens=max(rooms),
             eos_token_id=sorted(self.stops),
             pad_token_id=self.pad,
         )
-        return [self._response(tokens) for tokens in output[:, width:].tolist()]
-
-    def _response(self, tokens):
-        stop = next((i for i, token in enumerate(tokens) if token in self.stops), None)
-        tokens = tokens if stop is None else tokens[: stop + 1]
-        return {
-            "text": self.tokenizer.decode(tokens, skip_special_tokens=True),
-            "finish_reason": "length" if stop is None else "stop",
-            "n_tokens": len(tokens),
-            "token_digest": hashlib.sha256(str(tokens).encode()).hexdigest()[:16],
-        }
+        return [self.response(tokens, room) for tokens, room in zip(output[:, width:].tolist(), rooms, strict=True)]
 
 
-class RewardModel:
-    """A sequence classifier with one logit over chats.
+class RewardModel(ChatScorer):
+    """A sequence classifier with one logit over chats."""
 
-    Raises InputError for a model with another number of logits or without a chat template.
-    """
-
-    def __init__(self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False):
+    def __init__(
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
+    ):
+        super().__init__(path, revision, max_length, trust_remote_code)
+        self.batch = batch
         with model_errors(path):
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                path, revision=revision, trust_remote_code=trust_remote_code, padding_side="right"
-            )
             self.model = AutoModelForSequenceClassification.from_pretrained(
-                path, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
-            )
-        if self.model.config.num_labels != 1:
-            raise InputError(
-                f"the model has {self.model.config.num_labels} logits, a reward model has one",
-                "name a Bradley-Terry reward model (num_labels 1)",
                 path,
+                revision=revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                **(options or {}),
             )
-        if self.tokenizer.chat_template is None:
-            raise InputError("the tokenizer has no chat template", "name a reward model that scores chats", path)
+        self.tokenizer.padding_side = "right"
         if self.model.config.get_text_config().pad_token_id is None:
             self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.model.to(DEVICE).eval()
-        self.max_length = min(max_length, self.model.config.get_text_config().max_position_embeddings)
 
     @torch.inference_mode()
-    def score(self, chats, batch_size):
+    def score(self, chats):
         """Raw logits of whole chats, in their order; None where a chat is longer than max_length.
 
         Chats of like length share a batch, which wastes the least on padding.
         """
-        ids = [self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"] for chat in chats]
-        order = sorted((i for i in range(len(ids)) if len(ids[i]) <= self.max_length), key=lambda i: len(ids[i]))
+        ids = [self.encode(chat) for chat in chats]
+        order = sorted((i for i, tokens in enumerate(ids) if tokens is not None), key=lambda i: len(ids[i]))
         rewards = [None] * len(ids)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for start in range(0, len(order), self.batch):
+            batch = order[start : start + self.batch]
             padded = self.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(DEVICE)
             logits = self.model(**padded).logits[:, 0].float().tolist()
             for i, logit in zip(batch, logits, strict=True):
                 rewards[i] = logit if abs(logit) < float("inf") else None
         return rewards
-
-
-@contextmanager
-def model_errors(path):
-    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the model cannot be loaded: {error}",
-            "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
-            path,
-        ) from error

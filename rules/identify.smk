@@ -1,0 +1,50 @@
+"""The languages that responses are in.
+
+In:  prompts/{language}/{start}.jsonl, {model}/{language}/generations/{start}.jsonl
+Out: {model}/{language}/languages/{start}.jsonl, joined in {model}/{language}/languages.jsonl
+"""
+
+
+rule identify:
+    """A language, or null, for each response of a block."""
+    input:
+        prompts=place("prompts/{language}/{start}.jsonl"),
+        generations=rules.generate.output.generations,
+    output:
+        languages=place("{model}/{language}/languages/{start}.jsonl"),
+        manifest=place("{model}/{language}/languages/{start}.manifest.json"),
+    log:
+        place("logs/identify/{model}.{language}.{start}.log"),
+    benchmark:
+        place("benchmarks/identify/{model}.{language}.{start}.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=60,
+    params:
+        code=digest_code("identify"),
+        lock=LOCK,
+    message:
+        "identify: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}"
+    shell:
+        r"""
+        python scripts/identify.py --prompts {input.prompts:q} --generations {input.generations:q} \
+            --language {wildcards.language:q} --processes {threads:q} --output {output.languages:q} 2>&1 | tee {log:q}
+        """
+
+
+use rule gather_generations as gather_languages with:
+    input:
+        prompts=place("prompts/{language}.jsonl"),
+        parts=list_blocks("{model}/{language}/languages/{start}.jsonl"),
+        manifests=list_blocks("{model}/{language}/languages/{start}.manifest.json"),
+    output:
+        gathered=place("{model}/{language}/languages.jsonl"),
+        manifest=place("{model}/{language}/languages.manifest.json"),
+    log:
+        place("logs/identify/{model}.{language}.log"),
+    benchmark:
+        place("benchmarks/identify/{model}.{language}.tsv")

@@ -1,0 +1,284 @@
+"""Check what a language would get: a table of what is there, what to heed and what is missing, with remedies.
+
+Example:
+  python scripts/check_language.py eu --configfile config/paper.yaml
+
+Nothing is changed, downloaded or run. The exit code is 1 where something is missing, 0 otherwise; a warning is
+something that the workflow can do without. --text takes a longer text of the language in the place of the sample
+sentence of languages.tsv, for a better count of tokens.
+"""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+from croco import cli
+from croco.records import InputError, read_lines
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample")
+SHOWN = 12  # candidate tasks on the terminal; --json has all
+COSTLY = 2  # times the tokens of English at which responses may not fit max_tokens
+
+
+def main():
+    args = parse_arguments()
+    config, known = read_config(args.configfile), read_languages(args.languages)
+    row = known.get(args.code)
+    text = read_text(args, row)
+    checks = [check_code(args.code)]
+    if checks[0]["state"] == "ok":
+        checks += [
+            check_row(args, row),
+            check_translator(row),
+            check_identification(args.code, text),
+            check_tasks(args.code, row),
+            *check_tokens(config, text, known["en"]["sample"], parallel=args.text is None),
+            check_listed(args.code, config),
+        ]
+    if args.json:
+        print(json.dumps({"language": args.code, "checks": checks}, ensure_ascii=False, indent=1))
+    else:
+        print_table(args.code, row, checks)
+    sys.exit(any(check["state"] == "missing" for check in checks))
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("code", help="code of the language, e.g. eu")
+    parser.add_argument("--configfile", type=Path, help="config of the run, over config/config.yaml")
+    parser.add_argument("--languages", type=Path, default=ROOT / "config" / "languages.tsv", help="table of languages")
+    parser.add_argument("--text", type=Path, help="text of the language, instead of the sample sentence")
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    return parser.parse_args()
+
+
+def read_config(path):
+    """The config as Snakemake merges it, mappings key by key over the default and lists replaced, and checked."""
+    import yaml
+    from snakemake.utils import update_config
+
+    from croco.config import Locator, check_config
+
+    config, files = {}, [file for file in (ROOT / "config" / "config.yaml", path) if file]
+    for file in files:
+        try:
+            layer = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError("no such file", "check the path", file) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"not readable as YAML ({error})", "mend the file", file) from error
+        if not isinstance(layer, dict):
+            raise InputError("not a mapping of keys to values", "start from config/config.yaml", file)
+        update_config(config, layer)
+    check_config(config, ROOT / "config" / "schema.yaml", Locator(files[::-1]))
+    return config
+
+
+def read_languages(path):
+    """{code: row} of the table of languages."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except FileNotFoundError as error:
+        raise InputError("no such file", "check the path", path) from error
+    for line, row in enumerate(rows, start=2):
+        wrong = [name for name in COLUMNS if row.get(name) is None] + (["(too many)"] if None in row else [])
+        if wrong:
+            raise InputError(
+                f"the row does not have {len(COLUMNS)} columns: {', '.join(wrong)}",
+                "separate the columns by single tabs, as in the other rows",
+                path,
+                line,
+            )
+    known = {row["code"]: row for row in rows}
+    if "en" not in known or not is_filled(known["en"]["sample"]):
+        raise InputError("no sample for en, with which others are compared", "put it back", path)
+    return known
+
+
+def read_text(args, row):
+    """What is tokenized and identified, "" where there is nothing."""
+    if args.text:
+        text = " ".join(line for _, line in read_lines(args.text)).strip()
+        if not text:
+            raise InputError("no text", "give a file with some sentences", args.text)
+        return text
+    return row["sample"] if row and is_filled(row["sample"]) else ""
+
+
+def is_filled(value):
+    return bool(value) and not value.startswith("<")
+
+
+def report(check, state, found, remedy=None, **details):
+    return {"check": check, "state": state, "found": found, "remedy": remedy, **details}
+
+
+def list_codes(code):
+    """The two-letter and three-letter codes that stand for the language: ({"no", "nb", "nn"}, {"nor", "nob", "nno"})."""
+    from nltk.langnames import iso639short
+
+    from croco.identification import name_language
+
+    name = name_language(code)
+    two = {short for short in iso639short.values() if name_language(short) == name}
+    return two, {long for long, short in iso639short.items() if short in two}
+
+
+def check_code(code):
+    from nltk.langnames import iso639short
+
+    base = code.split("_")[0]
+    if base in iso639short:
+        return report("code", "missing", f"{base} is the three-letter code", f"write {iso639short[base]}")
+    if not re.fullmatch("[a-z]{2,3}(_[A-Za-z]+)?", code) or (len(base) == 2 and base not in iso639short.values()):
+        return report("code", "missing", f"{code} is no ISO 639 code", "give the language's code, e.g. eu for Basque")
+    return report("code", "ok", code)
+
+
+def check_row(args, row):
+    if row is None:
+        blank = "\t".join([args.code, *(f"<{name}>" for name in COLUMNS[1:])])
+        return report(
+            "row",
+            "missing",
+            f"no row for {args.code} in {args.languages}",
+            "add the row below, single tabs between the columns, with every <...> filled in or left out",
+            row_to_add=blank,
+        )
+    empty = [name for name in ("name", "native_name", "sample") if not is_filled(row[name])]
+    if empty:
+        return report("row", "warning", f"no {', '.join(empty)}", f"fill in the row in {args.languages}")
+    return report("row", "ok", f"{row['name']}, {row['native_name']}")
+
+
+def check_translator(row):
+    if row and row["translategemma"] == "yes" and is_filled(row["translation"]):
+        return report("translator", "ok", f"TranslateGemma, as {row['translation']}")
+    return report(
+        "translator",
+        "warning",
+        "not among the 55 languages that TranslateGemma was evaluated on" if row else "not known without a row",
+        "supply your own translations of the prompts, or try it and have a sample of its output read",
+    )
+
+
+def check_identification(code, text):
+    from croco.identification import can_identify, identify
+
+    if not can_identify(code):
+        return report(
+            "identification",
+            "warning",
+            "py3langid does not know the language",
+            "nothing to do: responses in other languages are neither dropped nor counted",
+        )
+    found = identify(text, code)
+    if found == code:
+        return report("identification", "ok", "by py3langid; the text is identified right")
+    if found is None:
+        return report("identification", "warning", "known to py3langid; no text to try it on", "give --text FILE")
+    return report("identification", "warning", f"the text is taken for {found}", "check the text; try a longer --text")
+
+
+def check_tasks(code, row):
+    """The tasks of the row that lm-eval has, and those whose names end in a code or the name of the language."""
+    print("Reading lm-eval's index of tasks, which takes about ten seconds ...", file=sys.stderr)
+    from lm_eval.tasks import TaskManager
+
+    index = set(TaskManager().all_tasks)
+    listed = [name for name in (row["tasks"] if row and is_filled(row["tasks"]) else "").split(",") if name]
+    two, three = list_codes(code)
+    ends = two | {f"{long}(_[a-z]{{4}})?" for long in three}
+    if row and is_filled(row["name"]):
+        ends.add(re.escape(row["name"]))
+    ending = re.compile(f"_({'|'.join(ends) or '(?!)'})$", re.IGNORECASE)
+    candidates = sorted(name for name in index if ending.search(name) and name not in listed)
+    unknown = [name for name in listed if name not in index]
+    details = {"tasks": [name for name in listed if name in index], "candidates": candidates}
+    if unknown:
+        return report("tasks", "warning", f"not in lm-eval: {', '.join(unknown)}", "correct column tasks", **details)
+    if listed:
+        return report("tasks", "ok", f"{len(listed)} listed, {len(candidates)} more by name in lm-eval", **details)
+    return report(
+        "tasks",
+        "warning",
+        f"none listed; {len(candidates)} by name in lm-eval",
+        "list those that fit in column tasks" if candidates else "supply tasks of your own, as in config/tasks",
+        **details,
+    )
+
+
+def check_tokens(config, text, english, parallel):
+    """One check for each policy: tokens per word of the text and of the English sample.
+
+    A text that is the sample's translation (``parallel``) is judged by its tokens, another by its tokens per word.
+    """
+    if not text:
+        yield report("tokens", "warning", "no text to tokenize", "give --text FILE, or fill in column sample")
+        return
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers import AutoTokenizer
+
+    for policy in config["policies"]:
+        path = policy["path"].replace("{results}", config["results"].rstrip("/"))
+        check = f"tokens {policy['name']}"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                path,
+                revision=policy.get("revision"),
+                trust_remote_code=policy["trust_remote_code"],
+                local_files_only=True,
+            )
+        except (OSError, ValueError):
+            made = "{results}/miniature/" in policy["path"]
+            yield report(
+                check,
+                "warning",
+                f"{path} is neither a local model nor in the hub's cache",
+                "run the workflow once: it makes this model" if made else f"hf download {path}",
+            )
+            continue
+        here, there = (len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (text, english))
+        per_word, per_word_english = here / len(text.split()), there / len(english.split())
+        times = here / there if parallel else per_word / per_word_english
+        what = "the sentence takes" if parallel else "that is"
+        yield report(
+            check,
+            "ok" if times < COSTLY else "warning",
+            f"{per_word:.2f} a word, English {per_word_english:.2f}; {what} {times:.2f} times the tokens",
+            None if times < COSTLY else "responses are cut off sooner: raise max_tokens, or expect more truncated ones",
+            tokens_per_word=round(per_word, 4),
+            tokens_per_word_english=round(per_word_english, 4),
+            times_english=round(times, 4),
+        )
+
+
+def check_listed(code, config):
+    if code in [row["code"] for row in config["languages"]]:
+        return report("config", "ok", "in the run's languages")
+    return report("config", "warning", "not in the run's languages", f'add under languages:  - {{code: "{code}"}}')
+
+
+def print_table(code, row, checks):
+    print(f"{code}  {row['name']}" if row else code)
+    width = max(len(check["check"]) for check in checks)
+    for check in checks:
+        print(f"  {check['state']:<8} {check['check']:<{width}}  {check['found']}")
+        if check["remedy"]:
+            print(f"{'':{width + 13}}-> {check['remedy']}")
+        if candidates := check.get("candidates"):
+            more = f" and {len(candidates) - SHOWN} more (--json has all)" if len(candidates) > SHOWN else ""
+            print(f"{'':{width + 13}}in lm-eval: {', '.join(candidates[:SHOWN])}{more}")
+    for check in checks:
+        if "row_to_add" in check:
+            print(f"\n{check['row_to_add']}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

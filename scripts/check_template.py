@@ -1,0 +1,105 @@
+"""Compare the token ids that a policy samples from with the token ids that TRL trains on, for its chat template.
+
+Example:
+  python scripts/check_template.py --model DIR --template-options '{"enable_thinking": false}' \\
+      --output template.json
+
+Loads the tokenizer and the generation config only. What makes training on the policy's own answers wrong (a second
+BOS, prompts in other tokens, no stop token) is an error, once the report is written; what changes some answers is a
+warning. Both are named in the report under `findings`, with the remedy.
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from croco import cli
+from croco.digests import digest
+from croco.records import InputError, write_json
+
+
+def main():
+    args = parse_arguments()
+    options = parse_template_options(args.template_options)
+    tokenizer, stops = load(args)
+    check_template_options(tokenizer, options)
+
+    from croco.templates import examine
+
+    report = examine(tokenizer, stops, options)
+    write_json(args.output, report)
+    inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
+    counts = {name: report[name] for name in ("errors", "warnings")}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts)
+    tell(args, report["findings"])
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--model", required=True, help="local folder or hub id")
+    parser.add_argument("--revision", help="commit or tag on the hub")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    parser.add_argument("--template-options", default="{}", help="extra variables of the chat template, a JSON object")
+    parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
+    return parser.parse_args()
+
+
+def parse_template_options(text):
+    """The options as a dict; raises InputError where the text is no JSON object."""
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise InputError(
+            f"{text!r} is not a JSON object", 'write e.g. {"enable_thinking": false}', field="template_options"
+        )
+    return options
+
+
+def load(args):
+    """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from croco.transformers_engine import model_errors
+
+    common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    with model_errors(args.model):
+        tokenizer = AutoTokenizer.from_pretrained(args.model, **common)
+        try:
+            stops = GenerationConfig.from_pretrained(args.model, revision=args.revision).eos_token_id
+        except OSError:  # a model without generation_config.json
+            stops = None
+        if stops is None:
+            stops = AutoConfig.from_pretrained(args.model, **common).get_text_config().eos_token_id
+    stops = tokenizer.eos_token_id if stops is None else stops
+    return tokenizer, stops if isinstance(stops, list) else [] if stops is None else [stops]
+
+
+def check_template_options(tokenizer, options):
+    """Raises InputError for an option that is an argument of apply_chat_template and no variable of the template."""
+    taken = sorted(set(options) & set(inspect.signature(tokenizer.apply_chat_template).parameters))
+    if taken:
+        raise InputError(
+            f"{', '.join(taken)} cannot be set", "name variables of the template", field="template_options"
+        )
+
+
+def tell(args, findings):
+    """Prints the warnings; raises InputError with the errors, if any."""
+    for finding in findings:
+        if finding["severity"] == "warning":
+            print(f"warning: {finding['name']}: {finding['what']}\n  Remedy: {finding['remedy']}", file=sys.stderr)
+    errors = [finding for finding in findings if finding["severity"] == "error"]
+    if errors:
+        raise InputError(
+            "\n".join(f"{finding['name']}: {finding['what']}" for finding in errors),
+            "; ".join(finding["remedy"] for finding in errors),
+            args.model,
+        )
+    print(f"{args.model}: no errors, {len(findings)} warnings", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

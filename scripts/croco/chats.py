@@ -1,0 +1,152 @@
+"""What both engines share: a model's tokenizer and chat template, sampled token ids as responses, clear load errors."""
+
+import hashlib
+from contextlib import contextmanager
+
+from croco.records import InputError
+
+
+class ChatModel:
+    """A policy's tokenizer, stop tokens and sizes; the engines add the model.
+
+    Args:
+        path: local folder or hub id; ``adapter``: checkpoint folder of a LoRA adapter, or None.
+        template_options: further variables of the chat template, e.g. {"enable_thinking": False}.
+    Raises InputError for a model that cannot be loaded, without a chat template, or with an adapter trained with
+    another tokenizer.
+    """
+
+    def __init__(self, path, revision=None, trust_remote_code=False, template_options=None, adapter=None):
+        from transformers import AutoConfig, GenerationConfig
+
+        self.path, self.adapter, self.template_options = path, adapter, template_options or {}
+        with model_errors(path):
+            self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
+            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        try:
+            stops = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
+        except OSError:  # a model without generation_config.json
+            stops = None
+        stops = stops or config.get_text_config().eos_token_id or self.tokenizer.eos_token_id
+        self.stops = set(stops if isinstance(stops, list) else [stops])
+        self.context = config.get_text_config().max_position_embeddings
+        self.vocabulary = config.get_text_config().vocab_size
+        if adapter:
+            self._check_adapter(adapter)
+
+    def _check_adapter(self, adapter):
+        with model_errors(adapter):
+            trained = load_tokenizer(adapter)
+        if trained.get_vocab() != self.tokenizer.get_vocab() or trained.chat_template != self.tokenizer.chat_template:
+            raise InputError(
+                f"the adapter was trained with another tokenizer or chat template than {self.path} has",
+                "give the model that the adapter was trained from",
+                adapter,
+            )
+
+    def encode(self, messages):
+        """Token ids of a chat with the generation prompt; the template alone adds special tokens (no second BOS).
+
+        Raises InputError for ids that the model has no embedding for.
+        """
+        return check_ids(encode_prompt(self.tokenizer, messages, self.template_options), self.vocabulary, self.path)
+
+    def room(self, tokens, max_tokens):
+        """How many tokens a response may have, 0 where the prompt is too long.
+
+        A response may take max_tokens, or what the context leaves, which must be half of it at least.
+        """
+        left = self.context - len(tokens)
+        return min(max_tokens, left) if left >= min(max_tokens, self.context // 2) else 0
+
+    def response(self, tokens, room):
+        """A sampled sequence as a row of the generations: text, finish_reason (stop or length), n_tokens, token_digest."""
+        stop = next((i for i, token in enumerate(tokens[:room]) if token in self.stops), None)
+        tokens = tokens[:room] if stop is None else tokens[: stop + 1]
+        return {
+            "text": self.tokenizer.decode(tokens, skip_special_tokens=True),
+            "finish_reason": "length" if stop is None else "stop",
+            "n_tokens": len(tokens),
+            "token_digest": hashlib.sha256(str(list(tokens)).encode()).hexdigest()[:16],
+        }
+
+
+class ChatScorer:
+    """A reward model's tokenizer and sizes; the engines add the model.
+
+    Raises InputError for a model with another number of logits than one, or without a chat template.
+    """
+
+    def __init__(self, path, revision=None, max_length=4096, trust_remote_code=False):
+        from transformers import AutoConfig
+
+        self.path = path
+        with model_errors(path):
+            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+            if config.num_labels != 1:
+                raise InputError(
+                    f"the model has {config.num_labels} logits, a reward model has one",
+                    "name a Bradley-Terry reward model (num_labels 1)",
+                    path,
+                )
+            self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
+        self.vocabulary = config.get_text_config().vocab_size
+        self.max_length = min(max_length, config.get_text_config().max_position_embeddings)
+
+    def encode(self, chat):
+        """Token ids of a whole chat, or None where they are more than max_length."""
+        ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+        return check_ids(ids, self.vocabulary, self.path) if len(ids) <= self.max_length else None
+
+
+def encode_prompt(tokenizer, messages, options=None):
+    """Token ids, a list of int, of a chat with the generation prompt.
+
+    ``options`` are extra variables of the template, {name: value} or None. The template alone adds special tokens:
+    there is no second BOS. Raises jinja2.TemplateError where the template refuses the chat.
+    """
+    return tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, **(options or {})
+    )["input_ids"]
+
+
+def load_tokenizer(path, revision=None, trust_remote_code=False):
+    """A tokenizer with a chat template; raises InputError without one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    if tokenizer.chat_template is None:
+        raise InputError(
+            "the tokenizer has no chat template",
+            "use an instruction-tuned model, or add chat_template.jinja to its folder",
+            path,
+        )
+    return tokenizer
+
+
+def check_ids(ids, vocabulary, path):
+    if ids and max(ids) >= vocabulary:
+        raise InputError(
+            f"the tokenizer gives the id {max(ids)}, the model has {vocabulary} embeddings",
+            "the tokenizer belongs to another model: put the model's own files in its folder",
+            path,
+        )
+    return ids
+
+
+@contextmanager
+def model_errors(path):
+    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        from huggingface_hub.errors import GatedRepoError
+
+        gated = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        raise InputError(
+            f"the model cannot be loaded: {error}",
+            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            if gated
+            else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
+            path,
+        ) from error

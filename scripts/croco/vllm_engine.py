@@ -1,0 +1,156 @@
+"""The vLLM engine: the same interface as transformers_engine, for GPUs, and for tests on the CPU build.
+
+Token ids go in, never text, so no special token is added twice. A prompt's samples share its prefill; sample j has
+the seed ``first + j``. Requests are fed while others run, so the GPU does not wait at the end of a chunk.
+"""
+
+import os
+
+import torch
+
+from croco.chats import ChatModel, ChatScorer, model_errors
+from croco.records import InputError
+
+ON_CPU = not torch.cuda.is_available()
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+# One process: seeded samples are then the same in every run.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+if ON_CPU:
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+from vllm import LLM, PoolingParams, SamplingParams  # noqa: E402 (reads the environment)
+from vllm.lora.request import LoRARequest  # noqa: E402
+
+
+def start(path, revision, dtype, trust_remote_code, options, length, **needed):
+    """A vLLM engine; ``options`` are the config's own and go before all that is set here.
+
+    Raises InputError where vLLM cannot load the model or refuses an option.
+    """
+    defaults = {"max_model_len": length, "tensor_parallel_size": max(1, torch.cuda.device_count())}
+    if ON_CPU:
+        # Seeded requests with chunked prefill end the process on the CPU.
+        defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        defaults["max_num_batched_tokens"] = max(2048, options.get("max_model_len", length))
+    with model_errors(path):
+        try:
+            return LLM(
+                model=path,
+                revision=revision,
+                tokenizer_revision=revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                load_format="safetensors",
+                **{**defaults, **needed, **options},
+            )
+        except (TypeError, RuntimeError) as error:
+            raise InputError(
+                f"vLLM cannot load the model: {error}", "check engine_options and the GPU's memory", path
+            ) from error
+
+
+class Policy(ChatModel):
+    """A causal language model under vLLM; arguments and errors as in transformers_engine."""
+
+    def __init__(
+        self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, trust_remote_code, template_options, adapter)
+        options = options or {}
+        self.context = min(self.context, options.get("max_model_len", self.context))
+        lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
+        self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
+        self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
+
+    def sample(self, requests, temperature, top_p, max_tokens, at_once):
+        """Samples of many prompts.
+
+        Args:
+            requests: [(token ids, seed of the first sample, how many)].
+            at_once: prompts in work at a time, which bounds memory.
+        Yields (index of the request, its responses in sample order), as they are finished.
+        """
+        waiting, running = iter(enumerate(requests)), {}
+
+        def feed():
+            for index, (tokens, seed, count) in waiting:
+                room = self.room(tokens, max_tokens)
+                parameters = SamplingParams(
+                    n=count,
+                    seed=seed,
+                    temperature=temperature,
+                    top_p=top_p,
+                    max_tokens=room,
+                    stop_token_ids=sorted(self.stops),
+                    detokenize=False,
+                )
+                (name,) = self.llm.enqueue(
+                    {"prompt_token_ids": tokens}, parameters, lora_request=self.lora, use_tqdm=False
+                )
+                # vLLM adds "-" and eight random characters to the id that its outputs bear.
+                running[name.rsplit("-", 1)[0]] = index, room
+                if len(running) >= at_once:
+                    return
+
+        feed()
+        while running:
+            for output in self.llm.llm_engine.step():
+                if output.finished:
+                    index, room = running.pop(output.request_id)
+                    samples = sorted(output.outputs, key=lambda sample: sample.index)
+                    yield index, [self.response(sample.token_ids, room) for sample in samples]
+            if len(running) < at_once:
+                feed()
+
+    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
+        """One response to each prompt; temperature 0 is greedy."""
+        requests = [(tokens, seed, 1) for tokens, seed in zip(prompts, seeds, strict=True)]
+        found = dict(self.sample(requests, temperature, top_p, max_tokens, at_once=4096))
+        return [found[index][0] for index in range(len(prompts))]
+
+    def close(self):
+        """Gives the GPU's memory back."""
+        import gc
+
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        del self.llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+class RewardModel(ChatScorer):
+    """A sequence classifier with one logit under vLLM."""
+
+    def __init__(
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
+    ):
+        super().__init__(path, revision, max_length, trust_remote_code)
+        options = options or {}
+        self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
+        self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
+
+    def score(self, chats):
+        """Raw logits of whole chats, in their order; None where a chat is longer than max_length."""
+        ids = [self.encode(chat) for chat in chats]
+        fitting = [{"prompt_token_ids": tokens} for tokens in ids if tokens is not None]
+        # The default activation would give sigmoid(logit).
+        outputs = iter(
+            self.llm.classify(fitting, pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
+            if fitting
+            else []
+        )
+        rewards = [None if tokens is None else next(outputs).outputs.probs[0] for tokens in ids]
+        return [reward if reward is not None and abs(reward) < float("inf") else None for reward in rewards]
+
+
+def find_rank(adapter):
+    """The smallest maximal LoRA rank that vLLM offers for an adapter."""
+    from peft import PeftConfig
+
+    rank = PeftConfig.from_pretrained(str(adapter)).r
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
