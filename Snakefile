@@ -19,6 +19,7 @@ include: "rules/generate.smk"
 include: "rules/identify.smk"
 include: "rules/score.smk"
 include: "rules/pairs.smk"
+include: "rules/preview.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/judge.smk"
@@ -29,6 +30,7 @@ include: "rules/report.smk"
 localrules:
     all,
     report,
+    preview,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -48,3 +50,9 @@ rule report:
     """The report page alone."""
     input:
         rules.write_report.output.report,
+
+
+rule preview:
+    """What to look at before training: a page of prompts, responses and pairs, and ballots for native speakers."""
+    input:
+        list_previews(),

@@ -63,6 +63,19 @@ RECIPE_KEYS = (
 hash_model = functools.cache(model_identity)
 
 
+def refuse_too_few_gpus():
+    """Ends the run before its first job where a later one could never get the GPUs that it asks for."""
+    limit, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
+    if limit is not None and limit.value < needed:
+        raise WorkflowError(
+            f"a job asks for {needed} GPUs, Snakemake may give {limit.value}: start with --resources gpu={needed} or more"
+        )
+
+
+onstart:
+    refuse_too_few_gpus()
+
+
 def match_any(names):
     """A regex of exactly these names."""
     return "|".join(re.escape(name) for name in names) or "(?!)"
@@ -232,6 +245,38 @@ def list_block_inputs(use, wildcards):
 def find_training_data(wildcards):
     name = "pairs" if find_run(wildcards).row["target"] == "pair" else "completions"
     return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")
+
+
+def list_previews():
+    """A page for each tuned policy and each setting that pairs responses of single languages."""
+    shown = [run for run in GRID.runs.values() if run.row.get("target") == "pair" and run.pool == GRID.trained[0]]
+    return [place(f"preview/{run.model}/{run.setting}.html") for run in shown if run.replicate == 1]
+
+
+def find_previewed(wildcards):
+    return [GRID.runs[f"{wildcards.model}/{code}/{wildcards.setting}"] for code in GRID.trained]
+
+
+def list_previewed(wildcards, name):
+    """The files that a preview shows, one for each language."""
+    runs = find_previewed(wildcards)
+    model, reward = GRID.responses_of(runs[0]), GRID.reward_of(runs[0])
+    patterns = {
+        "prompts": "prompts/{language}.jsonl",
+        "generations": f"{model}/{{language}}/generations.jsonl",
+        "scores": f"{model}/{{language}}/scores/{reward}.jsonl",
+        "pairs": f"{wildcards.model}/{{language}}/{wildcards.setting}/pairs.jsonl",
+        "ledger": f"{wildcards.model}/{{language}}/{wildcards.setting}/ledger.json",
+        "identified": f"{model}/{{language}}/languages.jsonl",
+    }
+    wanted = name != "identified" or GRID.identifies(runs[0])
+    return [place(patterns[name].format(language=code)) for code in GRID.trained if wanted]
+
+
+def list_votes():
+    """Ballots that were filled in and put in the folder preview.votes."""
+    folder = GRID.config["preview"].get("votes")
+    return sorted(map(str, Path(folder).glob("*.csv"))) if folder else []
 
 
 def get_recipe(wildcards):

@@ -55,7 +55,7 @@ for BATCH, LANGUAGES in list_batches().items():
             code=digest_code("evaluate"),
             lock=lambda wc: lock_engine(GRID.policies[find_run(wc).model]),
         message:
-            "evaluate: {wildcards.run} in {params.languages}"
+            "evaluate: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
             {params.lease:q} python scripts/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \

@@ -70,7 +70,7 @@ rule generate:
         code=digest_code("generate"),
         lock=lambda wc: lock_engine(GRID.policies[wc.model]),
     message:
-        "generate: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}"
+        "generate: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start} ({resources.gpu} GPU)"
     shell:
         r"""
         {params.lease:q} python scripts/generate.py --prompts {input.prompts:q} {params.model:q} \

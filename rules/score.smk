@@ -34,7 +34,7 @@ rule score:
         code=digest_code("score"),
         lock=lambda wc: lock_engine(GRID.reward_models[wc.reward]),
     message:
-        "score: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward}"
+        "score: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward} ({resources.gpu} GPU)"
     shell:
         r"""
         {params.lease:q} python scripts/score.py --prompts {input.prompts:q} --generations {input.generations:q} \

@@ -40,7 +40,7 @@ rule train:
         code=digest_code("train"),
         lock=LOCK,
     message:
-        "train: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
+        "train: {wildcards.model}, {wildcards.pool}, {wildcards.setting} ({resources.gpu} GPU)"
     shell:
         r"""
         {params.lease:q} {params.launcher:q} scripts/train.py --objective {params.objective:q} --data {input.data:q} \

@@ -33,7 +33,10 @@ for USE, SECTION in SECTIONS.items():
             runtime=lambda wc, attempt, use=USE: GRID.resource("runtime", [find_translator(use)], attempt),
         params:
             lease=lambda wc, resources, use=USE: lease(resources, find_translator(use)),
-            model=list_model_options(find_translator(USE), "format", "template", "max_tokens", "longest", "attempts"),
+            # A function, because a template holds braces.
+            model=lambda wc, use=USE: list_model_options(
+                find_translator(use), "format", "template", "max_tokens", "longest", "attempts"
+            ),
             identity=lambda wc, use=USE: identify_model(find_translator(use)),
             names=name_languages,
             seed=GRID.config["seed"],
@@ -41,7 +44,7 @@ for USE, SECTION in SECTIONS.items():
             code=digest_code("translate"),
             lock=lock_engine(find_translator(USE)),
         message:
-            "translate: {output.prompts}"
+            "translate: {output.prompts} ({resources.gpu} GPU)"
         shell:
             r"""
             {params.lease:q} python scripts/translate.py --prompts {input.prompts:q} --language {wildcards.language:q} \

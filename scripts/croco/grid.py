@@ -8,7 +8,7 @@ from pathlib import Path
 from croco.digests import WEIGHTS, derive_seed
 from croco.pairing import DEGENERATE_UP_TO, FILTERS
 
-RESERVED = ("untuned", "prompts", "state", "logs", "benchmarks", "miniature", "scores", "language", "monolingual")
+RESERVED = ("untuned", "prompts", "preview", "state", "logs", "benchmarks", "miniature", "scores", "language", "monolingual")
 MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
 UNTUNED = "untuned"
 
@@ -99,13 +99,17 @@ class Grid:
         source = self.config["source_language"]
         return [code for code in self.prompt_languages(use) if code != source and not self.prompt_file(use, code)]
 
+    def limit(self, use):
+        """How many prompts are taken, or None for all."""
+        return min(filter(None, (self.prompts[use].get("limit"), self.config.get("limit"))), default=None)
+
     def blocks(self, use):
         """First prompts of the blocks: 0, 1000, ... below the limit; without a limit all prompts are one block."""
-        return range(0, self.prompts[use].get("limit", 1), self.config["block"])
+        return range(0, self.limit(use) or 1, self.config["block"])
 
     def block_limit(self, use, start):
         """How many prompts the block takes, or None for all."""
-        limit = self.prompts[use].get("limit")
+        limit = self.limit(use)
         return limit and min(self.config["block"], limit - start)
 
     def identifies(self, run):
@@ -127,6 +131,13 @@ class Grid:
         }
         value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
         return value * attempt if name in ("mem_mb", "runtime") else value
+
+    def most_gpus(self):
+        """GPUs of the most demanding job."""
+        models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]
+        training = [[self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if run.pool != UNTUNED]
+        answering = [[self.config["evaluation"], row] for row in self.policies.values() if row["tune"]]
+        return max(self.resource("gpu", rows) for rows in [*([row] for row in models), *training, *answering])
 
     def base(self, model):
         return self.runs[f"{model}/{UNTUNED}/base"]
@@ -207,7 +218,7 @@ class Grid:
                     "max_tokens and tokenizer go together",
                     "add the other; the tokenizer is named here so that a new policy does not change the selection",
                 )
-            if "max_tokens" in row and "limit" not in row:
+            if "max_tokens" in row and not self.limit(use):
                 self.fail((*keys, "max_tokens"), "needs a limit", "say how many prompts to take")
             if row.get("translator", "") not in ("", *self.translators):
                 self.fail(

@@ -1,0 +1,62 @@
+"""What to look at before training: prompts, responses and pairs, and blind ballots for native speakers.
+
+In:  of the monolingual pools of a setting: prompts, generations, scores, pairs and ledgers; votes put back.
+Out: {results}/preview/{model}/{setting}.html, {setting}/{language}.csv and {setting}/agreement.csv
+"""
+
+
+rule write_preview:
+    """One page and a ballot a language for a setting whose pools are single languages."""
+    input:
+        source=place(f"prompts/{GRID.config['source_language']}.jsonl"),
+        prompts=lambda wc: list_previewed(wc, "prompts"),
+        generations=lambda wc: list_previewed(wc, "generations"),
+        scores=lambda wc: list_previewed(wc, "scores"),
+        pairs=lambda wc: list_previewed(wc, "pairs"),
+        ledger=lambda wc: list_previewed(wc, "ledger"),
+        identified=lambda wc: list_previewed(wc, "identified"),
+        votes=list_votes(),
+        template=f"{SCRIPTS}/preview.html.j2",
+    output:
+        page=place("preview/{model}/{setting}.html"),
+        agreement=place("preview/{model}/{setting}/agreement.csv"),
+        manifest=place("preview/{model}/{setting}.manifest.json"),
+        # A ballot that was filled in where it lies must outlive a run: update() keeps it.
+        ballots=update(expand(place("preview/{{model}}/{{setting}}/{language}.csv"), language=GRID.trained)),
+    log:
+        place("logs/preview/{model}.{setting}.log"),
+    benchmark:
+        place("benchmarks/preview/{model}.{setting}.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=60,
+    params:
+        languages=GRID.trained,
+        files=lambda wc, input: [
+            part
+            for name in ("prompts", "generations", "scores", "pairs", "ledger", "identified", "votes")
+            if input.get(name)
+            for part in (f"--{name}", *input.get(name))
+        ],
+        options=lambda wc: list_options(
+            {**find_previewed(wc)[0].row, "count": GRID.config["preview"]["prompts"], "seed": GRID.config["seed"]},
+            "pool_size",
+            "count",
+            "seed",
+        ),
+        folder=lambda wc: place(f"preview/{wc.model}/{wc.setting}"),
+        title=lambda wc: f"{wc.model}, {wc.setting}",
+        code=digest_code("preview"),
+        lock=LOCK,
+    message:
+        "preview: {output.page}"
+    shell:
+        r"""
+        python scripts/preview.py --source {input.source:q} --language {params.languages:q} {params.files:q} \
+            {params.options:q} --title {params.title:q} --template {input.template:q} --output {output.page:q} \
+            --ballots {params.folder:q} 2>&1 | tee {log:q}
+        """

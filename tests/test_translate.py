@@ -1,0 +1,175 @@
+"""scripts/translate.py with a real tiny model that echoes or fails, and the cutting of texts."""
+
+import json
+
+import pytest
+from conftest import ROOT, rows, script, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from croco.translation import FORMATS, find_fault, request, split_text
+
+NAMES = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
+CODE = "```python\nprint('do not touch')\n\nx = {text}\n```"
+MARKUP = st.text(alphabet=st.sampled_from("ab \n`~>*3."), max_size=80)
+
+
+@given(text=st.one_of(st.text(), MARKUP), longest=st.integers(1, 60))
+def test_pieces_joined_are_the_text(text, longest):
+    pieces = split_text(text, longest)
+    assert "".join(pieces) == text and len(pieces) % 2 == 1
+    for piece in pieces[::2]:
+        assert piece == piece.strip() and (not piece or any(map(str.isalpha, piece)))
+
+
+@given(prose=st.lists(st.text(alphabet="abc \n", max_size=20), min_size=2, max_size=4))
+def test_fenced_code_is_never_a_piece_to_translate(prose):
+    text = f"\n{CODE}\n".join(prose)
+    assert not any("```" in piece or "touch" in piece for piece in split_text(text, 1000)[::2])
+
+
+def test_paragraphs_share_a_piece_up_to_the_longest():
+    text = "one one\n\ntwo two\n\n3 + 4\n\nfour"
+    assert split_text(text, 1000) == ["one one\n\ntwo two", "\n\n3 + 4\n\n", "four"]
+    assert split_text(text, 10) == ["one one", "\n\n", "two two", "\n\n3 + 4\n\n", "four"]
+
+
+def test_requests_of_each_format():
+    made = {form: request("Hi {text} {x}", form, "To {target_name}: {text}", NAMES)[0]["content"] for form in FORMATS}
+    assert made["translategemma"] == [{"type": "text", "source_lang_code": "en", "target_lang_code": "de", "text": "Hi {text} {x}"}]  # fmt: skip
+    assert made["translategemma_tags"] == "<<<source>>>en<<<target>>>de<<<text>>>Hi {text} {x}"
+    assert made["translategemma_prompt"].startswith("You are a professional English (en) to German (de) translator.")
+    assert made["translategemma_prompt"].endswith("into German:\n\n\nHi {text} {x}")
+    assert made["template"] == "To German: Hi {text} {x}"
+
+
+def test_faults_of_a_translation():
+    def fault(text, reason="stop"):
+        return find_fault({"text": text, "finish_reason": reason}, "de")
+
+    assert fault("Das Wetter ist heute schön und wir gehen spazieren.") is None
+    assert fault("The weather is nice today and we go for a walk.") == "wrong_language"
+    assert fault("Das Wetter ist", "length") == "truncated" and fault(" \n") == "empty" and fault("Paris") is None
+
+
+GERMAN = {
+    "Hello, how are you doing on this fine day?": "Hallo, wie geht es dir an diesem schönen Tag?",
+    "Please write a short story about a dog.": "Bitte schreibe eine kurze Geschichte über einen Hund.",
+    "The story is about an old dog named Max.": "Die Geschichte handelt von einem alten Hund namens Max.",
+    "You are a helpful guide for travellers.": "Du bist ein hilfreicher Führer für Reisende.",
+    "Tell me the history of the old town.": "Tell me what happened in the old town.",
+    "Say nothing at all, please.": "",
+    "Count all numbers without an end.": "eins zwei drei vier " * 12,
+}
+ENDLESS = "Count all numbers without an end."
+WRONG, EMPTY = "Tell me the history of the old town.", "Say nothing at all, please."
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    """A tiny Llama that knows the translations above by heart, good ones and bad ones."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("translator")
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", "<ask>", "<tell>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+    raw.train_from_iterator([*GERMAN, *GERMAN.values()], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}<ask>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<tell>{% endif %}"
+    )
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes)  # fmt: skip
+    model = LlamaForCausalLM(config)
+    ids, labels = [], []
+    for source, target in GERMAN.items():
+        asked = tokenizer.apply_chat_template([{"role": "user", "content": source}], add_generation_prompt=True, return_dict=True)["input_ids"]  # fmt: skip
+        told = tokenizer(target)["input_ids"][:60] + ([] if source == ENDLESS else [2])
+        ids.append(asked + told)
+        labels.append([-100] * len(asked) + told)
+    width = max(map(len, ids))
+    ids, labels = (torch.tensor([row + [fill] * (width - len(row)) for row in some]) for some, fill in ((ids, 0), (labels, -100)))  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = model(ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.05
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def translate(model, prompts, folder, *options, check=True):
+    return script(
+        "translate", "--prompts", prompts, "--language", "de", "--languages", ROOT / "config/languages.tsv", "--model", model,
+        "--format", "template", "--template", "{text}", "--max-tokens", 40, "--state", folder / "state", "--output", folder / "de.jsonl",
+        *options, check=check,
+    )  # fmt: skip
+
+
+def prompt(prompt_id, *turns, reference=None):
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return {"prompt_id": prompt_id, "language": "en", "messages": messages, "reference": reference, "source": "x", "skip": None}  # fmt: skip
+
+
+HELLO, DOG, MAX, GUIDE = list(GERMAN)[:4]
+CHAT = prompt("chat", ("system", GUIDE), ("user", HELLO), ("assistant", MAX), ("user", f"{DOG}\n\n{CODE}\n\n{HELLO}\n"), reference=MAX)  # fmt: skip
+
+
+def test_chats_are_translated_message_by_message(translator, tmp_path):
+    """Roles, code, white space, ids and order stay; failures are tried again, marked and counted."""
+    lines = [CHAT, *(prompt(name, ("user", text)) for name, text in (("w", WRONG), ("e", EMPTY), ("t", ENDLESS)))]
+    lines += [prompt("r", ("user", DOG), reference=WRONG), prompt("n", ("user", "3 + 4 = ?"))]
+    done = translate(translator, write_rows(tmp_path / "en.jsonl", lines), tmp_path)
+    assert "6 to translate" in done.stderr
+    chat, wrong, empty, endless, lost, number = rows(tmp_path / "de.jsonl")
+    assert [m["role"] for m in chat["messages"]] == ["system", "user", "assistant", "user"] and chat["skip"] is None
+    assert [m["content"] for m in chat["messages"]] == [
+        GERMAN[GUIDE], GERMAN[HELLO], GERMAN[MAX], f"{GERMAN[DOG]}\n\n{CODE}\n\n{GERMAN[HELLO]}\n",
+    ]  # fmt: skip
+    assert chat["reference"] == GERMAN[MAX] and chat["language"] == "de" and chat["prompt_id"] == "chat"
+    assert [line["skip"] for line in (wrong, empty, endless)] == ["translation_wrong_language", "translation_empty", "translation_truncated"]  # fmt: skip
+    assert wrong["messages"][0]["content"] == WRONG and lost["skip"] is None and lost["reference"] is None
+    assert number["messages"][0]["content"] == "3 + 4 = ?" and number["skip"] is None
+    counts = json.loads((tmp_path / "de.manifest.json").read_text())["counts"]
+    assert counts == {
+        "prompts": 6, "skipped": {"translation_wrong_language": 1, "translation_empty": 1, "translation_truncated": 1},
+        "references lost": {"translation_wrong_language": 1}, "tried again": 4, "without reference": 5,
+    }  # fmt: skip
+
+
+def test_only_new_and_changed_prompts_are_translated(translator, tmp_path):
+    prompts = write_rows(tmp_path / "en.jsonl", [CHAT, prompt("a", ("user", DOG))])
+    translate(translator, prompts, tmp_path)
+    before = (tmp_path / "de.jsonl").read_bytes()
+    assert "0 to translate" in translate(translator, prompts, tmp_path, "--chunk", 1).stderr
+    assert (tmp_path / "de.jsonl").read_bytes() == before
+    write_rows(prompts, [CHAT, prompt("a", ("user", HELLO)), prompt("b", ("user", DOG))])
+    assert "2 to translate" in translate(translator, prompts, tmp_path).stderr
+    assert [row["messages"][-1]["content"] for row in rows(tmp_path / "de.jsonl")[1:]] == [GERMAN[HELLO], GERMAN[DOG]]
+
+
+def test_a_message_too_long_for_the_translator_is_marked(translator, tmp_path):
+    prompts = write_rows(
+        tmp_path / "en.jsonl", [prompt("a", ("user", "many words " * 200)), prompt("b", ("user", DOG))]
+    )
+    translate(translator, prompts, tmp_path)
+    assert [row["skip"] for row in rows(tmp_path / "de.jsonl")] == ["translation_too_long", None]
+
+
+def test_bad_input(translator, tmp_path):
+    prompts = write_rows(tmp_path / "en.jsonl", [prompt("a", ("user", DOG))])
+    table = tmp_path / "languages.tsv"
+    table.write_text("code\tname\ttranslation\nen\tEnglish\ten\nde\tGerman\t\n")
+    done = translate(translator, prompts, tmp_path, "--languages", table, check=False)
+    assert done.returncode == 1 and "no translation code for de" in done.stderr and "languages.tsv" in done.stderr
+    done = translate(translator, prompts, tmp_path, "--format", "translategemma", check=False)
+    assert done.returncode == 2 and "--template" in done.stderr

@@ -1,0 +1,175 @@
+"""The vLLM engine for real, by its CPU build: `make test-vllm`. The same files as the transformers engine, whatever
+the blocks, chunks and kills; rewards, adapters and translations as in transformers."""
+
+import json
+import signal
+import time
+
+import pytest
+import yaml
+from conftest import ROOT, copy_project, rows, script, snakemake, start, write_rows
+
+ENGINE = ("--engine", "vllm")
+SAMPLING = ("--samples", 64, "--temperature", "0.8", "--max-tokens", 16)
+
+
+@pytest.fixture(scope="module")
+def forty(miniature, tmp_path_factory):
+    """A file of 40 German prompts."""
+    folder = tmp_path_factory.mktemp("forty")
+    script("prompts", "--input", miniature / "prompts/train/de.jsonl", "--language", "de", "--reference", "reference", "--limit", 40, "--output", folder / "de.jsonl")  # fmt: skip
+    return folder / "de.jsonl"
+
+
+def arguments(miniature, prompts, folder, *options):
+    return ["--prompts", prompts, "--model", miniature / "policy", *ENGINE, *SAMPLING, "--state", folder / "state", "--output", folder / "generations.jsonl", *options]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(miniature, forty, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    script("generate", *arguments(miniature, forty, folder))
+    return folder / "generations.jsonl"
+
+
+def finished(folder):
+    """Prompts whose samples are under state/."""
+    return {line["prompt_id"] for path in folder.rglob("*.jsonl") for line in rows(path)}
+
+
+def test_samples_are_whole_and_differ(undisturbed, forty):
+    lines = rows(undisturbed)
+    assert [line["prompt_id"] for line in lines] == [row["prompt_id"] for row in rows(forty)]
+    assert all(len(line["responses"]) == 64 and len({r["text"] for r in line["responses"]}) > 8 for line in lines)
+    reasons = [response["finish_reason"] for line in lines for response in line["responses"]]
+    assert set(reasons) == {"stop", "length"}
+    for response in (response for line in lines for response in line["responses"]):
+        assert (response["n_tokens"] == 16) >= (response["finish_reason"] == "length")
+    manifest = json.loads(undisturbed.with_suffix(".manifest.json").read_text())
+    assert manifest["versions"]["vllm"] and manifest["counts"]["responses"] == 2560
+
+
+def test_other_blocks_and_chunks_give_the_same_bytes(miniature, forty, tmp_path, undisturbed):
+    parts = []
+    for first in (0, 16, 32):
+        block = write_rows(tmp_path / f"p{first}.jsonl", rows(forty)[first : first + 16])
+        parts.append(tmp_path / str(first) / "generations.jsonl")
+        script("generate", *arguments(miniature, block, tmp_path / str(first), "--chunk", 3 + first))
+    script("gather", "--prompts", forty, "--parts", *parts, "--output", tmp_path / "all.jsonl")
+    assert rows(tmp_path / "all.jsonl") == rows(undisturbed)
+
+
+def test_kill_repeats_at_most_one_chunk(miniature, forty, tmp_path, undisturbed):
+    """Killed as soon as a chunk is saved; then run to the end, with fewer samples and more again."""
+    process = start("generate", *arguments(miniature, forty, tmp_path, "--chunk", 8))
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "state").rglob("*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(finished(tmp_path / "state"))
+    assert 4 <= kept < 40 and not (tmp_path / "generations.jsonl").exists()
+    done = script("generate", *arguments(miniature, forty, tmp_path, "--chunk", 8))
+    assert f"{40 - kept} prompts to sample" in done.stderr
+    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+
+
+def test_more_samples_keep_the_first(miniature, forty, tmp_path, undisturbed):
+    few = write_rows(tmp_path / "few.jsonl", rows(forty)[:5])
+    script("generate", *arguments(miniature, few, tmp_path, "--samples", 24))
+    script("generate", *arguments(miniature, few, tmp_path))
+    assert rows(tmp_path / "generations.jsonl") == rows(undisturbed)[:5]
+
+
+def test_rewards_agree_with_transformers(miniature, forty, tmp_path, undisturbed):
+    """500 texts, of which some are too long for the reward model."""
+    generations = rows(undisturbed)[:10]
+    for line in generations:
+        line["responses"] = line["responses"][:45] + [{**line["responses"][0], "text": f"word {i} " * (10 * i)} for i in range(5)]  # fmt: skip
+    prompts = write_rows(tmp_path / "p.jsonl", rows(forty)[:10])
+    generations = write_rows(tmp_path / "g.jsonl", generations)
+    found = {}
+    for engine in ("vllm", "transformers"):
+        script(
+            "score", "--prompts", prompts, "--generations", generations, "--model", miniature / "reward", "--engine", engine,
+            "--max-length", 100, "--state", tmp_path / "state", "--output", tmp_path / f"{engine}.jsonl",
+        )  # fmt: skip
+        found[engine] = [reward for line in rows(tmp_path / f"{engine}.jsonl") for reward in line["rewards"]]
+    assert len(found["vllm"]) == 500 and 10 <= found["vllm"].count(None) < 50
+    assert [r is None for r in found["vllm"]] == [r is None for r in found["transformers"]]
+    pairs = [(a, b) for a, b in zip(*found.values(), strict=True) if a is not None]
+    assert max(abs(a - b) for a, b in pairs) < 1e-3 and len({round(a, 3) for a, _ in pairs}) > 20
+
+
+@pytest.fixture(scope="module")
+def adapter(miniature, forty, tmp_path_factory):
+    """A LoRA adapter that changes answers, trained by the real script."""
+    folder = tmp_path_factory.mktemp("adapter")
+    lines = [
+        {"prompt": row["messages"], "completion": [{"role": "assistant", "content": row["reference"]}]}
+        for row in rows(forty)[:32]
+    ]
+    write_rows(folder / "completions.jsonl", lines)
+    script(
+        "train", "--objective", "sft", "--data", folder / "completions.jsonl", "--model", miniature / "policy", "--learning-rate", "5e-3",
+        "--epochs", 6, "--batch", 8, "--micro-batch", 8, "--state", folder / "state", "--output", folder / "checkpoint",
+    )  # fmt: skip
+    return folder / "checkpoint"
+
+
+def test_greedy_adapter_equals_the_merged_model(miniature, adapter, forty):
+    from croco import transformers_engine, vllm_engine
+
+    merged = transformers_engine.Policy(str(miniature / "policy"), adapter=adapter)
+    merged.model.save_pretrained(adapter.parent / "merged")
+    merged.tokenizer.save_pretrained(adapter.parent / "merged")
+    prompts = [merged.encode(row["messages"]) for row in rows(forty)]
+    greedy = {"seeds": [0] * len(prompts), "temperature": 0, "top_p": 1.0, "max_tokens": 16}
+    expected = merged.respond(prompts, **greedy)
+    for path, lora in ((adapter.parent / "merged", None), (miniature / "policy", adapter)):
+        policy = vllm_engine.Policy(str(path), adapter=lora)
+        assert policy.respond(prompts, **greedy) == expected
+        policy.close()
+    plain = transformers_engine.Policy(str(miniature / "policy")).respond(prompts, **greedy)
+    assert sum(a != b for a, b in zip(plain, expected, strict=True)) > 10
+
+
+def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):
+    """Greedy, one attempt; the tiny policy is no translator, so what counts is that each line says what it is."""
+    found = {}
+    for engine in ("vllm", "transformers"):
+        script(
+            "translate", "--prompts", forty, "--language", "en", "--languages", ROOT / "config/languages.tsv", "--model", miniature / "policy",
+            "--engine", engine, "--format", "template", "--template", "{text}", "--max-tokens", 16, "--attempts", 1,
+            "--state", tmp_path / "state", "--output", tmp_path / f"{engine}.jsonl",
+        )  # fmt: skip
+        found[engine] = rows(tmp_path / f"{engine}.jsonl")
+    assert found["vllm"] == found["transformers"] and len(found["vllm"]) == 40
+    assert {line["language"] for line in found["vllm"]} == {"en"}
+
+
+def test_unusable_options_are_named(miniature, forty, tmp_path):
+    done = script("generate", *arguments(miniature, forty, tmp_path, "--engine-options", '{"no_such_option": 1}'), check=False)  # fmt: skip
+    assert done.returncode == 1 and "no_such_option" in done.stderr and "Remedy" in done.stderr
+    assert not (tmp_path / "generations.jsonl").exists()
+
+
+def test_the_workflow_runs_on_vllm(tmp_path):
+    """The small grid end to end, policies and reward model on vLLM; then nothing is left to do."""
+    project = copy_project(tmp_path)
+    config = yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
+    default = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
+    for key in ("policies", "reward_models"):
+        config[key] = [{**row, "engine": "vllm"} for row in default[key]]
+    (project / "vllm.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    snakemake(project, "--cores", 2, "--configfile", "vllm.yaml")
+    results = project / "results" / "small"
+    for file in ("mini/de/generations/0", "mini/en/dpo/pairs", "mini/de/scores/english/0"):
+        assert json.loads((results / f"{file}.manifest.json").read_text())["code_digest"]
+    manifest = json.loads((results / "mini/de/generations/0.manifest.json").read_text())
+    assert manifest["options"]["engine"] == "vllm" and manifest["counts"]["responses"] == 128
+    base, tuned = (rows(results / f"mini/{run}/answers/en.jsonl") for run in ("untuned/base", "en/dpo"))
+    assert [line["responses"] for line in base] != [line["responses"] for line in tuned]
+    assert (results / "report.html").stat().st_size > 10_000
+    done = snakemake(project, "--cores", 1, "--configfile", "vllm.yaml")
+    assert "Nothing to be done" in done.stdout + done.stderr
