@@ -312,7 +312,8 @@ def save(args, identity, finished, trainer, tokenizer, counts):
     shutil.rmtree(folder, ignore_errors=True)
     trainer.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    trainer.model.generation_config.save_pretrained(folder)
+    # As save_pretrained, but a model's own odd settings (a temperature without sampling) are not refused at the end.
+    trainer.model.generation_config.to_json_file(folder / "generation_config.json", use_diff=True)
     shutil.copyfile(finished.work / "metrics.jsonl", folder / "metrics.jsonl")
     inputs = {"data": args.data, "policy": identity}
     cli.write_manifest(folder / "manifest.json", __file__, args, inputs, counts=counts)

@@ -131,7 +131,7 @@ def test_greedy_adapter_equals_the_merged_model(miniature, adapter, forty):
         assert policy.respond(prompts, **greedy) == expected
         policy.close()
     plain = transformers_engine.Policy(str(miniature / "policy")).respond(prompts, **greedy)
-    assert sum(a != b for a, b in zip(plain, expected, strict=True)) > 10
+    assert sum(a != b for a, b in zip(plain, expected, strict=True)) > 4
 
 
 def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ROOT, planned, rows, snakemake
+from conftest import ROOT, planned, rows, script, snakemake
 
 CONFIG = ("--configfile", "two_languages.yaml")
 RESULTS = "results/small"
@@ -39,9 +39,10 @@ def base_config(project):
 def test_default_grid_counts():
     """The demo's DAG, by rule."""
     assert planned(ROOT, "--forceall") == {
-        "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "prompts": 5, "evaluation_prompts": 5,
-        "generate": 10, "score": 10, "build_pairs": 8, "build_completions": 2, "train": 10,
-        "evaluate_multi": 6, "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "summarise": 1, "write_report": 1,
+        "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
+        "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
+        "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
+        "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "summarise": 1, "write_report": 1,
     }  # fmt: skip
 
 
@@ -115,6 +116,8 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
         ("scripts/judge.py", "0.5 * (mine == other)", "0.4 * (mine == other)", {"judge_language", "judge_multi"}),
         ("two_languages.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-3", {"train"}),
         ("requirements.lock", "numpy==", "numpy==1", {"generate", "train", "miniature_world"}),
+        ("scripts/check_template.py", "report = examine", "report = None or examine", {"check_template"}),
+        ("requirements-vllm.lock", "vllm==", "vllm==1", set()),
     ]
     for file, old, new, expected in edits:
         path = finished_run / file
@@ -127,15 +130,144 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
             path.write_text(text, encoding="utf-8")
         assert expected <= set(jobs) if expected else not jobs, (file, new, jobs)
         if expected == {"build_pairs"}:
-            assert not {"generate", "score", "prompts"} & set(jobs)
+            assert not {"generate", "score", "select_train"} & set(jobs)
+        if expected == {"check_template"}:
+            assert set(jobs) == expected
 
 
 def test_a_new_language_makes_only_new_jobs(finished_run, grown):
     languages = [*base_config(finished_run)["languages"], {"code": "nl"}]
     assert planned(finished_run, *grown(languages=languages)) == {
-        "all": 1, "prompts": 1, "evaluation_prompts": 1, "generate": 1, "score": 1, "build_pairs": 1, "train": 1,
+        "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
+        "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
         "evaluate_language": 2, "judge_language": 1, "summarise": 1, "write_report": 1,
     }  # fmt: skip
+
+
+def test_more_prompts_make_only_new_blocks(finished_run, grown):
+    """16 prompts in blocks of 8 are 2 finished blocks; 24 add a third one, also of what is scored and identified."""
+    config = base_config(finished_run)
+    made = f"{RESULTS}/miniature"
+    prompts = [{**row, "path": row["path"].replace("{results}", RESULTS)} for row in config["prompts"]]
+    settings = [
+        {**row, "hygiene": ["wrong_language"]} if row["objective"] == "dpo" else row for row in config["settings"]
+    ]
+    config = {
+        "block": 8,
+        "results": "results/blocks",
+        "settings": settings,
+        "policies": [{"name": "mini", "path": f"{made}/policy", "temperature": 0.6, "max_tokens": 32}],
+        "reward_models": [{"name": "english", "path": f"{made}/reward", "max_length": 128}],
+        "evaluation": {"judge": "none", "tasks": []},
+        "contrasts": [],
+    }
+    targets = [
+        f"results/blocks/mini/{code}/{name}.jsonl"
+        for code in ("en", "de")
+        for name in ("generations", "languages", "scores/english")
+    ]
+    arguments = grown(**config, prompts=prompts)
+    snakemake(finished_run, *targets, "--cores", 2, *arguments)
+    assert not planned(finished_run, *targets, *arguments)
+    more = [{**row, "limit": 24} if row["use"] == "train" else row for row in prompts]
+    assert planned(finished_run, *targets, *grown(**config, prompts=more)) == {
+        "select_train": 2, "gather_prompts_train": 2, "generate": 2, "gather_generations": 2, "identify": 2,
+        "gather_languages": 2, "score": 2, "gather_scores": 2,
+    }  # fmt: skip
+    results = finished_run / "results" / "blocks"
+    whole = (finished_run / RESULTS / "mini/en/generations.jsonl").read_bytes()
+    assert (results / "mini/en/generations.jsonl").read_bytes() == whole
+    found = rows(results / "mini/en/languages.jsonl")
+    assert [len(line["languages"]) for line in found] == [8] * 16
+    assert {code for line in found for code in line["languages"]} & {None, "en"}
+
+
+def test_another_reward_model_regenerates_nothing(finished_run, grown):
+    """A second reward model scores the same responses; its setting stands beside the first one's in the summary."""
+    config = base_config(finished_run)
+    default = yaml.safe_load((finished_run / "config/config.yaml").read_text(encoding="utf-8"))
+    other = finished_run / "models" / "other_reward"
+    if not other.exists():
+        shutil.copytree(finished_run / RESULTS / "miniature/reward", other)
+        negate_head(other / "model.safetensors")
+    rewards = [*default["reward_models"], {"name": "other", "path": str(other), "max_length": 128}]
+    row = next(row for row in config["settings"] if row["name"] == "dpo")
+    settings = [
+        *config["settings"],
+        {**row, "name": "dpo_other", "reward_model": "other", "pools": ["en"], "hygiene": "paper"},
+    ]
+    arguments = grown(reward_models=rewards, settings=settings)
+    assert planned(finished_run, *arguments) == {
+        "all": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
+        "summarise": 1, "write_report": 1,
+    }  # fmt: skip
+    before = read_bytes(finished_run)
+    snakemake(finished_run, "--cores", 2, *arguments)
+    mine, its = (rows(finished_run / RESULTS / "mini/en/scores" / f"{name}.jsonl") for name in ("english", "other"))
+    assert [[-reward for reward in line["rewards"]] for line in mine] == [
+        [pytest.approx(reward, abs=1e-5) for reward in line["rewards"]] for line in its
+    ]
+    with open(finished_run / RESULTS / "summary.csv", encoding="utf-8") as file:
+        found = {(row["setting"], row["reward_model"]) for row in csv.DictReader(file) if row["metric"] == "win_rate"}
+    assert {("dpo", "english"), ("dpo_other", "other")} <= found
+    shutil.rmtree(finished_run / RESULTS / "mini/en/dpo_other")
+    (finished_run / RESULTS / "mini/en/scores/other.jsonl").unlink()
+    shutil.rmtree(finished_run / RESULTS / "mini/en/scores/other")
+    snakemake(finished_run, "--cores", 2, *CONFIG)
+    assert read_bytes(finished_run) == before
+
+
+def negate_head(path):
+    """Turns a reward model into one that prefers the opposite."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path)
+    weights["score.weight"] = -weights["score.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_responses_of_another_policy_are_not_taken_for_the_tuned_ones(finished_run, tmp_path):
+    """The pairs' ledger names the policy; another model refuses them unless told that they are off-policy."""
+    run = finished_run / RESULTS / "mini/en/dpo"
+    ledger = json.loads((run / "ledger.json").read_text())
+    assert len(ledger["policies"]) == 1
+    changed = tmp_path / "policy"
+    shutil.copytree(finished_run / RESULTS / "miniature/policy", changed)
+    config = json.loads((changed / "generation_config.json").read_text())
+    (changed / "generation_config.json").write_text(json.dumps({**config, "temperature": 0.5}))
+    options = (
+        "--objective", "dpo", "--data", run / "pairs.jsonl", "--ledger", run / "ledger.json", "--model", changed, "--batch", 8,
+        "--micro-batch", 8, "--state", tmp_path / "state", "--output", tmp_path / "out",
+    )  # fmt: skip
+    done = script("train", *options, check=False)
+    assert done.returncode == 1 and "off-policy" in done.stderr and "ledger.json" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    script("train", *options, "--off-policy", "--learning-rate", "1e-4", "--max-length", 128)
+
+
+def test_preview_shows_pairs_and_takes_votes_back(finished_run, grown, tmp_path):
+    """The target `preview`, a ballot filled in by hand and put back, and a ballot that outlives a new run."""
+    snakemake(finished_run, "preview", "--cores", 2, *CONFIG)
+    folder = finished_run / RESULTS / "preview/mini"
+    assert "chosen" in (folder / "dpo.html").read_text(encoding="utf-8")
+    with open(folder / "dpo/de.csv", encoding="utf-8-sig", newline="") as file:
+        ballot = list(csv.DictReader(file))
+    assert len(ballot) == 10 and not any(row["vote"] for row in ballot)
+    votes = tmp_path / "votes"
+    votes.mkdir()
+    with open(votes / "de.anna.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ballot[0])
+        writer.writeheader()
+        writer.writerows({**row, "vote": "a"} for row in ballot)
+    arguments = grown(preview={"votes": str(votes)})
+    assert planned(finished_run, "preview", *arguments) == {"preview": 1, "write_preview": 1}
+    snakemake(finished_run, "preview", "--cores", 1, *arguments)
+    with open(folder / "dpo/agreement.csv", encoding="utf-8") as file:
+        agreement = {row["language"]: row for row in csv.DictReader(file)}
+    assert agreement["de"]["votes"] == "10" and 0 <= float(agreement["de"]["agreement"]) <= 1
+    assert agreement["en"]["votes"] == "0" and (folder / "dpo/de.csv").exists()
+    snakemake(finished_run, "preview", "--cores", 1, *CONFIG)
+    shutil.rmtree(finished_run / RESULTS / "preview")
 
 
 def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
@@ -161,7 +293,8 @@ def test_more_prompts_and_samples_add_only_what_is_missing(finished_run, grown):
     config = base_config(finished_run)
     prompts = [{**row, "limit": 20} if row["use"] == "train" else row for row in config["prompts"]]
     arguments = grown(samples=12, prompts=prompts)
-    snakemake(finished_run, f"{RESULTS}/mini/en/scores/english.jsonl", "--cores", 2, *arguments)
+    targets = [f"{RESULTS}/mini/en/{name}.jsonl" for name in ("generations", "scores/english")]
+    snakemake(finished_run, *targets, "--cores", 2, *arguments)
     manifest = json.loads((finished_run / RESULTS / "mini/en/generations.manifest.json").read_text())
     assert manifest["counts"]["responses"] == 240
     path = f"{RESULTS}/mini/en/generations.jsonl"
