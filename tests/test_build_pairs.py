@@ -124,3 +124,24 @@ def test_files_out_of_step_are_refused(tmp_path, damage):
     done = build(tmp_path, files, "--rejected", "min", check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Remedy: " in done.stderr
     assert (tmp_path / "pairs.jsonl").read_text() == "finished before\n"
+
+
+def test_memory_does_not_grow_with_the_prompts(tmp_path):
+    """Gathering blocks and building pairs, of 300 prompts and of 6000, by the peak that the manifests report."""
+    peaks = {}
+    for count in (300, 6000):
+        folder = tmp_path / str(count)
+        ids = [f"p{i}" for i in range(count)]
+        prompts = write_rows(folder / "prompts.jsonl", ({"prompt_id": i, "language": "en", "messages": [{"role": "user", "content": i}]} for i in ids))  # fmt: skip
+        parts = []
+        for k, half in enumerate((ids[: count // 2], ids[count // 2 :])):
+            responses = [{"text": f"answer {j} " * 10, "finish_reason": "stop"} for j in range(64)]
+            parts.append(write_rows(folder / f"{k}.jsonl", ({"prompt_id": i, "language": "en", "responses": responses} for i in half)))  # fmt: skip
+            parts[-1].with_suffix(".manifest.json").write_text('{"counts": {}, "inputs": {}}')
+        scores = write_rows(folder / "scores.jsonl", ({"prompt_id": i, "language": "en", "rewards": list(range(64))} for i in ids))  # fmt: skip
+        generations = folder / "generations.jsonl"
+        script("gather", "--prompts", prompts, "--parts", *parts, "--output", generations)
+        script("build_pairs", "--prompts", prompts, "--generations", generations, "--scores", scores, "--output", folder / "pairs.jsonl", "--ledger", folder / "ledger.json")  # fmt: skip
+        assert len(rows(folder / "pairs.jsonl")) == count
+        peaks[count] = [json.loads((folder / f"{name}.manifest.json").read_text())["peak_memory_mb"] for name in ("generations", "pairs")]  # fmt: skip
+    assert all(large < small + 10 for small, large in zip(peaks[300], peaks[6000], strict=True)), peaks

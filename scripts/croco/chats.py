@@ -139,10 +139,14 @@ def model_errors(path):
     """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:
         from huggingface_hub.errors import GatedRepoError
+        from safetensors import SafetensorError
 
-        gated = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        if not isinstance(error, OSError | ValueError | SafetensorError):
+            raise
+
+        gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
         raise InputError(
             f"the model cannot be loaded: {error}",
             "accept its licence on the hub with the account of your token, and log in (hf auth login)"

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -154,9 +155,17 @@ def write_manifest(path, script, args, inputs, **facts):
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - STARTED, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mb": _peak_memory_mb(),
         },
     )
+
+
+def _peak_memory_mb():
+    """Of this program; the kernel's ru_maxrss would count the process that started it, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _plain(value):

@@ -67,11 +67,11 @@ class Parts:
         self._parts = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             entries = self._read_index(path)
-            if entries is None:
+            if entries is not None:
+                self._take(path, entries)
+            elif path.exists():  # another job may just have settled its block
                 print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
                 path.rename(path.with_suffix(".foreign"))
-            else:
-                self._take(path, entries)
 
     def _read_index(self, path):
         """[prompt_digest, place, extent] of each whole line, or None where the part is not of these inputs."""

@@ -1,0 +1,135 @@
+"""Models that cannot be used: each ends a stage with one message that names the model and the remedy, exit code 1."""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import ENVIRONMENT, ROOT, rows, script, write_rows
+
+
+@pytest.fixture
+def copied(miniature, tmp_path):
+    """Copies of the tiny policy and reward model, to break."""
+    for name in ("policy", "reward"):
+        shutil.copytree(miniature / name, tmp_path / name)
+    return tmp_path
+
+
+def edit(path, **changes):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**value, **changes}), encoding="utf-8")
+
+
+def generate(folder, prompts, **options):
+    return script("generate", "--prompts", prompts, "--model", folder / "policy", "--samples", 2, "--max-tokens", 8, "--state", folder / "state", "--output", folder / "out.jsonl", **options)  # fmt: skip
+
+
+def expect(done, *said):
+    assert done.returncode == 1 and "Remedy" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert all(text in done.stderr for text in said), done.stderr
+
+
+def test_policy_without_chat_template(copied, prompts):
+    (copied / "policy/chat_template.jinja").unlink()
+    expect(generate(copied, prompts["en"], check=False), "no chat template", str(copied / "policy"))
+
+
+def test_tokenizer_with_ids_the_model_has_no_embedding_for(copied, prompts):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(copied / "policy")
+    tokenizer.add_tokens(["What is"])
+    tokenizer.save_pretrained(copied / "policy")
+    expect(generate(copied, prompts["en"], check=False), "the tokenizer gives the id", "embeddings")
+    assert not (copied / "out.jsonl").exists()
+
+
+def test_torn_weights(copied, prompts):
+    weights = copied / "policy/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    expect(generate(copied, prompts["en"], check=False), "cannot be loaded", str(copied / "policy"))
+
+
+def test_pickled_weights_are_not_read(copied, prompts):
+    (copied / "policy/model.safetensors").rename(copied / "policy/pytorch_model.bin")
+    expect(generate(copied, prompts["en"], check=False), "safetensors")
+
+
+def test_reward_model_with_two_logits(copied, prompts):
+    edit(copied / "reward/config.json", id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    generate(copied, prompts["en"])
+    done = script("score", "--prompts", prompts["en"], "--generations", copied / "out.jsonl", "--model", copied / "reward", "--state", copied, "--output", copied / "s.jsonl", check=False)  # fmt: skip
+    expect(done, "2 logits", str(copied / "reward"))
+
+
+def test_adapter_of_another_tokenizer(copied, prompts):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(copied / "policy", dtype="float32")
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(copied / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(copied / "policy")
+    tokenizer.chat_template = tokenizer.chat_template + " "
+    tokenizer.save_pretrained(copied / "adapter")
+    done = script(
+        "evaluate", "--model", copied / "policy", "--adapter", copied / "adapter", "--languages", "en", "--prompts", prompts["en"],
+        "--max-tokens", 8, "--state", copied, "--output", copied / "run", check=False,
+    )  # fmt: skip
+    expect(done, "another tokenizer or chat template", str(copied / "adapter"))
+
+
+def test_a_system_message_that_the_template_refuses_skips_its_prompt(copied, prompts):
+    template = copied / "policy/chat_template.jinja"
+    template.write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + template.read_text()
+    )
+    lines = rows(prompts["en"])[:2]
+    lines[0]["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    generate(copied, write_rows(copied / "p.jsonl", lines))
+    first, second = rows(copied / "out.jsonl")
+    assert first["skip"] == "refused_by_template" and second["skip"] is None and len(second["responses"]) == 2
+
+
+class Gated(http.server.BaseHTTPRequestHandler):
+    """A hub on which every model is gated."""
+
+    def do_GET(self):
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_gated_model_without_access(tmp_path, prompts):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gated)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**ENVIRONMENT, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_secret"}  # fmt: skip
+    options = (
+        "--prompts",
+        prompts["en"],
+        "--model",
+        "org/gated",
+        "--state",
+        tmp_path,
+        "--output",
+        tmp_path / "o.jsonl",
+    )
+    command = [sys.executable, ROOT / "scripts/generate.py", *options]
+    try:
+        done = subprocess.run(
+            list(map(os.fspath, command)), env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        server.shutdown()
+    expect(done, "org/gated", "accept its licence")
+    assert "hf_secret" not in done.stdout + done.stderr
