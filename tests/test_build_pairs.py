@@ -145,3 +145,27 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path):
         assert len(rows(folder / "pairs.jsonl")) == count
         peaks[count] = [json.loads((folder / f"{name}.manifest.json").read_text())["peak_memory_mb"] for name in ("generations", "pairs")]  # fmt: skip
     assert all(large < small + 10 for small, large in zip(peaks[300], peaks[6000], strict=True)), peaks
+
+
+def test_responses_in_another_language_leave_the_pool(tmp_path):
+    """By the files of scripts/identify.py; None (cannot be told) stays; the option and the files go together."""
+    files = make_files(tmp_path, ["de"], {"de": [[5.0, 4.0, 3.0, 2.0, 1.0, 0.0]]})
+    (prompt,) = rows(files["prompts"][0])
+    line = {"prompt_id": prompt["prompt_id"], "language": "de", "languages": ["en", "de", None, "de", "nl", "de"]}
+    identified = write_rows(tmp_path / "languages.jsonl", [line])
+    options = ("--rejected", "min", "--hygiene", "wrong_language")
+    assert build(tmp_path, files, *options, check=False).returncode == 2
+    (pair,), ledger = build(tmp_path, files, *options, "--identified", identified)
+    assert (pair["chosen_reward"], pair["rejected_reward"], pair["pool_size"]) == (4.0, 0.0, 4)
+    assert ledger["languages"]["de"]["left_out"] == {"wrong_language": 2}
+    line["languages"].pop()
+    done = build(tmp_path, files, *options, "--identified", write_rows(identified, [line]), check=False)
+    assert done.returncode == 1 and "5 languages" in done.stderr
+
+
+def test_degenerate_pools_are_advised_on(tmp_path):
+    """mean - 2 sd of 8 responses always picks the minimum, and the ledger says so."""
+    files = make_files(tmp_path, ["en"], {"en": [[0.1, 0.9, 0.5, 0.4, 0.6, 0.3, 0.7, 0.2]] * 3})
+    _, ledger = build(tmp_path, files, "--rejected", "mean-2sd")
+    assert ledger["rejected_is_minimum"] == 1 and "take more samples" in ledger["advice"]
+    assert build(tmp_path, files, "--rejected", "min")[1].get("advice") is None

@@ -182,6 +182,51 @@ def test_more_prompts_make_only_new_blocks(finished_run, grown):
     assert {code for line in found for code in line["languages"]} & {None, "en"}
 
 
+def test_prompts_from_a_dataset_own_translations_and_a_translator(finished_run, grown):
+    """English from a dataset, German from the user's file, Dutch by a model (which here only copies or fails)."""
+    import datasets
+
+    made = f"{RESULTS}/miniature"
+    english = rows(finished_run / made / "prompts/train/en.jsonl")
+    datasets.Dataset.from_list(english).to_parquet(finished_run / "data/dataset/train.parquet")
+    train = {"use": "train", "dataset": "data/dataset", "limit": 6, "translator": "tiny"}
+    train["translations"] = [{"language": "de", "path": f"{made}/prompts/train/de.jsonl"}]
+    evaluate = {"use": "evaluate", "path": f"{made}/prompts/dev/{{language}}.jsonl", "limit": 4}
+    arguments = grown(
+        results="results/translated",
+        block=4,
+        languages=[{"code": code} for code in ("en", "de", "nl")],
+        prompts=[train, evaluate],
+        translators=[
+            {
+                "name": "tiny",
+                "path": f"{made}/policy",
+                "format": "template",
+                "template": "{target_name}: {text}",
+                "max_tokens": 24,
+                "attempts": 2,
+            }
+        ],
+        policies=[{"name": "mini", "path": f"{made}/policy", "temperature": 0.6, "max_tokens": 32}],
+        reward_models=[{"name": "english", "path": f"{made}/reward", "max_length": 128}],
+        evaluation={"judge": "none", "tasks": []},
+        contrasts=[],
+    )
+    results = "results/translated"
+    targets = [f"{results}/{name}.jsonl" for name in ("prompts/en", "prompts/de", "mini/nl/generations")]
+    snakemake(finished_run, *targets, "--cores", 2, *arguments)
+    found = {code: rows(finished_run / results / f"prompts/{code}.jsonl") for code in ("en", "de", "nl")}
+    assert [r["prompt_id"] for r in found["en"]] == [r["prompt_id"] for r in found["de"]] == [r["prompt_id"] for r in found["nl"]]  # fmt: skip
+    assert len(found["en"]) == 6 and found["de"][0]["source"].startswith("de.jsonl:")
+    generations = rows(finished_run / results / "mini/nl/generations.jsonl")
+    for prompt, line in zip(found["nl"], generations, strict=True):
+        assert (prompt["skip"], len(line["responses"])) == (line["skip"], 0 if line["skip"] else 8)
+        assert prompt["source"].startswith("en by ") and prompt["language"] == "nl"
+    assert not planned(finished_run, *targets, *arguments)
+    counts = json.loads((finished_run / results / "prompts/nl.manifest.json").read_text())["counts"]
+    assert counts["prompts"] == 6 and sum(counts["skipped"].values()) == sum(bool(r["skip"]) for r in found["nl"])
+
+
 def test_another_reward_model_regenerates_nothing(finished_run, grown):
     """A second reward model scores the same responses; its setting stands beside the first one's in the summary."""
     config = base_config(finished_run)
