@@ -9,7 +9,7 @@ ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test test-vllm lint dag clean
+.PHONY: help env demo test test-vllm envs lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,15 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/test_vllm.py $(ARGS)
 
+# Snakemake copies these files before conda reads them, so they cannot refer to the locks.
+envs: requirements.lock requirements-vllm.lock  ## write envs/*.yaml from the locks
+	@for name in croco vllm; do \
+		locks=requirements.lock; test $$name = croco || locks="$$locks requirements-vllm.lock"; \
+		{ printf '# For --sdm conda: the versions of %s, by make envs.\n' "$$locks"; \
+		  printf 'channels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n'; \
+		  grep -h '==' $$locks | sed 's/^/      - /'; } > envs/$$name.yaml; \
+	done
+
 lint: $(ENV)  ## check Python and Snakemake style
 	$(BIN)/ruff check scripts tests
 	$(BIN)/ruff format --check scripts tests
@@ -60,5 +69,5 @@ dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
 	$(BIN)/snakemake --rulegraph --forceall --quiet all | dot -Tsvg > docs/rulegraph.svg
 	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
 
-clean:  ## remove the demo's results and all caches (no environment, no other results)
-	rm -rf results/miniature .snakemake .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the demo's results and the tools' caches; .snakemake stays, it knows what other runs were made with
+	rm -rf results/miniature .pytest_cache .ruff_cache .hypothesis

@@ -55,4 +55,4 @@ rule report:
 rule preview:
     """What to look at before training: a page of prompts, responses and pairs, and ballots for native speakers."""
     input:
-        list_previews(),
+        list_previews,

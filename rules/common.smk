@@ -12,7 +12,7 @@ sys.path.insert(0, SCRIPTS)
 
 from croco.cli import put_interpreter_first
 from croco.config import Locator, check_config
-from croco.digests import code_digest, lock_digest, model_identity
+from croco.digests import code_digest, file_digest, lock_digest, model_identity
 from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
@@ -60,20 +60,21 @@ RECIPE_KEYS = (
 ).split()
 
 
-hash_model = functools.cache(model_identity)
+@functools.cache
+def hash_model(path):
+    return model_identity(path, cache=f"{STATE}/digests")
 
 
-def refuse_too_few_gpus():
-    """Ends the run before its first job where a later one could never get the GPUs that it asks for."""
+def warn_of_too_few_gpus():
+    """Says early what a job would be refused for, perhaps days later."""
     limit, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
-    if limit is not None and limit.value < needed:
-        raise WorkflowError(
-            f"a job asks for {needed} GPUs, Snakemake may give {limit.value}: start with --resources gpu={needed} or more"
+    if workflow.is_main_process and limit is not None and limit.value < needed:
+        print(
+            f"warning: jobs of this config ask for {needed} GPUs: start with --resources gpu={needed}", file=sys.stderr
         )
 
 
-onstart:
-    refuse_too_few_gpus()
+warn_of_too_few_gpus()
 
 
 def match_any(names):
@@ -242,19 +243,34 @@ def list_block_inputs(use, wildcards):
     return files + [place(find_block_before(use, wildcards.start))] * (int(wildcards.start) > 0)
 
 
+def hash_dataset(use):
+    """Content hash of a dataset in a local folder, which is no input by itself; None of one from the hub."""
+    folder = Path(GRID.prompts[use].get("dataset", ""))
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.name and folder.is_dir() else []
+    return [[str(path), file_digest(path, f"{STATE}/digests")] for path in files] or None
+
+
 def find_training_data(wildcards):
     name = "pairs" if find_run(wildcards).row["target"] == "pair" else "completions"
     return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")
 
 
-def list_previews():
+def list_previews(wildcards):
     """A page for each tuned policy and each setting that pairs responses of single languages."""
-    shown = [run for run in GRID.runs.values() if run.row.get("target") == "pair" and run.pool == GRID.trained[0]]
-    return [place(f"preview/{run.model}/{run.setting}.html") for run in shown if run.replicate == 1]
+    pages = [
+        place(f"preview/{run.model}/{run.setting}.html")
+        for run in GRID.runs.values()
+        if run.row.get("target") == "pair" and run.pool in GRID.trained and run.replicate == 1
+    ]
+    if not pages:
+        raise WorkflowError("preview shows pairs of single languages: add a setting with `pools: [monolingual]`")
+    return sorted(set(pages))
 
 
 def find_previewed(wildcards):
-    return [GRID.runs[f"{wildcards.model}/{code}/{wildcards.setting}"] for code in GRID.trained]
+    """The setting's runs whose pool is one language."""
+    names = [f"{wildcards.model}/{code}/{wildcards.setting}" for code in GRID.trained]
+    return [GRID.runs[name] for name in names if name in GRID.runs]
 
 
 def list_previewed(wildcards, name):
@@ -270,7 +286,7 @@ def list_previewed(wildcards, name):
         "identified": f"{model}/{{language}}/languages.jsonl",
     }
     wanted = name != "identified" or GRID.identifies(runs[0])
-    return [place(patterns[name].format(language=code)) for code in GRID.trained if wanted]
+    return [place(patterns[name].format(language=run.pool)) for run in runs if wanted]
 
 
 def list_votes():
@@ -281,6 +297,12 @@ def list_votes():
 
 def get_recipe(wildcards):
     return GRID.recipe_of(find_run(wildcards))
+
+
+def size_training(wildcards, attempt):
+    """Main memory of a training job: every process reads the weights."""
+    rows = [get_recipe(wildcards), GRID.policies[wildcards.model]]
+    return GRID.resource("mem_mb", rows, attempt, processes=max(1, GRID.resource("gpu", rows)))
 
 
 def list_launcher(wildcards):

@@ -1,7 +1,8 @@
 """What to look at before training: prompts, responses and pairs, and blind ballots for native speakers.
 
 In:  of the monolingual pools of a setting: prompts, generations, scores, pairs and ledgers; votes put back.
-Out: {results}/preview/{model}/{setting}.html, {setting}/{language}.csv and {setting}/agreement.csv
+Out: {results}/preview/{model}/{setting}.html, {setting}/agreement.csv, and beside it {setting}/{language}.csv, which
+     are no declared outputs: Snakemake would delete a ballot that was filled in where it lies.
 """
 
 
@@ -21,8 +22,6 @@ rule write_preview:
         page=place("preview/{model}/{setting}.html"),
         agreement=place("preview/{model}/{setting}/agreement.csv"),
         manifest=place("preview/{model}/{setting}.manifest.json"),
-        # A ballot that was filled in where it lies must outlive a run: update() keeps it.
-        ballots=update(expand(place("preview/{{model}}/{{setting}}/{language}.csv"), language=GRID.trained)),
     log:
         place("logs/preview/{model}.{setting}.log"),
     benchmark:
@@ -35,7 +34,7 @@ rule write_preview:
         mem_mb=2000,
         runtime=60,
     params:
-        languages=GRID.trained,
+        languages=lambda wc: [run.pool for run in find_previewed(wc)],
         files=lambda wc, input: [
             part
             for name in ("prompts", "generations", "scores", "pairs", "ledger", "identified", "votes")

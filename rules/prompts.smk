@@ -30,6 +30,7 @@ for USE, SECTION in SECTIONS.items():
             runtime=60,
         params:
             source=lambda wc, use=USE: list_prompt_source(use, wc.language, wc.start),
+            dataset=hash_dataset(USE),
             seed=GRID.config["seed"],
             code=digest_code("prompts"),
             lock=LOCK,

@@ -22,7 +22,7 @@ rule train:
     threads: lambda wc: GRID.resource("threads", [get_recipe(wc), GRID.policies[wc.model]])
     resources:
         gpu=lambda wc: GRID.resource("gpu", [get_recipe(wc), GRID.policies[wc.model]]),
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [get_recipe(wc), GRID.policies[wc.model]], attempt),
+        mem_mb=lambda wc, attempt: size_training(wc, attempt),
         runtime=lambda wc, attempt: GRID.resource("runtime", [get_recipe(wc), GRID.policies[wc.model]], attempt),
     params:
         lease=lambda wc, resources: lease(resources, get_recipe(wc), GRID.policies[wc.model]),
@@ -33,7 +33,7 @@ rule train:
         ),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
         objective=lambda wc: find_run(wc).row["objective"],
-        origin=lambda wc: "--off-policy" if "responses" in find_run(wc).row else [],
+        origin=lambda wc: "--off-policy" if GRID.responses_of(find_run(wc)) != wc.model else [],
         options=lambda wc: list_options({**get_recipe(wc), "seed": find_run(wc).seed}, *RECIPE_KEYS, "seed"),
         folder=lambda wc: place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint"),
         state=STATE,

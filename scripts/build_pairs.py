@@ -110,7 +110,7 @@ def build_from_pools(args, ledger, formed, no_pair):
         prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
         pool = []
         for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
-            found = step[3 * width + i]["languages"] if args.identified else [None] * len(generation["responses"])
+            found = step[3 * width + i] if args.identified else None
             pool += eligible(args, filters, count_language(ledger, prompt), prompt, generation, score, found)
         needed = 1 if args.target == "best" else 2
         if len(pool) < needed:
@@ -163,13 +163,16 @@ def count_language(ledger, prompt):
 
 
 def eligible(args, filters, counts, prompt, generation, score, found):
-    """[(prompt, text, reward)] of one language's responses that stay in the pool; ``found`` are their languages."""
-    if generation["language"] != prompt["language"] or score["language"] != prompt["language"]:
+    """[(prompt, text, reward)] of one language's responses that stay in the pool; ``found``: the languages they are in."""
+    found = found or {"language": prompt["language"], "languages": [None] * len(generation["responses"])}
+    languages = [row["language"] for row in (prompt, generation, score, found)]
+    if len(set(languages)) > 1:
         raise InputError(
-            f"{prompt['prompt_id']}: languages {prompt['language']}, {generation['language']}, {score['language']} side by side",
-            "give --prompts, --generations and --scores in the same order of languages",
+            f"{prompt['prompt_id']}: languages {', '.join(languages)} side by side",
+            "give --prompts, --generations, --scores and --identified in the same order of languages",
             field="language",
         )
+    found = found["languages"]
     for values, name, remedy in (
         (score["rewards"], "rewards", "score these generations again"),
         (found, "languages", "identify these generations again"),

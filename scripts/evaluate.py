@@ -138,17 +138,16 @@ def answer_prompts(args, policy, prompts):
     for row in prompts:
         line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row.get("skip"), "responses": []}  # fmt: skip
         lines.append(line)
-        tokens = [] if line["skip"] else policy.encode(row["messages"])
-        if not line["skip"] and not policy.room(tokens, args.max_tokens):
-            line["skip"] = "prompt_too_long"
+        if not line["skip"]:
+            tokens, line["skip"] = policy.prepare(row["messages"], args.max_tokens)
         if not line["skip"]:
             first = prompt_seed(args.seed, row["language"], row["prompt_id"])
             work += [(line, tokens, first + j) for j in range(args.samples)]
     if lines and not work:
         raise InputError(
-            f"no prompt leaves room for {args.max_tokens} tokens in the model's context of {policy.context}",
-            "lower evaluation.max_tokens",
-            field="max_tokens",
+            f"no prompt can be answered: each is skipped ({', '.join(sorted({line['skip'] for line in lines}))})",
+            f"give prompts that fit in the model's context of {policy.context} tokens",
+            field="prompts",
         )
     tokens, seeds = [tokens for _, tokens, _ in work], [seed for *_, seed in work]
     responses = policy.respond(tokens, seeds, args.temperature, args.top_p, args.max_tokens)
@@ -173,7 +172,12 @@ def run_tasks(args, policy, language):
         tasks.append({**config, "task": name, "dataset_kwargs": {"data_files": files}})
     # Not simple_evaluate, which asks pip for the environment each time; the manifest has the versions.
     output = run_lm_eval(
-        lm=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=args.batch),
+        lm=HFLM(
+            pretrained=policy.model,
+            tokenizer=policy.tokenizer,
+            batch_size=args.batch,
+            chat_template_args=args.template_options,
+        ),
         task_dict=get_task_dict(tasks, TaskManager(include_defaults=False)),
         apply_chat_template=True,
         log_samples=True,

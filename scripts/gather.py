@@ -44,7 +44,18 @@ def lines_in_order(args):
     """The parts' lines; raises InputError where one is not that of the next prompt."""
     lines = ((path, number, row) for path in args.parts for number, row in read_jsonl(path))
     if not args.prompts:
-        yield from (row for *_, row in lines)
+        seen = set()
+        for path, number, row in lines:
+            if row["prompt_id"] in seen:
+                raise InputError(
+                    f"{row['prompt_id']} stands twice in the blocks",
+                    "select all blocks again",
+                    path,
+                    number,
+                    "prompt_id",
+                )
+            seen.add(row["prompt_id"])
+            yield row
         return
     for prompt, line in itertools.zip_longest(read_jsonl(args.prompts), lines):
         path, number, row = line or (args.parts[-1], None, {})

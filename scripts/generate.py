@@ -13,13 +13,11 @@ import sys
 from pathlib import Path
 
 from croco import cli
+from croco.chats import REFUSED, TOO_LONG
 from croco.digests import prompt_digest, prompt_seed
 from croco.engines import describe_engine, load_policy
 from croco.records import prompt_rows
 from croco.store import Parts, publish
-
-# Reasons of this stage; others were given by the stages before and stand in the prompt file.
-TOO_LONG, REFUSED = "prompt_too_long", "refused_by_template"
 
 
 def main():
@@ -79,7 +77,7 @@ def sample(args, parts, missing):
     policy = load_policy(args)
     lines, requests, running = [], [], []
     for row, have in missing:
-        tokens, skip = encode(args, policy, row)
+        tokens, skip = policy.prepare(row["messages"], args.max_tokens)
         if skip:
             lines.append(describe(row, 0, [], skip))
             continue
@@ -101,17 +99,6 @@ def sample(args, parts, missing):
                 finished = []
         if finished:
             parts.add(finished)
-
-
-def encode(args, policy, row):
-    """(token ids, reason to skip the prompt or None)."""
-    from jinja2.exceptions import TemplateError
-
-    try:
-        tokens = policy.encode(row["messages"])
-    except TemplateError:  # e.g. a template that knows no system messages
-        return None, REFUSED
-    return tokens, None if policy.room(tokens, args.max_tokens) else TOO_LONG
 
 
 def describe(row, start, responses, skip):

@@ -14,23 +14,24 @@ dataset, rows that cannot be used are left out, and the manifest counts them by 
 """
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.digests import derive_seed
+from croco.digests import derive_seed, digest
 from croco.records import InputError, prompt_rows, write_jsonl
-from croco.sources import LAST_TURN, ROW_NUMBER, Source, open_dataset, read_entry, read_source
+from croco.sources import LAST_TURN, ROW_NUMBER, Source, open_dataset, read_entry, read_prompt_id, read_source
 
 
 def main():
     args = parse_arguments()
-    facts = {"in source": 0, "selected": 0, "without reference": 0, "left out": Counter()}
-    rows = select_same(args, facts) if args.select else select_first(args, facts)
-    cursor = {}
+    facts = {"selected": 0, "without reference": 0, "left out": Counter()}
+    origin = {}  # of the source: how many rows, their digest, and the rank at which the next block begins
+    rows = select_same(args) if args.select else select_first(args, facts, origin)
 
     def lines():
-        for entry, place, cursor["next"] in rows:
+        for entry, place in rows:
             facts["selected"] += 1
             facts["without reference"] += not entry.reference
             yield {
@@ -44,10 +45,8 @@ def main():
 
     write_jsonl(args.output, lines())
     inputs = {"source": args.input or f"{args.dataset}@{args.revision}"}
-    # Where the next block begins; a block that found nothing passes the end on.
-    after = cursor.get("next", read_cursor(args))
     manifest = args.output.with_suffix(".manifest.json")
-    cli.write_manifest(manifest, __file__, args, inputs, counts=facts, next=after)
+    cli.write_manifest(manifest, __file__, args, inputs, counts=facts, origin=origin)
 
 
 def parse_arguments():
@@ -76,11 +75,10 @@ def parse_arguments():
     return args
 
 
-def select_same(args, facts):
-    """Yields (entry, place, None) for each prompt of --select, from this language's own file."""
+def select_same(args):
+    """Yields (entry, place) for each prompt of --select, from this language's own file."""
     source = Source(args.id, args.text, args.reference, args.columns)
     entries = {entry.prompt_id: entry for entry in read_source(args.input, source)}
-    facts["in source"] = len(entries)
     for row in prompt_rows(args.select):
         entry = entries.get(row["prompt_id"])
         if entry is None:
@@ -90,36 +88,52 @@ def select_same(args, facts):
                 args.input,
                 field=args.id,
             )
-        yield entry, f"{args.input.name}:{entry.line}", None
+        yield entry, f"{args.input.name}:{entry.line}"
 
 
-def select_first(args, facts):
-    """Yields (entry, place, rank of the next candidate) for the first --limit prompts that can be used."""
+def select_first(args, facts, origin):
+    """Yields (entry, place) for the first --limit prompts that can be used."""
     source = Source(args.id, args.text, args.reference, args.columns)
     ids, entry_at = read_local(args, source) if args.input else read_dataset(args, source, facts)
-    facts["in source"] = len(ids)
+    origin |= {"rows": len(ids), "ids": digest(ids), "next": 0}
+    if args.after:
+        origin["next"] = read_next(args, origin)
     count_tokens = load_counter(args)
     order = range(len(ids))
     if args.limit:
         order = sorted(order, key=lambda i: (derive_seed(args.seed, "select", ids[i]), i))
     taken = 0
-    for rank in range(read_cursor(args), len(ids)):
-        entry, place = entry_at(order[rank])
+    while taken != args.limit and origin["next"] < len(ids):
+        entry, place = entry_at(order[origin["next"]])
+        origin["next"] += 1
         if entry and count_tokens and sum(map(count_tokens, entry.messages)) > args.max_tokens:
             facts["left out"][f"longer than {args.max_tokens} tokens"] += 1
             entry = None
         if entry:
             taken += 1
-            yield entry, place, rank + 1
-        if taken == args.limit:
-            return
+            yield entry, place
+    for reason, count in facts["left out"].items():
+        print(f"left out: {count} with {reason}", file=sys.stderr)
+    if not taken and not args.after:
+        raise InputError(
+            f"none of the {len(ids)} rows can be used",
+            "correct id, text, reference or max_tokens",
+            args.input or args.dataset,
+        )
+    if args.limit and taken < args.limit:
+        print(f"warning: only {taken} of {args.limit} prompts: the source has no more", file=sys.stderr)
 
 
-def read_cursor(args):
-    """The rank at which this block begins: where the block --after ended."""
-    if not args.after:
-        return 0
-    return json.loads(args.after.with_suffix(".manifest.json").read_text(encoding="utf-8"))["next"]
+def read_next(args, origin):
+    """The rank at which the block --after ended; raises InputError where the source is another one since then."""
+    before = json.loads(args.after.with_suffix(".manifest.json").read_text(encoding="utf-8"))["origin"]
+    if before["ids"] != origin["ids"]:
+        raise InputError(
+            f"selected from {before['rows']} rows, the source now has others ({origin['rows']} rows)",
+            "pin the dataset's revision; to take the new source, delete the prompts folder and start again",
+            args.after,
+        )
+    return before["next"]
 
 
 def read_local(args, source):
@@ -131,15 +145,18 @@ def read_local(args, source):
 def read_dataset(args, source, facts):
     """As read_local, of a dataset; an entry that cannot be used is None, and counted by its fault."""
     data = open_dataset(args.dataset, args.subset, args.revision, args.split)
-    column = args.id.split(".")[0]
-    if args.id != ROW_NUMBER and column not in data.column_names:
+    top = args.id if args.id in data.column_names else args.id.split(".")[0]
+    if args.id != ROW_NUMBER and top not in data.column_names:
         raise InputError(
             "missing column",
             f"name another under `id`; here are {', '.join(data.column_names)}",
             args.dataset,
-            field=column,
+            field=top,
         )
-    ids = [str(i) for i in range(len(data))] if args.id == ROW_NUMBER else [str(value) for value in data[column]]
+    if args.id == ROW_NUMBER:
+        ids = [str(i) for i in range(1, len(data) + 1)]
+    else:
+        ids = [read_prompt_id(row, source, args.dataset, i) for i, row in enumerate(data.select_columns([top]))]
     first = {}
     for i, prompt_id in enumerate(ids):
         first.setdefault(prompt_id, i)
@@ -150,7 +167,7 @@ def read_dataset(args, source, facts):
             facts["left out"]["the id of an earlier row"] += 1
             return None, place
         try:
-            return read_entry(data[i], source, args.dataset, i, i), place
+            return read_entry(data[i], source, args.dataset, i + 1, i), place
         except InputError as error:
             facts["left out"][error.problem] += 1
             return None, place

@@ -57,8 +57,8 @@ def score_missing(args, parts, total):
         nonlocal model, scored
         if model is None:
             model = load_reward_model(args)
-        chats = [[*row["messages"], {"role": "assistant", "content": text}] for row, texts in chunk for text in texts]
-        rewards = iter(model.score(chats))
+        answers = [(row["messages"], text) for row, texts in chunk for text in texts]
+        rewards = iter(model.score(answers))
         parts.add(
             [
                 {
@@ -69,7 +69,7 @@ def score_missing(args, parts, total):
                 for row, texts in chunk
             ]
         )
-        scored += len(chats)
+        scored += len(answers)
         chunk.clear()
 
     steps = cli.progress(prompts_with_responses(args), total=total, desc=f"score {args.output.stem}", unit="prompt")

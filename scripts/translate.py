@@ -19,26 +19,23 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, prompt_digest, prompt_seed
+from croco.digests import code_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
 from croco.records import InputError, prompt_rows, write_jsonl
 from croco.store import Parts
-from croco.translation import FORMATS, find_fault, request, split_text
-
-RETRY_TEMPERATURE = 0.5
+from croco.translation import FORMATS, translate_chunk
 
 
 def main():
     args = parse_arguments()
     prompts = list(prompt_rows(args.prompts))
-    names = read_names(args, prompts)
+    how = describe_how(args, read_names(args, prompts))
     identity = cli.identify(args.model, args.revision, args.state)
-    inputs = describe_inputs(args, identity, names)
-    parts = Parts(args.state, "translations", inputs, map(prompt_digest, prompts))
-    missing = [row for row in prompts if not parts.lines(prompt_digest(row))]
+    parts = Parts(args.state, "translations", describe_inputs(args, identity, how), map(source_digest, prompts))
+    missing = find_missing(args, parts, prompts)
     print(f"{len(prompts)} prompts; {len(missing)} to translate", file=sys.stderr)
     if missing:
-        translate(args, names, parts, missing)
+        translate(args, how, parts, missing)
     counts = write(args, parts, prompts)
     inputs = {"prompts": args.prompts, "translator": identity}
     cli.write_manifest(
@@ -84,78 +81,55 @@ def read_names(args, prompts):
     }
 
 
-def describe_inputs(args, identity, names):
+def describe_how(args, names):
+    """What decides a translation besides the model, as translate_chunk takes it."""
+    options = ("language", "format", "template", "max_tokens", "longest", "seed")
+    return {**names, **{name: getattr(args, name) for name in options}}
+
+
+def describe_inputs(args, identity, how):
     return {
         "translator": identity,
         **describe_engine(args),
-        **{
-            name: getattr(args, name)
-            for name in ("template_options", "format", "template", "max_tokens", "longest", "attempts", "seed")
-        },
-        **names,
-        "language": args.language,
-        "cutting": code_digest(Path(__file__).with_name("croco") / "translation.py"),
+        "template_options": args.template_options,
+        **how,
+        "translation": code_digest(Path(__file__).with_name("croco") / "translation.py"),
+        "identifier": versions("py3langid"),
     }
 
 
-def translate(args, names, parts, missing):
+def find_missing(args, parts, prompts):
+    """Prompts without a line, and those that failed and may now be tried more often."""
+    missing = []
+    for row in prompts:
+        found = parts.lines(source_digest(row))
+        if not any(whole(line) or line["attempts_allowed"] >= args.attempts for line in found):
+            missing.append(row)
+    return missing
+
+
+def source_digest(row):
+    """What a translation depends on, of a line of the source language's file."""
+    return digest([prompt_digest(row), row.get("reference")])
+
+
+def whole(line):
+    return not line["skip"] and not line["reference_skip"]
+
+
+def translate(args, how, parts, missing):
     model = load_policy(args)
     with cli.progress(total=len(missing), desc=f"translate to {args.language}", unit="prompt") as bar:
         for begin in range(0, len(missing), args.chunk):
             chunk = missing[begin : begin + args.chunk]
-            parts.add(translate_chunk(args, names, model, chunk))
+            lines = translate_chunk(model, chunk, how, args.attempts)
+            parts.add(
+                [
+                    {"prompt_digest": source_digest(row), **line, "attempts_allowed": args.attempts}
+                    for row, line in zip(chunk, lines, strict=True)
+                ]
+            )
             bar.update(len(chunk))
-
-
-def translate_chunk(args, names, model, chunk):
-    """The finished lines of a chunk of prompts: all of their pieces go through the model together."""
-    texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
-    for i, row in enumerate(chunk):
-        places = [*enumerate(message["content"] for message in row["messages"])]
-        places += [("reference", row["reference"])] if row.get("reference") else []
-        for place, text in places:
-            texts[i, place] = split_text(text, args.longest)
-    todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
-    attempts, faults = [0] * len(chunk), {}
-    for attempt in range(args.attempts):
-        ids = [model.encode(request(texts[key][n], args.format, args.template, names)) for key, n in todo]
-        work = [k for k, tokens in enumerate(ids) if model.room(tokens, args.max_tokens)]
-        seeds = [seed_piece(args, chunk, *todo[k]) + attempt for k in work]
-        temperature = RETRY_TEMPERATURE if attempt else 0
-        responses = model.respond([ids[k] for k in work], seeds, temperature, 1.0, args.max_tokens)
-        found = dict(zip(work, responses, strict=True))
-        again = []
-        for k, (key, n) in enumerate(todo):
-            attempts[key[0]] = attempt + 1
-            fault = find_fault(found[k], args.language) if k in found else "too_long"
-            if fault:
-                faults[key, n] = fault
-                again += [(key, n)] if k in found else []
-            else:
-                texts[key][n] = found[k]["text"].strip()
-                faults.pop((key, n), None)
-        todo = again
-    return [finish(row, i, texts, faults, attempts[i]) for i, row in enumerate(chunk)]
-
-
-def seed_piece(args, chunk, key, n):
-    i, place = key
-    return prompt_seed(args.seed, args.language, f"{chunk[i]['prompt_id']}/{place}/{n}")
-
-
-def finish(row, i, texts, faults, attempts):
-    """The translated line of one prompt; a failed message keeps its source text and gives the reason to skip."""
-    failed = {place: fault for ((j, place), _), fault in sorted(faults.items(), key=str) if j == i}
-    reason = next((fault for place, fault in failed.items() if place != "reference"), None)
-    translated = {place: "".join(pieces) for (j, place), pieces in texts.items() if j == i}
-    return {
-        "prompt_digest": prompt_digest(row),
-        "messages": [{**message, "content": translated[n]} for n, message in enumerate(row["messages"])],
-        "reference": None if "reference" in failed else translated.get("reference"),
-        "skip": f"translation_{reason}" if reason else None,
-        "reference_skip": f"translation_{failed['reference']}" if "reference" in failed else None,
-        "attempts": attempts,
-    }
 
 
 def write(args, parts, prompts):
@@ -164,7 +138,7 @@ def write(args, parts, prompts):
 
     def lines():
         for row in prompts:
-            part = parts.lines(prompt_digest(row))[0]
+            part = max(parts.lines(source_digest(row)), key=lambda line: (whole(line), line["attempts_allowed"]))
             line = {
                 "prompt_id": row["prompt_id"],
                 "language": args.language,

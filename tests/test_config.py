@@ -1,11 +1,16 @@
 """Bad configs through the Snakefile: exit 1, one message that names file, line and key, and nothing else happens."""
 
+import math
+import re
+
 import pytest
 import yaml
 from conftest import ROOT, copy_project, planned, script, snakemake, write_rows
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
 SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: [multi]"
+PROMPTS = "prompts:\n  - {{use: train, {}}}\n  - {{use: evaluate, path: 'd/{{language}}.tsv'}}\n"
+TRANSLATOR = "translators:\n  - {{name: t, path: p, format: {}}}\n"
 
 # name: (config text, line of the message, what it must say)
 BAD = {
@@ -34,6 +39,23 @@ BAD = {
     "language that the miniature lacks": ('languages:\n  - {code: "en"}\n  - {code: "de"}\n  - {code: "nl"}\n  - {code: "fr"}\n  - {code: "es"}\n  - {code: "it"}\n', 7, ["miniature", "it"]),
     "no such model folder": ("policies:\n  - {name: mini, path: /no/such/model, temperature: 1, max_tokens: 3}\n  - {name: other, path: /no/such/model, temperature: 1, max_tokens: 3, tune: false}\n", 2, ["/no/such/model", "no folder"]),
     "option without effect": ("settings:\n  - {name: base, objective: none}\n  - {name: sft, objective: sft, target: reference, pools: [multi], pool_size: 8}\n", 3, ["no effect"]),
+    "two sources": (PROMPTS.format("path: 'd/{language}.tsv', dataset: a/b"), 2, ["either a path or a dataset"]),
+    "no source": (PROMPTS.format("limit: 3"), 2, ["either a path or a dataset"]),
+    "dataset folder": (PROMPTS.format("dataset: /no/such/folder"), 2, ["no folder /no/such/folder"]),
+    "revision of a file": (PROMPTS.format("path: 'd/{language}.tsv', revision: main"), 2, ["revision", "no effect"]),
+    "filter without tokenizer": (PROMPTS.format("dataset: a/b, limit: 3, max_tokens: 5"), 2, ["tokenizer"]),
+    "nobody translates": (PROMPTS.format("path: d/en.jsonl"), 2, ["nothing gives the prompts in de, nl, fr, es", "translator"]),
+    "unknown translator": (PROMPTS.format("path: d/en.jsonl, translator: x"), 2, ["there is no x"]),
+    "idle translator": (PROMPTS.format("path: 'd/{language}.tsv', translator: t") + TRANSLATOR.format("translategemma"), 2, ["own file"]),
+    "translation twice": (PROMPTS.format("path: d/en.jsonl, translations: [{language: de, path: a.tsv}, {language: de, path: b.tsv}]"), 2, ["twice"]),
+    "translation of the source": (PROMPTS.format("path: d/en.jsonl, translations: [{language: en, path: a.tsv}]"), 2, ["no prompts are needed in en"]),
+    "format without template": (TRANSLATOR.format("template"), 2, ["template"]),
+    "unknown template field": (TRANSLATOR.format('template, template: "{source} {text}"'), 2, ["source", "source_name"]),
+    "unknown engine": ("reward_models:\n  - {name: english, path: p, engine: tgi}\n", 2, ["engine", "vllm"]),
+    "option of the row": ("reward_models:\n  - {name: english, path: p, engine: vllm, engine_options: {dtype: half}}\n", 2, ["dtype", "set by the workflow"]),
+    "split over other GPUs": ("reward_models:\n  - {name: english, path: p, engine: vllm, size: 8, engine_options: {tensor_parallel_size: 2}}\n", 2, ["2 GPUs, but a job has 1"]),
+    "processes that do not divide the batch": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, resources: {gpu: 3}}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["16 x 3 processes", "divisor"]),
+    "own policies, the miniature's answers": ("results: results/x\npolicies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["evaluation", "still the miniature's"]),
     "only the base": ("settings:\n  - {name: base, objective: none}\n", 1, ["nothing is tuned"]),
     "no tuned policy": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, tune: false}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", 1, ["tune"]),
 }  # fmt: skip
@@ -114,3 +136,50 @@ def test_help_teaches(name):
     if name not in ("check_language", "with_gpus"):
         said += script(name, "world", "--help", check=False).stdout
         assert "--output" in said
+
+
+@pytest.mark.parametrize("name", ["paper", "small"])
+def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
+    """Every language and block, by real resources; another language adds its own jobs only."""
+    path = ROOT / "config" / f"{name}.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    trained = [row["code"] for row in config["languages"] if row.get("train", True)]
+    blocks = math.ceil(config["prompts"][0]["limit"] / config["block"])
+    jobs = planned(ROOT, "--resources", "gpu=8", "--configfile", path)
+    assert jobs["generate"] == jobs["identify"] == len(config["policies"]) * len(trained) * blocks == jobs["score"]
+    assert jobs["translate_train"] == (len(trained) - 1) * blocks and jobs["select_train"] == blocks
+    assert not any(rule.startswith("miniature") for rule in jobs)
+    project = copy_project(tmp_path)
+    with open(project / "config/languages.tsv", "a", encoding="utf-8") as file:
+        file.write("eu\tBasque\tEuskara\teu\tno\t\tGizon-emakume guztiak aske jaiotzen dira.\n")
+    config["languages"].append({"code": "eu"})
+    (project / "more.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    more = planned(project, "--resources", "gpu=8", "--configfile", "more.yaml")
+    added = {rule: count - jobs.get(rule, 0) for rule, count in more.items() if count != jobs.get(rule)}
+    assert added["translate_train"] == blocks and added["generate"] == len(config["policies"]) * blocks
+    assert all(count > 0 for count in added.values()) and "select_train" not in added
+
+
+def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path):
+    done = snakemake(ROOT, "--dry-run", "--resources", "gpu=8", "--configfile", ROOT / "config/paper.yaml")
+    output = done.stdout + done.stderr
+    assert "generate: eurollm, da, prompts from 19000 (1 GPU)" in output
+    assert re.search(r"train: aya, multi, dpo \(8 GPU\)", output)
+    grid = read_grid(ROOT / "config/paper.yaml")
+    eurollm, aya = grid.policies["eurollm"], grid.policies["aya"]
+    assert grid.resource("mem_mb", [eurollm]) > grid.resource("mem_mb", [aya]) > 2000 * 3.35
+    assert grid.resource("mem_mb", [eurollm], attempt=2) == 2 * grid.resource("mem_mb", [eurollm])
+    assert grid.resource("runtime", [aya], attempt=3) == 3 * grid.resource("runtime", [aya])
+    assert grid.resource("mem_mb", [eurollm], processes=8) > 8 * 2000 * 9
+
+
+def read_grid(path):
+    from croco.config import Locator, check_config
+    from croco.grid import Grid
+
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    config = {**default, **config}
+    locator = Locator([path])
+    check_config(config, ROOT / "config/schema.yaml", locator)
+    return Grid(config, [row["code"] for row in config["languages"]], locator)

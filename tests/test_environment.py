@@ -30,14 +30,14 @@ def test_lock_is_exact_and_consistent():
     subprocess.run([sys.executable, "-m", "pip", "check"], check=True, capture_output=True)
 
 
-def test_conda_environments_install_the_lock():
-    files = list((ROOT / "envs").glob("*.yaml"))
-    assert files
-    for path in files:
-        environment = yaml.safe_load(path.read_text(encoding="utf-8"))
+def test_conda_environments_install_the_locks():
+    locks = {"croco": ["requirements.lock"], "vllm": ["requirements.lock", "requirements-vllm.lock"]}
+    assert {path.stem for path in (ROOT / "envs").glob("*.yaml")} == set(locks)
+    for name, files in locks.items():
+        environment = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text(encoding="utf-8"))
         pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
-        name = next(part.removeprefix("-r ") for part in pip if part.startswith("-r "))
-        assert (path.parent / name).resolve() == ROOT / "requirements.lock"
+        pins = [line for file in files for line in (ROOT / file).read_text().splitlines() if "==" in line]
+        assert pip == pins, "run `make envs`"
         assert f"python={sys.version_info.major}.{sys.version_info.minor}" in environment["dependencies"]
 
 

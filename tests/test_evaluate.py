@@ -42,7 +42,7 @@ def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
         row["messages"][0]["content"] = "one two three " * 400
     long = {"en": write_rows(tmp_path / "long.jsonl", long)}
     done = evaluate(miniature, long, tmp_path, ["en"], check=False)
-    assert done.returncode == 1 and "max_tokens" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "prompt_too_long" in done.stderr and "Traceback" not in done.stderr
 
 
 def write_answers(path, answers, prompt_id="add-2-3-a"):

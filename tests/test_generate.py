@@ -68,9 +68,8 @@ def test_blocks_and_chunks_change_nothing(miniature, prompts, tmp_path, undistur
     parts = []
     for first in (0, 5, 10):
         block = tmp_path / str(first)
-        generate(
-            miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--chunk", 1 + first, "--start", first, "--count", 5
-        )
+        few = write_rows(tmp_path / f"p{first}.jsonl", rows(prompts["de"])[first : first + 5])
+        generate(miniature, few, tmp_path, 6, "--batch", 3, "--chunk", 1 + first)
         block.mkdir()
         for name in ("generations.jsonl", "generations.manifest.json"):
             (tmp_path / name).rename(block / name)

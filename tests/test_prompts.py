@@ -1,6 +1,7 @@
 """scripts/prompts.py: JSONL, TSV and CSV sources, datasets, selection in blocks, and bad input."""
 
 import json
+import shutil
 
 import pytest
 from conftest import rows, script, write_rows
@@ -94,8 +95,9 @@ def test_dataset_is_sampled_filtered_and_counted(tmp_path, miniature):
         "en",
     )
     script("prompts", *options, "--limit", 100, "--output", tmp_path / "all.jsonl")
-    lines, counts = rows(tmp_path / "all.jsonl"), json.loads((tmp_path / "all.manifest.json").read_text())["counts"]
-    assert counts["in source"] == 60 == counts["selected"] + sum(counts["left out"].values())
+    lines, manifest = rows(tmp_path / "all.jsonl"), json.loads((tmp_path / "all.manifest.json").read_text())
+    counts = manifest["counts"]
+    assert manifest["origin"]["rows"] == 60 == counts["selected"] + sum(counts["left out"].values())
     assert counts["selected"] == len(lines) == len({line["prompt_id"] for line in lines})
     assert set(counts["left out"]) == {
         "a message with more than role and content", "the last turn is not the user's", "empty text", "the id of an earlier row",
@@ -108,6 +110,8 @@ def test_dataset_is_sampled_filtered_and_counted(tmp_path, miniature):
     few = [line["prompt_id"] for line in rows(tmp_path / "few.jsonl")]
     order = [line["prompt_id"] for line in lines]
     assert len(few) == 12 and few == sorted(few, key=order.index) and few != order[:12]
+    done = script("prompts", *options[:2], "--id", "key", "--text", "key.no", "--language", "en", "--output", tmp_path / "x", check=False)  # fmt: skip
+    assert done.returncode == 1 and "none of the 60 rows" in done.stderr and "missing field" in done.stderr
     done = script("prompts", *options[:2], "--id", "no", "--language", "en", "--output", tmp_path / "x", check=False)
     assert done.returncode == 1 and "field no" in done.stderr and "key, talk" in done.stderr
     done = script(
@@ -204,3 +208,28 @@ def test_chats_end_with_the_user(tmp_path):
     (tmp_path / "en.jsonl").write_text('{"id": 1, "text": "cut \\ud83d"}\n')
     done = select(tmp_path, "en", check=False)
     assert done.returncode == 1 and "half a character" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_blocks_of_a_source_that_has_changed_are_refused(tmp_path):
+    make_jsonl(tmp_path, 20)
+    first, second = tmp_path / "0.jsonl", tmp_path / "10.jsonl"
+    script("prompts", "--input", tmp_path / "en.jsonl", "--language", "en", "--limit", 10, "--output", first)
+    make_jsonl(tmp_path, 30)
+    options = (
+        "--input",
+        tmp_path / "en.jsonl",
+        "--language",
+        "en",
+        "--limit",
+        10,
+        "--after",
+        first,
+        "--output",
+        second,
+    )
+    done = script("prompts", *options, check=False)
+    assert done.returncode == 1 and "20 rows" in done.stderr and "30 rows" in done.stderr and not second.exists()
+    shutil.copy(first, second)
+    shutil.copy(first.with_suffix(".manifest.json"), second.with_suffix(".manifest.json"))
+    done = script("gather", "--parts", first, second, "--output", tmp_path / "all.jsonl", check=False)
+    assert done.returncode == 1 and "stands twice" in done.stderr and not (tmp_path / "all.jsonl").exists()

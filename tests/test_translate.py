@@ -157,6 +157,18 @@ def test_only_new_and_changed_prompts_are_translated(translator, tmp_path):
     assert [row["messages"][-1]["content"] for row in rows(tmp_path / "de.jsonl")[1:]] == [GERMAN[HELLO], GERMAN[DOG]]
 
 
+def test_more_attempts_are_made_for_failures_alone(translator, tmp_path):
+    """A reference that is added later is translated; a failed prompt is tried again when more attempts are allowed."""
+    prompts = write_rows(tmp_path / "en.jsonl", [prompt("a", ("user", DOG)), prompt("w", ("user", WRONG))])
+    translate(translator, prompts, tmp_path, "--attempts", 1)
+    assert "0 to translate" in translate(translator, prompts, tmp_path, "--attempts", 1).stderr
+    assert "1 to translate" in translate(translator, prompts, tmp_path, "--attempts", 2).stderr
+    assert rows(tmp_path / "de.jsonl")[1]["skip"] == "translation_wrong_language"
+    write_rows(prompts, [prompt("a", ("user", DOG), reference=MAX), prompt("w", ("user", WRONG))])
+    assert "1 to translate" in translate(translator, prompts, tmp_path, "--attempts", 2).stderr
+    assert rows(tmp_path / "de.jsonl")[0]["reference"] == GERMAN[MAX]
+
+
 def test_a_message_too_long_for_the_translator_is_marked(translator, tmp_path):
     prompts = write_rows(
         tmp_path / "en.jsonl", [prompt("a", ("user", "many words " * 200)), prompt("b", ("user", DOG))]

@@ -161,6 +161,7 @@ def test_the_workflow_runs_on_vllm(tmp_path):
     default = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
     for key in ("policies", "reward_models"):
         config[key] = [{**row, "engine": "vllm"} for row in default[key]]
+    config["evaluation"] = {**default["evaluation"], **config["evaluation"]}
     (project / "vllm.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     snakemake(project, "--cores", 2, "--configfile", "vllm.yaml")
     results = project / "results" / "small"

@@ -10,6 +10,8 @@ from conftest import ROOT, planned, rows, script, snakemake
 
 CONFIG = ("--configfile", "two_languages.yaml")
 RESULTS = "results/small"
+# What a config with policies of its own must say.
+ANSWERS = {"judge": "none", "tasks": [], "samples": 2, "temperature": 0, "max_tokens": 16}
 
 
 def read_bytes(folder):
@@ -158,7 +160,7 @@ def test_more_prompts_make_only_new_blocks(finished_run, grown):
         "settings": settings,
         "policies": [{"name": "mini", "path": f"{made}/policy", "temperature": 0.6, "max_tokens": 32}],
         "reward_models": [{"name": "english", "path": f"{made}/reward", "max_length": 128}],
-        "evaluation": {"judge": "none", "tasks": []},
+        "evaluation": ANSWERS,
         "contrasts": [],
     }
     targets = [
@@ -209,7 +211,7 @@ def test_prompts_from_a_dataset_own_translations_and_a_translator(finished_run, 
         ],
         policies=[{"name": "mini", "path": f"{made}/policy", "temperature": 0.6, "max_tokens": 32}],
         reward_models=[{"name": "english", "path": f"{made}/reward", "max_length": 128}],
-        evaluation={"judge": "none", "tasks": []},
+        evaluation=ANSWERS,
         contrasts=[],
     )
     results = "results/translated"

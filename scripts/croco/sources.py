@@ -34,7 +34,7 @@ class Entry:
 
 def read_entry(row, source, path, number, line):
     """One prompt; raises InputError for a missing or unusable field."""
-    prompt_id = str(number) if source.id == ROW_NUMBER else _read_id(row, source, path, line)
+    prompt_id = str(number) if source.id == ROW_NUMBER else read_prompt_id(row, source, path, line)
     messages, answer = _read_messages(row, source, path, line)
     reference = answer if source.reference == LAST_TURN else _read_reference(row, source, path, line)
     return Entry(line, prompt_id, messages, reference)
@@ -150,7 +150,7 @@ def _get(row, column, path, line):
     return value
 
 
-def _read_id(row, source, path, line):
+def read_prompt_id(row, source, path, line):
     value = _get(row, source.id, path, line)
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
         raise InputError(
@@ -233,5 +233,8 @@ def check_sources(grid):
             if path and not Path(path).is_relative_to(grid.results):
                 files[code] = (path, read_source(Path(path), source))
         for code, (path, entries) in files.items():
-            if "{language}" in row.get("path", "") and not grid.own_translation(use, code):
-                check_parallel(path, entries, *files[leading])
+            if code != leading and leading in files:
+                others_path, others = files[leading]
+                ids = {entry.prompt_id for entry in others}
+                own = grid.own_translation(use, code) is not None  # may hold more than is asked for
+                check_parallel(path, [e for e in entries if not own or e.prompt_id in ids], others_path, others)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from croco.digests import digest
@@ -65,35 +65,41 @@ class Parts:
             write_json(self.folder / "inputs.json", inputs)
         self._places = {prompt: [] for prompt in prompts}
         self._parts = {}
+        # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
+        self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         for path in sorted(self.folder.glob("*.jsonl")):
-            entries = self._read_index(path)
+            entries, whole = self._read_index(path)
             if entries is not None:
-                self._take(path, entries)
-            elif path.exists():  # another job may just have settled its block
-                print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
+                self._take(path, entries, whole)
+                continue
+            with suppress(FileNotFoundError):  # another job may just have settled its block
                 path.rename(path.with_suffix(".foreign"))
+                print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
 
     def _read_index(self, path):
-        """[prompt_digest, place, extent] of each whole line, or None where the part is not of these inputs."""
+        """[prompt_digest, place, extent] of each line and how many are whole, or (None, 0) for a foreign part."""
         try:
             index = json.loads(path.with_suffix(".index").read_text(encoding="utf-8"))
             if index["inputs"] != self._inputs:
-                return None
-            ends = [place for _, place, _ in index["lines"][1:]] + [index["size"]]
-            size = path.stat().st_size
+                return None, 0
+            entries, size = index["lines"], path.stat().st_size
+            ends = [place for _, place, _ in entries[1:]] + [index["size"]]
         except (OSError, ValueError, KeyError):
-            return None
-        whole = [entry for entry, end in zip(index["lines"], ends, strict=False) if end <= size]
-        if len(whole) < len(ends) and index["lines"]:
-            lost = len(index["lines"]) - len(whole)
-            print(f"a part was cut, the work of {lost} of its lines is done again: {path}", file=sys.stderr)
-        return whole
+            return None, 0
+        whole = sum(end <= size for _, end in zip(entries, ends, strict=False))
+        if whole < len(entries):
+            print(
+                f"a part was cut, the work of {len(entries) - whole} of its lines is done again: {path}",
+                file=sys.stderr,
+            )
+        return entries, whole
 
-    def _take(self, path, entries):
-        wanted = [entry for entry in entries if entry[0] in self._places]
-        for prompt, offset, _ in wanted:
-            self._places[prompt].append((path, offset))
-        if len(wanted) == len(entries):  # nothing in it belongs to another job
+    def _take(self, path, entries, whole):
+        for prompt, offset, _ in entries[:whole]:
+            if prompt in self._places:
+                self._places[prompt].append((path, offset))
+        if all(prompt in self._places for prompt, *_ in entries):  # nothing in it belongs to another job
             self._parts[path] = {prompt: extent for prompt, _, extent in entries}
 
     def lines(self, prompt):
@@ -147,7 +153,7 @@ class Parts:
                 file.write(text)
             # The index comes first: a part without one would be a part that someone else left.
             write_json(path.with_suffix(".index"), {"inputs": self._inputs, "size": size, "lines": entries})
-        self._take(path, entries)
+        self._take(path, entries, len(entries))
 
 
 class Finished:

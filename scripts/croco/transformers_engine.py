@@ -162,12 +162,12 @@ class RewardModel(ChatScorer):
         self.model.to(DEVICE).eval()
 
     @torch.inference_mode()
-    def score(self, chats):
-        """Raw logits of whole chats, in their order; None where a chat is longer than max_length.
+    def score(self, answers):
+        """Raw logits of answers [(messages of the prompt, text)], in order; None where a chat exceeds max_length.
 
         Chats of like length share a batch, which wastes the least on padding.
         """
-        ids = [self.encode(chat) for chat in chats]
+        ids = [self.encode(messages, text) for messages, text in answers]
         order = sorted((i for i, tokens in enumerate(ids) if tokens is not None), key=lambda i: len(ids[i]))
         rewards = [None] * len(ids)
         for start in range(0, len(order), self.batch):

@@ -2,6 +2,7 @@
 
 import re
 
+from croco.digests import prompt_seed
 from croco.identification import identify
 
 # Of the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
@@ -15,6 +16,7 @@ PROMPT = (
     "\n\n\n{text}"
 )
 TAGS = "<<<source>>>{source_code}<<<target>>>{target_code}<<<text>>>{text}"
+RETRY_TEMPERATURE = 0.5
 FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
 PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
 
@@ -97,3 +99,60 @@ def find_fault(response, language):
     if identify(response["text"], language) not in (language, None):
         return "wrong_language"
     return None
+
+
+def translate_chunk(model, chunk, how, attempts):
+    """Translates prompts, all of their pieces together; a piece that fails is tried again, sampled.
+
+    Args:
+        model: a policy of an engine; ``chunk``: lines of a prompt file.
+        how: source and target names and codes, language, format, template, max_tokens, longest, seed.
+        attempts: how often a piece may be tried.
+    Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took.
+    """
+    texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
+    for i, row in enumerate(chunk):
+        places = [*enumerate(message["content"] for message in row["messages"])]
+        places += [("reference", row["reference"])] if row.get("reference") else []
+        for place, text in places:
+            texts[i, place] = split_text(text, how["longest"])
+    todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
+    taken, faults = [0] * len(chunk), {}
+    for attempt in range(attempts):
+        ids = [model.encode(request(texts[key][n], how["format"], how["template"], how)) for key, n in todo]
+        work = [k for k, tokens in enumerate(ids) if model.room(tokens, how["max_tokens"])]
+        seeds = [_seed(chunk, *todo[k], how) + attempt for k in work]
+        temperature = RETRY_TEMPERATURE if attempt else 0
+        responses = model.respond([ids[k] for k in work], seeds, temperature, 1.0, how["max_tokens"])
+        found = dict(zip(work, responses, strict=True))
+        again = []
+        for k, (key, n) in enumerate(todo):
+            taken[key[0]] = attempt + 1
+            fault = find_fault(found[k], how["language"]) if k in found else "too_long"
+            if fault:
+                faults[key, n] = fault
+                again += [(key, n)] if k in found else []
+            else:
+                texts[key][n] = found[k]["text"].strip()
+                faults.pop((key, n), None)
+        todo = again
+    return [_finish(row, i, texts, faults, taken[i]) for i, row in enumerate(chunk)]
+
+
+def _seed(chunk, key, n, how):
+    i, place = key
+    return prompt_seed(how["seed"], how["language"], f"{chunk[i]['prompt_id']}/{place}/{n}")
+
+
+def _finish(row, i, texts, faults, attempts):
+    """The translated line of one prompt; a failed message keeps its source text and gives the reason to skip."""
+    failed = {place: fault for ((j, place), _), fault in sorted(faults.items(), key=str) if j == i}
+    reason = next((fault for place, fault in failed.items() if place != "reference"), None)
+    translated = {place: "".join(pieces) for (j, place), pieces in texts.items() if j == i}
+    return {
+        "messages": [{**message, "content": translated[n]} for n, message in enumerate(row["messages"])],
+        "reference": None if "reference" in failed else translated.get("reference"),
+        "skip": f"translation_{reason}" if reason else None,
+        "reference_skip": f"translation_{failed['reference']}" if "reference" in failed else None,
+        "attempts": attempts,
+    }

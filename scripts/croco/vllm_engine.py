@@ -31,7 +31,10 @@ def start(path, revision, dtype, trust_remote_code, options, length, **needed):
 
     Raises InputError where vLLM cannot load the model or refuses an option.
     """
-    defaults = {"max_model_len": length, "tensor_parallel_size": max(1, torch.cuda.device_count())}
+    defaults = {
+        "max_model_len": length,
+        "tensor_parallel_size": max(1, torch.cuda.device_count() // options.get("pipeline_parallel_size", 1)),
+    }
     if ON_CPU:
         # Seeded requests with chunked prefill end the process on the CPU.
         defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
@@ -134,9 +137,9 @@ class RewardModel(ChatScorer):
         self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
 
-    def score(self, chats):
-        """Raw logits of whole chats, in their order; None where a chat is longer than max_length."""
-        ids = [self.encode(chat) for chat in chats]
+    def score(self, answers):
+        """Raw logits of answers [(messages of the prompt, text)], in order; None where a chat exceeds max_length."""
+        ids = [self.encode(messages, text) for messages, text in answers]
         fitting = [{"prompt_token_ids": tokens} for tokens in ids if tokens is not None]
         # The default activation would give sigmoid(logit).
         outputs = iter(
