@@ -101,6 +101,16 @@ def test_kill_repeats_at_most_one_chunk(miniature, prompts, tmp_path, undisturbe
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 
+def test_two_jobs_for_the_same_prompts_share_the_work(miniature, prompts, tmp_path, undisturbed):
+    """Started at once on one state folder: the second waits, and links what the first has sampled."""
+    outputs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    options = [[*arguments(miniature, prompts["de"], tmp_path, 6, "--batch", 3), "--output", path] for path in outputs]
+    assert [process.wait() for process in [start("generate", *some) for some in options]] == [0, 0]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes() == undisturbed.read_bytes()
+    sampled = [json.loads(path.with_suffix(".manifest.json").read_text())["sampled"] for path in outputs]
+    assert sorted(sampled) == [0, 12] and len(stored(tmp_path)) == 72
+
+
 def test_of_a_cut_part_the_whole_lines_are_used(miniature, prompts, tmp_path, undisturbed):
     generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
     (part,) = (tmp_path / "state").rglob("*.jsonl")

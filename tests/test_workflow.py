@@ -319,7 +319,14 @@ def test_preview_shows_pairs_and_takes_votes_back(finished_run, grown, tmp_path)
 
 def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
     settings = base_config(finished_run)["settings"]
-    minimum = {"name": "dpo_min", "objective": "dpo", "target": "pair", "rejected": "min", "pools": ["multi"]}
+    minimum = {
+        "name": "dpo_min",
+        "objective": "dpo",
+        "target": "pair",
+        "rejected": "min",
+        "pools": ["multi"],
+        "hygiene": "paper",
+    }
     expected = {
         "all": 1,
         "build_pairs": 1,
