@@ -159,6 +159,18 @@ def test_other_seed_or_option_does_not_mix(miniature, prompts, tmp_path, undistu
     assert (tmp_path / "generations.jsonl").read_bytes() != undisturbed.read_bytes()
 
 
+def test_engine_options_reach_the_engine_and_those_of_the_machine_resample_nothing(
+    miniature, prompts, tmp_path, undisturbed
+):
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--engine-options", '{"device_map": "cpu"}')
+    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+    done = generate(miniature, prompts["de"], tmp_path, 6, "--batch", 2)
+    assert "0 prompts to sample" in done.stderr
+    options = ("--engine-options", '{"attn_implementation": "no_such"}')
+    done = generate(miniature, prompts["de"], tmp_path, 6, *options, check=False)
+    assert "12 prompts to sample" in done.stderr and done.returncode == 1 and "no_such" in done.stderr
+
+
 def test_long_prompt_is_skipped_in_its_own_line(miniature, prompts, tmp_path):
     long = rows(prompts["de"])[:2]
     long[0]["messages"][0]["content"] = "eins zwei drei " * 400

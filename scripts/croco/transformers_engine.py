@@ -16,6 +16,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 logging.disable_progress_bar()
 
 
+def place(model):
+    """The model on its device, ready to run; one that engine_options (device_map) has spread stays where it is."""
+    return (model if getattr(model, "hf_device_map", None) else model.to(DEVICE)).eval()
+
+
 class SeededSampling(LogitsProcessor):
     """Sampling in which every row has its own seed, so that a sample does not depend on its neighbours.
 
@@ -81,7 +86,7 @@ class Policy(ChatModel):
 
             with model_errors(adapter):
                 self.model = PeftModel.from_pretrained(self.model, adapter).merge_and_unload()
-        self.model.to(DEVICE).eval()
+        self.model = place(self.model)
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
 
     def sample(self, requests, temperature, top_p, max_tokens, at_once=1):
@@ -159,7 +164,7 @@ class RewardModel(ChatScorer):
         self.tokenizer.padding_side = "right"
         if self.model.config.get_text_config().pad_token_id is None:
             self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
-        self.model.to(DEVICE).eval()
+        self.model = place(self.model)
 
     @torch.inference_mode()
     def score(self, answers):
