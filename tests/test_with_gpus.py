@@ -226,6 +226,8 @@ def test_a_killed_waiter_does_not_block_the_others(machine):
 
 
 def test_interrupted_while_waiting(machine):
+    # A test run in the background ignores the signal, and those that it starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     machine.hold(CUDA_VISIBLE_DEVICES="0")
     for _ in range(2):  # the first waits for the device, the second for its turn
         waiter = machine.waiting(CUDA_VISIBLE_DEVICES="0")
