@@ -10,7 +10,6 @@ warning. Both are named in the report under `findings`, with the remedy.
 """
 
 import inspect
-import json
 import sys
 from pathlib import Path
 
@@ -21,13 +20,12 @@ from croco.records import InputError, write_json
 
 def main():
     args = parse_arguments()
-    options = parse_template_options(args.template_options)
     tokenizer, stops = load(args)
-    check_template_options(tokenizer, options)
+    check_template_options(tokenizer, args.template_options)
 
     from croco.templates import examine
 
-    report = examine(tokenizer, stops, options)
+    report = examine(tokenizer, stops, args.template_options)
     write_json(args.output, report)
     inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
     counts = {name: report[name] for name in ("errors", "warnings")}
@@ -40,41 +38,21 @@ def parse_arguments():
     parser.add_argument("--model", required=True, help="local folder or hub id")
     parser.add_argument("--revision", help="commit or tag on the hub")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    parser.add_argument("--template-options", default="{}", help="extra variables of the chat template, a JSON object")
+    cli.add_template_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     return parser.parse_args()
 
 
-def parse_template_options(text):
-    """The options as a dict; raises InputError where the text is no JSON object."""
-    try:
-        options = json.loads(text)
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise InputError(
-            f"{text!r} is not a JSON object", 'write e.g. {"enable_thinking": false}', field="template_options"
-        )
-    return options
-
-
 def load(args):
     """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer
 
-    from croco.transformers_engine import model_errors
+    from croco.chats import load_stops, model_errors
 
     common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     with model_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, **common)
-        try:
-            stops = GenerationConfig.from_pretrained(args.model, revision=args.revision).eos_token_id
-        except OSError:  # a model without generation_config.json
-            stops = None
-        if stops is None:
-            stops = AutoConfig.from_pretrained(args.model, **common).get_text_config().eos_token_id
-    stops = tokenizer.eos_token_id if stops is None else stops
-    return tokenizer, stops if isinstance(stops, list) else [] if stops is None else [stops]
+        return tokenizer, load_stops(args.model, tokenizer, **common)
 
 
 def check_template_options(tokenizer, options):

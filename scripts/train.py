@@ -48,9 +48,7 @@ def parse_arguments():
     parser.add_argument("--objective", choices=tuple(COLUMNS), required=True, help="dpo on pairs or sft on completions")
     parser.add_argument("--data", type=Path, required=True, help="pairs.jsonl or completions.jsonl")
     cli.add_model_options(parser)
-    parser.add_argument(
-        "--template-options", type=cli.mapping, default={}, metavar="JSON", help="variables of the chat template"
-    )
+    cli.add_template_options(parser)
     parser.add_argument("--ledger", type=Path, help="ledger.json of the data: whose responses they are is checked")
     parser.add_argument("--off-policy", action="store_true", help="the responses may be another policy's")
     parser.add_argument("--learning-rate", type=float, default=5e-6, help="peak")

@@ -20,18 +20,13 @@ class ChatModel:
     """
 
     def __init__(self, path, revision=None, trust_remote_code=False, template_options=None, adapter=None):
-        from transformers import AutoConfig, GenerationConfig
+        from transformers import AutoConfig
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
         with model_errors(path):
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        try:
-            stops = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
-        except OSError:  # a model without generation_config.json
-            stops = None
-        stops = stops or config.get_text_config().eos_token_id or self.tokenizer.eos_token_id
-        self.stops = set(stops if isinstance(stops, list) else [stops])
+        self.stops = set(load_stops(path, self.tokenizer, revision, trust_remote_code))
         self.context = config.get_text_config().max_position_embeddings
         self.vocabulary = config.get_text_config().vocab_size
         if adapter:
@@ -136,6 +131,22 @@ def load_tokenizer(path, revision=None, trust_remote_code=False):
             path,
         )
     return tokenizer
+
+
+def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
+    """Ids of the tokens that generation ends at, a list: the generation config's, else the model's or tokenizer's."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        stops = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
+    except OSError:  # a model without generation_config.json
+        stops = None
+    if stops is None:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        stops = config.get_text_config().eos_token_id
+    if stops is None:
+        stops = tokenizer.eos_token_id
+    return stops if isinstance(stops, list) else [] if stops is None else [stops]
 
 
 def check_ids(ids, vocabulary, path):

@@ -75,7 +75,7 @@ def add_engine_options(parser, batch="rows a forward pass of the transformers en
     parser.add_argument("--engine", choices=ENGINES, default="transformers", help="library that runs the model")
     parser.add_argument(
         "--engine-options",
-        type=mapping,
+        type=mapping("engine_options"),
         default={},
         metavar="JSON",
         help="""passed to vllm.LLM or from_pretrained, e.g. '{"gpu_memory_utilization": 0.85}'""",
@@ -83,16 +83,20 @@ def add_engine_options(parser, batch="rows a forward pass of the transformers en
     parser.add_argument("--batch", type=positive, default=64, help=batch)
 
 
-def add_chat_options(parser):
-    """A model that writes answers."""
-    add_engine_options(parser)
+def add_template_options(parser):
     parser.add_argument(
         "--template-options",
-        type=mapping,
+        type=mapping("template_options"),
         default={},
         metavar="JSON",
         help="""variables of the chat template, e.g. '{"enable_thinking": false}'""",
     )
+
+
+def add_chat_options(parser):
+    """A model that writes answers."""
+    add_engine_options(parser)
+    add_template_options(parser)
 
 
 def add_policy_options(parser):
@@ -110,12 +114,19 @@ def add_state_options(parser, chunk):
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
 
 
-def mapping(text):
-    """A JSON object of the command line."""
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
-    return value
+def mapping(option):
+    """Reads a JSON object of the command line; raises InputError for anything else."""
+
+    def read(text):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise InputError(f"{text!r} is not a JSON object", 'write e.g. {"name": "value"}', field=option)
+        return value
+
+    return read
 
 
 def identify(model, revision, state=None):
