@@ -12,42 +12,73 @@ the one nearest the rule's target among those strictly below it; the prompt is t
 --target pair       writes pairs (chosen, rejected)
 --target best       writes completions: each pool's best response (Max-R)
 --target reference  writes completions: the data set's reference answers, in every language
+--target prompts    writes prompts for online tuning: each in one language, drawn among those that have it
+
+What sets the languages of a multilingual pool apart can be held constant:
+--prompt-language   takes the prompt in the rejected's language, or always in one
+--balance           chooses the languages equally often: the best response of the one chosen least so far
+--standardise       compares rewards in standard deviations from their language's mean over all prompts; pool_mean,
+                    pool_std and target are then in these units, chosen_reward and rejected_reward stay raw
+--rejected-from     chosen_language takes the rejected, and the pool's figures, from the chosen's language alone
+--match             takes the responses whose rewards are nearest to those of another setting's pairs: the same
+                    rewards from this pool, so that what remains different is not the rewards
 
 Every prompt that forms no pair, and every response that leaves a pool, is counted by reason in the ledger; the
-numbers add up or the run fails. All is read and written in one streaming pass.
+numbers add up or the run fails. With several languages the ledger's `separation` says how well language alone tells
+chosen from rejected. All is read and written in one streaming pass; --standardise reads twice.
 """
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.pairing import FILTERS, RULES, advise, draw_pair, mean_std, select_pair
-from croco.records import (
-    GENERATION,
-    IDENTIFIED,
-    PROMPT,
-    SCORE,
-    InputError,
-    check_same_text,
-    rows_in_step,
-    write_json,
-    write_jsonl,
+from croco.pairing import (
+    FILTERS,
+    RULES,
+    Moments,
+    advise,
+    choose_balanced,
+    draw_language,
+    draw_pair,
+    mean_std,
+    measure_separation,
+    nearest,
+    nearest_lower,
+    select_pair,
 )
+from croco.pools import count_language, count_reason, measure_rewards, read_policies, read_pools, with_other_pairs
+from croco.records import PROMPT, InputError, rows_in_step, write_json, write_jsonl
+
+SIDES = ("chosen", "rejected")
+# The targets that an option makes sense with; others refuse it.
+ONLY_WITH = {
+    "balance": ("pair", "best"),
+    "standardise": ("pair", "best"),
+    "prompt_language": ("pair",),
+    "rejected_from": ("pair",),
+    "match": ("pair",),
+    "caliper": ("pair",),
+    "generations": ("pair", "best", "reference"),
+    "scores": ("pair", "best", "reference"),
+}
+
+
+class NoPair(Exception):
+    """A prompt forms no pair, for the reason that is the message."""
 
 
 def main():
     args = parse_arguments()
     ledger = {"target": args.target, "rejected": args.rejected, "hygiene": args.hygiene, "languages": {}}
     formed, no_pair = Counter(), Counter()
-    build = build_references if args.target == "reference" else build_from_pools
+    build = {"pair": build_pairs, "best": build_best, "reference": build_references, "prompts": build_prompts}
 
     def checked():
         """The rows; a ledger that does not add up, or no row at all, fails before the output appears."""
         count = 0
-        for row in build(args, ledger, formed, no_pair):
+        for row in build[args.target](args, ledger, formed, no_pair):
             count += 1
             yield row
         close_ledger(ledger, count, formed, no_pair)
@@ -61,7 +92,8 @@ def main():
     if ledger.get("advice"):
         print(f"warning: {ledger['advice']}", file=sys.stderr)
     write_json(args.ledger, ledger)
-    inputs = {str(path): path for path in [*args.prompts, *args.generations, *args.scores, *args.identified]}
+    inputs = [*args.prompts, *args.generations, *args.scores, *args.identified, *([args.match] if args.match else [])]
+    inputs = {str(path): path for path in inputs}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=count)
 
 
@@ -73,8 +105,23 @@ def parse_arguments():
     parser.add_argument(
         "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file a language"
     )
-    parser.add_argument("--target", choices=("pair", "best", "reference"), default="pair", help="what to write")
-    parser.add_argument("--rejected", choices=RULES, default="mean-2sd", help="rule for the rejected response")
+    parser.add_argument(
+        "--target", choices=("pair", "best", "reference", "prompts"), default="pair", help="what to write"
+    )
+    parser.add_argument("--rejected", choices=RULES, help="rule for the rejected response (default: mean-2sd)")
+    parser.add_argument(
+        "--rejected-from",
+        choices=("pool", "chosen_language"),
+        default="pool",
+        help="responses among which the rejected is found",
+    )
+    parser.add_argument(
+        "--prompt-language", default="chosen", metavar="{chosen,rejected,CODE}", help="language of a pair's prompt"
+    )
+    parser.add_argument("--balance", action="store_true", help="choose the languages equally often")
+    parser.add_argument("--standardise", action="store_true", help="compare rewards standardised by language")
+    parser.add_argument("--match", type=Path, metavar="PAIRS", help="pairs of another setting whose rewards to match")
+    parser.add_argument("--caliper", type=float, help="greatest difference of rewards in a match (default: any)")
     parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses a language (default: all)")
     parser.add_argument(
         "--hygiene",
@@ -83,178 +130,222 @@ def parse_arguments():
         default=["paper"],
         help="responses that leave a pool before mean and std; `paper` filters nothing",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the rule `random`")
-    parser.add_argument("--output", type=Path, required=True, help="pairs.jsonl or completions.jsonl to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the rule `random` and of --target prompts")
+    parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json to write")
     args = parser.parse_args()
-    if args.target != "reference" and not len(args.prompts) == len(args.generations) == len(args.scores):
+    from_pools = args.target in ("pair", "best")
+    for name, targets in ONLY_WITH.items():
+        if getattr(args, name) != parser.get_default(name) and args.target not in targets:
+            parser.error(f"--{name.replace('_', '-')} goes with --target {' or '.join(targets)}")
+    if from_pools and not len(args.prompts) == len(args.generations) == len(args.scores):
         parser.error("--prompts, --generations and --scores need one file per language each")
-    by_language = "wrong_language" in args.hygiene and args.target != "reference"
+    by_language = "wrong_language" in args.hygiene and from_pools
     if len(args.identified) != (len(args.prompts) if by_language else 0):
         parser.error("--hygiene wrong_language, and nothing else, needs --identified, one file per language")
     if "paper" in args.hygiene and len(args.hygiene) > 1:
         parser.error("--hygiene paper filters nothing and goes with no other filter")
+    if args.rejected == "random" and (args.balance or args.standardise):
+        parser.error("--rejected random looks at no reward: --balance and --standardise do not go with it")
+    if args.match and (args.rejected or args.balance or args.standardise):
+        parser.error("--match takes both responses by their raw rewards: no --rejected, --balance or --standardise")
+    if args.caliper is not None and not (args.match and args.caliper >= 0):
+        parser.error("--caliper is a difference of rewards, not negative, and goes with --match")
+    args.rejected = "match" if args.match else args.rejected or "mean-2sd"
     return args
 
 
-def build_from_pools(args, ledger, formed, no_pair):
-    filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
-    width, at_minimum, sizes = len(args.prompts), 0, Counter()
-    files = [
-        (args.prompts, PROMPT),
-        (args.generations, GENERATION),
-        (args.scores, SCORE),
-        (args.identified, IDENTIFIED),
-    ]
-    for step in rows_in_step([(path, fields) for paths, fields in files for path in paths]):
-        prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
-        pool = []
-        for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
-            found = step[3 * width + i] if args.identified else None
-            pool += eligible(args, filters, count_language(ledger, prompt), prompt, generation, score, found)
-        needed = 1 if args.target == "best" else 2
-        if len(pool) < needed:
-            skipped = all(generation.get("skip") for generation in generations)
-            no_pair["skipped" if skipped else "pool_too_small"] += 1
+def build_pairs(args, ledger, formed, no_pair):
+    at_minimum, others, sizes, separation = 0, 0, Counter(), Counter()
+    matches = {f"{side}_{what}": Moments() for side in SIDES for what in ("mean", "mean_matched_to", "mae")}
+    pools = read_pools(args, ledger["languages"], find_standards(args, ledger))
+    for pool, other in with_other_pairs(pools, args.match):
+        others += other is not None
+        try:
+            pool, chosen, rejected, target = select(args, pool, other, formed)
+            row = pair(args, pool, chosen, rejected, target)
+        except NoPair as reason:
+            no_pair[str(reason)] += 1
             continue
-        rewards = [reward for _, _, reward in pool]
-        if args.target == "best":
-            prompt, text, reward = pool[max(range(len(pool)), key=rewards.__getitem__)]
-            formed[prompt["language"]] += 1
-            ledger["languages"][prompt["language"]]["chosen"] += 1
-            yield completion(prompt, text, reward)
-            continue
-        if args.rejected == "random":
-            seed = derive_seed(args.seed, "random-pair", prompts[0]["prompt_id"])
-            (chosen, rejected), target = draw_pair([text for _, text, _ in pool], seed), None
-        else:
-            chosen, rejected, target = select_pair(rewards, args.rejected)
-        if rejected is None:
-            no_pair["all_texts_equal" if args.rejected == "random" else "no_lower_reward"] += 1
-            continue
-        at_minimum += rewards[rejected] == min(rewards)
-        sizes[len(pool)] += 1
-        formed[pool[chosen][0]["language"]] += 1
-        ledger["languages"][pool[chosen][0]["language"]]["chosen"] += 1
-        ledger["languages"][pool[rejected][0]["language"]]["rejected"] += 1
-        yield pair(pool, chosen, rejected, target)
-    share = at_minimum / formed.total() if args.target == "pair" and formed.total() else None
-    ledger["rejected_is_minimum"] = share
-    if args.rejected == "mean-2sd" and args.target == "pair":
+        at_minimum += pool.values[rejected] == min(pool.values)
+        sizes[len(pool.values)] += 1
+        formed[row["chosen_language"]] += 1
+        separation[row["chosen_language"], row["rejected_language"]] += 1
+        for side in SIDES:
+            ledger["languages"][row[f"{side}_language"]][side] += 1
+            if args.match:
+                found, wanted = row[f"{side}_reward"], other[f"{side}_reward"]
+                matches[f"{side}_mean"].add(found)
+                matches[f"{side}_mean_matched_to"].add(wanted)
+                matches[f"{side}_mae"].add(abs(found - wanted))
+        yield row
+    ledger["rejected_is_minimum"] = share = at_minimum / formed.total() if formed.total() else None
+    if args.rejected == "mean-2sd":
         ledger["advice"] = advise(share, sizes.most_common(1)[0][0] if sizes else 0)
+    if args.match:
+        ledger["match"] = {"pairs": others, **{name: moments.mean for name, moments in matches.items()}}
+    if len(args.prompts) > 1:
+        ledger["separation"] = measure_separation(separation)
 
 
-def read_policies(generations):
-    """Content hashes or revisions of the policies that the responses are of, by the manifests beside them, or null."""
-    found = set()
-    for path in generations:
-        manifest = path.with_suffix(".manifest.json")
-        if not manifest.is_file():
-            return None
-        found.add(json.loads(manifest.read_text(encoding="utf-8"))["inputs"].get("policy"))
-    return sorted(found) if found and None not in found else None
+def find_standards(args, ledger):
+    """{language: Moments of its rewards}, noted in the ledger, or None without --standardise."""
+    if not args.standardise:
+        return None
+    standards = measure_rewards(args)
+    ledger["standardised"] = {language: {"mean": own.mean, "std": own.std} for language, own in standards.items()}
+    return standards
 
 
-def count_language(ledger, prompt):
-    return ledger["languages"].setdefault(
-        prompt["language"],
-        {"prompts": 0, "skipped": {}, "responses": 0, "left_out": {}, "eligible": 0, "duplicates": 0, "chosen": 0, "rejected": 0},
-    )  # fmt: skip
+def select(args, pool, other, formed):
+    """(pool, chosen, rejected, target): two indices in the pool that is returned, of the chosen's language if so asked.
+
+    ``other`` is the pair to match or None. Raises NoPair with the reason.
+    """
+    if len(pool.values) < 2:
+        raise NoPair(explain_small(pool))
+    if args.rejected == "random":
+        return draw(args, pool)
+    if args.match and not other:
+        raise NoPair("no_pair_to_match")
+    chosen = nearest(pool.values, other["chosen_reward"]) if other else choose(args, pool, formed)
+    if args.rejected_from == "chosen_language":
+        response = pool.responses[chosen]
+        pool = pool.within(response[0])
+        if len(pool.values) < 2:
+            raise NoPair("pool_too_small")
+        chosen = pool.responses.index(response)
+    if other:
+        target = other["rejected_reward"]
+        rejected = nearest_lower(pool.values, chosen, target)
+    else:
+        chosen, rejected, target = select_pair(pool.values, args.rejected, chosen)
+    if rejected is None:
+        raise NoPair("no_lower_reward")
+    if other and args.caliper is not None:
+        off = abs(pool.values[chosen] - other["chosen_reward"]), abs(pool.values[rejected] - target)
+        if max(off) > args.caliper:
+            raise NoPair("no_match")
+    return pool, chosen, rejected, target
 
 
-def eligible(args, filters, counts, prompt, generation, score, found):
-    """[(prompt, text, reward)] of one language's responses that stay in the pool; ``found``: the languages they are in."""
-    found = found or {"language": prompt["language"], "languages": [None] * len(generation["responses"])}
-    languages = [row["language"] for row in (prompt, generation, score, found)]
-    if len(set(languages)) > 1:
+def choose(args, pool, formed):
+    """Index of the chosen response by the pool's own values."""
+    if args.balance:
+        return choose_balanced(pool.values, [language for language, _, _ in pool.responses], formed)
+    return max(range(len(pool.values)), key=pool.values.__getitem__)
+
+
+def draw(args, pool):
+    """As select, whatever the rewards: each ordered pair of different texts, in one language if so asked, is equally likely."""
+    if args.rejected_from == "chosen_language":
+        texts = {}
+        for language, response, _ in pool.responses:
+            texts.setdefault(language, []).append(response["text"])
+        if max(map(len, texts.values())) < 2:
+            raise NoPair("pool_too_small")
+        language = draw_language(texts, derive_seed(args.seed, "random-language", pool.prompt_id))
+        if language is None:
+            raise NoPair("all_texts_equal")
+        pool = pool.within(language)
+    texts = [response["text"] for _, response, _ in pool.responses]
+    chosen, rejected = draw_pair(texts, derive_seed(args.seed, "random-pair", pool.prompt_id))
+    if rejected is None:
+        raise NoPair("all_texts_equal")
+    return pool, chosen, rejected, None
+
+
+def explain_small(pool):
+    return "skipped" if all(pool.skips.values()) else "pool_too_small"
+
+
+def pair(args, pool, chosen, rejected, target):
+    """A line of the pairs; raises NoPair where the prompt has no text in the language that it is to be taken in."""
+    chosen_language, chosen_response, chosen_reward = pool.responses[chosen]
+    rejected_language, rejected_response, rejected_reward = pool.responses[rejected]
+    languages = {"chosen": chosen_language, "rejected": rejected_language}
+    language = languages.get(args.prompt_language, args.prompt_language)
+    if language not in pool.prompts:
         raise InputError(
-            f"{prompt['prompt_id']}: languages {', '.join(languages)} side by side",
-            "give --prompts, --generations, --scores and --identified in the same order of languages",
-            field="language",
+            f"no prompt file is in {language!r}",
+            f"give chosen, rejected or one of {', '.join(pool.prompts)}",
+            field="prompt_language",
         )
-    found = found["languages"]
-    for values, name, remedy in (
-        (score["rewards"], "rewards", "score these generations again"),
-        (found, "languages", "identify these generations again"),
-    ):
-        if len(generation["responses"]) != len(values):
-            raise InputError(
-                f"{prompt['prompt_id']}: {len(generation['responses'])} responses but {len(values)} {name}",
-                remedy,
-                field=name,
-            )
-    check_same_text(prompt, generation)
-    counts["prompts"] += 1
-    skip = generation.get("skip")
-    if skip:
-        counts["skipped"][skip] = counts["skipped"].get(skip, 0) + 1
-    responses = generation["responses"][: args.pool_size]
-    if len(responses) < (args.pool_size or 0) and not skip:
-        raise InputError(
-            f"{prompt['prompt_id']}: {len(responses)} responses, --pool-size asks for {args.pool_size}",
-            "generate more samples or lower the pool size",
-        )
-    stay = []
-    for response, reward, language in zip(responses, score["rewards"], found, strict=False):
-        if reward is not None and not isinstance(reward, int | float):
-            raise InputError(f"{prompt['prompt_id']}: a reward is no number", "a failed score is null", field="rewards")
-        reason = (
-            "null_reward"
-            if reward is None
-            else next((name for name, fails in filters.items() if fails(response, prompt["language"], language)), None)
-        )
-        if reason:
-            counts["left_out"][reason] = counts["left_out"].get(reason, 0) + 1
-        else:
-            stay.append((prompt, response["text"], reward))
-    counts["responses"] += len(responses)
-    counts["eligible"] += len(stay)
-    counts["duplicates"] += len(stay) - len({text for _, text, _ in stay})
-    return stay
-
-
-def pair(pool, chosen, rejected, target):
-    rewards = [reward for _, _, reward in pool]
-    mean, std = mean_std(rewards)
-    prompt = pool[chosen][0]
+    if pool.skips[language]:
+        raise NoPair("prompt_skipped")
+    mean, std = mean_std(pool.values)
     return {
-        "prompt_id": prompt["prompt_id"],
-        "prompt": prompt["messages"],
-        "chosen": answer(pool[chosen][1]),
-        "rejected": answer(pool[rejected][1]),
-        "chosen_reward": rewards[chosen],
-        "rejected_reward": rewards[rejected],
-        "prompt_language": prompt["language"],
-        "chosen_language": prompt["language"],
-        "rejected_language": pool[rejected][0]["language"],
-        "pool_size": len(pool),
+        "prompt_id": pool.prompt_id,
+        "prompt": pool.prompts[language]["messages"],
+        "chosen": answer(chosen_response["text"]),
+        "rejected": answer(rejected_response["text"]),
+        "chosen_reward": chosen_reward,
+        "rejected_reward": rejected_reward,
+        "prompt_language": language,
+        "chosen_language": chosen_language,
+        "rejected_language": rejected_language,
+        "pool_size": len(pool.values),
         "pool_mean": mean,
         "pool_std": std,
         "target": target,
+        "chosen_token_digest": chosen_response.get("token_digest"),
+        "rejected_token_digest": rejected_response.get("token_digest"),
     }
+
+
+def build_best(args, ledger, formed, no_pair):
+    """One completion for each prompt."""
+    for pool in read_pools(args, ledger["languages"], find_standards(args, ledger)):
+        if not pool.values:
+            no_pair[explain_small(pool)] += 1
+            continue
+        language, response, reward = pool.responses[choose(args, pool, formed)]
+        formed[language] += 1
+        ledger["languages"][language]["chosen"] += 1
+        yield completion(pool.prompts[language], response["text"], reward, response.get("token_digest"))
+    ledger["rejected_is_minimum"] = None
 
 
 def build_references(args, ledger, formed, no_pair):
     """One completion for each prompt and language that has a reference."""
     for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
         for prompt in prompts:
-            counts = count_language(ledger, prompt)
+            counts = count_language(ledger["languages"], prompt)
             counts["prompts"] += 1
             reason = prompt.get("skip") or (None if prompt.get("reference") else "no_reference")
             if reason:
-                counts["skipped"][reason] = counts["skipped"].get(reason, 0) + 1
+                count_reason(counts["skipped"], reason)
                 no_pair[reason] += 1
                 continue
             formed[prompt["language"]] += 1
-            yield completion(prompt, prompt["reference"], None)
+            yield completion(prompt, prompt["reference"], None, None)
 
 
-def completion(prompt, text, reward):
+def build_prompts(args, ledger, formed, no_pair):
+    """One prompt for each prompt id, in a language drawn among those that do not skip it."""
+    for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
+        for prompt in prompts:
+            counts = count_language(ledger["languages"], prompt)
+            counts["prompts"] += 1
+            if prompt.get("skip"):
+                count_reason(counts["skipped"], prompt["skip"])
+        usable = [prompt for prompt in prompts if not prompt.get("skip")]
+        if not usable:
+            no_pair["skipped"] += 1
+            continue
+        prompt = usable[derive_seed(args.seed, "online-prompt", prompts[0]["prompt_id"]) % len(usable)]
+        formed[prompt["language"]] += 1
+        ledger["languages"][prompt["language"]]["chosen"] += 1
+        yield {"prompt_id": prompt["prompt_id"], "prompt": prompt["messages"], "language": prompt["language"]}
+
+
+def completion(prompt, text, reward, token_digest):
     return {
         "prompt_id": prompt["prompt_id"],
         "prompt": prompt["messages"],
         "completion": answer(text),
         "reward": reward,
+        "token_digest": token_digest,
     }
 
 

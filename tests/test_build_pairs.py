@@ -1,23 +1,33 @@
 """scripts/build_pairs.py: pools over languages, hygiene, and a ledger that adds up."""
 
 import json
+import math
+from collections import Counter
 
 import pytest
 from conftest import rows, script, write_rows
+from statsmodels.stats.proportion import proportion_confint
+
+from croco.digests import derive_seed
 
 
-def make_files(folder, languages, rewards, texts=None, finish="stop", reference="R"):
-    """Prompt, generation and score files; ``rewards[language]`` is a list of lists, one a prompt."""
+def make_files(folder, languages, rewards, texts=None, finish="stop", reference="R", skip=()):
+    """Prompt, generation and score files; ``rewards[language]`` is a list of lists, one a prompt.
+
+    ``skip`` holds (language, prompt number) of the prompts that are skipped.
+    """
     files = {"prompts": [], "generations": [], "scores": []}
     for language in languages:
         ids = [f"p{i}" for i in range(len(rewards[language]))]
         prompts, generations, scores = [], [], []
         for i, prompt_id in enumerate(ids):
             messages = [{"role": "user", "content": f"{language} question {i}"}]
-            prompts.append({"prompt_id": prompt_id, "language": language, "messages": messages, "reference": reference, "source": "t", "skip": None})  # fmt: skip
+            prompts.append({"prompt_id": prompt_id, "language": language, "messages": messages, "reference": reference, "source": "t", "skip": "translation_empty" if (language, i) in skip else None})  # fmt: skip
             answers = texts[language][i] if texts else [f"{language}{i}-{j}" for j in range(len(rewards[language][i]))]
-            responses = [{"text": t, "finish_reason": finish, "n_tokens": 1, "token_digest": "x"} for t in answers]
-            generations.append({"prompt_id": prompt_id, "language": language, "skip": None, "responses": responses})  # fmt: skip
+            responses = [
+                {"text": t, "finish_reason": finish, "n_tokens": 1, "token_digest": f"digest of {t}"} for t in answers
+            ]
+            generations.append({"prompt_id": prompt_id, "language": language, "skip": prompts[-1]["skip"], "responses": responses})  # fmt: skip
             scores.append({"prompt_id": prompt_id, "language": language, "rewards": rewards[language][i]})
         for name, values in (("prompts", prompts), ("generations", generations), ("scores", scores)):
             files[name].append(write_rows(folder / language / f"{name}.jsonl", values))
@@ -169,3 +179,288 @@ def test_degenerate_pools_are_advised_on(tmp_path):
     _, ledger = build(tmp_path, files, "--rejected", "mean-2sd")
     assert ledger["rejected_is_minimum"] == 1 and "take more samples" in ledger["advice"]
     assert build(tmp_path, files, "--rejected", "min")[1].get("advice") is None
+
+
+def contents(pairs):
+    return [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in pairs]
+
+
+def test_the_prompt_is_taken_in_the_language_asked_for(tmp_path):
+    files = make_files(
+        tmp_path,
+        ["en", "de", "fr"],
+        {"en": [[2.0, 1.0], [2.0, 1.0]], "de": [[0.0, -5.0], [0.0, -5.0]], "fr": [[1.0], []]},
+        skip=[("fr", 1)],
+    )
+    for choice, language in (("chosen", "en"), ("rejected", "de"), ("de", "de")):
+        pairs, _ = build(tmp_path, files, "--rejected", "min", "--prompt-language", choice)
+        assert contents(pairs) == [("en0-0", "de0-1"), ("en1-0", "de1-1")]
+        assert [pair["prompt"][0]["content"] for pair in pairs] == [f"{language} question {i}" for i in range(2)]
+        assert {pair["prompt_language"] for pair in pairs} == {language}
+    pairs, ledger = build(tmp_path, files, "--rejected", "min", "--prompt-language", "fr")
+    assert [(pair["prompt_id"], pair["prompt_language"]) for pair in pairs] == [("p0", "fr")]
+    assert ledger["no_pair"] == {"prompt_skipped": 1} and ledger["prompts"] == 2
+    done = build(tmp_path, files, "--prompt-language", "mt", check=False)
+    assert done.returncode == 1 and "no prompt file is in 'mt'" in done.stderr and "en, de, fr" in done.stderr
+
+
+def test_the_prompt_language_of_random_pairs(tmp_path):
+    files = make_files(tmp_path, ["en", "de"], {language: [[1.0, 0.0]] * 40 for language in ("en", "de")})
+    pairs, _ = build(tmp_path, files, "--rejected", "random", "--prompt-language", "rejected")
+    assert {pair["chosen_language"] == pair["rejected_language"] for pair in pairs} == {True, False}
+    assert all(pair["prompt_language"] == pair["rejected_language"] for pair in pairs)
+
+
+def test_balance_chooses_the_languages_equally_often(tmp_path):
+    rewards = {
+        "en": [[9.0, 1.0], [9.0, 1.0], [9.0, 8.0], [9.0, 1.0], [None, None], [9.0, 3.0]],
+        "de": [[5.0, 0.0], [5.0, 0.0], [3.0, 2.0], [3.0, 2.0], [1.0, 0.0], [9.0, 4.0]],
+    }
+    files = make_files(tmp_path, ["en", "de"], rewards)
+    pairs, ledger = build(tmp_path, files, "--rejected", "min", "--balance")
+    # p0 en is best; p1 de was chosen less; p2 both once, en is best; p3 de; p4 de alone; p5 en was chosen less.
+    assert contents(pairs) == [
+        ("en0-0", "de0-1"),
+        ("de1-0", "de1-1"),
+        ("en2-0", "de2-1"),
+        ("de3-0", "en3-1"),
+        ("de4-0", "de4-1"),
+        ("en5-0", "en5-1"),
+    ]
+    assert ledger["formed_by_language"] == {"en": 3, "de": 3} and ledger["languages"]["de"]["chosen"] == 3
+    short = make_files(tmp_path / "short", ["en", "de"], {name: values[:4] for name, values in rewards.items()})
+    assert build(tmp_path / "short", short, "--rejected", "min", "--balance")[0] == pairs[:4]
+    best, ledger = build(tmp_path, files, "--target", "best", "--balance")
+    assert [row["completion"][0]["content"] for row in best] == [chosen for chosen, _ in contents(pairs)]
+    assert ledger["formed_by_language"] == {"en": 3, "de": 3}
+
+
+def test_balance_breaks_ties_by_file_order_and_counts_formed_pairs_only(tmp_path):
+    files = make_files(tmp_path, ["en", "de"], {"en": [[4.0, 4.0], [4.0, 3.0]], "de": [[4.0, 4.0], [4.0, 1.0]]})
+    pairs, ledger = build(tmp_path, files, "--balance", "--rejected", "min")
+    assert contents(pairs) == [("en1-0", "de1-1")] and ledger["no_pair"] == {"no_lower_reward": 1}
+
+
+def test_standardised_rewards_choose_and_raw_rewards_are_written(tmp_path):
+    # en: mean 10, std 2; de: mean 0, std sqrt(8).
+    rewards = {"en": [[12.0, 8.0], [12.0, 8.0]], "de": [[4.0, 0.0], [0.0, -4.0]]}
+    files = make_files(tmp_path, ["en", "de"], rewards)
+    pairs, ledger = build(tmp_path, files, "--standardise", "--rejected", "min")
+    assert ledger["standardised"] == {"en": {"mean": 10.0, "std": 2.0}, "de": {"mean": 0.0, "std": math.sqrt(8)}}
+    assert contents(pairs) == [("de0-0", "en0-1"), ("en1-0", "de1-1")]
+    assert [(pair["chosen_reward"], pair["rejected_reward"]) for pair in pairs] == [(4.0, 8.0), (12.0, -4.0)]
+    assert [pair["target"] for pair in pairs] == pytest.approx([-1, -math.sqrt(2)])
+    assert pairs[0]["pool_mean"] == pytest.approx((1 - 1 + math.sqrt(2) + 0) / 4)
+    best, _ = build(tmp_path, files, "--target", "best", "--standardise")
+    assert [(row["completion"][0]["content"], row["reward"]) for row in best] == [("de0-0", 4.0), ("en1-0", 12.0)]
+
+
+def test_standardising_takes_only_the_mean_off_constant_rewards(tmp_path):
+    rewards = {"en": [[5.5, 5.5], [None, 5.5]], "de": [[1.0, -1.0], [1.0, -1.0]], "fr": [[None], [None]]}
+    files = make_files(tmp_path, list(rewards), rewards)
+    pairs, ledger = build(tmp_path, files, "--standardise", "--rejected", "q1", "--balance")
+    assert ledger["standardised"] == {
+        "en": {"mean": 5.5, "std": 0.0},
+        "de": {"mean": 0.0, "std": 1.0},
+        "fr": {"mean": None, "std": None},
+    }
+    assert contents(pairs) == [("de0-0", "en0-0"), ("en1-1", "de1-1")]
+    assert ledger["languages"]["en"]["prompts"] == 2  # counted in one of the two passes
+
+
+def test_rejected_from_the_chosen_language(tmp_path):
+    rewards = {"en": [[3.0, 1.0, 0.0], [3.0], [3.0, 3.0]], "de": [[2.0, -5.0], [2.0, 1.0], [2.0, 1.0]]}
+    files = make_files(tmp_path, ["de", "en"], rewards)
+    pairs, ledger = build(tmp_path, files, "--rejected-from", "chosen_language", "--rejected", "q1")
+    # The quartile of 0, 1, 3 is 0.5, as near to 1 as to 0: the first in the file wins. That of the whole pool is 0.
+    assert contents(pairs) == [("en0-0", "en0-1")]
+    assert (pairs[0]["target"], pairs[0]["pool_size"], pairs[0]["pool_mean"]) == (0.5, 3, pytest.approx(4 / 3))
+    assert ledger["no_pair"] == {"pool_too_small": 1, "no_lower_reward": 1}
+    assert ledger["languages"]["en"]["rejected"] == 1 and ledger["rejected_is_minimum"] == 0
+
+
+def test_random_pairs_in_one_language_are_equally_likely(tmp_path):
+    """en has 6 ordered pairs of different texts, de 6, mt 2, fr none (4 standard errors)."""
+    count = 2100
+    texts = {"en": ["a", "b", "c"], "fr": ["z", "z"], "mt": ["u", "v"], "de": ["w", "x", "y"]}
+    texts = {language: [own] * count for language, own in texts.items()}
+    rewards = {language: [[0.0] * len(own[0])] * count for language, own in texts.items()}
+    files = make_files(tmp_path, list(texts), rewards, texts)
+    pairs, ledger = build(tmp_path, files, "--rejected", "random", "--rejected-from", "chosen_language")
+    drawn = Counter(contents(pairs))
+    assert len(drawn) == 14 and drawn.total() == count
+    assert all(abs(n - count / 14) < 4 * math.sqrt(count / 14 * 13 / 14) for n in drawn.values()), drawn
+    assert ledger["separation"]["same_language"] == 1 and {pair["pool_size"] for pair in pairs} == {2, 3}
+
+
+def test_random_pairs_in_one_language_need_two_texts_there(tmp_path):
+    texts = {"en": [["a"], ["a", "a"], ["a", "b"]], "de": [["x"], ["x"], ["x"]]}
+    rewards = {language: [[0.0] * len(own) for own in lists] for language, lists in texts.items()}
+    files = make_files(tmp_path, list(texts), rewards, texts)
+    pairs, ledger = build(tmp_path, files, "--rejected", "random", "--rejected-from", "chosen_language")
+    assert [pair["prompt_id"] for pair in pairs] == ["p2"]
+    assert ledger["no_pair"] == {"pool_too_small": 1, "all_texts_equal": 1}
+
+
+def other_pairs(path, rewards):
+    """A pairs file with {prompt_id: (chosen_reward, rejected_reward)}."""
+    return write_rows(path, [{"prompt_id": i, "chosen_reward": c, "rejected_reward": r} for i, (c, r) in rewards.items()])  # fmt: skip
+
+
+def test_match_finds_the_responses_with_the_nearest_rewards(tmp_path):
+    rewards = {"en": [[9.0, 5.0, 1.0], [2.0, 1.0], [3.0, 3.0], [4.0, 0.0]], "de": [[4.0, 6.0], [8.0, 0.0], [3.0], []]}
+    files = make_files(tmp_path, ["en", "de"], rewards)
+    other = other_pairs(tmp_path / "other.jsonl", {"p0": (5.0, 3.0), "p2": (3.0, 1.0), "p3": (9.0, -1.0)})
+    pairs, ledger = build(tmp_path, files, "--match", other)
+    assert contents(pairs) == [("en0-1", "de0-0"), ("en3-0", "en3-1")]
+    assert [pair["target"] for pair in pairs] == [3.0, -1.0]
+    assert ledger["rejected"] == "match" and "advice" not in ledger
+    assert ledger["no_pair"] == {"no_pair_to_match": 1, "no_lower_reward": 1}
+    assert ledger["match"] == {
+        "pairs": 3,
+        "chosen_mean": 4.5,
+        "chosen_mean_matched_to": 7.0,
+        "chosen_mae": 2.5,
+        "rejected_mean": 2.0,
+        "rejected_mean_matched_to": 1.0,
+        "rejected_mae": 1.0,
+    }
+    pairs, ledger = build(tmp_path, files, "--match", other, "--caliper", 1)
+    assert contents(pairs) == [("en0-1", "de0-0")]
+    assert ledger["no_pair"] == {"no_pair_to_match": 1, "no_lower_reward": 1, "no_match": 1}
+    assert (ledger["match"]["pairs"], ledger["match"]["rejected_mae"]) == (3, 1.0)
+    pairs, _ = build(tmp_path, files, "--match", other, "--rejected-from", "chosen_language", "--caliper", 5)
+    assert contents(pairs) == [("en0-1", "en0-2"), ("en3-0", "en3-1")]
+
+
+def test_the_caliper_holds_for_the_rejected_too(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[5.0, 1.0], [5.0, 1.0]]})
+    other = other_pairs(tmp_path / "other.jsonl", {"p0": (5.0, 3.5), "p1": (5.0, 3.0)})
+    pairs, ledger = build(tmp_path, files, "--match", other, "--caliper", 2)
+    assert [pair["prompt_id"] for pair in pairs] == ["p1"] and ledger["no_pair"] == {"no_match": 1}
+
+
+def test_matching_a_pool_with_its_own_pairs_gives_the_same_rewards(tmp_path):
+    rewards = {"en": [[9.0, 5.0, 1.0], [2.0], [3.0, 3.0]], "de": [[4.0, 6.0], [None], [3.0, -7.0]]}
+    files = make_files(tmp_path, ["en", "de"], rewards)
+    pairs, _ = build(tmp_path, files)
+    own = write_rows(tmp_path / "own.jsonl", pairs)
+    again, ledger = build(tmp_path, files, "--match", own, "--caliper", 0)
+    assert contents(again) == contents(pairs) and ledger["no_pair"] == {"pool_too_small": 1}
+    assert ledger["match"]["chosen_mae"] == ledger["match"]["rejected_mae"] == 0
+    manifest = json.loads((tmp_path / "pairs.manifest.json").read_text())
+    assert str(own) in manifest["inputs"] and manifest["options"]["rejected"] == "match"
+
+
+@pytest.mark.parametrize("damage", ["unknown", "order", "null", "missing"])
+def test_pairs_to_match_that_do_not_fit_are_refused(tmp_path, damage):
+    files = make_files(tmp_path, ["en"], {"en": [[5.0, 1.0], [5.0, 1.0]]})
+    wanted = {
+        "unknown": {"p0": (5.0, 1.0), "p7": (5.0, 1.0)},
+        "order": {"p1": (5.0, 1.0), "p0": (5.0, 1.0)},
+        "null": {"p0": (5.0, 1.0), "p1": (5.0, None)},
+        "missing": {},
+    }[damage]
+    other = other_pairs(tmp_path / "other.jsonl", wanted)
+    if damage == "missing":
+        other.unlink()
+    done = build(tmp_path, files, "--match", other, check=False)
+    said = {"unknown": "'p7'", "order": "'p0'", "null": "rejected_reward", "missing": "no such file"}[damage]
+    assert done.returncode == 1 and said in done.stderr and "Remedy: " in done.stderr
+    assert f"{other}:2" in done.stderr or damage == "missing"
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_prompts_for_online_tuning(tmp_path):
+    count = 64
+    skip = [("en", 0), ("de", 1), ("en", 2), ("de", 2)]
+    files = make_files(tmp_path, ["en", "de"], {name: [[]] * count for name in ("en", "de")}, skip=skip)
+    files = {"prompts": files["prompts"]}
+    prompts, ledger = build(tmp_path, files, "--target", "prompts", "--seed", 5)
+    assert [row["prompt_id"] for row in prompts] == [f"p{i}" for i in range(count) if i != 2]
+    assert all(set(row) == {"prompt_id", "prompt", "language"} for row in prompts)
+    assert [row["language"] for row in prompts[:2]] == ["de", "en"]
+    for i, row in enumerate(prompts[2:], start=3):
+        assert row["language"] == ["en", "de"][derive_seed(5, "online-prompt", f"p{i}") % 2]
+        assert row["prompt"] == [{"role": "user", "content": f"{row['language']} question {i}"}]
+    counts = Counter(row["language"] for row in prompts)
+    assert min(counts.values()) > count / 4
+    assert ledger["prompts"] == count and ledger["formed"] == count - 1 and ledger["no_pair"] == {"skipped": 1}
+    assert ledger["formed_by_language"] == counts
+    for language in ("en", "de"):
+        assert ledger["languages"][language]["skipped"] == {"translation_empty": 2}
+        assert ledger["languages"][language]["chosen"] == counts[language]
+    again, _ = build(tmp_path, files, "--target", "prompts", "--seed", 6)
+    assert [row["language"] for row in again] != [row["language"] for row in prompts]
+    alone, _ = build(tmp_path, {"prompts": files["prompts"][:1]}, "--target", "prompts")
+    assert len(alone) == count - 2 and {row["language"] for row in alone} == {"en"}
+
+
+def test_separation_says_how_well_language_alone_tells_the_chosen(tmp_path):
+    # Chosen and rejected: en-de, en-de, en-de, de-en, en-en.
+    rewards = {
+        "en": [[3.0], [3.0], [3.0], [0.0], [3.0, 0.0]],
+        "de": [[0.0], [0.0], [0.0], [3.0], [1.0]],
+    }
+    files = make_files(tmp_path, ["en", "de"], rewards)
+    _, ledger = build(tmp_path, files, "--rejected", "min")
+    found = ledger["separation"]
+    assert found["pairs"] == {"en": {"de": 3, "en": 1}, "de": {"en": 1}}
+    assert found["same_language"] == 0.2
+    # Each en-de pair sees 2 others against 1 and is right, the de-en pair sees 3 against 0 and is wrong, en-en counts 1/2.
+    assert found["accuracy"] == pytest.approx(3.5 / 5)
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(proportion_confint(3.5, 5, method="wilson"))
+    alone = {name: paths[:1] for name, paths in files.items()}
+    assert "separation" not in build(tmp_path, alone, "--rejected", "min")[1]
+
+
+def test_options_change_nothing_in_a_pool_of_one_language(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[0.0, 3.0, 1.0, -2.0, 3.5, 0.5], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]]})
+    plain, _ = build(tmp_path, files)
+    for options in (("--balance",), ("--rejected-from", "chosen_language"), ("--prompt-language", "en")):
+        assert build(tmp_path, files, *options)[0] == plain
+    assert contents(build(tmp_path, files, "--standardise")[0]) == contents(plain)
+
+
+def test_token_digests_of_what_was_sampled_stand_beside_the_rows(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[0.0, 3.0], [1.0, 0.0]]})
+    lines = rows(files["generations"][0])
+    for response in lines[1]["responses"]:
+        del response["token_digest"]
+    write_rows(files["generations"][0], lines)
+    pairs, _ = build(tmp_path, files, "--rejected", "min")
+    assert list(pairs[0])[-3:] == ["target", "chosen_token_digest", "rejected_token_digest"]
+    assert [(pair["chosen_token_digest"], pair["rejected_token_digest"]) for pair in pairs] == [
+        ("digest of en0-1", "digest of en0-0"),
+        (None, None),
+    ]
+    best, _ = build(tmp_path, files, "--target", "best")
+    assert [row["token_digest"] for row in best] == ["digest of en0-1", None]
+    references, _ = build(tmp_path, {"prompts": files["prompts"]}, "--target", "reference")
+    assert [row["token_digest"] for row in references] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--target best --rejected-from chosen_language", "--rejected-from goes with --target pair"),
+        ("--target best --prompt-language rejected", "--prompt-language goes with --target pair"),
+        ("--target best --match pairs.jsonl", "--match goes with --target pair"),
+        ("--target reference --balance", "--balance goes with --target pair or best"),
+        ("--target prompts --standardise", "--standardise goes with --target pair or best"),
+        ("--target prompts", "--generations goes with --target pair or best or reference"),
+        ("--rejected random --balance", "--rejected random looks"),
+        ("--rejected random --standardise", "--rejected random looks"),
+        ("--match pairs.jsonl --rejected random", "--match takes"),
+        ("--match pairs.jsonl --rejected mean-2sd", "--match takes"),
+        ("--match pairs.jsonl --balance", "--match takes"),
+        ("--match pairs.jsonl --standardise", "--match takes"),
+        ("--caliper 1", "--caliper is"),
+        ("--match pairs.jsonl --caliper -1", "--caliper is"),
+        ("--match pairs.jsonl --caliper nan", "--caliper is"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(tmp_path, options, said):
+    files = make_files(tmp_path, ["en"], {"en": [[1.0, 0.0]]})
+    done = build(tmp_path, files, *options.split(), check=False)
+    assert done.returncode == 2 and said in done.stderr

@@ -2,13 +2,25 @@
 
 import math
 import statistics
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.pairing import draw_pair, mean_std, select_pair, target_reward
+from croco.pairing import (
+    Moments,
+    choose_balanced,
+    draw_language,
+    draw_pair,
+    mean_std,
+    measure_separation,
+    nearest,
+    nearest_lower,
+    select_pair,
+    target_reward,
+)
 
 # Few distinct values make ties; halves keep sums exact.
 tied = st.integers(-4, 4).map(lambda value: value / 2)
@@ -78,3 +90,94 @@ def test_null_pairs_prefer_neither_side():
     """Over many seeds each of two responses is chosen about equally often (4 standard errors)."""
     firsts = sum(draw_pair(["a", "b"], seed)[0] for seed in range(2000))
     assert abs(firsts - 1000) < 4 * math.sqrt(500)
+
+
+@given(rewards=pools, rule=st.sampled_from(["mean-2sd", "q1", "min"]))
+def test_matching_a_pool_with_its_own_pair_gives_its_rewards(rewards, rule):
+    chosen, rejected, _ = select_pair(rewards, rule)
+    again = nearest(rewards, rewards[chosen])
+    assert rewards[again] == rewards[chosen]
+    below = nearest_lower(rewards, again, rewards[rejected] if rejected is not None else 0.0)
+    assert (below is None) == (rejected is None)
+    assert rejected is None or rewards[below] == rewards[rejected]
+
+
+@given(rewards=pools, value=real)
+def test_nearest_is_the_first_of_those_at_the_least_distance(rewards, value):
+    distances = [abs(reward - value) for reward in rewards]
+    assert nearest(rewards, value) == distances.index(min(distances))
+
+
+@given(
+    prompts=st.lists(
+        st.fixed_dictionaries({name: st.lists(tied, min_size=1, max_size=3) for name in "abc"}), min_size=1, max_size=30
+    )
+)
+def test_balanced_languages_are_chosen_equally_often(prompts):
+    taken = Counter()
+    for prompt in prompts:
+        pool = [(reward, language) for language, rewards in prompt.items() for reward in rewards]
+        rewards, languages = [reward for reward, _ in pool], [language for _, language in pool]
+        best = {name: max(own) for name, own in prompt.items() if taken[name] == min(taken[each] for each in prompt)}
+        chosen = choose_balanced(rewards, languages, taken)
+        language = max(best, key=best.get)
+        assert (languages[chosen], rewards[chosen]) == (language, best[language])
+        assert pool.index(pool[chosen]) == chosen
+        taken[languages[chosen]] += 1
+        counts = [taken[name] for name in prompt]
+        assert max(counts) - min(counts) <= 1
+
+
+@given(values=st.lists(real, max_size=60))
+def test_moments_of_a_stream_are_those_of_the_list(values):
+    moments = Moments()
+    for value in values:
+        moments.add(value)
+    if not values:
+        assert (moments.mean, moments.std) == (None, None)
+        return
+    assert moments.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert moments.std == pytest.approx(statistics.pstdev(values), abs=1e-6)
+    again = [moments.standardise(value) for value in values]
+    assert math.fsum(again) / len(again) == pytest.approx(0, abs=1e-6)
+
+
+def test_moments_stay_exact_far_from_zero():
+    """Sums of squares would lose the spread of numbers that lie far from zero; so would a mean of a constant."""
+    far, constant = Moments(), Moments()
+    for _ in range(1000):
+        far.add(1e9 + 1)
+        far.add(1e9 - 1)
+        constant.add(0.1)
+    assert far.std == pytest.approx(1, rel=1e-6)
+    assert (constant.mean, constant.std, constant.standardise(0.1)) == (0.1, 0.0, 0.0)
+
+
+def state_accuracy(pairs):
+    """Leave one pair out, let the others in its two languages vote."""
+    right = 0.0
+    for left_out, (chosen, rejected) in enumerate(pairs):
+        others = [pair for i, pair in enumerate(pairs) if i != left_out]
+        votes = others.count((chosen, rejected)) - others.count((rejected, chosen))
+        right += 0.5 if chosen == rejected or votes == 0 else float(votes > 0)
+    return right / len(pairs)
+
+
+@given(pairs=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=40))
+def test_separation_agrees_with_leaving_each_pair_out(pairs):
+    found = measure_separation(Counter(pairs))
+    if not pairs:
+        assert found is None
+        return
+    assert found["accuracy"] == pytest.approx(state_accuracy(pairs))
+    assert found["same_language"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert sum(sum(row.values()) for row in found["pairs"].values()) == len(pairs)
+    assert 0 <= found["ci_low"] <= found["accuracy"] + 1e-9 and found["accuracy"] - 1e-9 <= found["ci_high"] <= 1
+
+
+def test_languages_are_drawn_by_their_ordered_pairs_of_different_texts():
+    """6 of en, 2 of de, none of fr (4 standard errors of 3000 draws)."""
+    texts = {"fr": ["z", "z"], "en": ["a", "b", "c"], "de": ["x", "y"]}
+    drawn = Counter(draw_language(texts, seed) for seed in range(3000))
+    assert set(drawn) == {"en", "de"} and abs(drawn["de"] - 750) < 4 * math.sqrt(3000 * 0.25 * 0.75)
+    assert draw_language({"fr": ["z", "z"], "mt": ["y"]}, 0) is None

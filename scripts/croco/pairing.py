@@ -1,7 +1,9 @@
-"""The pair rule: which two responses of a pool are chosen and rejected."""
+"""The pair rule: which two responses of a pool are chosen and rejected, and what their languages tell."""
 
 import math
 import random
+from collections import Counter
+from statistics import NormalDist
 
 RULES = ("mean-2sd", "q1", "min", "random")
 # Left out of a pool before mean and std, by name; a missing score leaves it always. ``found`` is the language that
@@ -41,16 +43,101 @@ def mean_std(rewards):
     return mean, math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / len(rewards))
 
 
-def select_pair(rewards, rule):
+def select_pair(rewards, rule, chosen=None):
     """Indices (chosen, rejected) and the target reward, or (chosen, None, target) where none is strictly below.
 
-    Chosen is the highest reward, rejected the one nearest the target among those strictly below the chosen's; the
-    first one wins a tie. ``rewards`` holds at least one number and no null.
+    Chosen is the highest reward unless its index is given, rejected the one nearest the target among those strictly
+    below the chosen's; the first one wins a tie. ``rewards`` holds at least one number and no null.
     """
-    chosen = max(range(len(rewards)), key=rewards.__getitem__)
+    if chosen is None:
+        chosen = max(range(len(rewards)), key=rewards.__getitem__)
     target = target_reward(rewards, rule)
+    return chosen, nearest_lower(rewards, chosen, target), target
+
+
+def nearest(rewards, value):
+    """Index of the reward nearest to ``value``; the first one wins a tie."""
+    return min(range(len(rewards)), key=lambda i: abs(rewards[i] - value))
+
+
+def nearest_lower(rewards, chosen, target):
+    """Index of the reward nearest to ``target`` among those strictly below the chosen's, or None; ties as above."""
     lower = (i for i, reward in enumerate(rewards) if reward < rewards[chosen])
-    return chosen, min(lower, key=lambda i: abs(rewards[i] - target), default=None), target
+    return min(lower, key=lambda i: abs(rewards[i] - target), default=None)
+
+
+def choose_balanced(rewards, languages, taken):
+    """Index of the best response in the language that was chosen least so far; the first one wins a tie.
+
+    Args:
+        rewards, languages: of each response of the pool, at least one.
+        taken: Counter of the chosen languages so far. Of several that were chosen least, the best response decides.
+    """
+    least = min(taken[language] for language in languages)
+    return max((i for i, language in enumerate(languages) if taken[language] == least), key=rewards.__getitem__)
+
+
+class Moments:
+    """Count, mean and population standard deviation of numbers that come one by one (Welford), null without any."""
+
+    def __init__(self):
+        self.count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, value):
+        self.count += 1
+        off = value - self._mean
+        self._mean += off / self.count
+        self._squares += off * (value - self._mean)
+
+    @property
+    def mean(self):
+        return self._mean if self.count else None
+
+    @property
+    def std(self):
+        return math.sqrt(self._squares / self.count) if self.count else None
+
+    def standardise(self, value):
+        """``value`` in standard deviations from the mean; where nothing varies, only the mean is taken off."""
+        return (value - self.mean) / (self.std or 1)
+
+
+def measure_separation(pairs):
+    """How well language alone tells chosen from rejected, or None without pairs.
+
+    Args:
+        pairs: {(chosen's language, rejected's language): number of pairs}.
+    Returns:
+        pairs: the same, nested.
+        same_language: share of the pairs that are in one language.
+        accuracy: of telling the chosen one, knowing only the two languages, by the majority of all other pairs in
+            these two languages; a tie, no other pair, or one language for both counts one half.
+        ci_low, ci_high: Wilson's 95 % interval of the accuracy.
+    """
+    total = sum(pairs.values())
+    if not total:
+        return None
+    nested, right = {}, 0.0
+    for (chosen, rejected), count in pairs.items():
+        nested.setdefault(chosen, {})[rejected] = count
+        others, against = count - 1, pairs.get((rejected, chosen), 0)
+        right += count * (0.5 if chosen == rejected or others == against else others > against)
+    low, high = wilson(right, total)
+    return {
+        "pairs": nested,
+        "same_language": sum(count for (chosen, rejected), count in pairs.items() if chosen == rejected) / total,
+        "accuracy": right / total,
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def wilson(successes, total):
+    """Wilson's 95 % interval of a share (statsmodels has it, too, for a second of imports)."""
+    z, share = NormalDist().inv_cdf(0.975), successes / total
+    middle = share + z * z / (2 * total)
+    width = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return (middle - width) / (1 + z * z / total), (middle + width) / (1 + z * z / total)
 
 
 def advise(share, size):
@@ -80,3 +167,9 @@ def draw_pair(texts, seed):
         first, second = rng.sample(order, 2)
         if texts[first] != texts[second]:
             return first, second
+
+
+def draw_language(texts, seed):
+    """A language of {language: its texts}, as likely as it has ordered pairs of different texts, or None without any."""
+    weights = [len(own) ** 2 - sum(count**2 for count in Counter(own).values()) for own in texts.values()]
+    return random.Random(seed).choices(list(texts), weights)[0] if any(weights) else None

@@ -1,0 +1,166 @@
+"""Pools: the eligible responses to one prompt in all its languages, streamed from the files of the stages before."""
+
+import json
+from typing import NamedTuple
+
+from croco.pairing import FILTERS, Moments
+from croco.records import GENERATION, IDENTIFIED, PROMPT, SCORE, InputError, check_same_text, read_fields, rows_in_step
+
+PAIR = {"prompt_id": str, "chosen_reward": int | float, "rejected_reward": int | float}
+
+
+class Pool(NamedTuple):
+    """The eligible responses to one prompt, language by language in the order of the files."""
+
+    prompt_id: str
+    prompts: dict  # {language: row of the prompt file}
+    skips: dict  # {language: why it has no responses, or None}
+    responses: list  # [(language, response as generated, raw reward)]
+    values: list  # what the responses are compared by: the raw rewards, or the standardised ones
+
+    def within(self, language):
+        """The pool of one language alone."""
+        stay = [i for i, response in enumerate(self.responses) if response[0] == language]
+        return self._replace(responses=[self.responses[i] for i in stay], values=[self.values[i] for i in stay])
+
+
+def read_pools(args, counts, standards=None):
+    """Yields the Pool of each prompt id, streaming.
+
+    Args:
+        args: prompts, generations, scores, identified (lists of paths), hygiene and pool_size of the command line.
+        counts: {language: counts}, filled on the way.
+        standards: {language: Moments} by which rewards are standardised, or None.
+    Raises InputError where files are out of step or do not belong together.
+    """
+    filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
+    files = [
+        (args.prompts, PROMPT),
+        (args.generations, GENERATION),
+        (args.scores, SCORE),
+        (args.identified, IDENTIFIED),
+    ]
+    width = len(args.prompts)
+    for step in rows_in_step([(path, fields) for paths, fields in files for path in paths]):
+        prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
+        responses = []
+        for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
+            found = step[3 * width + i] if args.identified else None
+            responses += eligible(args, filters, count_language(counts, prompt), prompt, generation, score, found)
+        values = [reward for _, _, reward in responses]
+        if standards:
+            values = [standards[language].standardise(reward) for language, _, reward in responses]
+        yield Pool(
+            prompts[0]["prompt_id"],
+            {prompt["language"]: prompt for prompt in prompts},
+            {generation["language"]: generation.get("skip") for generation in generations},
+            responses,
+            values,
+        )
+
+
+def measure_rewards(args):
+    """{language: Moments of the rewards of all its eligible responses to all prompts}, in one streaming pass."""
+    moments = {}
+    for pool in read_pools(args, {}):
+        for language in pool.prompts:
+            moments.setdefault(language, Moments())
+        for language, _, reward in pool.responses:
+            moments[language].add(reward)
+    return moments
+
+
+def with_other_pairs(pools, path):
+    """Yields (Pool, the line of the pairs file ``path`` for its prompt or None), in step; None for each without a path.
+
+    Raises InputError for a line that no prompt claims.
+    """
+    lines = read_fields(path, PAIR) if path else iter(())
+    number, other = next(lines, (None, None))
+    for pool in pools:
+        if other and other["prompt_id"] == pool.prompt_id:
+            yield pool, other
+            number, other = next(lines, (None, None))
+        else:
+            yield pool, None
+    if other:
+        raise InputError(
+            f"no prompt claims the pair of {other['prompt_id']!r}",
+            "give pairs of another setting over the same prompts, in the order of the prompt files",
+            path,
+            number,
+            "prompt_id",
+        )
+
+
+def count_language(counts, prompt):
+    return counts.setdefault(
+        prompt["language"],
+        {"prompts": 0, "skipped": {}, "responses": 0, "left_out": {}, "eligible": 0, "duplicates": 0, "chosen": 0, "rejected": 0},
+    )  # fmt: skip
+
+
+def count_reason(counts, reason):
+    counts[reason] = counts.get(reason, 0) + 1
+
+
+def eligible(args, filters, counts, prompt, generation, score, found):
+    """[(language, response, reward)] of one language that stay in the pool; ``found``: the languages they are in."""
+    found = found or {"language": prompt["language"], "languages": [None] * len(generation["responses"])}
+    languages = [row["language"] for row in (prompt, generation, score, found)]
+    if len(set(languages)) > 1:
+        raise InputError(
+            f"{prompt['prompt_id']}: languages {', '.join(languages)} side by side",
+            "give --prompts, --generations, --scores and --identified in the same order of languages",
+            field="language",
+        )
+    found = found["languages"]
+    for values, name, remedy in (
+        (score["rewards"], "rewards", "score these generations again"),
+        (found, "languages", "identify these generations again"),
+    ):
+        if len(generation["responses"]) != len(values):
+            raise InputError(
+                f"{prompt['prompt_id']}: {len(generation['responses'])} responses but {len(values)} {name}",
+                remedy,
+                field=name,
+            )
+    check_same_text(prompt, generation)
+    counts["prompts"] += 1
+    skip = generation.get("skip")
+    if skip:
+        count_reason(counts["skipped"], skip)
+    responses = generation["responses"][: args.pool_size]
+    if len(responses) < (args.pool_size or 0) and not skip:
+        raise InputError(
+            f"{prompt['prompt_id']}: {len(responses)} responses, --pool-size asks for {args.pool_size}",
+            "generate more samples or lower the pool size",
+        )
+    stay = []
+    for response, reward, language in zip(responses, score["rewards"], found, strict=False):
+        if reward is not None and not isinstance(reward, int | float):
+            raise InputError(f"{prompt['prompt_id']}: a reward is no number", "a failed score is null", field="rewards")
+        reason = (
+            "null_reward"
+            if reward is None
+            else next((name for name, fails in filters.items() if fails(response, prompt["language"], language)), None)
+        )
+        if reason:
+            count_reason(counts["left_out"], reason)
+        else:
+            stay.append((prompt["language"], response, reward))
+    counts["responses"] += len(responses)
+    counts["eligible"] += len(stay)
+    counts["duplicates"] += len(stay) - len({response["text"] for _, response, _ in stay})
+    return stay
+
+
+def read_policies(generations):
+    """Content hashes or revisions of the policies that the responses are of, by the manifests beside them, or null."""
+    found = set()
+    for path in generations:
+        manifest = path.with_suffix(".manifest.json")
+        if not manifest.is_file():
+            return None
+        found.add(json.loads(manifest.read_text(encoding="utf-8"))["inputs"].get("policy"))
+    return sorted(found) if found and None not in found else None
