@@ -9,7 +9,7 @@ ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test test-vllm envs lint dag clean
+.PHONY: help env demo test test-vllm bench envs lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/test_vllm.py $(ARGS)
+
+bench: $(ENV)  ## measure a DPO step beside TRL's defaults (ARGS="--help" for other sizes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/dpo_step.py $(ARGS)
 
 # Snakemake copies these files before conda reads them, so they cannot refer to the locks.
 envs: requirements.lock requirements-vllm.lock  ## write envs/*.yaml from the locks

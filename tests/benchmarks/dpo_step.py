@@ -1,0 +1,179 @@
+"""What a DPO step costs: scripts/train.py beside TRL's trainer as it comes, on the same pairs, in one run.
+
+  python tests/benchmarks/dpo_step.py                                            the miniature's size, on the CPU
+  python tests/benchmarks/dpo_step.py --shape eurollm-1.7b --pairs 32 --length 4096 --batch 8 --dtype bfloat16   a GPU
+
+The model has random weights. Both sides tune the same LoRA modules with the same batches; TRL's own defaults hold for
+all else (DPOConfig, with the model given as a path). Sides take turns; each is a process of its own. Prints a table:
+tokens a second (prompt and answers, without padding) and peak memory, medians, and the ratio of the two.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = r"^(?!.*(vision|visual|image|audio)).*\.(q|k|v|o|gate|up|down)_proj$"
+# Hidden size, MLP size, layers, heads, heads of keys and values, vocabulary; the latter two from the models' cards.
+SHAPES = {
+    "miniature": (96, 256, 2, 3, 3, 1000),
+    "eurollm-1.7b": (2048, 5632, 24, 16, 8, 128000),
+    "eurollm-9b": (4096, 12288, 42, 32, 8, 128000),
+}
+
+
+def main():
+    args = parse_arguments()
+    if args.side:
+        return run_trl(args)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        make_model(folder / "model", args)
+        make_pairs(folder / "pairs.jsonl", folder / "model", args)
+        measured = {"croco": [], "trl": []}
+        for turn in range(args.repeat):
+            measured["croco"].append(measure_croco(folder, args, turn))
+            measured["trl"].append(measure_trl(folder, args, turn, measured["croco"][-1]["tokens"]))
+    table = {
+        side: {name: statistics.median(run[name] for run in runs) for name in ("tokens_per_second", "peak_memory_mb")}
+        for side, runs in measured.items()
+    }
+    print(
+        f"{args.shape}, {args.pairs} pairs, {args.length} tokens, batch {args.batch}, micro-batch {args.micro_batch}, {args.dtype}"
+    )
+    for side, row in table.items():
+        print(f"{side:6} {row['tokens_per_second']:10.0f} tokens/s {row['peak_memory_mb']:8.0f} MB")
+    ratios = {name: table["croco"][name] / table["trl"][name] for name in table["croco"]}
+    print(f"ratio  {ratios['tokens_per_second']:10.2f} {ratios['peak_memory_mb']:17.2f}")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="miniature")
+    parser.add_argument("--pairs", type=int, default=128)
+    parser.add_argument(
+        "--length", type=int, default=128, help="tokens of the longest pair; the shortest have a quarter"
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--side", nargs=3, metavar=("MODEL", "PAIRS", "RESULT"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def make_model(folder, args):
+    """A Llama of the shape with random weights, and a byte-level tokenizer with a chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    hidden, inner, layers, heads, groups, vocabulary = SHAPES[args.shape]
+    specials = ["<pad>", "<end>", "<user>", "<assistant>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*specials, *alphabet])}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens(specials)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
+    fast.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=groups, max_position_embeddings=2 * args.length, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+        dtype=args.dtype,
+    )  # fmt: skip
+    torch.set_default_dtype(getattr(torch, args.dtype))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+
+
+def make_pairs(path, model, args):
+    """Pairs whose lengths are spread evenly; a character is a token."""
+    rng = random.Random(0)
+
+    def text(length):
+        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(length))
+
+    with open(path, "w", encoding="utf-8") as file:
+        for i in range(args.pairs):
+            length = rng.randint(args.length // 4, args.length) - 8
+            answers = {
+                name: [{"role": "assistant", "content": text(length * 3 // 4)}] for name in ("chosen", "rejected")
+            }
+            prompt = [{"role": "user", "content": text(length // 4)}]
+            file.write(json.dumps({"prompt_id": str(i), "prompt": prompt, **answers}) + "\n")
+
+
+def measure_croco(folder, args, turn):
+    run = folder / f"croco{turn}"
+    start(
+        "scripts/train.py", "--objective", "dpo", "--data", folder / "pairs.jsonl", "--model", folder / "model",
+        "--dtype", args.dtype, "--batch", args.batch, "--micro-batch", args.micro_batch, "--max-length", args.length,
+        "--save-every", 10**6, "--state", run / "state", "--output", run / "checkpoint",
+    )  # fmt: skip
+    manifest = json.loads((run / "checkpoint/manifest.json").read_text(encoding="utf-8"))
+    peak = manifest["peak_gpu_memory_mb"] or manifest["peak_memory_mb"]
+    return {"tokens": manifest["tokens"], "tokens_per_second": manifest["tokens_per_second"], "peak_memory_mb": peak}
+
+
+def measure_trl(folder, args, turn, tokens):
+    result = folder / f"trl{turn}.json"
+    start(
+        "tests/benchmarks/dpo_step.py", "--side", folder / "model", folder / "pairs.jsonl", result, "--length", args.length,
+        "--batch", args.batch, "--micro-batch", args.micro_batch, "--dtype", args.dtype,
+    )  # fmt: skip
+    found = json.loads(result.read_text(encoding="utf-8"))
+    return {"tokens_per_second": tokens / found["seconds"], "peak_memory_mb": found["peak_memory_mb"]}
+
+
+def start(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{script} failed:\n{done.stderr[-4000:]}")
+
+
+def run_trl(args):
+    """TRL's trainer as it comes, but for the batch, the length and the LoRA modules."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import torch
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    from croco.cli import peak_memory_mb
+
+    model, pairs, result = args.side
+    config = DPOConfig(
+        output_dir=str(Path(result).with_suffix("")),
+        per_device_train_batch_size=args.micro_batch,
+        gradient_accumulation_steps=args.batch // args.micro_batch,
+        num_train_epochs=1,
+        max_length=args.length,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=not torch.cuda.is_available(),
+        bf16=args.dtype == "bfloat16",
+        model_init_kwargs={"dtype": args.dtype} if args.dtype != "float32" else None,
+    )
+    data = load_dataset("json", data_files=pairs, split="train", cache_dir=str(Path(result).parent / "cache"))
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, task_type="CAUSAL_LM")
+    trainer = DPOTrainer(model=model, args=config, train_dataset=data, peft_config=lora)
+    seconds = trainer.train().metrics["train_runtime"]
+    peak = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else peak_memory_mb()
+    Path(result).write_text(json.dumps({"seconds": seconds, "peak_memory_mb": peak}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
