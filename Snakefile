@@ -25,12 +25,14 @@ include: "rules/evaluate.smk"
 include: "rules/judge.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
+include: "rules/release.smk"
 
 
 localrules:
     all,
     report,
     preview,
+    release,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -56,3 +58,9 @@ rule preview:
     """What to look at before training: a page of prompts, responses and pairs, and ballots for native speakers."""
     input:
         list_previews,
+
+
+rule release:
+    """What the config's key `release` names, bundled to be published: weights, preference data, cards."""
+    input:
+        list_releases,

@@ -16,7 +16,7 @@ from croco.digests import code_digest, file_digest, lock_digest, model_identity
 from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
-from croco.store import CHECKPOINT_FILES
+from croco.store import WEIGHT_FILES, list_checkpoint_files
 
 put_interpreter_first()
 
@@ -55,9 +55,11 @@ JUDGED = EVALUATION["judge"] != "none"
 MINIATURE = GRID.config["miniature"]
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
-    "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length beta "
-    "lora_r lora_alpha lora_dropout save_every"
+    "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
+    "weights lora_r lora_alpha lora_dropout lora_targets validation checkpoint save_every"
 ).split()
+# Keys of a setting that are options of scripts/build_pairs.py by the same name.
+PAIRING_KEYS = ("target rejected pool_size balance standardise rejected_from prompt_language caliper").split()
 
 
 @functools.cache
@@ -82,11 +84,24 @@ def match_any(names):
     return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
+def match_settings(*targets, weights=("lora", "full")):
+    """A regex of the settings, as parts of paths, that have one of these targets and tune such weights."""
+    return match_any(
+        {
+            run.part
+            for run in GRID.runs.values()
+            if not targets or (run.row.get("target") in targets and GRID.recipe_of(run)["weights"] in weights)
+        }
+    )
+
+
 wildcard_constraints:
     model=match_any(GRID.policies),
+    # Whose responses: a policy's, or a later round's.
+    policy=match_any([*GRID.policies, *(run.name for run in GRID.runs.values() if run.round > 1)]),
     language=match_any([*GRID.languages, *GRID.config["miniature"]["languages"]]),
     pool=match_any(GRID.pools),
-    setting=match_any({run.setting for run in GRID.runs.values()}),
+    setting=match_settings(),
     reward=match_any(GRID.reward_models),
     run=match_any(GRID.runs),
     start=r"\d+",
@@ -107,8 +122,8 @@ def list_model_files(row):
     """The files of a model that this workflow makes; models from elsewhere are followed by their content hash."""
     path = GRID.path(row["path"])
     made = path.startswith(place("miniature/"))
-    names = REWARD_FILES if path == place("miniature/reward") else MODEL_FILES
-    return [f"{path}/{name}" for name in names if made]
+    rewards = [place(f"miniature/{row['name']}") for row in MINIATURE["reward_models"]]
+    return [f"{path}/{name}" for name in (REWARD_FILES if path in rewards else MODEL_FILES) if made]
 
 
 def identify_model(row):
@@ -195,8 +210,26 @@ def name_languages(wildcards):
     ]
 
 
-def find_miniature_policy(name):
-    return next(row for row in MINIATURE["policies"] if row["name"] == name)
+def find_row(rows, name):
+    return next(row for row in rows if row["name"] == name)
+
+
+def find_policy(wildcards):
+    """The config's row of the policy whose responses these are, of a round the policy that is tuned."""
+    return GRID.policies[wildcards.policy.split("/")[0]]
+
+
+def list_adapter_files(run):
+    return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES["lora"]] if run else []
+
+
+def find_sampled_round(wildcards):
+    """The run whose checkpoint writes the responses of a later round, or None where they are an untuned policy's."""
+    return GRID.round_before(GRID.runs[wildcards.policy]) if wildcards.policy in GRID.runs else None
+
+
+def list_adapter_option(option, run):
+    return [option, place(f"{run.name}/checkpoint")] if run else []
 
 
 def list_pool_files(wildcards, pattern):
@@ -207,9 +240,15 @@ def list_pool_files(wildcards, pattern):
 
 
 def list_scored_files(wildcards, pattern):
-    """As list_pool_files, or nothing where the references are the target."""
-    reference = find_run(wildcards).row["target"] == "reference"
-    return [] if reference else list_pool_files(wildcards, pattern)
+    """As list_pool_files, or nothing where references or prompts alone are the target."""
+    unscored = find_run(wildcards).row["target"] in ("reference", "prompts")
+    return [] if unscored else list_pool_files(wildcards, pattern)
+
+
+def list_matched(wildcards):
+    """The pairs of the setting that this one is matched to."""
+    row = find_run(wildcards).row
+    return [place(f"{wildcards.model}/{wildcards.pool}/{row['match']}/pairs.jsonl")] if "match" in row else []
 
 
 def list_identified_files(wildcards):
@@ -251,16 +290,17 @@ def hash_dataset(use):
 
 
 def find_training_data(wildcards):
-    name = "pairs" if find_run(wildcards).row["target"] == "pair" else "completions"
+    name = {"pair": "pairs", "prompts": "prompts"}.get(find_run(wildcards).row["target"], "completions")
     return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")
 
 
 def list_previews(wildcards):
-    """A page for each tuned policy and each setting that pairs responses of single languages."""
+    """A page for each tuned policy and each setting that pairs responses of single languages by their raw rewards."""
     pages = [
-        place(f"preview/{run.model}/{run.setting}.html")
+        place(f"preview/{run.model}/{run.part}.html")
         for run in GRID.runs.values()
-        if run.row.get("target") == "pair" and run.pool in GRID.trained and run.replicate == 1
+        if "rejected" in run.row and not run.row["standardise"]
+        if run.pool in GRID.trained and run.replicate == run.round == 1
     ]
     if not pages:
         raise WorkflowError("preview shows pairs of single languages: add a setting with `pools: [monolingual]`")
@@ -299,21 +339,64 @@ def get_recipe(wildcards):
     return GRID.recipe_of(find_run(wildcards))
 
 
+def count_processes(wildcards):
+    """One process a GPU."""
+    return max(1, GRID.resource("gpu", [get_recipe(wildcards), GRID.policies[wildcards.model]]))
+
+
 def size_training(wildcards, attempt):
     """Main memory of a training job: every process reads the weights."""
     rows = [get_recipe(wildcards), GRID.policies[wildcards.model]]
-    return GRID.resource("mem_mb", rows, attempt, processes=max(1, GRID.resource("gpu", rows)))
+    return GRID.resource("mem_mb", rows, attempt, processes=count_processes(wildcards))
 
 
-def list_launcher(wildcards):
-    """How training starts: plain python for one process, accelerate for one process a GPU."""
-    gpus = GRID.resource("gpu", [get_recipe(wildcards), GRID.policies[wildcards.model]])
-    return ["python"] if gpus <= 1 else ["accelerate", "launch", "--multi_gpu", "--num_processes", str(gpus)]
+def find_online_reward(wildcards):
+    """The reward model that takes part in a training, or None."""
+    run = find_run(wildcards)
+    return GRID.reward_models[GRID.reward_of(run)] if run.row["objective"] == "online_dpo" else None
 
 
-def list_adapter_files(wildcards):
-    tuned = find_run(wildcards).row["objective"] != "none"
-    return [place(f"{wildcards.run}/checkpoint/{name}") for name in CHECKPOINT_FILES[:2] if tuned]
+def list_online_options(wildcards):
+    """Which reward model scores, and how the policy samples, in online DPO."""
+    reward, policy = find_online_reward(wildcards), GRID.policies[wildcards.model]
+    if not reward:
+        return []
+    loading = {f"reward_{name}": reward.get(name) for name in ("revision", "dtype", "trust_remote_code")}
+    sampling = list_options(policy, "temperature", "top_p", "max_tokens")
+    return ["--reward-model", GRID.path(reward["path"]), *list_options(loading, *loading), *sampling]
+
+
+def list_checkpoint(run):
+    """The weights of a tuned run, none of the base."""
+    tuned = run.row["objective"] != "none"
+    return (
+        [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
+        if tuned
+        else []
+    )
+
+
+def list_evaluated_model(wildcards):
+    """Options for the model of a run: the policy with its adapter, or a checkpoint of all weights."""
+    run = find_run(wildcards)
+    row, checkpoint = GRID.policies[run.model], place(f"{run.name}/checkpoint")
+    if run.row["objective"] == "none":
+        return list_model_options(row)
+    if GRID.recipe_of(run)["weights"] == "full":
+        return list_model_options({**row, "path": checkpoint, "revision": None})
+    return [*list_model_options(row), "--adapter", checkpoint]
+
+
+def find_release(wildcards):
+    """The config's row of a release."""
+    name = f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}"
+    return next((row for row in GRID.config["release"] if row["run"] == name), {"run": name, "weights": "merged"})
+
+
+def list_releases(wildcards):
+    if not GRID.config["release"]:
+        raise WorkflowError("release: name what to bundle, e.g. --config 'release=[{run: mini/multi/dpo}]'")
+    return [place(f"release/{row['run']}/manifest.json") for row in GRID.config["release"]]
 
 
 def list_task_options():
@@ -331,12 +414,13 @@ def list_baseline_answers(wildcards, languages):
 def describe_run(run):
     """A run as scripts/summary.py takes it; a dash stands for what a run does not use."""
     scored = run.row.get("target", "reference") != "reference"
+    pooled = run.row.get("target") in ("pair", "best")
     return [
         run.model,
         run.pool,
-        run.setting,
+        run.part,
         str(run.replicate),
         GRID.reward_of(run) if scored else "-",
-        str(run.row.get("pool_size", GRID.config["samples"])) if scored else "-",
+        str(run.row.get("pool_size", GRID.config["samples"])) if pooled else "-",
         ",".join(run.evaluated),
     ]

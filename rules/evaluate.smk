@@ -17,7 +17,7 @@ for BATCH, LANGUAGES in list_batches().items():
             tasks=[GRID.path(task["data"], language=code) for task in EVALUATION["tasks"] for code in LANGUAGES],
             yamls=[task["yaml"] for task in EVALUATION["tasks"]],
             model=lambda wc: list_model_files(GRID.policies[find_run(wc).model]),
-            adapter=list_adapter_files,
+            tuned=lambda wc: list_checkpoint(find_run(wc)),
         output:
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             results=expand(
@@ -44,9 +44,8 @@ for BATCH, LANGUAGES in list_batches().items():
         params:
             lease=lambda wc, resources: lease(resources, EVALUATION, GRID.policies[find_run(wc).model]),
             languages=LANGUAGES,
-            model=lambda wc: list_model_options(GRID.policies[find_run(wc).model]),
+            model=list_evaluated_model,
             identity=lambda wc: identify_model(GRID.policies[find_run(wc).model]),
-            adapter=lambda wc: ["--adapter", place(f"{wc.run}/checkpoint")] if list_adapter_files(wc) else [],
             options=list_options(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
             tasks=lambda wc: list_task_options(),
             seed=GRID.config["seed"],
@@ -58,7 +57,7 @@ for BATCH, LANGUAGES in list_batches().items():
             "evaluate: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/evaluate.py {params.model:q} {params.adapter:q} --languages {params.languages:q} \
+            {params.lease:q} python scripts/evaluate.py {params.model:q} --languages {params.languages:q} \
                 --prompts {input.prompts:q} {params.options:q} {params.tasks:q} --seed {params.seed:q} \
                 --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
             """

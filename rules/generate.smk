@@ -1,7 +1,7 @@
-"""Responses of the untuned policies.
+"""Responses of the untuned policies, and of a round's checkpoint for the next round.
 
 In:  prompts/{language}/{start}.jsonl, the policy.
-Out: {model}/{language}/generations/{start}.jsonl, joined in {model}/{language}/generations.jsonl: one line a prompt
+Out: {policy}/{language}/generations/{start}.jsonl, joined in {model}/{language}/generations.jsonl: one line a prompt
      with its N responses. {model}/template.json: whether what is sampled is what will be trained on.
 """
 
@@ -44,36 +44,38 @@ rule generate:
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         # A new report alone samples nothing again.
-        template=ancient(rules.check_template.output.report),
-        model=lambda wc: list_model_files(GRID.policies[wc.model]),
+        template=lambda wc: ancient(place(f"{find_policy(wc)['name']}/template.json")),
+        adapter=lambda wc: list_adapter_files(find_sampled_round(wc)),
+        model=lambda wc: list_model_files(find_policy(wc)),
     output:
-        generations=place("{model}/{language}/generations/{start}.jsonl"),
-        manifest=place("{model}/{language}/generations/{start}.manifest.json"),
+        generations=place("{policy}/{language}/generations/{start}.jsonl"),
+        manifest=place("{policy}/{language}/generations/{start}.manifest.json"),
     log:
-        place("logs/generate/{model}.{language}.{start}.log"),
+        place("logs/generate/{policy}.{language}.{start}.log"),
     benchmark:
-        place("benchmarks/generate/{model}.{language}.{start}.tsv")
+        place("benchmarks/generate/{policy}.{language}.{start}.tsv")
     conda:
         find_environment(*GRID.policies.values())
-    threads: lambda wc: GRID.resource("threads", [GRID.policies[wc.model]])
+    threads: lambda wc: GRID.resource("threads", [find_policy(wc)])
     resources:
-        gpu=lambda wc: GRID.resource("gpu", [GRID.policies[wc.model]]),
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.policies[wc.model]], attempt),
-        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.policies[wc.model]], attempt),
+        gpu=lambda wc: GRID.resource("gpu", [find_policy(wc)]),
+        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [find_policy(wc)], attempt),
+        runtime=lambda wc, attempt: GRID.resource("runtime", [find_policy(wc)], attempt),
     params:
-        lease=lambda wc, resources: lease(resources, GRID.policies[wc.model]),
-        model=lambda wc: list_model_options(GRID.policies[wc.model], "temperature", "top_p", "max_tokens"),
-        identity=lambda wc: identify_model(GRID.policies[wc.model]),
+        lease=lambda wc, resources: lease(resources, find_policy(wc)),
+        model=lambda wc: list_model_options(find_policy(wc), "temperature", "top_p", "max_tokens"),
+        adapter=lambda wc: list_adapter_option("--adapter", find_sampled_round(wc)),
+        identity=lambda wc: identify_model(find_policy(wc)),
         samples=GRID.config["samples"],
         seed=GRID.config["seed"],
         state=STATE,
         code=digest_code("generate"),
-        lock=lambda wc: lock_engine(GRID.policies[wc.model]),
+        lock=lambda wc: lock_engine(find_policy(wc)),
     message:
-        "generate: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start} ({resources.gpu} GPU)"
+        "generate: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start} ({resources.gpu} GPU)"
     shell:
         r"""
-        {params.lease:q} python scripts/generate.py --prompts {input.prompts:q} {params.model:q} \
+        {params.lease:q} python scripts/generate.py --prompts {input.prompts:q} {params.model:q} {params.adapter:q} \
             --samples {params.samples:q} --seed {params.seed:q} --state {params.state:q} \
             --output {output.generations:q} 2>&1 | tee {log:q}
         """
@@ -83,15 +85,15 @@ rule gather_generations:
     """All blocks of a language in one file."""
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{model}/{language}/generations/{start}.jsonl"),
-        manifests=list_blocks("{model}/{language}/generations/{start}.manifest.json"),
+        parts=list_blocks("{policy}/{language}/generations/{start}.jsonl"),
+        manifests=list_blocks("{policy}/{language}/generations/{start}.manifest.json"),
     output:
-        gathered=place("{model}/{language}/generations.jsonl"),
-        manifest=place("{model}/{language}/generations.manifest.json"),
+        gathered=place("{policy}/{language}/generations.jsonl"),
+        manifest=place("{policy}/{language}/generations.manifest.json"),
     log:
-        place("logs/generate/{model}.{language}.log"),
+        place("logs/generate/{policy}.{language}.log"),
     benchmark:
-        place("benchmarks/generate/{model}.{language}.tsv")
+        place("benchmarks/generate/{policy}.{language}.tsv")
     conda:
         "../envs/croco.yaml"
     threads: 1

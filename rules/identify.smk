@@ -1,7 +1,7 @@
 """The languages that responses are in.
 
-In:  prompts/{language}/{start}.jsonl, {model}/{language}/generations/{start}.jsonl
-Out: {model}/{language}/languages/{start}.jsonl, joined in {model}/{language}/languages.jsonl
+In:  prompts/{language}/{start}.jsonl, {policy}/{language}/generations/{start}.jsonl
+Out: {policy}/{language}/languages/{start}.jsonl, joined in {policy}/{language}/languages.jsonl
 """
 
 
@@ -11,12 +11,12 @@ rule identify:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,
     output:
-        languages=place("{model}/{language}/languages/{start}.jsonl"),
-        manifest=place("{model}/{language}/languages/{start}.manifest.json"),
+        languages=place("{policy}/{language}/languages/{start}.jsonl"),
+        manifest=place("{policy}/{language}/languages/{start}.manifest.json"),
     log:
-        place("logs/identify/{model}.{language}.{start}.log"),
+        place("logs/identify/{policy}.{language}.{start}.log"),
     benchmark:
-        place("benchmarks/identify/{model}.{language}.{start}.tsv")
+        place("benchmarks/identify/{policy}.{language}.{start}.tsv")
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -28,7 +28,7 @@ rule identify:
         code=digest_code("identify"),
         lock=LOCK,
     message:
-        "identify: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}"
+        "identify: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}"
     shell:
         r"""
         python scripts/identify.py --prompts {input.prompts:q} --generations {input.generations:q} \
@@ -39,12 +39,12 @@ rule identify:
 use rule gather_generations as gather_languages with:
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{model}/{language}/languages/{start}.jsonl"),
-        manifests=list_blocks("{model}/{language}/languages/{start}.manifest.json"),
+        parts=list_blocks("{policy}/{language}/languages/{start}.jsonl"),
+        manifests=list_blocks("{policy}/{language}/languages/{start}.manifest.json"),
     output:
-        gathered=place("{model}/{language}/languages.jsonl"),
-        manifest=place("{model}/{language}/languages.manifest.json"),
+        gathered=place("{policy}/{language}/languages.jsonl"),
+        manifest=place("{policy}/{language}/languages.manifest.json"),
     log:
-        place("logs/identify/{model}.{language}.log"),
+        place("logs/identify/{policy}.{language}.log"),
     benchmark:
-        place("benchmarks/identify/{model}.{language}.tsv")
+        place("benchmarks/identify/{policy}.{language}.tsv")

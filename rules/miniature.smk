@@ -1,7 +1,7 @@
 """The miniature's models and text, made from scratch.
 
 Out: {results}/miniature/prompts/{split}/{language}.jsonl, tasks/{task}/{language}.jsonl, tokenizer/, and a model
-folder for each policy and for `reward`.
+folder for each policy and reward model.
 """
 
 
@@ -67,7 +67,7 @@ rule miniature_policy:
         runtime=30,
     params:
         languages=MINIATURE["languages"],
-        options=lambda wc: list_options(find_miniature_policy(wc.policy), "style", "chats", "sentences"),
+        options=lambda wc: list_options(find_row(MINIATURE["policies"], wc.policy), "style", "chats", "sentences"),
         seed=GRID.config["seed"],
         world=lambda wc: place("miniature"),
         folder=lambda wc: place(f"miniature/{wc.policy}"),
@@ -87,11 +87,13 @@ rule miniature_reward:
     input:
         expand(place("miniature/{policy}/{file}"), policy=MINIATURE["policies"][0]["name"], file=MODEL_FILES),
     output:
-        expand(place("miniature/reward/{file}"), file=[*REWARD_FILES, "manifest.json"]),
+        expand(place("miniature/{reward}/{file}"), file=[*REWARD_FILES, "manifest.json"], allow_missing=True),
     log:
-        place("logs/miniature/reward.log"),
+        place("logs/miniature/{reward}.log"),
     benchmark:
-        place("benchmarks/miniature/reward.tsv")
+        place("benchmarks/miniature/{reward}.tsv")
+    wildcard_constraints:
+        reward=match_any(row["name"] for row in MINIATURE["reward_models"]),
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -101,14 +103,14 @@ rule miniature_reward:
         runtime=30,
     params:
         languages=MINIATURE["languages"],
-        pairs=MINIATURE["reward_pairs"],
+        pairs=lambda wc: find_row(MINIATURE["reward_models"], wc.reward)["pairs"],
         seed=GRID.config["seed"],
         policy=lambda wc: place(f"miniature/{MINIATURE['policies'][0]['name']}"),
-        folder=lambda wc: place("miniature/reward"),
+        folder=lambda wc: place(f"miniature/{wc.reward}"),
         code=digest_code("miniature"),
         lock=LOCK,
     message:
-        "miniature: tuning the reward model on English preferences"
+        "miniature: tuning {wildcards.reward} on English preferences"
     shell:
         r"""
         python scripts/miniature.py reward --policy {params.policy:q} --languages {params.languages:q} \

@@ -1,7 +1,7 @@
 """What a setting is tuned on, and the ledger of all that was not.
 
-In:  prompts, generations and scores of the pool's languages.
-Out: {model}/{pool}/{setting}/pairs.jsonl (DPO) or completions.jsonl (SFT), ledger.json
+In:  prompts, generations and scores of the pool's languages; the pairs of the setting that this one is matched to.
+Out: {model}/{pool}/{setting}/pairs.jsonl (DPO), completions.jsonl (SFT) or prompts.jsonl (online DPO), ledger.json
 """
 
 
@@ -12,6 +12,7 @@ rule build_pairs:
         generations=lambda wc: list_scored_files(wc, "{model}/{language}/generations.jsonl"),
         scores=lambda wc: list_scored_files(wc, "{model}/{language}/scores/{reward}.jsonl"),
         identified=list_identified_files,
+        match=list_matched,
         policies=lambda wc: list_scored_files(wc, "{model}/{language}/generations.manifest.json"),
     output:
         data=place("{model}/{pool}/{setting}/pairs.jsonl"),
@@ -22,7 +23,7 @@ rule build_pairs:
     benchmark:
         place("benchmarks/pairs/{model}.{pool}.{setting}.tsv")
     wildcard_constraints:
-        setting=match_any({run.setting for run in GRID.runs.values() if run.row.get("target") == "pair"}),
+        setting=match_settings("pair"),
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -33,13 +34,11 @@ rule build_pairs:
     params:
         files=lambda wc, input: [
             part
-            for name in ("prompts", "generations", "scores", "identified")
+            for name in ("prompts", "generations", "scores", "identified", "match")
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],
-        options=lambda wc: list_options(
-            {**find_run(wc).row, "seed": find_run(wc).seed}, "target", "rejected", "pool_size", "seed"
-        ),
+        options=lambda wc: list_options({**find_run(wc).row, "seed": find_run(wc).seed}, *PAIRING_KEYS, "seed"),
         hygiene=lambda wc: find_run(wc).row.get("hygiene", GRID.hygiene) or "paper",
         code=digest_code("build_pairs"),
         lock=LOCK,
@@ -58,6 +57,17 @@ use rule build_pairs as build_completions with:
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         manifest=place("{model}/{pool}/{setting}/completions.manifest.json"),
     wildcard_constraints:
-        setting=match_any({run.setting for run in GRID.runs.values() if run.row.get("target") in ("reference", "best")}),
+        setting=match_settings("reference", "best"),
     message:
         "completions: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
+
+
+use rule build_pairs as build_prompts with:
+    output:
+        data=place("{model}/{pool}/{setting}/prompts.jsonl"),
+        ledger=place("{model}/{pool}/{setting}/ledger.json"),
+        manifest=place("{model}/{pool}/{setting}/prompts.manifest.json"),
+    wildcard_constraints:
+        setting=match_settings("prompts"),
+    message:
+        "prompts: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"

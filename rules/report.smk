@@ -5,7 +5,7 @@ Out: {results}/report.html
 """
 
 TUNED = [run for run in GRID.runs.values() if run.row["objective"] != "none"]
-SCORED = [run for run in TUNED if run.row["target"] != "reference"]
+SCORED = [run for run in TUNED if run.row["target"] in ("pair", "best")]
 RESPONSES = sorted({(GRID.responses_of(run), code, GRID.reward_of(run)) for run in SCORED for code in run.languages})
 
 
@@ -42,7 +42,8 @@ rule write_report:
                 "--run",
                 run.model,
                 run.pool,
-                run.setting,
+                run.part,
+                str(run.replicate),
                 GRID.responses_of(run),
                 GRID.reward_of(run),
                 ",".join(run.languages),

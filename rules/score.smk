@@ -1,7 +1,7 @@
 """Rewards of all responses.
 
-In:  prompts/{language}/{start}.jsonl, {model}/{language}/generations/{start}.jsonl, the reward model.
-Out: {model}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line a prompt with a
+In:  prompts/{language}/{start}.jsonl, {policy}/{language}/generations/{start}.jsonl, the reward model.
+Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line a prompt with a
      reward or null for each response.
 """
 
@@ -13,12 +13,12 @@ rule score:
         generations=rules.generate.output.generations,
         model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
     output:
-        scores=place("{model}/{language}/scores/{reward}/{start}.jsonl"),
-        manifest=place("{model}/{language}/scores/{reward}/{start}.manifest.json"),
+        scores=place("{policy}/{language}/scores/{reward}/{start}.jsonl"),
+        manifest=place("{policy}/{language}/scores/{reward}/{start}.manifest.json"),
     log:
-        place("logs/score/{model}.{language}.{reward}.{start}.log"),
+        place("logs/score/{policy}.{language}.{reward}.{start}.log"),
     benchmark:
-        place("benchmarks/score/{model}.{language}.{reward}.{start}.tsv")
+        place("benchmarks/score/{policy}.{language}.{reward}.{start}.tsv")
     conda:
         find_environment(*GRID.reward_models.values())
     threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
@@ -34,7 +34,7 @@ rule score:
         code=digest_code("score"),
         lock=lambda wc: lock_engine(GRID.reward_models[wc.reward]),
     message:
-        "score: {wildcards.model}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward} ({resources.gpu} GPU)"
+        "score: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward} ({resources.gpu} GPU)"
     shell:
         r"""
         {params.lease:q} python scripts/score.py --prompts {input.prompts:q} --generations {input.generations:q} \
@@ -45,12 +45,12 @@ rule score:
 use rule gather_generations as gather_scores with:
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{model}/{language}/scores/{reward}/{start}.jsonl"),
-        manifests=list_blocks("{model}/{language}/scores/{reward}/{start}.manifest.json"),
+        parts=list_blocks("{policy}/{language}/scores/{reward}/{start}.jsonl"),
+        manifests=list_blocks("{policy}/{language}/scores/{reward}/{start}.manifest.json"),
     output:
-        gathered=place("{model}/{language}/scores/{reward}.jsonl"),
-        manifest=place("{model}/{language}/scores/{reward}.manifest.json"),
+        gathered=place("{policy}/{language}/scores/{reward}.jsonl"),
+        manifest=place("{policy}/{language}/scores/{reward}.manifest.json"),
     log:
-        place("logs/score/{model}.{language}.{reward}.log"),
+        place("logs/score/{policy}.{language}.{reward}.log"),
     benchmark:
-        place("benchmarks/score/{model}.{language}.{reward}.tsv")
+        place("benchmarks/score/{policy}.{language}.{reward}.tsv")

@@ -50,7 +50,7 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     cli.add_policy_options(parser)
-    parser.add_argument("--adapter", type=Path, help="checkpoint folder with a LoRA adapter (default: the base model)")
+    cli.add_adapter_option(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
     parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
     parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")

@@ -22,7 +22,7 @@ from croco.store import Parts, publish
 
 def main():
     args = parse_arguments()
-    identity = cli.identify(args.model, args.revision, args.state)
+    identity = cli.identify(args.model, args.revision, args.state, args.adapter)
     prompts = list(prompt_rows(args.prompts))
     parts = open_parts(args, identity, prompts)
     missing = find_missing(args, parts, prompts)
@@ -42,6 +42,7 @@ def parse_arguments():
     parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
     parser.add_argument("--samples", type=cli.positive, default=64, help="responses a prompt")
     cli.add_policy_options(parser)
+    cli.add_adapter_option(parser)
     cli.add_state_options(parser, chunk=64)
     parser.add_argument("--output", type=Path, required=True, help="generations file to write")
     return parser.parse_args()
@@ -74,7 +75,7 @@ def find_missing(args, parts, prompts):
 
 def sample(args, parts, missing):
     """Samples what is missing; of the prompts in work at once one half is running, the other finished but unsaved."""
-    policy = load_policy(args)
+    policy = load_policy(args, args.adapter)
     lines, requests, running = [], [], []
     for row, have in missing:
         tokens, skip = policy.prepare(row["messages"], args.max_tokens)

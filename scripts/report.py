@@ -1,7 +1,7 @@
 """Write the report page: one HTML file with tables and plots, made from result files only; it opens offline.
 
 Example:
-  python scripts/report.py --root results/demo --run mini multi dpo mini english en,de \\
+  python scripts/report.py --root results/demo --run mini multi dpo 1 mini english en,de \\
       --summary results/demo/summary.csv --template scripts/report.html.j2 --output results/demo/report.html
 
 Beside the page it writes win_rates.svg, the plot of win rates by itself.
@@ -14,17 +14,18 @@ import jinja2
 import pandas as pd
 
 from croco import cli
-from croco.plots import plot_forest, plot_rewards, plot_training
+from croco.plots import plot_forest, plot_languages, plot_rewards, plot_training
 from croco.records import replacing, rows
 from croco.runs import add_run_options, read_runs
 
-RUN = ["MODEL", "POOL", "SETTING", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
 # What the paper reports of these comparisons of win rates (its findings F2 to F4, and what a null must show).
 PAPER = {
     ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
     ("dpo", "dpo_off_policy"): ("higher", "another model's responses reduce the gain"),
     ("dpo", "max_r"): ("higher", "pairs beat fine-tuning on the best response"),
     ("dpo", "sft"): ("higher", "pairs beat fine-tuning on references"),
+    ("dpo", "dpo_online"): ("not lower", "sampling online is not better than offline pairs"),
     ("dpo_random", "base"): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
 }
 # A null control this near to no change counts as one; the intervals leave out the noise between training runs.
@@ -37,6 +38,8 @@ def main():
     for run in runs:
         run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
     summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""])
+    summary["arm"] = [name_arm(*row) for row in zip(summary["setting"], summary["seed"], summary["round"], strict=True)]
+    first = [run for run in runs if run["seed"] == "1"]
     models = list(dict.fromkeys(run["model"] for run in runs))
     win_rates = forest(summary, "win_rate", "value", 0.5, "win rate against the base (ties half), 95 % interval")
     page = jinja2.Environment(
@@ -45,19 +48,26 @@ def main():
     html = page.render(
         title=args.root.name,
         miniature=args.miniature,
+        null_margin=NULL_MARGIN,
         contrasts=read_contrasts(summary, args.contrast),
         win_rates=win_rates,
         win_table=win_table(summary),
+        seeds=seed_table(summary),
+        seed_contrasts=contrasts_over_seeds(summary, args.contrast),
+        separation=[separation_row(run) for run in first if run["ledger"].get("separation")],
+        languages=plot_languages(
+            {name_run(run): run["ledger"]["separation"] for run in first if run["ledger"].get("separation")}
+        ),
         tasks=task_plots(summary),
         rewards=[
             (title, plot_rewards(panels))
-            for run in pair_runs(runs)
+            for run in pair_runs(first)
             for title, panels in [reward_panels(args.root, run)]
         ],
         training=[
-            (model, plot_training(read_curves([run for run in runs if run["model"] == model]))) for model in models
+            (model, plot_training(read_curves([run for run in first if run["model"] == model]))) for model in models
         ],
-        ledger=[ledger_row(run) for run in runs],
+        ledger=[ledger_row(run) for run in first],
         provenance=json.loads(args.summary.with_suffix(".manifest.json").read_text(encoding="utf-8")),
     )
     with replacing(args.output) as file:
@@ -77,13 +87,23 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def name_arm(setting, seed, number):
+    """A setting without its replicate's number, with its round where there are several."""
+    name = setting.removesuffix(f".s{seed}")
+    return name if number == 1 else f"{name} (round {number})"
+
+
+def name_run(run):
+    return f"{run['pool']}/{name_arm(run['setting'], run['seed'], run['round'])}"
+
+
 def read_contrasts(summary, declared):
     """The declared contrasts, each with what the paper reports and whether this run shows it."""
     pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
     contrasts = []
     for setting, pool, versus in declared:
         chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
-        for row in chosen.itertuples():
+        for row in chosen[chosen["round"] == chosen["round"].max()].itertuples():
             middle = 0.5 if versus == "base" else 0.0
             value = row.value if versus == "base" else row.delta
             # No interval: nothing varies between the two, so the estimate stands for it; or there is one prompt alone.
@@ -116,6 +136,8 @@ def compare_with_paper(low, high, expected):
     null = expected == "equal"
     if null and low >= -NULL_MARGIN and high <= NULL_MARGIN:
         return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
+    if expected == "not lower" and shows != "lower":
+        return {"verdict": f"appears: {shows}", "agrees": True}
     if shows == "higher" and not null:
         return {"verdict": "appears", "agrees": True}
     if shows in ("higher", "lower"):
@@ -124,15 +146,17 @@ def compare_with_paper(low, high, expected):
 
 
 def forest(summary, metric, column, reference, label, task="arena"):
-    """A forest plot of one metric against the base, or None where it was not measured."""
+    """A forest plot of one metric against the base, an arm a line, or None where it was not measured."""
     of_metric = summary[(summary["metric"] == metric) & (summary["task"] == task) & (summary["baseline"] == "base")]
     lines = []
-    for (model, pool, setting), group in of_metric.groupby(["model", "language", "setting"], sort=False):
-        pooled = group[group["eval_language"] == "all"].iloc[0]
-        single = group[group["eval_language"] != "all"].set_index("eval_language")[column].to_dict()
-        low, high = (None if pd.isna(value) else value for value in (pooled["ci_low"], pooled["ci_high"]))
-        name = f"{pool}/{setting}" if summary["model"].nunique() == 1 else f"{model}/{pool}/{setting}"
-        lines.append((name, pooled[column], low, high, single if len(single) > 1 else {}))
+    for (model, pool, arm), group in of_metric.groupby(["model", "language", "arm"], sort=False):
+        pooled, single = (group[(group["eval_language"] == "all") == is_pooled] for is_pooled in (True, False))
+        first = pooled.iloc[0]
+        single = single[single["seed"] == first["seed"]].set_index("eval_language")[column].to_dict()
+        low, high = (None if pd.isna(value) else value for value in (first["ci_low"], first["ci_high"]))
+        name = f"{pool}/{arm}" if summary["model"].nunique() == 1 else f"{model}/{pool}/{arm}"
+        others = pooled[column].tolist()[1:]
+        lines.append((name, first[column], low, high, single if len(single) > 1 else {}, others))
     return plot_forest(lines, reference, label) if lines else None
 
 
@@ -153,12 +177,81 @@ def win_table(summary):
     wins = summary[(summary["metric"] == "win_rate") & (summary["baseline"] == "base")]
     if wins.empty:
         return None
-    wins = wins.assign(run=wins["model"] + "/" + wins["language"] + "/" + wins["setting"])
+    wins = wins[wins["seed"] == 1]
+    wins = wins.assign(run=wins["model"] + "/" + wins["language"] + "/" + wins["arm"])
     table = wins.pivot(index="run", columns="eval_language", values="value")
     languages = [language for language in wins["eval_language"].unique() if language != "all"]
     table = table.loc[wins["run"].unique(), [*languages, "all"]]
     table.index.name = table.columns.name = None
     return table.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+
+
+def seed_table(summary):
+    """Every arm over its training seeds: mean, standard deviation and range, as HTML; None without replicates."""
+    pooled = summary[(summary["eval_language"] == "all") & (summary["setting"] != "base")]
+    pooled = pooled[pooled["baseline"].isin(["base"]) & (pooled["metric"] != "quality")]
+    if pooled["seed"].nunique() < 2:
+        return None
+    measured = pooled["task"].where(pooled["task"] != "arena", "") + " " + pooled["metric"]
+    pooled = pooled.assign(measure=measured.str.strip(), arm=pooled["language"] + "/" + pooled["arm"])
+    table = pooled.groupby(["model", "arm", "measure"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
+    table = table[table["count"] > 1].reset_index()
+    wins = table[table["measure"] == "win_rate"].drop(columns="measure")
+    for measure in [name for name in table["measure"].unique() if name != "win_rate"]:
+        means = table[table["measure"] == measure].set_index(["model", "arm"])["mean"].rename(measure)
+        wins = wins.join(means, on=["model", "arm"])
+    names = {"count": "seeds", "mean": "win rate, mean", "std": "sd over seeds", "min": "lowest", "max": "highest"}
+    return wins.rename(columns=names).to_html(float_format="{:.3f}".format, na_rep="", border=0, index=False)
+
+
+def contrasts_over_seeds(summary, declared):
+    """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports."""
+    pooled = summary[
+        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
+    ]
+
+    def by_seed(model, pool, setting):
+        arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
+        arm = arm[
+            [name.removesuffix(f".s{seed}") == setting for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
+        ]
+        return arm[arm["round"] == arm["round"].max()].set_index("seed")["value"]
+
+    table = []
+    for setting, pool, versus in declared:
+        for model in pooled["model"].unique():
+            ours = by_seed(model, pool, setting)
+            differences = (ours - (0.5 if versus == "base" else by_seed(model, pool, versus))).dropna()
+            if len(differences) < 2:
+                continue
+            expected, _ = PAPER.get((setting, versus), (None, None))
+            as_reported = {
+                "higher": differences > 0,
+                "not lower": differences >= 0,
+                "equal": differences.abs() <= NULL_MARGIN,
+            }.get(expected)
+            table.append(
+                {
+                    "model": model,
+                    "what": f"{pool}/{setting} - {versus if versus != 'base' else '.5'}",
+                    "mean": differences.mean(),
+                    "sd": differences.std(),
+                    "each": ", ".join(f"{value:+.3f}" for value in differences),
+                    "agree": None if as_reported is None else f"{as_reported.sum()} of {len(differences)}",
+                }
+            )
+    return table
+
+
+def separation_row(run):
+    found = run["ledger"]["separation"]
+    return {
+        "run": f"{run['model']}/{name_run(run)}",
+        "pairs": sum(count for row in found["pairs"].values() for count in row.values()),
+        "in one language": found["same_language"],
+        "chosen told by language alone": found["accuracy"],
+        "95 % interval": f"{found['ci_low']:.2f} to {found['ci_high']:.2f}",
+    }
 
 
 def pair_runs(runs):
@@ -190,6 +283,7 @@ def read_curves(runs):
     curves = {}
     for run in runs:
         metrics = pd.DataFrame(rows(run["folder"] / "checkpoint" / "metrics.jsonl"))
+        metrics = metrics[metrics["loss"].notna()]
         options = json.loads((run["folder"] / "checkpoint" / "manifest.json").read_text(encoding="utf-8"))["options"]
         if "rewards_chosen" not in metrics:
             curve = {"sft_loss": (metrics["step"], metrics["loss"])}
@@ -198,7 +292,7 @@ def read_curves(runs):
             curve["margin"] = (metrics["step"], metrics["rewards_margins"])
             # DPO's reward is beta x (log-probability under the policy - under the reference).
             curve["drift"] = (metrics["step"], metrics["rewards_chosen"] / options["beta"])
-        curves[f"{run['pool']}/{run['setting']}"] = curve
+        curves[name_run(run)] = curve
     return curves
 
 
@@ -216,7 +310,7 @@ def ledger_row(run):
         return ", ".join(f"{reason} {count}" for reason, count in merged.items()) or "none"
 
     return {
-        "run": f"{run['model']}/{run['pool']}/{run['setting']}",
+        "run": f"{run['model']}/{name_run(run)}",
         "prompts": ledger["prompts"],
         "formed": ledger["formed"],
         "not formed": reasons([ledger["no_pair"]]),

@@ -17,7 +17,7 @@ import pandas as pd
 from croco import cli
 from croco.digests import derive_seed
 from croco.records import InputError, replacing, rows
-from croco.runs import add_run_options, read_runs
+from croco.runs import add_run_options, find_last, read_runs
 from croco.statistics import holm, paired_interval, paired_p
 
 COLUMNS = [
@@ -50,9 +50,9 @@ def main():
     runs = read_runs(args, RUN)
     for run in runs:
         read_results(args, run)
-    table = [row for run in runs for row in summarise(run, find(runs, run["model"], *BASE))]
+    table = [row for run in runs for row in summarise(run, find_last(runs, run["model"], *BASE))]
     table += contrast_rows(args, runs)
-    adjust(args, table)
+    adjust(args, runs, table)
     write_csv(args.output, table)
     inputs = {str(path): path for run in runs for path in run["files"]}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=len(table))
@@ -84,10 +84,6 @@ def read_results(args, run):
             run.setdefault("base_quality", {})[language] = {
                 line["prompt_id"]: line["baseline_quality"] for line in judged
             }
-
-
-def find(runs, model, pool, setting):
-    return next(run for run in runs if (run["model"], run["pool"], run["setting"]) == (model, pool, setting))
 
 
 def summarise(run, base):
@@ -125,7 +121,7 @@ def row(run, language, task, metric, values, baseline, others):
         "language": run["pool"],
         "setting": run["setting"],
         "seed": run["seed"],
-        "round": 1,
+        "round": run["round"],
         "reward_model": None if run["reward_model"] == "-" else run["reward_model"],
         "pool_size": None if run["pool_size"] == "-" else run["pool_size"],
         "eval_language": language,
@@ -141,7 +137,7 @@ def row(run, language, task, metric, values, baseline, others):
             f"{run['setting']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
         )
     differences = [values[prompt] - others[prompt] for prompt in sorted(values)]
-    seed = derive_seed("bootstrap", run["model"], run["pool"], run["setting"], baseline, language, task, metric)
+    seed = derive_seed("bootstrap", run["model"], run["pool"], run["part"], baseline, language, task, metric)
     low, high = paired_interval(differences, seed)
     shift = 0.5 if metric == "win_rate" and baseline == "base" else 0.0
     return cells | {
@@ -159,21 +155,23 @@ def contrast_rows(args, runs):
     for setting, pool, versus in args.contrast:
         if versus == "base":
             continue
-        for run in runs:
-            if (run["pool"], run["setting"]) == (pool, setting):
-                other = find(runs, run["model"], pool, versus)
-                ours, theirs = (
-                    over_languages(r["results"]["arena", "win_rate"], run["languages"]) for r in (run, other)
-                )
-                yield row(run, "all", "arena", "win_rate", ours, versus, theirs)
+        for model in dict.fromkeys(run["model"] for run in runs):
+            run, other = (find_last(runs, model, pool, name) for name in (setting, versus))
+            ours, theirs = (over_languages(r["results"]["arena", "win_rate"], run["languages"]) for r in (run, other))
+            yield row(run, "all", "arena", "win_rate", ours, versus, theirs)
 
 
-def adjust(args, table):
-    declared = {(pool, setting, versus) for setting, pool, versus in args.contrast}
+def adjust(args, runs, table):
+    """Adjusts the p values of the declared contrasts together; of several rounds the last one counts."""
+    declared = {
+        (model, pool, setting, find_last(runs, model, pool, setting)["round"], versus)
+        for setting, pool, versus in args.contrast
+        for model in dict.fromkeys(run["model"] for run in runs)
+    }
     family = [
         cells
         for cells in table
-        if (cells["language"], cells["setting"], cells["baseline"]) in declared
+        if tuple(cells[name] for name in ("model", "language", "setting", "round", "baseline")) in declared
         and (cells["task"], cells["metric"], cells["eval_language"]) == ("arena", "win_rate", "all")
     ]
     for cells, p in zip(family, holm([cells["p"] for cells in family]), strict=True):

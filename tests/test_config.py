@@ -9,6 +9,8 @@ from conftest import ROOT, copy_project, planned, script, snakemake, write_rows
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
 SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: [multi]"
+ARM = "settings:\n  - {{name: base, objective: none}}\n  - {{name: x, pools: [multi], {}}}\n"
+RECIPE = "recipes:\n  - {{name: sft, learning_rate: 1, batch: 8}}\n  - {{name: dpo, learning_rate: 1, batch: 8, {}}}\n"
 PROMPTS = "prompts:\n  - {{use: train, {}}}\n  - {{use: evaluate, path: 'd/{{language}}.tsv'}}\n"
 TRANSLATOR = "translators:\n  - {{name: t, path: p, format: {}}}\n"
 
@@ -39,6 +41,26 @@ BAD = {
     "language that the miniature lacks": ('languages:\n  - {code: "en"}\n  - {code: "de"}\n  - {code: "nl"}\n  - {code: "fr"}\n  - {code: "es"}\n  - {code: "it"}\n', 7, ["miniature", "it"]),
     "no such model folder": ("policies:\n  - {name: mini, path: /no/such/model, temperature: 1, max_tokens: 3}\n  - {name: other, path: /no/such/model, temperature: 1, max_tokens: 3, tune: false}\n", 2, ["/no/such/model", "no folder"]),
     "option without effect": ("settings:\n  - {name: base, objective: none}\n  - {name: sft, objective: sft, target: reference, pools: [multi], pool_size: 8}\n", 3, ["no effect"]),
+    "references of another policy": (ARM.format("objective: sft, target: reference, responses: other"), 3, ["responses", "no effect"]),
+    "smoothing without effect": (RECIPE.format("label_smoothing: 0.1"), 3, ["label_smoothing", "robust", "sigmoid"]),
+    "robust without smoothing": (RECIPE.format("loss: robust"), 3, ["label_smoothing"]),
+    "best of nothing": (RECIPE.format("checkpoint: best"), 3, ["validation"]),
+    "adapter of full weights": (RECIPE.format("weights: full, lora_r: 8"), 3, ["lora_r", "no effect on full weights"]),
+    "beta of sft": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8, beta: 0.1}\n  - {name: dpo, learning_rate: 1, batch: 8}\n", 2, ["beta", "no effect"]),
+    "rounds of full weights": (ARM.format("objective: dpo, target: pair, rejected: min, rounds: 2") + RECIPE.format("weights: full"), 6, ["rounds go with LoRA"]),
+    "rounds of another policy": (ARM.format("objective: dpo, target: pair, rejected: min, rounds: 2, responses: other"), 3, ["no effect beside rounds"]),
+    "own responses": (ARM.format("objective: dpo, target: pair, rejected: min, responses: mini"), 3, ["own responses"]),
+    "responses for others": (ARM.format("objective: dpo, target: pair, rejected: min, responses: {other: mini}"), 3, ["nothing is said for mini"]),
+    "rule and match": (ARM.format("objective: dpo, target: pair, rejected: min, match: x"), 3, ["rejected"]),
+    "match of itself": (ARM.format("objective: dpo, target: pair, match: x"), 3, ["match", "no setting"]),
+    "caliper without match": (ARM.format("objective: dpo, target: pair, rejected: min, caliper: 1"), 3, ["caliper", "without match"]),
+    "balance by chance": (ARM.format("objective: dpo, target: pair, rejected: random, balance: true"), 3, ["balance", "no effect"]),
+    "prompt in a language outside": (ARM.format("objective: dpo, target: pair, rejected: min, prompt_language: it"), 3, ["prompt_language", "it"]),
+    "control of one language": (ARM.replace("[multi]", "[monolingual]").format("objective: dpo, target: pair, rejected: min, balance: true"), 3, ["pools of one language"]),
+    "guards of sft": (ARM.format("objective: sft, target: best, guards: {{collapse: 3}}".replace("{{", "{").replace("}}", "}")), 3, ["guards", "no effect"]),
+    "no room online": (ARM.format("objective: online_dpo, target: prompts") + "recipes:\n  - {name: online_dpo, learning_rate: 1, batch: 8, max_length: 32}\n", 5, ["max_length", "room"]),
+    "release of nothing": ("release: [{run: mini/multi/x}]\n", 1, ["mini/multi/x", "mini/multi/dpo"]),
+    "release of the base": ("release: [{run: mini/untuned/base}]\n", 1, ["mini/multi/dpo"]),
     "two sources": (PROMPTS.format("path: 'd/{language}.tsv', dataset: a/b"), 2, ["either a path or a dataset"]),
     "no source": (PROMPTS.format("limit: 3"), 2, ["either a path or a dataset"]),
     "dataset folder": (PROMPTS.format("dataset: /no/such/folder"), 2, ["no folder /no/such/folder"]),

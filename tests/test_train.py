@@ -1,12 +1,22 @@
-"""scripts/train.py with TRL and PEFT on a real tiny policy: recipes, kill -9, torn checkpoints, reuse."""
+"""scripts/train.py with TRL and PEFT on a real tiny policy: recipes, kill -9, processes, full memory and disk, guards."""
 
 import json
+import math
+import os
+import re
+import resource
 import shutil
-import signal
+import subprocess
+import sys
 import time
 
+import psutil
 import pytest
-from conftest import rows, script, start, write_rows
+from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
+
+from croco.chats import digest_tokens
+from croco.examples import hold_out
+from croco.training import newest_whole_checkpoint
 
 COUNT = 24
 
@@ -15,16 +25,29 @@ def chat(role, text):
     return [{"role": role, "content": text}]
 
 
+def pair(number, chosen, rejected):
+    prompt = chat("user", f"What is {number} plus 1?")
+    return {
+        "prompt_id": f"p{number}",
+        "prompt": prompt,
+        "chosen": chat("assistant", chosen),
+        "rejected": chat("assistant", rejected),
+    }
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    pairs = [{"prompt_id": f"p{i}", "prompt": chat("user", f"What is {i} plus 1?"), "chosen": chat("assistant", f"It is {i + 1}."), "rejected": chat("assistant", "... no")} for i in range(COUNT)]  # fmt: skip
+    pairs = [pair(i, f"It is {i + 1}.", "... no") for i in range(COUNT)]
     completions = [
         {"prompt_id": p["prompt_id"], "prompt": p["prompt"], "completion": p["chosen"], "reward": None} for p in pairs
     ]
+    # No multiple of processes and batch.
+    prompts = [{"prompt_id": p["prompt_id"], "prompt": p["prompt"]} for p in pairs[:17]]
     return {
         "dpo": write_rows(folder / "pairs.jsonl", pairs),
         "sft": write_rows(folder / "completions.jsonl", completions),
+        "online_dpo": write_rows(folder / "prompts.jsonl", prompts),
     }
 
 
@@ -36,6 +59,67 @@ def arguments(miniature, data, folder, objective, *options):
     ]  # fmt: skip
 
 
+def adapter(folder):
+    return (folder / "checkpoint" / "adapter_model.safetensors").read_bytes()
+
+
+def manifest(folder):
+    return json.loads((folder / "checkpoint" / "manifest.json").read_text())
+
+
+def metrics(folder):
+    return rows(folder / "checkpoint" / "metrics.jsonl")
+
+
+def find_work(folder):
+    return next(folder.glob("state/training/*/work"))
+
+
+def train_until(step, folder, command):
+    """Starts a training, kills it as soon as it begins to write this step's checkpoint; nothing of it survives."""
+    process = start("train", *command)
+    deadline = time.monotonic() + 240
+    while not list(folder.glob(f"state/training/*/work/checkpoint-{step}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert family
+    wait_for_end(family)
+    assert not (folder / "checkpoint").exists()
+
+
+def wait_for_end(family):
+    deadline = time.monotonic() + 20
+    while any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in family):
+        assert time.monotonic() < deadline, "a training process outlives its starter"
+        time.sleep(0.05)
+
+
+def start_within(kind, limit, command, stderr=subprocess.PIPE, **environment):
+    """The starter under a limit of the kernel that its processes inherit."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, command)],
+        env={**ENVIRONMENT, **environment},
+        preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+        stderr=stderr,
+        text=True,
+    )
+
+
+def train_within(kind, limit, command, **environment):
+    process = start_within(kind, limit, command, **environment)
+    _, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, None, stderr)
+
+
+def assert_error(done, *said):
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(words in done.stderr for words in said), done.stderr
+    assert len(re.findall("^error: ", done.stderr, re.MULTILINE)) == 1, "one message, whatever the number of processes"
+
+
 @pytest.fixture(scope="module")
 def undisturbed(miniature, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dpo")
@@ -43,8 +127,30 @@ def undisturbed(miniature, data, tmp_path_factory):
     return folder
 
 
-def adapter(folder):
-    return (folder / "checkpoint" / "adapter_model.safetensors").read_bytes()
+@pytest.fixture(scope="module")
+def killed(miniature, data, tmp_path_factory):
+    """A training that was killed while it wrote the checkpoint of step 4."""
+    folder = tmp_path_factory.mktemp("killed")
+    train_until(4, folder, arguments(miniature, data, folder, "dpo"))
+    return folder
+
+
+TWO = ("--processes", 2, "--lora-dropout", 0)
+
+
+@pytest.fixture(scope="module")
+def two(miniature, data, tmp_path_factory):
+    """Trained in two processes, without dropout, whose draws would differ from those of one."""
+    folder = tmp_path_factory.mktemp("two")
+    script("train", *arguments(miniature, data, folder, "dpo", *TWO))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed_two(miniature, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed_two")
+    train_until(4, folder, arguments(miniature, data, folder, "dpo", *TWO))
+    return folder
 
 
 def test_dpo_checkpoint_is_whole_and_its_margin_grows(undisturbed):
@@ -58,34 +164,190 @@ def test_dpo_checkpoint_is_whole_and_its_margin_grows(undisturbed):
         "generation_config.json",
         "manifest.json",
     } <= names
-    metrics = rows(undisturbed / "checkpoint" / "metrics.jsonl")
-    assert [line["step"] for line in metrics] == list(range(1, 10))
-    assert metrics[0]["rewards_margins"] == 0 < metrics[-1]["rewards_margins"]
+    lines = metrics(undisturbed)
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert lines[0]["rewards_margins"] == 0 < lines[-1]["rewards_margins"]
     weights = load_file(undisturbed / "checkpoint" / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in weights.items() if "lora_B" in name)
     assert len(weights) == 2 * 7 * 2, "two matrices for each of seven projections in two layers"
-    manifest = json.loads((undisturbed / "checkpoint" / "manifest.json").read_text())
-    assert manifest["counts"] == {"rows": COUNT, "too_long": 0, "steps": 9}
+    facts = manifest(undisturbed)
+    assert facts["counts"] == {
+        "rows": COUNT, "trained": COUNT, "dropped": {}, "truncated": 0, "compared": 0, "token_mismatches": 0,
+        "validation": 0, "steps": 9,
+    }  # fmt: skip
+    assert facts["rows_seen"] == {"sum": 3 * COUNT, "repeats": 0}
+    assert facts["runs"] == [{"from_step": 0, "processes": 1, "micro_batch": 4}]
+    assert facts["tokens"] > 0 and 0 <= facts["padding_share"] < 1 and facts["best_checkpoint"] is None
 
 
-def test_kill_and_resume_give_the_same_bytes(miniature, data, tmp_path, undisturbed):
-    process = start("train", *arguments(miniature, data, tmp_path, "dpo"))
-    deadline = time.monotonic() + 180
-    while not list(tmp_path.rglob("checkpoint-4")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+def test_kills_and_torn_checkpoints_change_no_byte(miniature, data, tmp_path, killed, undisturbed):
+    shutil.copytree(killed / "state", tmp_path / "state")
+    work = find_work(tmp_path)
+    for step in (100, 102):  # newer ones that are torn are not taken, and do not push whole ones out
+        shutil.copytree(work / "checkpoint-2", work / f"checkpoint-{step}")
+        os.truncate(work / f"checkpoint-{step}" / "optimizer.pt", 100)
+    command = arguments(miniature, data, tmp_path, "dpo")
+    train_until(8, tmp_path, command)
+    done = script("train", *command)
+    assert re.search("resuming from .*/checkpoint-[68]$", done.stderr, re.MULTILINE)
+    assert adapter(tmp_path) == adapter(undisturbed) and metrics(tmp_path) == metrics(undisturbed)
+    assert len(manifest(tmp_path)["runs"]) == 3
+    for name in ("rows_seen", "tokens", "padding_share", "counts"):
+        assert manifest(tmp_path)[name] == manifest(undisturbed)[name]
+
+
+def test_kill_while_processes_start_leaves_none(miniature, data, tmp_path):
+    process = start("train", *arguments(miniature, data, tmp_path, "dpo", *TWO))
+    family = []
+    while len(family) < 3:  # what starts the others, and the first two
+        assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
     process.wait()
-    assert not (tmp_path / "checkpoint").exists()
-    # Whatever the kill left, a newer checkpoint that is torn must not be taken.
-    whole = next(tmp_path.rglob("checkpoint-2"), None) or next(tmp_path.rglob("checkpoint-4"))
-    torn = whole.with_name("checkpoint-8")
-    shutil.rmtree(torn, ignore_errors=True)
-    shutil.copytree(whole, torn)
-    (torn / "optimizer.pt").write_bytes((torn / "optimizer.pt").read_bytes()[:100])
-    done = script("train", *arguments(miniature, data, tmp_path, "dpo"))
-    assert "skipping a torn checkpoint" in done.stderr and "resuming from" in done.stderr
+    wait_for_end(family)
+
+
+def test_start_from_the_round_before_resumes(miniature, data, tmp_path, undisturbed):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    commands = [arguments(miniature, data, f, "dpo", "--start", undisturbed / "checkpoint") for f in folders]
+    script("train", *commands[0])
+    train_until(4, folders[1], commands[1])
+    assert "resuming from" in script("train", *commands[1]).stderr
+    assert adapter(folders[0]) == adapter(folders[1]) != adapter(undisturbed)
+    assert metrics(folders[0]) == metrics(folders[1])
+    first, second = metrics(undisturbed), metrics(folders[0])
+    # But for dropout, which the reference has none of, policy and reference are one.
+    assert second[0]["loss"] == pytest.approx(math.log(2), abs=0.05) and first[-1]["loss"] < 0.3
+    assert second[0]["logps_chosen"] > first[0]["logps_chosen"], "goes on from where the round before ended"
+
+
+def test_online_dpo_resumes(miniature, data, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 2)
+    commands = [arguments(miniature, data, folder, "online_dpo", *online) for folder in folders]
+    script("train", *commands[0])
+    train_until(4, folders[1], commands[1])
+    assert "resuming from" in script("train", *commands[1]).stderr
+    assert adapter(folders[0]) == adapter(folders[1]) and metrics(folders[0]) == metrics(folders[1])
+    assert manifest(folders[1])["rows_seen"] == {"sum": 34, "repeats": 0}
+
+
+def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path):
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1, "--processes", 2)
+    script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online))
+    # 17 prompts fill five micro-batches of 4; the sixth, and the rest of the fifth, repeat others.
+    assert manifest(tmp_path)["rows_seen"] == {"sum": 24, "repeats": 7}
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_two_processes_train_as_one_does(miniature, data, tmp_path, two):
+    script("train", *arguments(miniature, data, tmp_path, "dpo", "--lora-dropout", 0))
+    assert [line["loss"] for line in metrics(two)] == pytest.approx([e["loss"] for e in metrics(tmp_path)], abs=1e-5)
+    assert manifest(two)["rows_seen"] == manifest(tmp_path)["rows_seen"] == {"sum": 3 * COUNT, "repeats": 0}
+    assert manifest(two)["tokens"] == manifest(tmp_path)["tokens"]
+
+
+def test_two_killed_processes_resume_to_the_same_bytes(miniature, data, tmp_path, killed_two, two):
+    shutil.copytree(killed_two / "state", tmp_path / "state")
+    assert "resuming from" in script("train", *arguments(miniature, data, tmp_path, "dpo", *TWO)).stderr
+    assert adapter(tmp_path) == adapter(two) and metrics(tmp_path) == metrics(two)
+    assert manifest(tmp_path)["tokens"] == manifest(two)["tokens"]
+
+
+def test_other_processes_and_micro_batches_resume(miniature, data, tmp_path, killed_two, two):
+    shutil.copytree(killed_two / "state", tmp_path / "state")
+    step = int(newest_whole_checkpoint(find_work(tmp_path)).name.split("-")[1])
+    other = (*TWO, "--processes", 1, "--micro-batch", 2)
+    assert "resuming from" in script("train", *arguments(miniature, data, tmp_path, "dpo", *other)).stderr
+    assert [line["loss"] for line in metrics(tmp_path)] == pytest.approx([e["loss"] for e in metrics(two)], abs=1e-5)
+    facts = manifest(tmp_path)
+    assert facts["runs"] == [
+        {"from_step": 0, "processes": 2, "micro_batch": 4},
+        {"from_step": step, "processes": 1, "micro_batch": 2},
+    ]
+    assert facts["rows_seen"] == {"sum": 3 * COUNT, "repeats": 0}
+
+
+def test_other_recipe_does_not_resume_and_says_what_changed(miniature, data, tmp_path, killed, undisturbed):
+    shutil.copytree(killed / "state", tmp_path / "state")
+    done = script("train", *arguments(miniature, data, tmp_path, "dpo", "--beta", 0.3, "--epochs", 1))
+    assert "not resuming" in done.stderr and "training from the start" in done.stderr
+    assert "beta: 0.1 -> 0.3" in done.stderr and "epochs: 3.0 -> 1.0" in done.stderr
+    assert "seed:" not in done.stderr
+    assert manifest(tmp_path)["runs"] == [{"from_step": 0, "processes": 1, "micro_batch": 4}]
+
+
+KINDS = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize(
+    ("processes", "name"),
+    [(1, name) for name in (*KINDS, "rng_state.pth", "progress_0.json")]
+    + [(2, name) for name in ("rng_state_0.pth", "rng_state_1.pth", "progress_0.json", "progress_1.json")],
+)
+def test_torn_checkpoint_is_skipped(request, tmp_path, processes, name, damage):
+    whole = newest_whole_checkpoint(find_work(request.getfixturevalue("killed" if processes == 1 else "killed_two")))
+    for step in (9, 10):
+        shutil.copytree(whole, tmp_path / f"checkpoint-{step}")
+    assert newest_whole_checkpoint(tmp_path).name == "checkpoint-10"
+    torn = tmp_path / "checkpoint-10" / name
+    if damage == "cut":
+        os.truncate(torn, torn.stat().st_size // 2)
+    else:
+        torn.unlink()
+    assert newest_whole_checkpoint(tmp_path).name == "checkpoint-9"
+
+
+def test_full_disk_is_an_error_and_training_resumes_to_the_same_bytes(miniature, data, tmp_path, killed, undisturbed):
+    shutil.copytree(killed / "state", tmp_path / "state")
+    command = arguments(miniature, data, tmp_path, "dpo")
+    done = train_within(resource.RLIMIT_FSIZE, 100_000, command)
+    assert_error(done, "Remedy: free or get space")
+    assert "resuming from" in script("train", *command).stderr
     assert adapter(tmp_path) == adapter(undisturbed)
-    assert rows(tmp_path / "checkpoint" / "metrics.jsonl") == rows(undisturbed / "checkpoint" / "metrics.jsonl")
+
+
+def test_out_of_memory_halves_the_micro_batch(miniature, tmp_path):
+    long = [pair(i, f"yes {i} " * 60, f"no {i} " * 60) for i in range(32)]
+    pairs = write_rows(tmp_path / "pairs.jsonl", long)
+
+    def command(name, micro_batch):
+        return [*arguments(miniature, {"dpo": pairs}, tmp_path / name, "dpo"), "--max-length", 512, "--epochs", 1,
+                "--batch", 32, "--micro-batch", micro_batch]  # fmt: skip
+
+    # What a micro-batch of 1 needs, in a step of 2 rows.
+    few = {"dpo": write_rows(tmp_path / "few.jsonl", long[:2])}
+    small = [*command("small", 1), "--data", few["dpo"], "--batch", 2]
+    unlimited = resource.RLIM_INFINITY
+    process = start_within(resource.RLIMIT_AS, unlimited, small, stderr=subprocess.DEVNULL, MALLOC_ARENA_MAX="1")
+    needed = 0
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            try:
+                needed = max(needed, child.memory_info().vms)
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.01)
+    assert process.returncode == 0
+
+    limit = needed + 400 * 2**20
+    large = command("large", 32)
+    with open(tmp_path / "stderr", "w") as stderr:
+        process = start_within(resource.RLIMIT_AS, limit, large, stderr=stderr, MALLOC_ARENA_MAX="1")
+        while not list((tmp_path / "large").glob("state/training/*/work/micro_batch.json")):
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    said = (tmp_path / "stderr").read_text()
+    assert "Traceback" not in said
+    done = train_within(resource.RLIMIT_AS, limit, large, MALLOC_ARENA_MAX="1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "micro-batch of 16" not in done.stderr, "what was found to be too large is not tried again"
+    facts = manifest(tmp_path / "large")
+    assert facts["micro_batch"] <= 16 and facts["counts"]["steps"] == 1 and facts["options"]["batch"] == 32
+    assert facts["rows_seen"] == {"sum": 32, "repeats": 0}
 
 
 def test_finished_training_is_linked_and_a_change_trains_anew(miniature, data, undisturbed):
@@ -93,30 +355,178 @@ def test_finished_training_is_linked_and_a_change_trains_anew(miniature, data, u
     shutil.rmtree(undisturbed / "checkpoint")
     done = script("train", *arguments(miniature, data, undisturbed, "dpo"))
     assert "finished already" in done.stderr and adapter(undisturbed) == before
-    other = [*arguments(miniature, data, undisturbed, "dpo", "--lora-dropout", "0")]
+    other = arguments(miniature, data, undisturbed, "dpo", "--lora-dropout", 0)
     other[other.index("--output") + 1] = undisturbed / "other" / "checkpoint"
     script("train", *other)
     assert adapter(undisturbed / "other") != before, "LoRA's dropout of 0.05 is really on"
 
 
 def test_sft_trains_on_completions(miniature, data, tmp_path):
-    script("train", *arguments(miniature, data, tmp_path, "sft"))
-    metrics = rows(tmp_path / "checkpoint" / "metrics.jsonl")
-    assert metrics[-1]["loss"] < metrics[0]["loss"] and "rewards_margins" not in metrics[0]
+    script("train", *arguments(miniature, data, tmp_path, "sft", "--epochs", 1.5))
+    lines = metrics(tmp_path)
+    assert lines[-1]["loss"] < lines[0]["loss"] and "rewards_margins" not in lines[0]
+    assert manifest(tmp_path)["rows_seen"]["repeats"] == 0, "half an epoch more is no repeat"
 
 
-def test_long_rows_are_counted(miniature, data, tmp_path):
-    pairs = rows(data["dpo"])
-    pairs[5]["rejected"][0]["content"] = "long " * 300
-    long = {"dpo": write_rows(tmp_path / "pairs.jsonl", pairs)}
-    script("train", *arguments(miniature, long, tmp_path, "dpo", "--epochs", 1))
-    assert json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())["counts"]["too_long"] == 1
+def copy_policy(miniature, folder, template=None, **entries):
+    """The policy with another chat template, or other entries of its tokenizer's config."""
+    shutil.copytree(miniature / "policy", folder)
+    path = folder / "tokenizer_config.json"
+    known = {**json.loads(path.read_text()), **entries}
+    path.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+    if template:
+        path = folder / "chat_template.jinja"
+        path.write_text(template + path.read_text())
+    return folder
 
 
-def test_diverged_training_is_an_error_and_not_a_checkpoint(miniature, data, tmp_path):
-    done = script("train", *arguments(miniature, data, tmp_path, "dpo", "--learning-rate", "1e30"), check=False)
-    assert done.returncode == 1 and "diverged" in done.stderr and "Traceback" not in done.stderr
+REFUSING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+
+
+def test_rows_that_do_not_fit_are_dropped_cut_and_counted(miniature, tmp_path):
+    from transformers import AutoTokenizer
+
+    policy = copy_policy(miniature, tmp_path / "policy", REFUSING, pad_token=None)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    assert tokenizer.pad_token is None
+    pairs = [pair(i, f"It is {i + 1}.", "... no") for i in range(COUNT)]
+    pairs[0]["rejected"][0]["content"] = "long " * 300  # is cut
+    pairs[1]["prompt"][0]["content"] = "long " * 300
+    pairs[2] |= pair(2, "long " * 300, "long " * 300 + "other")  # equal once cut
+    for row in pairs[3:5]:
+        row["prompt"].insert(0, {"role": "system", "content": "Be short."})
+    for number, row in enumerate(pairs[5:], start=5):
+        ids = tokenizer(row["chosen"][0]["content"] + "<|end|>", add_special_tokens=False)["input_ids"]
+        # Those of two rows were sampled in other tokens than they are trained on.
+        row["chosen_token_digest"] = digest_tokens(ids if number > 6 else ids[::-1])
+    rows_file = {"dpo": write_rows(tmp_path / "pairs.jsonl", pairs)}
+    done = script(
+        "train", *arguments(miniature, rows_file, tmp_path, "dpo"), "--model", policy, "--epochs", 1, "--too-long", "truncate"
+    )  # fmt: skip
+    assert "refused_by_template 2" in done.stderr and "2 are trained on in other tokens" in done.stderr
+    assert manifest(tmp_path)["counts"] == {
+        "rows": COUNT, "trained": COUNT - 4, "truncated": 2, "compared": COUNT - 5, "token_mismatches": 2,
+        "dropped": {"prompt_too_long": 1, "equal_answers": 1, "refused_by_template": 2}, "validation": 0, "steps": 3,
+    }  # fmt: skip
+
+
+def test_nothing_left_to_train_on_is_an_error(miniature, data, tmp_path):
+    policy = copy_policy(miniature, tmp_path / "policy", "{{ raise_exception('closed') }}")
+    done = script("train", *arguments(miniature, data, tmp_path, "dpo", "--model", policy), check=False)
+    assert_error(done, "0 of 24 rows are left", "refused_by_template 24", "pairs.jsonl")
+
+
+def test_tokenizer_without_an_end_is_an_error(miniature, data, tmp_path):
+    policy = copy_policy(miniature, tmp_path / "policy", eos_token=None)
+    done = script("train", *arguments(miniature, data, tmp_path, "dpo", "--model", policy), check=False)
+    assert_error(done, "no end-of-sequence token", "Remedy")
+
+
+@pytest.fixture(scope="module")
+def multimodal(miniature, tmp_path_factory):
+    """A tiny Gemma 3 with a vision tower, random, behind the miniature's tokenizer."""
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("gemma")
+    vocabulary = json.loads((miniature / "policy" / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"boi_token_index": vocabulary, "eoi_token_index": vocabulary + 1, "image_token_index": vocabulary + 2}
+    text = {**sizes, "vocab_size": vocabulary + 3, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}
+    vision = {**sizes, "image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **tokens)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(miniature / "policy" / name, folder)
+    return folder
+
+
+def test_lora_spares_the_vision_tower(miniature, data, tmp_path, multimodal):
+    from safetensors import safe_open
+
+    stored = safe_open(multimodal / "model.safetensors", "pt").keys()
+    assert any("vision" in name and ".q_proj." in name for name in stored)
+    script("train", *arguments(miniature, data, tmp_path, "dpo", "--model", multimodal, "--epochs", 1))
+    adapted = safe_open(tmp_path / "checkpoint" / "adapter_model.safetensors", "pt").keys()
+    assert len(adapted) == 2 * 7 * 2 and all(".language_model.layers." in name for name in adapted)
+
+
+def test_pattern_that_matches_no_module_is_an_error(miniature, data, tmp_path):
+    command = arguments(miniature, data, tmp_path, "dpo", "--lora-targets", ".*query", "--processes", 2)
+    assert_error(script("train", *command, check=False), "no module of", "field lora_targets")
+
+
+def test_full_weights_are_tuned_from_the_policy_as_reference(miniature, data, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    full = ("--weights", "full", "--dtype", "bfloat16", "--epochs", 1)
+    script("train", *arguments(miniature, data, tmp_path, "dpo", *full))
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype="auto")
+    before = AutoModelForCausalLM.from_pretrained(miniature / "policy", dtype=torch.bfloat16)
+    assert tuned.dtype == torch.bfloat16 and not (tmp_path / "checkpoint" / "adapter_config.json").exists()
+    changed = [
+        name for name, weight in before.state_dict().items() if not torch.equal(weight, tuned.state_dict()[name])
+    ]
+    assert {"model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"} <= set(changed)
+    first, last = metrics(tmp_path)[0], metrics(tmp_path)[-1]
+    # Weights in float32 and a reference in bfloat16 differ by rounding.
+    assert first["loss"] == pytest.approx(math.log(2), abs=0.02) and abs(first["rewards_chosen"]) < 0.05
+    assert last["rewards_margins"] > first["rewards_margins"] + 0.1
+
+
+def test_collapse_stops_and_goes_on_without_guards(miniature, data, tmp_path):
+    collapsing = arguments(miniature, data, tmp_path, "dpo", "--learning-rate", 0.05, "--epochs", 5)
+    done = script("train", *collapsing, "--guards", '{"collapse": 1.3}', check=False)
+    assert_error(done, "the chosen answers' log-probability fell from", "more than 1.3 times")
     assert not (tmp_path / "checkpoint").exists()
+    assert "resuming from" in script("train", *collapsing).stderr
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 16))
+
+
+def test_pairs_without_a_preference_stop_at_chance(miniature, tmp_path):
+    # Every pair stands beside its reverse, in one batch: of the two exactly one can be preferred.
+    pairs = [pair(i, *answers) for i in range(8) for answers in (("It is so.", "... no"), ("... no", "It is so."))]
+    chance = {"dpo": write_rows(tmp_path / "pairs.jsonl", pairs)}
+    command = [*arguments(miniature, chance, tmp_path, "dpo"), "--lora-dropout", 0, "--batch", 16, "--epochs", 14]
+    done = script("train", *command, "--guards", '{"chance_after": 0.75}', check=False)
+    assert_error(done, "stopped at step 11 of 14", "no better than chance")
+    script("train", *command)
+    assert len(metrics(tmp_path)) == 14 and metrics(tmp_path)[-1]["rewards_accuracies"] <= 0.5
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_diverged_training_is_an_error_and_not_a_checkpoint(miniature, data, tmp_path, processes):
+    command = arguments(miniature, data, tmp_path, "dpo", "--learning-rate", "1e30", "--processes", processes)
+    assert_error(script("train", *command, check=False), "the training diverged")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_best_checkpoint_has_the_lowest_validation_loss(miniature, data, tmp_path):
+    command = arguments(miniature, data, tmp_path, "dpo", "--validation", 0.2, "--checkpoint", "best")
+    process = start("train", *command, "--learning-rate", 0.02)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    while process.poll() is None:
+        for progress in tmp_path.glob("state/training/*/work/checkpoint-*/progress_0.json"):
+            step = progress.parent.name.split("-")[1]
+            if not (kept / f"{step}.json").exists():
+                os.link(progress.with_name("adapter_model.safetensors"), kept / f"{step}.safetensors")
+                os.link(progress, kept / f"{step}.json")
+        time.sleep(0.003)
+    assert process.returncode == 0
+    losses = {line["step"]: line["eval_loss"] for line in metrics(tmp_path) if "eval_loss" in line}
+    best = min(losses, key=losses.get)
+    assert set(losses) == {2, 4, 6, 8, 9}
+    facts = manifest(tmp_path)
+    assert facts["best_checkpoint"] == {"step": best, "eval_loss": pytest.approx(losses[best])}
+    assert adapter(tmp_path) == (kept / f"{best}.safetensors").read_bytes()
+    training, validation = hold_out([{"row": i, "prompt_id": f"p{i}"} for i in range(COUNT)], 0.2, 0)
+    assert facts["counts"]["validation"] == len(validation) == 5
+    assert facts["rows_seen"] == {"sum": 3 * len(training), "repeats": 0}
+    last = max(kept.glob("*.json"), key=lambda path: int(path.stem))
+    assert {int(row) for row in json.loads(last.read_text())["seen"]} == {example["row"] for example in training}
 
 
 def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, undisturbed):
@@ -127,7 +537,7 @@ def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, und
         processes.append(start("train", *command))
     assert [process.wait() for process in processes] == [0, 0]
     assert adapter(tmp_path / "a") == adapter(tmp_path / "b") == adapter(undisturbed)
-    assert len(rows(tmp_path / "b" / "checkpoint" / "metrics.jsonl")) == 9
+    assert len(metrics(tmp_path / "b")) == 9
 
 
 def test_pairs_that_differ_in_numbers_alone_are_the_same_training(miniature, data, undisturbed, tmp_path):
@@ -137,12 +547,30 @@ def test_pairs_that_differ_in_numbers_alone_are_the_same_training(miniature, dat
     assert "finished already" in script("train", *again).stderr and adapter(tmp_path) == adapter(undisturbed)
 
 
+ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
         ("", (), "no rows"),
-        ('{"prompt": "text", "chosen": [], "rejected": []}\n', (), "pairs.jsonl:1, field prompt"),
+        (ONE, (), "1 rows"),
+        (ONE * 2, ("--processes", 3, "--batch", 12), "2 rows, to be trained on in 3 processes"),
+        ('{"prompt_id": "p", "prompt": "text", "chosen": [], "rejected": []}\n', (), "pairs.jsonl:1, field prompt:"),
+        ('{"prompt_id": "p", "prompt": ["content"], "chosen": [], "rejected": []}\n', (), "field prompt:"),
+        ('{"prompt": [], "chosen": [], "rejected": []}\n', (), "pairs.jsonl:1, field prompt_id: missing"),
+        ("{\n", (), "pairs.jsonl:1: broken JSON"),
         (None, ("--micro-batch", 3), "no multiple"),
+        (None, ("--label-smoothing", 0.1), "field label_smoothing: has no effect on the loss sigmoid"),
+        (None, ("--checkpoint", "best"), "nothing is held out"),
+        (None, ("--validation", 1), "field validation"),
+        (None, ("--reward-model", "somewhere"), "field reward_model"),
+        (None, ("--weights", "full", "--start", "somewhere"), "field start"),
+        (None, ("--model", "/nowhere"), "the model cannot be loaded"),
+        (None, ("--guards", "collapse"), "field guards: 'collapse' is not a JSON object"),
+        (None, ("--guards", '{"colapse": 3}'), "field guards: there is no guard colapse"),
+        (None, ("--guards", '{"collapse": "3"}'), "field guards: collapse is '3'"),
+        (None, ("--guards", '{"chance_after": 50}'), "field guards: chance_after is 50"),
     ],
 )
 def test_bad_input_ends_before_a_model_is_loaded(miniature, data, tmp_path, content, options, said):
@@ -151,4 +579,14 @@ def test_bad_input_ends_before_a_model_is_loaded(miniature, data, tmp_path, cont
         pairs = tmp_path / "pairs.jsonl"
         pairs.write_text(content)
     done = script("train", *arguments(miniature, {"dpo": pairs}, tmp_path, "dpo", *options), check=False)
-    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert_error(done, said)
+
+
+def test_responses_of_another_policy_are_refused_unless_asked_for(miniature, data, tmp_path):
+    ledger = tmp_path / "ledger.json"
+    ledger.write_text(json.dumps({"policies": ["another"]}))
+    command = arguments(miniature, data, tmp_path, "dpo", "--ledger", ledger)
+    assert_error(script("train", *command, check=False), "off-policy", "another", "ledger.json, field policies")
+    # Gets as far as to its data, which are checked before the policy is.
+    own = script("train", *command, "--off-policy", "--lora-targets", "none", check=False)
+    assert_error(own, "field lora_targets")

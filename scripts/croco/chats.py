@@ -75,7 +75,7 @@ class ChatModel:
             "text": self.tokenizer.decode(tokens, skip_special_tokens=True),
             "finish_reason": "length" if stop is None else "stop",
             "n_tokens": len(tokens),
-            "token_digest": hashlib.sha256(str(list(tokens)).encode()).hexdigest()[:16],
+            "token_digest": digest_tokens(tokens),
         }
 
 
@@ -106,6 +106,11 @@ class ChatScorer:
         chat = [*messages, {"role": "assistant", "content": answer}]
         ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
         return check_ids(ids, self.vocabulary, self.path) if len(ids) <= self.max_length else None
+
+
+def digest_tokens(tokens):
+    """By which sampled and trained token ids are compared; 16 hex digits."""
+    return hashlib.sha256(str(list(tokens)).encode()).hexdigest()[:16]
 
 
 def encode_prompt(tokenizer, messages, options=None):

@@ -99,6 +99,10 @@ def add_chat_options(parser):
     add_template_options(parser)
 
 
+def add_adapter_option(parser):
+    parser.add_argument("--adapter", type=Path, help="checkpoint folder with a LoRA adapter (default: the base model)")
+
+
 def add_policy_options(parser):
     """A policy with its sampling parameters."""
     add_chat_options(parser)
@@ -129,13 +133,14 @@ def mapping(option):
     return read
 
 
-def identify(model, revision, state=None):
-    """The model's content hash or hub commit; raises InputError where there is no such model.
+def identify(model, revision, state=None, adapter=None):
+    """The model's content hash or hub commit, the adapter's behind a plus; raises InputError where there is none.
 
     ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
     """
     with model_errors(model):
-        return model_identity(model, revision, state and Path(state) / "digests")
+        identity = model_identity(model, revision, state and Path(state) / "digests")
+    return f"{identity}+{identify(str(adapter), None)}" if adapter else identity
 
 
 def progress(iterable=None, **options):
@@ -166,12 +171,12 @@ def write_manifest(path, script, args, inputs, **facts):
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - STARTED, 2),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
         },
     )
 
 
-def _peak_memory_mb():
+def peak_memory_mb():
     """Of this program; the kernel's ru_maxrss would count the process that started it, too."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -12,6 +12,7 @@ RESERVED = (
     "untuned",
     "prompts",
     "preview",
+    "release",
     "state",
     "logs",
     "benchmarks",
@@ -39,6 +40,12 @@ OF_THE_ROW = frozenset(
         "seed",
     ]
 )
+# What stops a training unless its setting says otherwise; a null control's pairs are made to be at chance, and online
+# pairs are new to the policy at each step.
+GUARDS = {"sft": {}, "dpo": {"collapse": 3, "chance_after": 0.5}, "online_dpo": {"collapse": 3}}
+# Keys of a setting that only change how a pool of several languages is paired, with their defaults.
+OF_MULTILINGUAL_POOLS = {"balance": False, "standardise": False, "rejected_from": "pool", "prompt_language": "chosen"}
+SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 # Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
 OF_THE_MINIATURE = (
     ("results",),
@@ -51,7 +58,8 @@ class Run:
     """One row of the run table: a model that is evaluated, and, but for the base, tuned first.
 
     ``languages`` are those of the pool, ``batches`` the evaluation jobs: {name: languages}, fixed by the pools'
-    names, so that a new language becomes a job of its own and changes no finished one.
+    names, so that a new language becomes a job of its own and changes no finished one. ``round`` counts from 1; of a
+    setting with several, each is a run.
     """
 
     model: str
@@ -62,14 +70,30 @@ class Run:
     row: dict
     languages: tuple
     batches: dict
+    round: int = 1
+
+    @property
+    def part(self):
+        """The setting's part of the path: its name, and the round where there are several."""
+        return f"{self.setting}/round{self.round}" if self.row.get("rounds", 1) > 1 else self.setting
 
     @property
     def name(self):
-        return f"{self.model}/{self.pool}/{self.setting}"
+        return f"{self.model}/{self.pool}/{self.part}"
+
+    @property
+    def is_last(self):
+        return self.round == self.row.get("rounds", 1)
 
     @property
     def evaluated(self):
         return [language for languages in self.batches.values() for language in languages]
+
+
+def responses_for(row, model):
+    """The policy whose responses a setting uses to tune ``model``."""
+    given = row.get("responses", model)
+    return given[model] if isinstance(given, dict) else given
 
 
 class Grid:
@@ -99,6 +123,7 @@ class Grid:
         self.runs = {run.name: run for run in self._runs()}
         self._check_batches()
         self.contrasts = self._contrasts()
+        self._check_releases()
         self._check_miniature()
         self._check_translators()
         self._check_model_paths()
@@ -181,8 +206,22 @@ class Grid:
         return self.runs[f"{model}/{UNTUNED}/base"]
 
     def responses_of(self, run):
-        """The policy whose responses a run is tuned on."""
-        return run.row.get("responses", run.model)
+        """Under which path the responses lie that a run is tuned on: a policy's name, or of a later round its own."""
+        return run.name if run.round > 1 else responses_for(run.row, run.model)
+
+    def round_before(self, run):
+        """The run whose checkpoint a round starts from and refers to, or None."""
+        return self.runs[f"{run.model}/{run.pool}/{run.setting}/round{run.round - 1}"] if run.round > 1 else None
+
+    def guards_of(self, run):
+        """When a run's training stops: options of croco.guards.Guards."""
+        known = run.row.get("guards", "none" if run.row.get("rejected") == "random" else GUARDS[run.row["objective"]])
+        return {} if known == "none" else known
+
+    def find_last(self, model, pool, setting):
+        """The last round of a setting, or None."""
+        found = [run for run in self.runs.values() if (run.model, run.pool, run.setting) == (model, pool, setting)]
+        return found[-1] if found else None
 
     def reward_of(self, run):
         return run.row.get("reward_model", next(iter(self.reward_models)))
@@ -287,6 +326,7 @@ class Grid:
             if run.pool == UNTUNED:
                 continue
             recipe = self.recipe_of(run)
+            self._check_recipe(self.config["recipes"].index(recipe), recipe, run)
             processes = max(1, self.resource("gpu", [recipe, self.policies[run.model]]))
             if recipe["batch"] % (recipe["micro_batch"] * processes):
                 self.fail(
@@ -294,6 +334,56 @@ class Grid:
                     f"{recipe['micro_batch']} x {processes} processes does not divide the batch of {recipe['batch']}",
                     "choose a divisor, or another resources.gpu",
                 )
+
+    def _check_recipe(self, i, recipe, run):
+        """Fails for an option of a recipe that its setting's objective, loss or weights would leave without effect."""
+        setting, answer = run.row, self.policies[run.model]["max_tokens"]
+        objective, loss = setting["objective"], recipe.get("loss", "sigmoid")
+        full, lora = recipe["weights"] == "full", [key for key in recipe if key.startswith("lora_")]
+        losses = [key for key in ("beta", "loss", "label_smoothing") if key in recipe]
+        checks = [
+            (full and lora, lora[:1], "has no effect on full weights", "leave it out"),
+            (
+                objective == "sft" and losses,
+                losses[:1],
+                f"has no effect on {setting['name']}, which is sft",
+                "give it its own recipe",
+            ),
+            (
+                ("label_smoothing" in recipe) != (loss in SMOOTHED),
+                ["label_smoothing"],
+                f"goes with the losses {' and '.join(SMOOTHED)}, and the loss is {loss}",
+                "leave it out, or take another loss",
+            ),
+            (
+                objective == "online_dpo" and loss not in ("sigmoid", "ipo"),
+                ["loss"],
+                f"online DPO knows no loss {loss}",
+                "sigmoid or ipo",
+            ),
+            (
+                recipe["checkpoint"] == "best" and not recipe.get("validation"),
+                ["checkpoint"],
+                "the best checkpoint is told by the validation loss, and nothing is held out",
+                "hold out a share of the prompts: validation, e.g. 0.05",
+            ),
+            (
+                objective == "online_dpo" and recipe.get("validation"),
+                ["validation"],
+                "online DPO has no validation loss",
+                "give it its own recipe",
+            ),
+            (
+                objective == "online_dpo" and recipe["max_length"] <= answer,
+                ["max_length"],
+                f"an answer of {run.model} may have {answer} tokens, which leaves no room for a prompt",
+                "raise it, or lower the policy's max_tokens",
+            ),
+            (full and setting.get("rounds", 1) > 1, ["weights"], "rounds go with LoRA", "take LoRA, or one round"),
+        ]
+        for wrong, key, problem, remedy in checks:
+            if wrong:
+                self.fail(("recipes", i, *key), problem, remedy)
 
     def _runs(self):
         settings = self._by_name("settings")
@@ -327,7 +417,8 @@ class Grid:
             for replicate in row["seeds"]:
                 name = row["name"] if replicate == 1 else f"{row['name']}.s{replicate}"
                 seed = derive_seed(self.config["seed"], "replicate", replicate, bits=31)
-                yield Run(model, pool, name, replicate, seed, row, languages, self._batches(evaluated))
+                for number in range(1, row["rounds"] + 1):
+                    yield Run(model, pool, name, replicate, seed, row, languages, self._batches(evaluated), number)
 
     def expand_pools(self, row):
         """Names of a setting's pools, monolingual spelled out."""
@@ -346,24 +437,25 @@ class Grid:
         keys = ("settings", i)
         if row["objective"] == "none":
             plain = {"name": "base", "objective": "none", "evaluate": "own", "seeds": [1], "allow_degenerate": False}
-            if row != plain:
+            if row != {**plain, "rounds": 1, **OF_MULTILINGUAL_POOLS}:
                 self.fail(
                     keys,
                     "a setting with objective none is the base and has no other keys",
                     "name it base, and leave them out",
                 )
             return
-        needs = {"sft": ("reference", "best"), "dpo": ("pair",)}[row["objective"]]
+        needs = {"sft": ("reference", "best"), "dpo": ("pair",), "online_dpo": ("prompts",)}[row["objective"]]
         if row.get("target") not in needs:
             self.fail((*keys, "target"), f"objective {row['objective']} needs a target", f"one of {', '.join(needs)}")
-        if (row["target"] == "pair") != ("rejected" in row):
+        if (row["target"] == "pair") != (("rejected" in row) + ("match" in row) == 1):
             self.fail(
                 (*keys, "rejected"),
-                "a pair, and nothing else, needs a rule for the rejected response",
-                "see `rejected` in config/schema.yaml",
+                "a pair, and nothing else, needs a rule for the rejected response, or another setting to match",
+                "see `rejected` and `match` in config/schema.yaml",
             )
+        if "responses" in row:
+            self._check_responses((*keys, "responses"), row)
         for key, known in (
-            ("responses", self.policies),
             ("reward_model", self.reward_models),
             ("recipe", self.recipes),
         ):
@@ -373,10 +465,7 @@ class Grid:
             self.fail(("recipes",), f"no recipe {row['objective']}", "add it, or name another under `recipe`")
         if "pools" not in row:
             self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
-        idle = {"pool_size", "responses", "reward_model", "hygiene"} & set(row)
-        if row["target"] == "reference" and idle:
-            key = min(idle)
-            self.fail((*keys, key), "has no effect where the references are the target", "leave it out")
+        self._refuse_idle(keys, row)
         if not self.expand_pools(row):
             self.fail((*keys, "pools"), "no language is trained", "leave out `train: false` in one of the languages")
         for j, pool in enumerate(row["pools"]):
@@ -384,7 +473,70 @@ class Grid:
                 self.fail(
                     (*keys, "pools", j), f"there is no pool {pool}", f"monolingual, or one of {', '.join(self.pools)}"
                 )
+        self._check_match(keys, row)
         self._check_pool_size(keys, row)
+
+    def _refuse_idle(self, keys, row):
+        """Fails for a key that would have no effect in a setting."""
+        idle = {}
+        if row["target"] in ("reference", "prompts"):
+            idle |= dict.fromkeys(("pool_size", "hygiene", "responses"), f"where the target is {row['target']}")
+        if row["target"] == "reference":
+            idle["reward_model"] = "where the references are the target"
+        if row["target"] != "pair":
+            idle |= dict.fromkeys(("rounds", "caliper", "rejected_from", "prompt_language"), "without pairs")
+        if row["target"] not in ("pair", "best"):
+            idle |= dict.fromkeys(("balance", "standardise"), f"where the target is {row['target']}")
+        if row.get("rejected") == "random":
+            idle |= dict.fromkeys(("balance", "standardise"), "where rewards do not count")
+        if "match" in row:
+            idle |= dict.fromkeys(("balance", "standardise"), "where another setting's pairs are matched")
+        elif "caliper" in row:
+            idle["caliper"] = "without match"
+        if row["objective"] == "sft":
+            idle["guards"] = "on sft, which stops only where the loss is not finite"
+        if row["rounds"] > 1:
+            idle["responses"] = "beside rounds, which generate with the tuned policy"
+        if not any(len(self.pools.get(pool, ())) > 1 for pool in row["pools"]):
+            idle |= dict.fromkeys(OF_MULTILINGUAL_POOLS, "in pools of one language")
+        defaults = {"rounds": 1, **OF_MULTILINGUAL_POOLS}
+        for key, where in idle.items():
+            if key in row and row[key] != defaults.get(key):
+                self.fail((*keys, key), f"has no effect {where}", "leave it out")
+
+    def _check_responses(self, keys, row):
+        for model in (name for name, policy in self.policies.items() if policy["tune"]):
+            if isinstance(row["responses"], dict) and model not in row["responses"]:
+                self.fail(keys, f"nothing is said for {model}", "name a policy for each one that is tuned")
+            other = responses_for(row, model)
+            if other not in self.policies:
+                self.fail(keys, f"there is no {other}", f"one of {', '.join(self.policies)}")
+            if other == model:
+                self.fail(
+                    keys,
+                    f"{model} would be tuned on its own responses",
+                    "leave it out; or name another policy for each model: {MODEL: POLICY, ...}",
+                )
+
+    def _check_match(self, keys, row):
+        if "match" in row:
+            other = next((some for some in self.config["settings"] if some["name"] == row["match"]), {})
+            if other.get("target") != "pair" or "match" in other or other["rounds"] > 1 or other["name"] == row["name"]:
+                self.fail(
+                    (*keys, "match"),
+                    f"{row['match']} is no setting with pairs of one round",
+                    "name a setting with the target pair and a rule for the rejected",
+                )
+            if missing := [pool for pool in row["pools"] if pool not in other["pools"]]:
+                self.fail((*keys, "pools"), f"{row['match']} has no pool {missing[0]}", "give both the same pools")
+        code = row["prompt_language"]
+        for pool in self.expand_pools(row):
+            if code not in ("chosen", "rejected", *self.pools[pool]):
+                self.fail(
+                    (*keys, "prompt_language"),
+                    f"{code} is no language of the pool {pool}",
+                    "chosen, rejected, or the code of a language in all of the setting's pools",
+                )
 
     def _check_pool_size(self, keys, row):
         samples = self.config["samples"]
@@ -392,11 +544,12 @@ class Grid:
             self.fail((*keys, "pool_size"), f"only {samples} samples are generated", "raise samples or lower pool_size")
         if row["target"] != "pair":
             return
-        size = row.get("pool_size", samples) * min(len(self.pools[pool]) for pool in self.expand_pools(row))
+        languages = min(len(self.pools[pool]) for pool in self.expand_pools(row))
+        size = row.get("pool_size", samples) * (1 if row["rejected_from"] == "chosen_language" else languages)
         place = (*keys, "pool_size") if "pool_size" in row else ("samples",)
         if size < 2:
             self.fail(place, f"a pair needs two responses, the pool has {size}", "raise samples or pool_size")
-        if row["rejected"] == "mean-2sd" and size <= DEGENERATE_UP_TO and not row["allow_degenerate"]:
+        if row.get("rejected") == "mean-2sd" and size <= DEGENERATE_UP_TO and not row["allow_degenerate"]:
             self.fail(
                 place,
                 f"with {size} responses mean - 2 sd never lies above the minimum, so the setting {row['name']} would be dpo_min",
@@ -414,7 +567,7 @@ class Grid:
                 )
             for model in dict.fromkeys(run.model for run in self.runs.values()):
                 names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
-                runs = [self.runs.get(f"{model}/{row['pool']}/{name}") for name in names]
+                runs = [self.find_last(model, row["pool"], name) for name in names]
                 if None in runs:
                     name = names[runs.index(None)]
                     self.fail(
@@ -431,16 +584,24 @@ class Grid:
             contrasts.append((row["setting"], row["pool"], row["versus"]))
         return contrasts
 
+    def _check_releases(self):
+        for i, row in enumerate(self.config["release"]):
+            run = self.runs.get(row["run"])
+            if run is None or run.pool == UNTUNED:
+                tuned = [name for name, other in self.runs.items() if other.pool != UNTUNED]
+                self.fail(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
+
     def _check_miniature(self):
         """What the miniature makes must cover what is asked of it."""
         made = f"{self.results}/miniature/"
-        for i, row in enumerate(self.config["miniature"]["policies"]):
-            if row["name"] in (*MADE_BY_WORLD, "reward"):
-                self.fail(
-                    ("miniature", "policies", i, "name"), f"the name {row['name']} is taken", "choose another name"
-                )
-        models = [f"{made}{row['name']}" for row in self.config["miniature"]["policies"]]
-        for key, known in (("policies", models), ("reward_models", [f"{made}reward"])):
+        taken = [*MADE_BY_WORLD]
+        for key in ("policies", "reward_models"):
+            for i, row in enumerate(self.config["miniature"][key]):
+                if row["name"] in taken:
+                    self.fail(("miniature", key, i, "name"), f"the name {row['name']} is taken", "choose another name")
+                taken.append(row["name"])
+        for key in ("policies", "reward_models"):
+            known = [f"{made}{row['name']}" for row in self.config["miniature"][key]]
             for i, row in enumerate(self.config[key]):
                 path = self.path(row["path"])
                 if path.startswith(made) and path not in known:

@@ -99,21 +99,58 @@ def plot_training(curves):
     return to_svg(figure)
 
 
+def plot_languages(separations):
+    """How often each language is chosen over each, a square a run; None without runs.
+
+    Args:
+        separations: {run: {"pairs": {chosen language: {rejected language: count}}, "accuracy": share}}.
+    """
+    if not separations:
+        return None
+    codes = sorted(
+        {code for found in separations.values() for row, cells in found["pairs"].items() for code in [row, *cells]}
+    )
+    columns = min(len(separations), 5)
+    lines = math.ceil(len(separations) / columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(2.1 * columns, 2.3 * lines), squeeze=False, sharex=True, sharey=True
+    )
+    for axis in axes.flat[len(separations) :]:
+        axis.axis("off")
+    for axis, (name, found) in zip(axes.flat, separations.items(), strict=False):
+        counts = [[found["pairs"].get(chosen, {}).get(rejected, 0) for rejected in codes] for chosen in codes]
+        axis.imshow(counts, cmap="Blues", vmin=0)
+        for y, row in enumerate(counts):
+            for x, count in enumerate(row):
+                if count:
+                    dark = count > max(map(max, counts)) / 2
+                    axis.text(x, y, count, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+        axis.set_title(f"{name}\n{found['accuracy']:.0%} told by language", fontsize=7.5)
+        axis.set_xticks(range(len(codes)), codes, fontsize=7)
+        axis.set_yticks(range(len(codes)), codes, fontsize=7)
+        axis.tick_params(length=0, labelbottom=True)
+    figure.supxlabel("rejected", fontsize=9)
+    figure.supylabel("chosen", fontsize=9)
+    figure.tight_layout()
+    return to_svg(figure)
+
+
 def plot_forest(rows, reference, label):
     """Estimates with intervals, a line a run; single languages are small marks beside the pooled estimate.
 
     Args:
-        rows: [(name, pooled value, low, high, {language: value})]; low and high may be None.
+        rows: [(name, pooled value, low, high, {language: value}, values of other seeds)]; low and high may be None.
         reference: x of the dashed line; label: of the x axis.
     """
-    languages = sorted({language for *_, values in rows for language in values})
+    languages = sorted({language for *_, values, _ in rows for language in values})
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.3))
     for i, language in enumerate(languages):
-        points = [(values[language], y) for y, (*_, values) in enumerate(rows) if language in values]
+        points = [(values[language], y) for y, (*_, values, _) in enumerate(rows) if language in values]
         axis.plot(
             *zip(*points, strict=True), "|", color=f"C{i % 10}", markersize=9, markeredgewidth=1.6, label=language
         )
-    for y, (_, value, low, high, _) in enumerate(rows):
+    for y, (_, value, low, high, _, others) in enumerate(rows):
+        axis.plot(others, [y] * len(others), "o", color=ACCENT, markersize=4, fillstyle="none", markeredgewidth=0.8)
         if low is not None:
             axis.plot([low, high], [y, y], color=ACCENT, linewidth=2.2, solid_capstyle="butt")
         axis.plot(value, y, "o", color=ACCENT, markersize=6)

@@ -12,7 +12,7 @@ def add_run_options(parser, columns):
         action="append",
         required=True,
         metavar=tuple(columns),
-        help="a row of the run table; LANGUAGES are codes with commas between",
+        help="a row of the run table; LANGUAGES are codes with commas between, a SETTING's rounds are NAME/roundR",
     )
     parser.add_argument(
         "--contrast",
@@ -25,9 +25,17 @@ def add_run_options(parser, columns):
 
 
 def read_runs(args, columns):
-    """The rows given by --run as dicts with lower-case keys, languages as a list, and the run's folder."""
+    """The rows given by --run as dicts with lower-case keys, languages as a list, the round and the run's folder."""
     runs = [dict(zip((name.lower() for name in columns), values, strict=True)) for values in args.run]
     for run in runs:
         run["languages"] = run["languages"].split(",")
         run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
+        run["part"] = run["setting"]
+        run["setting"], _, number = run["part"].partition("/round")
+        run["round"] = int(number or 1)
     return runs
+
+
+def find_last(runs, model, pool, setting):
+    """The run of a setting, the last one where it has several rounds."""
+    return [run for run in runs if (run["model"], run["pool"], run["setting"]) == (model, pool, setting)][-1]

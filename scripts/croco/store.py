@@ -16,10 +16,8 @@ from pathlib import Path
 from croco.digests import digest
 from croco.records import InputError, dump, replacing, write_json
 
-# A checkpoint's files; the first two are the adapter.
+# What a checkpoint has besides its weights.
 CHECKPOINT_FILES = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
@@ -27,6 +25,15 @@ CHECKPOINT_FILES = (
     "metrics.jsonl",
     "manifest.json",
 )
+WEIGHT_FILES = {
+    "lora": ("adapter_model.safetensors", "adapter_config.json"),
+    "full": ("model.safetensors", "config.json"),
+}
+
+
+def list_checkpoint_files(weights):
+    """Names of the files of a checkpoint; ``weights`` is lora or full."""
+    return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
 
 
 def publish(source, target):
@@ -169,13 +176,7 @@ class Finished:
 
     @contextmanager
     def alone(self):
-        """Waits until no other process works on this result; the kernel frees the lock when its holder dies.
-
-        Of the processes of one distributed training only the first takes it.
-        """
-        if int(os.environ.get("RANK", 0)):
-            yield
-            return
+        """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -1,0 +1,115 @@
+"""From rows of text to token ids to train on: what fits, what is cut, what is left out, all counted.
+
+The ids are those that TRL's trainers would prepare from the same rows (``templates.trained_ids``, tested against
+them); preparing them here once shows what is trained on before any of it is.
+"""
+
+from collections import Counter
+
+from croco.chats import REFUSED, digest_tokens, encode_prompt
+from croco.digests import derive_seed
+from croco.records import InputError
+
+# The chat lists of a row, by objective; the first is what the others answer.
+COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
+DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
+
+
+def encode_rows(rows, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0):
+    """Examples for a trainer, and the account of what became of the rows.
+
+    Args:
+        rows: dicts with the chat lists of COLUMNS[objective] and a prompt_id.
+        stops: ids of the tokens that end an answer.
+        max_length: tokens of prompt and answer at most; ``room``: tokens that online_dpo keeps free for an answer.
+        too_long: "drop" leaves a longer row out, "truncate" cuts its answers and keeps what ends them.
+        options: variables of the chat template.
+    Returns (examples, counts). An example has the row's number and prompt_id, and int32 arrays of ids: prompt_ids,
+    chosen_ids, rejected_ids (dpo), input_ids, labels (sft); of online_dpo the chat list. counts: rows, trained,
+    dropped by reason, truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
+    """
+    import numpy as np
+    from jinja2.exceptions import TemplateError
+
+    from croco.templates import trained_ids
+
+    counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
+    examples = []
+    answers = COLUMNS[objective][1:]
+    for number, row in enumerate(rows):
+        counts["rows"] += 1
+        try:
+            if objective == "online_dpo":
+                ids = [encode_prompt(tokenizer, row["prompt"], options)]
+            else:
+                split = [trained_ids(tokenizer, row["prompt"], row[name], options) for name in answers]
+                # Two answers share what is the prompt to both.
+                length = min(len(prompt) for prompt, _ in split)
+                ids = [split[0][0][:length], *((prompt + answer)[length:] for prompt, answer in split)]
+        except TemplateError:  # e.g. a template that knows no system messages
+            counts["dropped"][REFUSED] += 1
+            continue
+        compare(row, answers, ids[1:], stops, counts)
+        longest = len(ids[0]) + max(map(len, ids[1:]), default=room)
+        if longest > max_length:
+            cut = [truncate(answer, stops, max_length - len(ids[0])) for answer in ids[1:]]
+            if too_long == "drop" or not cut or None in cut:
+                counts["dropped"]["prompt_too_long" if not cut or None in cut else "too_long"] += 1
+                continue
+            ids[1:] = cut
+            counts["truncated"] += 1
+        if objective == "dpo" and ids[1] == ids[2]:
+            counts["dropped"]["equal_answers"] += 1
+            continue
+        arrays = [np.asarray(some, dtype=np.int32) for some in ids]
+        example = {"row": number, "prompt_id": str(row["prompt_id"])}
+        if objective == "dpo":
+            example |= dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), arrays, strict=True))
+        elif objective == "sft":
+            ignored = np.full(len(arrays[0]), -100, dtype=np.int32)
+            example |= {"input_ids": np.concatenate(arrays), "labels": np.concatenate([ignored, arrays[1]])}
+        else:
+            example["prompt"] = row["prompt"]
+        counts["trained"] += 1
+        examples.append(example)
+    return examples, {**counts, "dropped": dict(counts["dropped"])}
+
+
+def truncate(answer, stops, length):
+    """An answer's ids in ``length`` tokens, what ends it kept (the last stop token and all behind it), or None.
+
+    None where not one token of the answer itself would stay.
+    """
+    if len(answer) <= length:
+        return answer
+    end = max((i for i, token in enumerate(answer) if token in stops), default=len(answer))
+    closing = answer[end:]
+    kept = length - len(closing)
+    return answer[:kept] + closing if kept > 0 else None
+
+
+def compare(row, answers, ids, stops, counts):
+    """Counts the answers whose trained tokens, up to the stop token, are not those that were sampled."""
+    for name, trained in zip(answers, ids, strict=True):
+        sampled = row.get(DIGESTS[name])
+        if sampled is not None:
+            end = next((i + 1 for i, token in enumerate(trained) if token in stops), len(trained))
+            counts["compared"] += 1
+            counts["token_mismatches"] += digest_tokens(trained[:end]) != sampled
+
+
+def hold_out(examples, share, seed):
+    """(training, validation) examples: whole prompts, in all their languages, drawn by a hash of their ids.
+
+    The same on every process and for every order of rows. Raises InputError where nothing is left to train on.
+    """
+    if not share:
+        return examples, []
+    prompts = sorted({example["prompt_id"] for example in examples}, key=lambda p: derive_seed(seed, "validation", p))
+    held = set(prompts[: max(1, round(share * len(prompts)))])
+    training = [example for example in examples if example["prompt_id"] not in held]
+    if not training:
+        raise InputError(
+            f"all of {len(prompts)} prompts would be held out for validation", "lower it, or give more rows", field="validation"
+        )  # fmt: skip
+    return training, [example for example in examples if example["prompt_id"] in held]

@@ -1,0 +1,174 @@
+"""What becomes of rows of text on their way to a trainer: ids, cuts, drops and counts, with a real byte tokenizer."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from croco.chats import digest_tokens, encode_prompt
+from croco.examples import COLUMNS, encode_rows, hold_out, truncate
+from croco.records import InputError
+from croco.templates import trained_ids
+
+# A line break follows the stop token, as in ChatML.
+TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+    "<|{{ message.role }}|>{{ message.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer():
+    """One token a byte, and the template's own; whatever is written, its length is known."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    plain.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token="<|end|>", additional_special_tokens=["<|user|>", "<|assistant|>"]
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+TOKENIZER = make_tokenizer()
+END = TOKENIZER.eos_token_id
+CLOSING = [END, TOKENIZER.encode("\n")[0]]
+texts = st.text(st.sampled_from("aé 天\n"), min_size=1, max_size=12)
+
+
+def chat(role, text):
+    return [{"role": role, "content": text}]
+
+
+@st.composite
+def data(draw, objective):
+    """Rows of one objective; some prompts have a system message, some answers the digest of what was sampled."""
+    made = []
+    for number in range(draw(st.integers(1, 5))):
+        system = chat("system", "be short") if draw(st.integers(0, 4)) == 0 else []
+        row = {"prompt_id": f"p{number}", "prompt": system + chat("user", draw(texts))}
+        row |= {name: chat("assistant", draw(texts)) for name in COLUMNS[objective][1:]}
+        made.append(row)
+    return made
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.sets(st.integers(0, 5), max_size=2), st.integers(-2, 14))
+def test_a_cut_answer_fits_and_keeps_its_start_and_its_end(answer, stops, length):
+    cut = truncate(answer, stops, length)
+    if len(answer) <= length:
+        assert cut == answer
+        return
+    places = [i for i, token in enumerate(answer) if token in stops]
+    closing = answer[places[-1] :] if places else []
+    if length <= len(closing):
+        assert cut is None
+    else:
+        assert len(cut) == length and cut == answer[: length - len(closing)] + closing
+
+
+@pytest.mark.parametrize("too_long", ["drop", "truncate"])
+@pytest.mark.parametrize("objective", list(COLUMNS))
+@settings(deadline=None)  # the first example imports TRL
+@given(st.data())
+def test_every_row_is_trained_on_as_it_is_or_counted(objective, too_long, draw):
+    rows = draw.draw(data(objective))
+    limit = draw.draw(st.integers(1, 90))
+    room = draw.draw(st.integers(0, 20))
+    examples, counts = encode_rows(rows, objective, TOKENIZER, [END], limit, too_long, room=room)
+    assert counts["rows"] == len(rows) == counts["trained"] + sum(counts["dropped"].values())
+    assert counts["trained"] == len(examples) and set(counts["dropped"]) <= {
+        "too_long", "prompt_too_long", "refused_by_template", "equal_answers",
+    }  # fmt: skip
+    assert counts["dropped"].get("refused_by_template", 0) == sum(row["prompt"][0]["role"] == "system" for row in rows)
+    numbers = [example["row"] for example in examples]
+    assert numbers == sorted(set(numbers))
+    cut_rows = 0
+    for example in examples:
+        row = rows[example["row"]]
+        assert example["prompt_id"] == row["prompt_id"]
+        if objective == "online_dpo":
+            assert example["prompt"] == row["prompt"]
+            assert len(encode_prompt(TOKENIZER, row["prompt"])) + room <= limit
+            continue
+        if objective == "dpo":
+            seen = [np.concatenate([example["prompt_ids"], example[f"{n}_ids"]]) for n in COLUMNS["dpo"][1:]]
+            starts = [len(example["prompt_ids"])] * 2
+            assert example["chosen_ids"].tolist() != example["rejected_ids"].tolist()
+        else:
+            seen, starts = [example["input_ids"]], [int((example["labels"] == -100).sum())]
+            assert example["labels"][starts[0] :].tolist() == seen[0][starts[0] :].tolist()
+        cut_row = False
+        for name, ids, begin in zip(COLUMNS[objective][1:], seen, starts, strict=True):
+            prompt, answer = trained_ids(TOKENIZER, row["prompt"], row[name])
+            whole = prompt + answer
+            assert ids.dtype == np.int32 and len(ids) <= limit and ids[-2:].tolist() == CLOSING and begin == len(prompt)
+            assert ids[:-2].tolist() == whole[: len(ids) - 2]
+            cut_row |= len(ids) < len(whole)
+            assert len(ids) == min(limit, len(whole))
+        cut_rows += cut_row
+    assert cut_rows <= counts["truncated"] and (too_long == "truncate" or counts["truncated"] == 0)
+
+
+def test_reasons_are_told_apart():
+    def row(prompt, chosen, rejected):
+        return {
+            "prompt_id": "p", "prompt": chat("user", prompt), "chosen": chat("assistant", chosen),
+            "rejected": chat("assistant", rejected),
+        }  # fmt: skip
+
+    # A prompt of 3 letters takes 3 + <|user|>, <|end|>, line break and <|assistant|>; an answer's end takes 2.
+    rows = [row("abc", "yes", "no"), row("abc", "y" * 30, "n"), row("a" * 20, "y", "n"), row("abc", "same", "same"),
+            row("abc", "y" * 30 + "1", "y" * 30 + "2")]  # fmt: skip
+    for too_long, dropped, truncated in (
+        ("drop", {"too_long": 2, "prompt_too_long": 1, "equal_answers": 1}, 0),
+        ("truncate", {"prompt_too_long": 1, "equal_answers": 2}, 2),
+    ):
+        examples, counts = encode_rows(rows, "dpo", TOKENIZER, [END], 20, too_long)
+        assert (counts["dropped"], counts["truncated"]) == (dropped, truncated)
+        assert [example["row"] for example in examples] == ([0] if too_long == "drop" else [0, 1])
+    assert TOKENIZER.decode(examples[1]["chosen_ids"]) == "y" * 11 + "<|end|>\n"
+    assert TOKENIZER.decode(examples[1]["rejected_ids"]) == "n<|end|>\n"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(texts, st.sampled_from(["right", "wrong", "unknown"])), min_size=1, max_size=6))
+def test_sampled_tokens_are_compared_where_they_are_known(answers):
+    rows = []
+    for text, known in answers:
+        row = {"prompt_id": "p", "prompt": chat("user", "hi"), "completion": chat("assistant", text)}
+        sampled = TOKENIZER.encode(text, add_special_tokens=False)
+        if known != "unknown":  # of an answer that ended by itself the stop token was sampled, too
+            row["token_digest"] = digest_tokens([*sampled, END] if known == "right" else sampled)
+        rows.append(row)
+    _, counts = encode_rows(rows, "sft", TOKENIZER, [END], 100)
+    states = [known for _, known in answers]
+    assert counts["compared"] == len(states) - states.count("unknown")
+    assert counts["token_mismatches"] == states.count("wrong")
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda ids: len(set(ids)) > 1),
+    st.floats(0, 0.5),
+    st.integers(0, 3),
+    st.randoms(use_true_random=False),
+)
+def test_whole_prompts_are_held_out_whatever_the_order(ids, share, seed, random):
+    examples = [{"row": number, "prompt_id": f"p{i}"} for number, i in enumerate(ids)]
+    training, validation = hold_out(examples, share, seed)
+    assert sorted(e["row"] for e in training + validation) == list(range(len(ids)))
+    held, prompts = {e["prompt_id"] for e in validation}, {e["prompt_id"] for e in examples}
+    assert not held & {e["prompt_id"] for e in training}
+    assert len(held) == (max(1, round(share * len(prompts))) if share else 0)
+    random.shuffle(examples)
+    assert {e["prompt_id"] for e in hold_out(examples, share, seed)[1]} == held
+
+
+def test_another_seed_holds_out_other_prompts_and_never_all():
+    examples = [{"row": i, "prompt_id": f"p{i}"} for i in range(50)]
+    drawn = {frozenset(e["row"] for e in hold_out(examples, 0.2, seed)[1]) for seed in range(5)}
+    assert len(drawn) == 5
+    with pytest.raises(InputError, match="held out"):
+        hold_out(examples[:1], 0.5, 0)
