@@ -250,7 +250,7 @@ def separation_row(run):
         "pairs": sum(count for row in found["pairs"].values() for count in row.values()),
         "in one language": found["same_language"],
         "chosen told by language alone": found["accuracy"],
-        "95 % interval": f"{found['ci_low']:.2f} to {found['ci_high']:.2f}",
+        "by chance below (95 %)": found["chance_95"],
     }
 
 

@@ -209,7 +209,10 @@ def check_policy(args):
 
 
 def describe_inputs(args):
-    """All that decides the tuned weights; numbers of processes and micro-batches, which only move last bits, do not."""
+    """All that decides the tuned weights, but for the number of processes and the micro-batch.
+
+    These move last bits, and where an epoch's rows fill no whole number of them, weights of rows in its last step.
+    """
     online = args.objective == "online_dpo"
     aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
     aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype"}
@@ -301,7 +304,8 @@ def halve(micro_batch, args):
 
 def run_processes(job):
     """Exit code of the training processes, none of which outlives this one."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    parent = {"CROCO_PARENT": str(os.getpid())}
+    environment = {**os.environ, **parent, "PYTHONPATH": str(Path(__file__).resolve().parent)}
     command = [sys.executable, "-m", "croco.training", str(job)]
     # The GPUs' leases (scripts/with_gpus.py) are inherited.
     process = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=training.die_with_parent)

@@ -1,6 +1,7 @@
 """The pair rule against a plain statement of it."""
 
 import math
+import random
 import statistics
 from collections import Counter
 
@@ -172,7 +173,15 @@ def test_separation_agrees_with_leaving_each_pair_out(pairs):
     assert found["accuracy"] == pytest.approx(state_accuracy(pairs))
     assert found["same_language"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
     assert sum(sum(row.values()) for row in found["pairs"].values()) == len(pairs)
-    assert 0 <= found["ci_low"] <= found["accuracy"] + 1e-9 and found["accuracy"] - 1e-9 <= found["ci_high"] <= 1
+
+
+def test_languages_drawn_by_chance_stay_below_what_chance_reaches():
+    rng = random.Random(1)
+    found = [
+        measure_separation(Counter((rng.choice("abcd"), rng.choice("abcd")) for _ in range(80))) for _ in range(200)
+    ]
+    assert 0.48 < sum(some["accuracy"] for some in found) / 200 < 0.52
+    assert 2 <= sum(some["accuracy"] > some["chance_95"] for some in found) <= 20
 
 
 def test_languages_are_drawn_by_their_ordered_pairs_of_different_texts():

@@ -3,7 +3,6 @@
 import math
 import random
 from collections import Counter
-from statistics import NormalDist
 
 RULES = ("mean-2sd", "q1", "min", "random")
 # Left out of a pool before mean and std, by name; a missing score leaves it always. ``found`` is the language that
@@ -112,32 +111,39 @@ def measure_separation(pairs):
         same_language: share of the pairs that are in one language.
         accuracy: of telling the chosen one, knowing only the two languages, by the majority of all other pairs in
             these two languages; a tie, no other pair, or one language for both counts one half.
-        ci_low, ci_high: Wilson's 95 % interval of the accuracy.
+        chance_95: what the accuracy stays below in 95 % of 2,000 draws in which each pair's sides are swapped by a coin.
     """
     total = sum(pairs.values())
     if not total:
         return None
-    nested, right = {}, 0.0
+    nested = {}
     for (chosen, rejected), count in pairs.items():
         nested.setdefault(chosen, {})[rejected] = count
-        others, against = count - 1, pairs.get((rejected, chosen), 0)
-        right += count * (0.5 if chosen == rejected or others == against else others > against)
-    low, high = wilson(right, total)
+    both = {tuple(sorted(sides)): pairs.get(sides, 0) + pairs.get(sides[::-1], 0) for sides in pairs}
+    both = {sides: count for sides, count in both.items() if sides[0] != sides[1]}
+    same = total - sum(both.values())
+
+    def accuracy(first):
+        """From {(language, other): how often the first of the two is chosen}."""
+        return (same / 2 + sum(count_right(first[sides], both[sides] - first[sides]) for sides in both)) / total
+
+    rng = random.Random(0)
+    drawn = sorted(accuracy({s: rng.getrandbits(n).bit_count() for s, n in both.items()}) for _ in range(2000))
     return {
         "pairs": nested,
-        "same_language": sum(count for (chosen, rejected), count in pairs.items() if chosen == rejected) / total,
-        "accuracy": right / total,
-        "ci_low": low,
-        "ci_high": high,
+        "same_language": same / total,
+        "accuracy": accuracy({sides: pairs.get(sides, 0) for sides in both}),
+        "chance_95": drawn[1900],
     }
 
 
-def wilson(successes, total):
-    """Wilson's 95 % interval of a share (statsmodels has it, too, for a second of imports)."""
-    z, share = NormalDist().inv_cdf(0.975), successes / total
-    middle = share + z * z / (2 * total)
-    width = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return (middle - width) / (1 + z * z / total), (middle + width) / (1 + z * z / total)
+def count_right(one, other):
+    """Of one + other pairs, how many are told right by the majority of all others; a tie counts one half."""
+
+    def share(own, against):
+        return 0.5 if own - 1 == against else float(own - 1 > against)
+
+    return one * share(one, other) + other * share(other, one)
 
 
 def advise(share, size):

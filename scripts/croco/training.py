@@ -49,6 +49,7 @@ def launch(job):
     """Runs this module in the job's processes, until all or the first that fails have ended."""
     from torch.distributed import run
 
+    os.environ["CROCO_PARENT"] = str(os.getpid())
     run.main(["--standalone", "--nproc-per-node", str(job.processes), "-m", "croco.training", sys.argv[1]])
 
 
@@ -56,6 +57,8 @@ def die_with_parent():
     """No process of a training outlives its starter (Linux), or a second start would meet it at work."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if str(os.getppid()) != os.environ.get("CROCO_PARENT", str(os.getppid())):
+            os._exit(1)  # it died before this process could ask to be told
 
 
 def read_job(path):
@@ -502,8 +505,9 @@ def live_metrics(job, progress, guards):
         return {
             re.sub(r"^(eval_)?(rewards|logps)/", r"\1\2_", name): value if math.isfinite(value) else None
             for name, value in sorted(entry.items())
-            # TRL counts num_tokens anew when it resumes; times are no metrics.
-            if isinstance(value, int | float) and not re.search("num_tokens$|_runtime$|_per_second$", name)
+            # TRL counts num_tokens anew when it resumes, and leaves responses out of an epoch's last rlhf_reward; times
+            # are no metrics.
+            if isinstance(value, int | float) and not re.search("num_tokens$|rlhf_reward$|_runtime$|_per_second$", name)
         }
 
     return LiveMetrics()
