@@ -27,7 +27,8 @@ from pathlib import Path
 import jinja2
 
 from croco import cli
-from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
+from croco.digests import MODEL_FILES, WEIGHTS, model_identity
+from croco.examples import digest_rows
 from croco.records import InputError, read_jsonl, read_lines, replacing
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
@@ -135,12 +136,12 @@ def check_checkpoint(args):
         )
     if not args.data.is_file():
         raise InputError("no such file", "check the path", args.data)
-    if trained["inputs"].get("data") != file_digest(args.data):
+    if trained["inputs"].get("rows") != digest_rows(args.data, trained["options"].get("objective", "dpo")):
         raise InputError(
             f"the checkpoint was trained on other data than {args.data}",
             "give the file that it was trained on, unchanged",
             args.checkpoint / "manifest.json",
-            field="inputs.data",
+            field="inputs.rows",
         )
     return trained
 

@@ -18,11 +18,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from croco import cli, training
-from croco.digests import code_digest, digest, versions
-from croco.examples import COLUMNS
+from croco import chats, cli, examples, templates, training
+from croco.digests import code_digest, versions
+from croco.examples import COLUMNS, digest_rows
 from croco.guards import check_guards
-from croco.records import InputError, read_jsonl, rows, write_json
+from croco.records import InputError, read_jsonl, write_json
 from croco.store import Finished, list_checkpoint_files
 
 SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
@@ -43,7 +43,11 @@ ASIDE = [
     "reward_model",
     "reward_revision",
     "reward_trust_remote_code",
+    "identity",
+    "rows_digest",
 ]
+# The modules whose behaviour decides the tuned weights.
+DECIDING = (training, examples, templates, chats)
 
 
 def main():
@@ -52,6 +56,7 @@ def main():
     check_data(args)
     args.identity = cli.identify(args.model, args.revision, args.state, args.start)
     check_policy(args)
+    args.rows_digest = digest_rows(args.data, args.objective)
     inputs = describe_inputs(args)
     finished = Finished(args.state, "training", inputs)
     with finished.alone():
@@ -218,13 +223,10 @@ def describe_inputs(args):
     aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype"}
     return {
         "recipe": {name: value for name, value in vars(args).items() if name not in aside},
-        # Only what is trained on: a pool's mean or target may change where its pair stays the same.
-        "data": digest(
-            [[row["prompt_id"], *(row[column] for column in COLUMNS[args.objective])] for row in rows(args.data)]
-        ),
+        "data": args.rows_digest,
         "policy": args.identity,
         "reward_model": cli.identify(args.reward_model, args.reward_revision, args.state) if online else None,
-        "code": code_digest(training.__file__),
+        "code": [code_digest(module.__file__, follow=False) for module in DECIDING],
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
 

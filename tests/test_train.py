@@ -15,8 +15,8 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
 
 from croco.chats import digest_tokens
+from croco.checkpoints import newest_whole_checkpoint
 from croco.examples import hold_out
-from croco.training import newest_whole_checkpoint
 
 COUNT = 24
 
@@ -476,8 +476,13 @@ def test_full_weights_are_tuned_from_the_policy_as_reference(miniature, data, tm
     assert last["rewards_margins"] > first["rewards_margins"] + 0.1
 
 
-def test_collapse_stops_and_goes_on_without_guards(miniature, data, tmp_path):
-    collapsing = arguments(miniature, data, tmp_path, "dpo", "--learning-rate", 0.1, "--epochs", 8)
+def test_collapse_stops_and_goes_on_without_guards(miniature, tmp_path):
+    # Nothing in them to learn, and steps so large that both answers are unlearnt.
+    sides = ("It is so.", "... no")
+    mixed = {
+        "dpo": write_rows(tmp_path / "pairs.jsonl", [pair(i, *sides[:: 1 if i % 2 else -1]) for i in range(COUNT)])
+    }
+    collapsing = arguments(miniature, mixed, tmp_path, "dpo", "--learning-rate", 0.3, "--epochs", 8)
     done = script("train", *collapsing, "--guards", '{"collapse": 1.2}', check=False)
     assert_error(done, "the chosen answers' log-probability fell from", "more than 1.2 times")
     assert not (tmp_path / "checkpoint").exists()

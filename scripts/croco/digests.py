@@ -99,10 +99,11 @@ def versions(*packages):
 
 
 @functools.cache
-def code_digest(script):
+def code_digest(script, follow=True):
     """Digest of what a script does: the syntax trees, docstrings removed, of it and all it imports from croco.
 
-    Comments, docstrings and layout do not change it; behaviour, messages included, does.
+    Comments, docstrings and layout do not change it; behaviour, messages included, does. Without ``follow`` the script
+    counts alone.
     """
     trees, waiting = {}, [Path(script).resolve()]
     while waiting:
@@ -118,7 +119,7 @@ def code_digest(script):
             else:
                 continue
             files = (SCRIPTS / (name.replace(".", "/") + ".py") for name in names)
-            waiting += [file for file in files if file.is_file()]
+            waiting += [file for file in files if follow and file.is_file()]
         trees[path] = ast.dump(_without_docstrings(tree))
     return digest([[path.name, trees[path]] for path in sorted(trees)])
 

@@ -7,19 +7,24 @@ them); preparing them here once shows what is trained on before any of it is.
 from collections import Counter
 
 from croco.chats import REFUSED, digest_tokens, encode_prompt
-from croco.digests import derive_seed
-from croco.records import InputError
+from croco.digests import derive_seed, digest
+from croco.records import InputError, rows
 
 # The chat lists of a row, by objective; the first is what the others answer.
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
 
 
-def encode_rows(rows, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0):
+def digest_rows(path, objective):
+    """Digest of what is trained on of a data file: a pool's mean or target may change where its pair stays the same."""
+    return digest([[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in rows(path)])
+
+
+def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0):
     """Examples for a trainer, and the account of what became of the rows.
 
     Args:
-        rows: dicts with the chat lists of COLUMNS[objective] and a prompt_id.
+        data: dicts with the chat lists of COLUMNS[objective] and a prompt_id.
         stops: ids of the tokens that end an answer.
         max_length: tokens of prompt and answer at most; ``room``: tokens that online_dpo keeps free for an answer.
         too_long: "drop" leaves a longer row out, "truncate" cuts its answers and keeps what ends them.
@@ -36,7 +41,7 @@ def encode_rows(rows, objective, tokenizer, stops, max_length, too_long="drop", 
     counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
     examples = []
     answers = COLUMNS[objective][1:]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(data):
         counts["rows"] += 1
         try:
             if objective == "online_dpo":
