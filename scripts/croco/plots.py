@@ -113,7 +113,7 @@ def plot_languages(separations):
     columns = min(len(separations), 5)
     lines = math.ceil(len(separations) / columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(2.1 * columns, 2.3 * lines), squeeze=False, sharex=True, sharey=True
+        lines, columns, figsize=(2.1 * columns, 2.6 * lines), squeeze=False, sharex=True, sharey=True
     )
     for axis in axes.flat[len(separations) :]:
         axis.axis("off")
