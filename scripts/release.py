@@ -27,7 +27,7 @@ from pathlib import Path
 import jinja2
 
 from croco import cli
-from croco.digests import MODEL_FILES, WEIGHTS, model_identity
+from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.examples import digest_rows
 from croco.records import InputError, read_jsonl, read_lines, replacing
 
@@ -189,7 +189,7 @@ def read_results(args):
     found = [
         row
         for row in lines
-        if f"{row['model']}/{row['language']}/{row['setting']}" == run and row.get("round", "1") == (number or "1")
+        if f"{row['model']}/{row['language']}/{row['setting']}" == run and (row.get("round") or "1") == (number or "1")
     ]
     return [row | {name: float(row[name]) if row[name] else None for name in RESULT_NUMBERS} for row in found]
 
@@ -292,6 +292,7 @@ def gather_facts(args, trained, ledger, results, columns, weights):
         "objective": options["objective"],
         "recipe": select_recipe(options),
         "trained": trained,
+        "data_digest": file_digest(args.data),
         "made": made,
         "ledger": ledger,
         "reward_models": name_reward_models(made, results),

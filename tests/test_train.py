@@ -217,7 +217,7 @@ def test_start_from_the_round_before_resumes(miniature, data, tmp_path, undistur
     assert metrics(folders[0]) == metrics(folders[1])
     first, second = metrics(undisturbed), metrics(folders[0])
     # But for dropout, which the reference has none of, policy and reference are one.
-    assert second[0]["loss"] == pytest.approx(math.log(2), abs=0.05) and first[-1]["loss"] < 0.3
+    assert second[0]["loss"] == pytest.approx(math.log(2), abs=0.05) and first[-1]["loss"] < 0.6
     assert second[0]["logps_chosen"] > first[0]["logps_chosen"], "goes on from where the round before ended"
 
 
