@@ -303,7 +303,10 @@ def list_previews(wildcards):
         if run.pool in GRID.trained and run.replicate == run.round == 1
     ]
     if not pages:
-        raise WorkflowError("preview shows pairs of single languages: add a setting with `pools: [monolingual]`")
+        raise WorkflowError(
+            "preview shows pairs of single languages, by raw rewards: add a setting with `pools: [monolingual]`, "
+            "without match and standardise"
+        )
     return sorted(set(pages))
 
 
@@ -342,12 +345,6 @@ def get_recipe(wildcards):
 def count_processes(wildcards):
     """One process a GPU."""
     return max(1, GRID.resource("gpu", [get_recipe(wildcards), GRID.policies[wildcards.model]]))
-
-
-def size_training(wildcards, attempt):
-    """Main memory of a training job: every process reads the weights."""
-    rows = [get_recipe(wildcards), GRID.policies[wildcards.model]]
-    return GRID.resource("mem_mb", rows, attempt, processes=count_processes(wildcards))
 
 
 def find_online_reward(wildcards):

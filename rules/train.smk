@@ -28,10 +28,10 @@ rule train:
         setting=match_settings(*TARGETS, weights="lora"),
     conda:
         "../envs/croco.yaml"
-    threads: lambda wc: GRID.resource("threads", [get_recipe(wc), GRID.policies[wc.model]])
+    threads: lambda wc: GRID.training_resource("threads", find_run(wc))
     resources:
         gpu=lambda wc: GRID.resource("gpu", [get_recipe(wc), GRID.policies[wc.model]]),
-        mem_mb=lambda wc, attempt: size_training(wc, attempt),
+        mem_mb=lambda wc, attempt: GRID.training_resource("mem_mb", find_run(wc), attempt),
         runtime=lambda wc, attempt: GRID.resource("runtime", [get_recipe(wc), GRID.policies[wc.model]], attempt),
     params:
         lease=lambda wc, resources: lease(resources, get_recipe(wc), GRID.policies[wc.model]),

@@ -39,13 +39,12 @@ from croco.pairing import (
     RULES,
     Moments,
     advise,
-    choose_balanced,
     draw_language,
     draw_pair,
+    match_pair,
     mean_std,
     measure_separation,
-    nearest,
-    nearest_lower,
+    rank_balanced,
     select_pair,
 )
 from croco.pools import count_language, count_reason, measure_rewards, read_policies, read_pools, with_other_pairs
@@ -170,7 +169,7 @@ def build_pairs(args, ledger, formed, no_pair):
         at_minimum += pool.values[rejected] == min(pool.values)
         sizes[len(pool.values)] += 1
         formed[row["chosen_language"]] += 1
-        separation[row["chosen_language"], row["rejected_language"]] += 1
+        separation[row["chosen_language"], row["rejected_language"], row["prompt_language"]] += 1
         for side in SIDES:
             ledger["languages"][row[f"{side}_language"]][side] += 1
             if args.match:
@@ -208,32 +207,56 @@ def select(args, pool, other, formed):
         return draw(args, pool)
     if args.match and not other:
         raise NoPair("no_pair_to_match")
-    chosen = nearest(pool.values, other["chosen_reward"]) if other else choose(args, pool, formed)
-    if args.rejected_from == "chosen_language":
-        response = pool.responses[chosen]
-        pool = pool.within(response[0])
-        if len(pool.values) < 2:
-            raise NoPair("pool_too_small")
-        chosen = pool.responses.index(response)
     if other:
-        target = other["rejected_reward"]
-        rejected = nearest_lower(pool.values, chosen, target)
-    else:
-        chosen, rejected, target = select_pair(pool.values, args.rejected, chosen)
+        return match(args, pool, other)
+    if not args.balance:
+        return select_rejected(args, pool, max(range(len(pool.values)), key=pool.values.__getitem__))
+    reasons = []
+    for chosen in rank_balanced(pool.values, [language for language, _, _ in pool.responses], formed):
+        try:
+            return select_rejected(args, pool, chosen)
+        except NoPair as reason:  # the next language may form one
+            reasons.append(reason)
+    raise reasons[0]
+
+
+def select_rejected(args, pool, chosen):
+    """As select, for a response that is chosen already."""
+    pool, chosen = restrict(args, pool, chosen)
+    if len(pool.values) < 2:
+        raise NoPair("pool_too_small")
+    chosen, rejected, target = select_pair(pool.values, args.rejected, chosen)
     if rejected is None:
         raise NoPair("no_lower_reward")
-    if other and args.caliper is not None:
-        off = abs(pool.values[chosen] - other["chosen_reward"]), abs(pool.values[rejected] - target)
-        if max(off) > args.caliper:
-            raise NoPair("no_match")
     return pool, chosen, rejected, target
 
 
-def choose(args, pool, formed):
-    """Index of the chosen response by the pool's own values."""
-    if args.balance:
-        return choose_balanced(pool.values, [language for language, _, _ in pool.responses], formed)
-    return max(range(len(pool.values)), key=pool.values.__getitem__)
+def restrict(args, pool, index):
+    """(pool, index) in which the response's index lies: of its own language alone where --rejected-from says so."""
+    if args.rejected_from == "pool":
+        return pool, index
+    response = pool.responses[index]
+    own = pool.within(response[0])
+    return own, own.responses.index(response)
+
+
+def match(args, pool, other):
+    """As select: the two responses whose rewards are nearest to another pair's."""
+    wanted = other["chosen_reward"], other["rejected_reward"]
+    languages = dict.fromkeys(language for language, _, _ in pool.responses)
+    pools = [pool] if args.rejected_from == "pool" else [pool.within(language) for language in languages]
+    found = [(some, *match_pair(some.values, *wanted)) for some in pools]
+    found = [(some, chosen, rejected) for some, chosen, rejected in found if chosen is not None]
+    if not found:
+        raise NoPair("no_lower_reward")
+
+    def distances(some, chosen, rejected):
+        return abs(some.values[chosen] - wanted[0]), abs(some.values[rejected] - wanted[1])
+
+    best = min(found, key=lambda entry: sum(distances(*entry)))
+    if args.caliper is not None and max(distances(*best)) > args.caliper:
+        raise NoPair("no_match")
+    return *best, wanted[1]
 
 
 def draw(args, pool):
@@ -299,7 +322,10 @@ def build_best(args, ledger, formed, no_pair):
         if not pool.values:
             no_pair[explain_small(pool)] += 1
             continue
-        language, response, reward = pool.responses[choose(args, pool, formed)]
+        order = rank_balanced(
+            pool.values, [language for language, _, _ in pool.responses], formed if args.balance else Counter()
+        )
+        language, response, reward = pool.responses[order[0]]
         formed[language] += 1
         ledger["languages"][language]["chosen"] += 1
         yield completion(pool.prompts[language], response["text"], reward, response.get("token_digest"))

@@ -7,7 +7,7 @@ Example:
 
 Written are
   model/         the adapter, or with --weights merged (the default) the policy with the adapter merged into it in
-                 --dtype; tokenizer, chat template, generation config; full weights are copied as they are
+                 float32; tokenizer, chat template, generation config; full weights are copied as they are
   dataset/       data/train.parquet, which datasets.load_dataset reads
   manifest.json  what the bundle was made from
   checksums.txt  SHA-256 of all files, for sha256sum -c
@@ -185,7 +185,7 @@ def read_results(args):
         raise InputError(
             "no such column", "give the summary.csv that scripts/summary.py wrote", args.summary, 1, missing
         )
-    run, _, number = args.run.partition("/round")
+    run, number = re.fullmatch(r"(.+/.+/[^/]+?)(?:/round([0-9]+))?", args.run).groups()
     found = [
         row
         for row in lines
@@ -250,6 +250,7 @@ def write_model(args, folder):
 
 
 def merge(args, folder):
+    """Adds the adapter to the weights, in float32: 16 bits would round away much of what a small learning rate changed."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -259,7 +260,7 @@ def merge(args, folder):
         model = AutoModelForCausalLM.from_pretrained(
             args.model,
             revision=args.revision,
-            dtype=args.dtype,
+            dtype="float32",
             trust_remote_code=args.trust_remote_code,
             use_safetensors=True,
         )
@@ -284,7 +285,7 @@ def gather_facts(args, trained, ledger, results, columns, weights):
         "base_is_local": Path(args.model).is_dir(),
         "revision": args.revision,
         "trust_remote_code": args.trust_remote_code,
-        "dtype": args.dtype,
+        "dtype": "float32" if weights == "merged" else args.dtype,
         "template_options": options.get("template_options", {}),
         "licence": args.licence,
         "base_licence": read_licence(args),

@@ -111,7 +111,9 @@ def read_contrasts(summary, declared):
             low, high = (
                 b if pd.isna(bound) else bound for b, bound in zip(blank, (row.ci_low, row.ci_high), strict=True)
             )
-            expected, claim = PAPER.get((setting.split(".")[0], versus), (None, "not a finding of the paper"))
+            expected, claim = PAPER.get(
+                (setting.split(".")[0], versus.split(".")[0]), (None, "not a finding of the paper")
+            )
             contrasts.append(
                 {
                     "model": row.model,
@@ -136,8 +138,13 @@ def compare_with_paper(low, high, expected):
     null = expected == "equal"
     if null and low >= -NULL_MARGIN and high <= NULL_MARGIN:
         return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
-    if expected == "not lower" and shows != "lower":
-        return {"verdict": f"appears: {shows}", "agrees": True}
+    if expected == "not lower" and low >= -NULL_MARGIN:
+        return {"verdict": f"appears: not lower by more than {NULL_MARGIN}", "agrees": True}
+    if expected == "not lower":
+        return {
+            "verdict": "does NOT appear: lower" if high < 0 else "cannot tell",
+            "agrees": False if high < 0 else None,
+        }
     if shows == "higher" and not null:
         return {"verdict": "appears", "agrees": True}
     if shows in ("higher", "lower"):
@@ -187,21 +194,18 @@ def win_table(summary):
 
 
 def seed_table(summary):
-    """Every arm over its training seeds: mean, standard deviation and range, as HTML; None without replicates."""
-    pooled = summary[(summary["eval_language"] == "all") & (summary["setting"] != "base")]
-    pooled = pooled[pooled["baseline"].isin(["base"]) & (pooled["metric"] != "quality")]
-    if pooled["seed"].nunique() < 2:
-        return None
-    measured = pooled["task"].where(pooled["task"] != "arena", "") + " " + pooled["metric"]
-    pooled = pooled.assign(measure=measured.str.strip(), arm=pooled["language"] + "/" + pooled["arm"])
-    table = pooled.groupby(["model", "arm", "measure"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
+    """Every arm over its training seeds, a row a measure: mean, standard deviation, range, as HTML; None without any."""
+    pooled = summary[
+        (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")
+    ]
+    measure = (pooled["task"].where(pooled["task"] != "arena", "") + " " + pooled["metric"]).str.strip()
+    pooled = pooled.assign(measure=measure, arm=pooled["language"] + "/" + pooled["arm"])
+    table = pooled.groupby(["measure", "model", "arm"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
     table = table[table["count"] > 1].reset_index()
-    wins = table[table["measure"] == "win_rate"].drop(columns="measure")
-    for measure in [name for name in table["measure"].unique() if name != "win_rate"]:
-        means = table[table["measure"] == measure].set_index(["model", "arm"])["mean"].rename(measure)
-        wins = wins.join(means, on=["model", "arm"])
-    names = {"count": "seeds", "mean": "win rate, mean", "std": "sd over seeds", "min": "lowest", "max": "highest"}
-    return wins.rename(columns=names).to_html(float_format="{:.3f}".format, na_rep="", border=0, index=False)
+    names = {"count": "seeds", "std": "sd over seeds", "min": "lowest", "max": "highest"}
+    if table.empty:
+        return None
+    return table.rename(columns=names).to_html(float_format="{:.3f}".format, na_rep="", border=0, index=False)
 
 
 def contrasts_over_seeds(summary, declared):
@@ -227,7 +231,7 @@ def contrasts_over_seeds(summary, declared):
             expected, _ = PAPER.get((setting, versus), (None, None))
             as_reported = {
                 "higher": differences > 0,
-                "not lower": differences >= 0,
+                "not lower": differences >= -NULL_MARGIN,
                 "equal": differences.abs() <= NULL_MARGIN,
             }.get(expected)
             table.append(
@@ -249,8 +253,10 @@ def separation_row(run):
         "run": f"{run['model']}/{name_run(run)}",
         "pairs": sum(count for row in found["pairs"].values() for count in row.values()),
         "in one language": found["same_language"],
-        "chosen told by language alone": found["accuracy"],
+        "told by their languages": found["accuracy"],
         "by chance below (95 %)": found["chance_95"],
+        "told with the prompt's": found["accuracy_with_prompt"],
+        "by chance below": found["chance_95_with_prompt"],
     }
 
 

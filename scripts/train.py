@@ -21,12 +21,13 @@ from pathlib import Path
 from croco import chats, cli, examples, templates, training
 from croco.digests import code_digest, versions
 from croco.examples import COLUMNS, digest_rows
-from croco.guards import check_guards
+from croco.guards import Guards, check_guards
 from croco.records import InputError, read_jsonl, write_json
 from croco.store import Finished, list_checkpoint_files
 
 SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
-# Options that decide no byte of the result, or only by rounding: where and how fast it is trained, and when it is stopped.
+# Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
+# of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
 ASIDE = [
     "data",
     "model",
@@ -61,6 +62,7 @@ def main():
     finished = Finished(args.state, "training", inputs)
     with finished.alone():
         if finished.complete:
+            check_finished(args, finished)
             print("this training is finished already: linking its checkpoint", file=sys.stderr)
         else:
             tell_of_unfinished(args, finished, inputs)
@@ -162,6 +164,12 @@ def check_options(args):
             "reward_model",
         ),
         (
+            args.weights == "full" and args.trust_remote_code,
+            "full weights would be saved without the model's own code",
+            "tune with LoRA",
+            "weights",
+        ),
+        (
             args.start and (args.weights == "full" or online),
             "goes with LoRA on pairs or completions only",
             "with full weights, give the checkpoint as --model",
@@ -214,10 +222,7 @@ def check_policy(args):
 
 
 def describe_inputs(args):
-    """All that decides the tuned weights, but for the number of processes and the micro-batch.
-
-    These move last bits, and where an epoch's rows fill no whole number of them, weights of rows in its last step.
-    """
+    """All that decides the tuned weights, but for the number of processes and the micro-batch (see ASIDE)."""
     online = args.objective == "online_dpo"
     aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
     aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype"}
@@ -229,6 +234,16 @@ def describe_inputs(args):
         "code": [code_digest(module.__file__, follow=False) for module in DECIDING],
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
+
+
+def check_finished(args, finished):
+    """Raises InputError where these guards would have stopped a training that another setting, or an older one, let end."""
+    entries = [entry for _, entry in read_jsonl(finished.final / "metrics.jsonl")]
+    guards = Guards(**args.guards)
+    guards.start(max(entry["step"] for entry in entries), [], args.beta, scaled=args.dtype == "float16")
+    for entry in entries:
+        if guards.look(entry):
+            raise guards.problem
 
 
 def tell_of_unfinished(args, finished, inputs):

@@ -7,18 +7,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from croco.pairing import (
     Moments,
-    choose_balanced,
     draw_language,
     draw_pair,
+    match_pair,
     mean_std,
     measure_separation,
-    nearest,
-    nearest_lower,
+    rank_balanced,
     select_pair,
     target_reward,
 )
@@ -96,17 +95,22 @@ def test_null_pairs_prefer_neither_side():
 @given(rewards=pools, rule=st.sampled_from(["mean-2sd", "q1", "min"]))
 def test_matching_a_pool_with_its_own_pair_gives_its_rewards(rewards, rule):
     chosen, rejected, _ = select_pair(rewards, rule)
-    again = nearest(rewards, rewards[chosen])
-    assert rewards[again] == rewards[chosen]
-    below = nearest_lower(rewards, again, rewards[rejected] if rejected is not None else 0.0)
-    assert (below is None) == (rejected is None)
-    assert rejected is None or rewards[below] == rewards[rejected]
+    if rejected is None:
+        assert match_pair(rewards, rewards[chosen], 0.0) == (None, None)
+        return
+    again = match_pair(rewards, rewards[chosen], rewards[rejected])
+    assert [rewards[i] for i in again] == [rewards[chosen], rewards[rejected]]
 
 
-@given(rewards=pools, value=real)
-def test_nearest_is_the_first_of_those_at_the_least_distance(rewards, value):
-    distances = [abs(reward - value) for reward in rewards]
-    assert nearest(rewards, value) == distances.index(min(distances))
+@given(rewards=pools, wanted=st.tuples(real, real))
+def test_a_match_is_the_pair_at_the_least_distance(rewards, wanted):
+    def distance(i, j):
+        return abs(rewards[i] - wanted[0]) + abs(rewards[j] - wanted[1])
+
+    allowed = [(i, j) for i in range(len(rewards)) for j in range(len(rewards)) if rewards[j] < rewards[i]]
+    found = match_pair(rewards, *wanted)
+    assert found == (None, None) if not allowed else found in allowed
+    assert not allowed or distance(*found) == pytest.approx(min(distance(*pair) for pair in allowed), abs=1e-9)
 
 
 @given(
@@ -120,7 +124,9 @@ def test_balanced_languages_are_chosen_equally_often(prompts):
         pool = [(reward, language) for language, rewards in prompt.items() for reward in rewards]
         rewards, languages = [reward for reward, _ in pool], [language for _, language in pool]
         best = {name: max(own) for name, own in prompt.items() if taken[name] == min(taken[each] for each in prompt)}
-        chosen = choose_balanced(rewards, languages, taken)
+        ranked = rank_balanced(rewards, languages, taken)
+        assert sorted(languages[i] for i in ranked) == sorted(prompt), "each language once"
+        chosen = ranked[0]
         language = max(best, key=best.get)
         assert (languages[chosen], rewards[chosen]) == (language, best[language])
         assert pool.index(pool[chosen]) == chosen
@@ -164,24 +170,35 @@ def state_accuracy(pairs):
     return right / len(pairs)
 
 
-@given(pairs=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=40))
+@settings(deadline=None, max_examples=40)
+@given(pairs=st.lists(st.tuples(*[st.sampled_from("abc")] * 3), max_size=40))
 def test_separation_agrees_with_leaving_each_pair_out(pairs):
     found = measure_separation(Counter(pairs))
     if not pairs:
         assert found is None
         return
-    assert found["accuracy"] == pytest.approx(state_accuracy(pairs))
-    assert found["same_language"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    sides = [pair[:2] for pair in pairs]
+    assert found["accuracy"] == pytest.approx(state_accuracy(sides))
+    by_prompt = [[pair[:2] for pair in pairs if pair[2] == prompt] for prompt in "abc"]
+    right = sum(state_accuracy(some) * len(some) for some in by_prompt if some)
+    assert found["accuracy_with_prompt"] == pytest.approx(right / len(pairs))
+    assert found["same_language"] == pytest.approx(sum(a == b for a, b in sides) / len(pairs))
     assert sum(sum(row.values()) for row in found["pairs"].values()) == len(pairs)
 
 
 def test_languages_drawn_by_chance_stay_below_what_chance_reaches():
     rng = random.Random(1)
-    found = [
-        measure_separation(Counter((rng.choice("abcd"), rng.choice("abcd")) for _ in range(80))) for _ in range(200)
-    ]
-    assert 0.48 < sum(some["accuracy"] for some in found) / 200 < 0.52
-    assert 2 <= sum(some["accuracy"] > some["chance_95"] for some in found) <= 20
+    draws = (Counter(tuple(rng.choice("abcd") for _ in range(3)) for _ in range(80)) for _ in range(60))
+    found = [measure_separation(pairs) for pairs in draws]
+    for name in ("", "_with_prompt"):
+        assert 0.46 < sum(some[f"accuracy{name}"] for some in found) / 60 < 0.54
+        assert sum(some[f"accuracy{name}"] > some[f"chance_95{name}"] for some in found) <= 10
+
+
+def test_prompts_in_the_chosen_language_tell_every_pair_of_two_languages():
+    balanced = Counter({(a, b, a): 6 for a in "abc" for b in "abc" if a != b})
+    found = measure_separation(balanced)
+    assert found["accuracy"] < 0.5 and found["accuracy_with_prompt"] == 1
 
 
 def test_languages_are_drawn_by_their_ordered_pairs_of_different_texts():

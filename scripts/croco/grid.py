@@ -90,6 +90,11 @@ class Run:
         return [language for languages in self.batches.values() for language in languages]
 
 
+def weigh(model):
+    """GB of a model's weights in its dtype; 0 of one without a size."""
+    return model.get("size", 0) * (4 if model["dtype"] == "float32" else 2)
+
+
 def responses_for(row, model):
     """The policy whose responses a setting uses to tune ``model``."""
     given = row.get("responses", model)
@@ -176,22 +181,34 @@ class Grid:
         """Whether a run's hygiene needs to know the languages of the responses."""
         return "wrong_language" in run.row.get("hygiene", self.hygiene)
 
-    def resource(self, name, rows, attempt=1, processes=1):
+    def resource(self, name, rows, attempt=1, processes=1, weights=None):
         """What a job asks of the machine: the first of the config rows that says it, else by the model's size.
 
         The model's size is in billions of parameters; a job without a size is one of the miniature. Memory and time
-        grow with every attempt. mem_mb is main memory, through which the weights pass in each process.
+        grow with every attempt. mem_mb is main memory, through which the weights, in GB where they are not one
+        model's in its dtype, pass in each process.
         """
         model = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
-        size, width = model["size"], 4 if model["dtype"] == "float32" else 2
+        size, weights = model["size"], weigh(model) if weights is None else weights
         by_size = {
             "gpu": 1 if size else 0,
-            "threads": 4 if size else 1,
-            "mem_mb": math.ceil(3000 + 1250 * width * size * processes),
+            "threads": 4 * processes if size else 1,
+            "mem_mb": math.ceil(3000 + 1250 * weights * processes),
             "runtime": math.ceil(60 + 50 * size),
         }
         value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
         return value * attempt if name in ("mem_mb", "runtime") else value
+
+    def training_resource(self, name, run, attempt=1):
+        """As resource, of a training: one process a GPU; of all weights float32, with the reference beside them."""
+        policy, recipe = self.policies[run.model], self.recipe_of(run)
+        rows, objective = [recipe, policy], run.row["objective"]
+        weights = weigh(policy)
+        if recipe["weights"] == "full":
+            weights = 4 * policy.get("size", 0) * (1 if objective == "sft" else 2)
+        if objective == "online_dpo":
+            weights += weigh(self.reward_models[self.reward_of(run)])
+        return self.resource(name, rows, attempt, max(1, self.resource("gpu", rows)), weights)
 
     def most_gpus(self):
         """GPUs of the most demanding job."""
@@ -339,6 +356,7 @@ class Grid:
         """Fails for an option of a recipe that its setting's objective, loss or weights would leave without effect."""
         setting, answer = run.row, self.policies[run.model]["max_tokens"]
         objective, loss = setting["objective"], recipe.get("loss", "sigmoid")
+        longest = self.reward_models[self.reward_of(run)]["max_length"]
         full, lora = recipe["weights"] == "full", [key for key in recipe if key.startswith("lora_")]
         losses = [key for key in ("beta", "loss", "label_smoothing") if key in recipe]
         checks = [
@@ -378,6 +396,12 @@ class Grid:
                 ["max_length"],
                 f"an answer of {run.model} may have {answer} tokens, which leaves no room for a prompt",
                 "raise it, or lower the policy's max_tokens",
+            ),
+            (
+                objective == "online_dpo" and recipe["max_length"] > longest,
+                ["max_length"],
+                f"the reward model gives no reward beyond its max_length of {longest}",
+                "lower it, or raise the reward model's",
             ),
             (full and setting.get("rounds", 1) > 1, ["weights"], "rounds go with LoRA", "take LoRA, or one round"),
         ]
@@ -465,6 +489,8 @@ class Grid:
             self.fail(("recipes",), f"no recipe {row['objective']}", "add it, or name another under `recipe`")
         if "pools" not in row:
             self.fail((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
+        if 1 not in row["seeds"]:
+            self.fail((*keys, "seeds"), "there is no 1", "add it: the seed 1 bears the setting's name")
         self._refuse_idle(keys, row)
         if not self.expand_pools(row):
             self.fail((*keys, "pools"), "no language is trained", "leave out `train: false` in one of the languages")
@@ -521,13 +547,17 @@ class Grid:
     def _check_match(self, keys, row):
         if "match" in row:
             other = next((some for some in self.config["settings"] if some["name"] == row["match"]), {})
-            if other.get("target") != "pair" or "match" in other or other["rounds"] > 1 or other["name"] == row["name"]:
+            if other.get("rejected", "random") == "random" or other["rounds"] > 1 or 1 not in other["seeds"]:
                 self.fail(
                     (*keys, "match"),
-                    f"{row['match']} is no setting with pairs of one round",
-                    "name a setting with the target pair and a rule for the rejected",
+                    f"{row['match']} is no setting with pairs of one round by a rule on rewards, with the seed 1",
+                    "name a setting with the target pair whose `rejected` is a rule",
                 )
-            if missing := [pool for pool in row["pools"] if pool not in other["pools"]]:
+            first = next(iter(self.reward_models))
+            if other.get("reward_model", first) != row.get("reward_model", first):
+                self.fail((*keys, "match"), f"{row['match']} has another reward model", "rewards of two are no match")
+            pools = self.expand_pools(other)
+            if missing := [pool for pool in self.expand_pools(row) if pool not in pools]:
                 self.fail((*keys, "pools"), f"{row['match']} has no pool {missing[0]}", "give both the same pools")
         code = row["prompt_language"]
         for pool in self.expand_pools(row):
@@ -565,6 +595,8 @@ class Grid:
                     "win rates are compared, which need a judge",
                     "name a judge, or write contrasts: []",
                 )
+            if row in self.config["contrasts"][:i] or row["setting"] == row["versus"]:
+                self.fail(("contrasts", i), "says nothing new", "compare two different settings, and once")
             for model in dict.fromkeys(run.model for run in self.runs.values()):
                 names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
                 runs = [self.find_last(model, row["pool"], name) for name in names]
@@ -586,6 +618,8 @@ class Grid:
 
     def _check_releases(self):
         for i, row in enumerate(self.config["release"]):
+            if row["run"] in [other["run"] for other in self.config["release"][:i]]:
+                self.fail(("release", i, "run"), f"{row['run']} stands twice", "release a run once")
             run = self.runs.get(row["run"])
             if run is None or run.pool == UNTUNED:
                 tuned = [name for name, other in self.runs.items() if other.pool != UNTUNED]

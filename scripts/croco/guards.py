@@ -33,9 +33,12 @@ class Guards:
     def __init__(self, collapse=None, chance_after=None):
         self.collapse, self.chance_after, self.problem = collapse, chance_after, None
 
-    def start(self, max_steps, entries, beta):
-        """``entries``: what was logged before, of a training that is resumed; ``beta`` of the loss."""
-        self.max_steps, self.beta = max_steps, beta
+    def start(self, max_steps, entries, beta, scaled=False):
+        """``entries``: what was logged before, of a training that is resumed; ``beta`` of the loss.
+
+        ``scaled``: the loss is scaled for float16, whose gradients overflow now and then, which skips a step.
+        """
+        self.max_steps, self.beta, self.finite = max_steps, beta, ("loss",) if scaled else ("loss", "grad_norm")
         self.window = max(10, max_steps // 10)
         self.recent = deque((entry for entry in entries if "loss" in entry), maxlen=self.window)
 
@@ -48,7 +51,7 @@ class Guards:
         return bool(self.problem)
 
     def _not_finite(self, entry):
-        for name in ("loss", "grad_norm"):
+        for name in self.finite:
             if name in entry and entry[name] is None:
                 return InputError(
                     f"stopped at step {entry['step']}: the training diverged, its {name} is not a finite number",

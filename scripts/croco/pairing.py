@@ -54,9 +54,22 @@ def select_pair(rewards, rule, chosen=None):
     return chosen, nearest_lower(rewards, chosen, target), target
 
 
-def nearest(rewards, value):
-    """Index of the reward nearest to ``value``; the first one wins a tie."""
-    return min(range(len(rewards)), key=lambda i: abs(rewards[i] - value))
+def match_pair(rewards, chosen, rejected):
+    """The two indices whose rewards, one strictly below the other, are nearest to two given ones, or (None, None).
+
+    Least is the sum of both distances; the first chosen wins a tie.
+    """
+    close = min(range(len(rewards)), key=lambda i: abs(rewards[i] - rejected))
+    best, lower, level = (math.inf, None, None), None, None
+    for i in sorted(range(len(rewards)), key=rewards.__getitem__):
+        if level is not None and rewards[level] < rewards[i]:
+            lower = level  # the highest reward below this one
+        if level is None or rewards[level] < rewards[i]:
+            level = i
+        if lower is not None:
+            other = close if rewards[close] < rewards[i] else lower
+            best = min(best, (abs(rewards[i] - chosen) + abs(rewards[other] - rejected), i, other))
+    return best[1:]
 
 
 def nearest_lower(rewards, chosen, target):
@@ -65,15 +78,18 @@ def nearest_lower(rewards, chosen, target):
     return min(lower, key=lambda i: abs(rewards[i] - target), default=None)
 
 
-def choose_balanced(rewards, languages, taken):
-    """Index of the best response in the language that was chosen least so far; the first one wins a tie.
+def rank_balanced(rewards, languages, taken):
+    """Index of the best response of each language, the language that was chosen least so far first.
 
     Args:
         rewards, languages: of each response of the pool, at least one.
-        taken: Counter of the chosen languages so far. Of several that were chosen least, the best response decides.
+        taken: Counter of the chosen languages so far. Of several that were chosen as often, the best response decides.
     """
-    least = min(taken[language] for language in languages)
-    return max((i for i, language in enumerate(languages) if taken[language] == least), key=rewards.__getitem__)
+    best = {}
+    for i, language in enumerate(languages):
+        if language not in best or rewards[i] > rewards[best[language]]:
+            best[language] = i
+    return sorted(best.values(), key=lambda i: (taken[languages[i]], -rewards[i]))
 
 
 class Moments:
@@ -102,39 +118,56 @@ class Moments:
 
 
 def measure_separation(pairs):
-    """How well language alone tells chosen from rejected, or None without pairs.
+    """How well languages alone tell chosen from rejected, or None without pairs.
+
+    Each pair is told by the majority of all others in the same languages; a tie, no other pair, or one language for both
+    responses counts one half.
 
     Args:
-        pairs: {(chosen's language, rejected's language): number of pairs}.
+        pairs: {(chosen's language, rejected's, prompt's): number of pairs}.
     Returns:
-        pairs: the same, nested.
-        same_language: share of the pairs that are in one language.
-        accuracy: of telling the chosen one, knowing only the two languages, by the majority of all other pairs in
-            these two languages; a tie, no other pair, or one language for both counts one half.
-        chance_95: what the accuracy stays below in 95 % of 2,000 draws in which each pair's sides are swapped by a coin.
+        pairs: {chosen's language: {rejected's: number}}; same_language: share of the pairs that are in one language.
+        accuracy: knowing the languages of the two responses. chance_95: what it stays below in 95 % of 2,000 draws in
+            which each pair's sides are swapped by a coin.
+        accuracy_with_prompt, chance_95_with_prompt: knowing the prompt's language, too. Where prompts are in the chosen
+            response's language, that alone tells all pairs in two languages.
     """
     total = sum(pairs.values())
     if not total:
         return None
-    nested = {}
-    for (chosen, rejected), count in pairs.items():
-        nested.setdefault(chosen, {})[rejected] = count
-    both = {tuple(sorted(sides)): pairs.get(sides, 0) + pairs.get(sides[::-1], 0) for sides in pairs}
-    both = {sides: count for sides, count in both.items() if sides[0] != sides[1]}
-    same = total - sum(both.values())
-
-    def accuracy(first):
-        """From {(language, other): how often the first of the two is chosen}."""
-        return (same / 2 + sum(count_right(first[sides], both[sides] - first[sides]) for sides in both)) / total
-
-    rng = random.Random(0)
-    drawn = sorted(accuracy({s: rng.getrandbits(n).bit_count() for s, n in both.items()}) for _ in range(2000))
+    nested, sides, with_prompt = {}, Counter(), Counter()
+    for (chosen, rejected, prompt), count in pairs.items():
+        row = nested.setdefault(chosen, {})
+        row[rejected] = row.get(rejected, 0) + count
+        sides[chosen, rejected] += count
+        with_prompt[chosen, rejected, prompt] += count
+    accuracy, chance = tell_apart(sides, total)
+    known, chance_known = tell_apart(with_prompt, total)
     return {
         "pairs": nested,
-        "same_language": same / total,
-        "accuracy": accuracy({sides: pairs.get(sides, 0) for sides in both}),
-        "chance_95": drawn[1900],
+        "same_language": sum(count for (chosen, rejected), count in sides.items() if chosen == rejected) / total,
+        "accuracy": accuracy,
+        "chance_95": chance,
+        "accuracy_with_prompt": known,
+        "chance_95_with_prompt": chance_known,
     }
+
+
+def tell_apart(pairs, total):
+    """(accuracy, what it stays below by chance) of telling which of two languages is chosen; see measure_separation."""
+    both = Counter()
+    for (chosen, rejected, *known), count in pairs.items():
+        if chosen != rejected:
+            both[min(chosen, rejected), max(chosen, rejected), *known] += count
+    same = total - both.total()
+
+    def accuracy(first):
+        """From {key of both: how often the first of the two languages is chosen}."""
+        return (same / 2 + sum(count_right(first[key], both[key] - first[key]) for key in both)) / total
+
+    rng = random.Random(0)
+    drawn = sorted(accuracy({key: rng.getrandbits(n).bit_count() for key, n in both.items()}) for _ in range(2000))
+    return accuracy({key: pairs.get(key, 0) for key in both}), drawn[1900]
 
 
 def count_right(one, other):

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 ALL, CHOSEN, REJECTED, ACCENT = "#b8c0cc", "#1b9e77", "#d95f02", "#3b5b92"
+STYLES = ("-", "--", ":", "-.")
 plt.rcParams.update(
     {
         "svg.hashsalt": "croco",  # element ids that do not depend on chance
@@ -82,9 +83,7 @@ def plot_training(curves):
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
         for i, (run, metrics) in enumerate(curves.items()):
             if kind in metrics:
-                axis.plot(
-                    *metrics[kind], label=run, color=f"C{i % 10}", linestyle="-" if i < 10 else "--", linewidth=1.2
-                )
+                axis.plot(*metrics[kind], label=run, color=f"C{i % 10}", linestyle=STYLES[i // 10 % 4], linewidth=1.2)
         axis.set_title(title)
         axis.set_xlabel("optimizer step")
     axes[1].axhline(0, color="#999", linewidth=0.6)
@@ -93,7 +92,7 @@ def plot_training(curves):
     for axis in axes:
         handles.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)})
     figure.legend(
-        handles.values(), handles.keys(), loc="lower center", ncol=5, frameon=False, bbox_to_anchor=(0.5, -0.1)
+        handles.values(), handles.keys(), loc="upper center", ncol=5, frameon=False, bbox_to_anchor=(0.5, 0.0)
     )
     figure.tight_layout()
     return to_svg(figure)

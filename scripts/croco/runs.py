@@ -31,7 +31,7 @@ def read_runs(args, columns):
         run["languages"] = run["languages"].split(",")
         run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
         run["part"] = run["setting"]
-        run["setting"], _, number = run["part"].partition("/round")
+        run["setting"], _, number = run["part"].partition("/round")  # a setting's name has no slash
         run["round"] = int(number or 1)
     return runs
 

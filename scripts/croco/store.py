@@ -16,15 +16,9 @@ from pathlib import Path
 from croco.digests import digest
 from croco.records import InputError, dump, replacing, write_json
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # What a checkpoint has besides its weights.
-CHECKPOINT_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "metrics.jsonl",
-    "manifest.json",
-)
+CHECKPOINT_FILES = (*TOKENIZER_FILES, "generation_config.json", "metrics.jsonl", "manifest.json")
 WEIGHT_FILES = {
     "lora": ("adapter_model.safetensors", "adapter_config.json"),
     "full": ("model.safetensors", "config.json"),
@@ -178,7 +172,11 @@ class Finished:
     def alone(self):
         """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
         with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another job is at work on the same result: waiting for it ({self.folder})", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     @property

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -24,12 +25,16 @@ from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, re
 from croco.examples import encode_rows, hold_out
 from croco.guards import Guards
 from croco.records import InputError, dump, rows, write_json, write_jsonl
+from croco.store import TOKENIZER_FILES
 
 # In what a disk that is full, or a quota, shows itself while torch and safetensors write.
 DISK_FULL = re.compile(
     r"No space left|File too large|quota exceeded|PytorchStreamWriter failed|inline_container.*unexpected pos|os error 2[78]",
     re.I,
 )
+
+
+NO_METRICS = re.compile(r"num_tokens$|^objective/(kl|entropy|non_score_reward|rlhf_reward)$|_runtime$|_per_second$")
 
 
 def main():
@@ -87,6 +92,8 @@ def report_failure(job, error):
 def train(job):
     import torch
 
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # before anything else opens the first one
     if job.processes != WORLD:
         raise RuntimeError(f"{WORLD} processes were started, not {job.processes}")
     tokenizer, stops = load_vocabulary(job)
@@ -138,6 +145,13 @@ def load_vocabulary(job):
             "name one: eos_token in tokenizer_config.json, eos_token_id in generation_config.json",
             job.model,
         )
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        missing = [name for name in TOKENIZER_FILES if not Path(folder, name).exists()]
+    if missing:
+        raise InputError(
+            f"the tokenizer is saved without {missing[0]}", "use one that transformers can save as a fast tokenizer", job.model
+        )  # fmt: skip
     if tokenizer.pad_token is None:
         # Padding is masked in attention and loss, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token
@@ -248,7 +262,9 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
-    trainer = count_rows(OnlineDPOTrainer, progress)(
+    # Gradient checkpointing would switch the cache off while responses are sampled.
+    sampling["generation_kwargs"] = {"use_cache": True}
+    trainer = sample_as_offline(count_rows(OnlineDPOTrainer, progress))(
         args=OnlineDPOConfig(
             beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
         ),
@@ -261,6 +277,28 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
     backward = trainer.accelerator.backward
     trainer.accelerator.backward = lambda loss: backward(loss / trainer.current_gradient_accumulation_steps)
     return trainer
+
+
+def sample_as_offline(trainer_class):
+    """Online DPO whose responses are sampled without dropout, and where cut-off and empty ones lose, as hygiene has it."""
+
+    class Sampling(trainer_class):
+        def _generate(self, model, *args, **kwargs):
+            model.eval()
+            try:
+                return super()._generate(model, *args, **kwargs)
+            finally:
+                model.train()
+
+        def _calculate_rewards_from_functions(self, prompts, completions, completion_ids_list, **kwargs):
+            rewards = super()._calculate_rewards_from_functions(prompts, completions, completion_ids_list, **kwargs)
+            stops = set(self.eos_token_ids)
+            for i, (completion, ids) in enumerate(zip(completions, completion_ids_list, strict=True)):
+                if not stops & set(ids) or not completion[0]["content"].strip():
+                    rewards[i] = rewards.min() - 1
+            return rewards
+
+    return Sampling
 
 
 def load_policy(job):
@@ -281,7 +319,8 @@ def load_policy(job):
 
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
-        return load(torch.float32), load(job.dtype) if job.objective != "sft" else None, None
+        # The reference too, or rounding alone would tell the two apart.
+        return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None
     if job.start:
         with model_errors(job.start):
             # TRL keeps a frozen copy of the adapter as the reference.
@@ -333,7 +372,8 @@ def check_trainer(job, trainer):
 def check_weights(job, trainer):
     import torch
 
-    if not all(torch.isfinite(weight).all() for weight in trainer.model.parameters() if weight.requires_grad):
+    tuned = (weight for name, weight in trainer.model.named_parameters() if job.weights == "full" or "lora_" in name)
+    if not all(torch.isfinite(weight).all() for weight in tuned):
         raise InputError(
             "the training diverged: the tuned weights hold values that are not finite",
             "lower the learning rate; look at metrics.jsonl for the step",
@@ -369,6 +409,7 @@ def with_row_numbers(collate):
 
 def count_rows(trainer_class, progress):
     """A trainer that tells Progress which rows, and how many tokens, each training step really saw."""
+    import torch
 
     class RowCounting(trainer_class):
         def _prepare_dataset(self, dataset, *args, **kwargs):
@@ -377,6 +418,10 @@ def count_rows(trainer_class, progress):
         def training_step(self, model, inputs, *args, **kwargs):
             progress.count(inputs.pop("row"), inputs.get("attention_mask"))
             return super().training_step(model, inputs, *args, **kwargs)
+
+        def evaluate(self, *args, **kwargs):
+            with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
+                return super().evaluate(*args, **kwargs)
 
     return RowCounting
 
@@ -393,7 +438,7 @@ def live_metrics(job, progress, guards):
     class LiveMetrics(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
             entries = [plain(entry) for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-            guards.start(state.max_steps, entries, job.beta)
+            guards.start(state.max_steps, entries, job.beta, scaled=job.dtype == "float16")
             if RANK == 0:
                 write_jsonl(path, entries)
                 self.bar = cli.progress(total=state.max_steps, initial=state.global_step, desc="train", unit="step")
@@ -430,9 +475,8 @@ def live_metrics(job, progress, guards):
         return {
             re.sub(r"^(eval_)?(rewards|logps)/", r"\1\2_", name): value if math.isfinite(value) else None
             for name, value in sorted(entry.items())
-            # TRL counts num_tokens anew when it resumes, and leaves responses out of an epoch's last rlhf_reward; times
-            # are no metrics.
-            if isinstance(value, int | float) and not re.search("num_tokens$|rlhf_reward$|_runtime$|_per_second$", name)
+            # TRL counts num_tokens anew when it resumes, and padding into these of online DPO; times are no metrics.
+            if isinstance(value, int | float) and not NO_METRICS.search(name)
         }
 
     return LiveMetrics()
@@ -447,6 +491,7 @@ def save(job, trainer, tokenizer, facts):
     if job.weights == "full":
         import torch
 
+        model.config.use_cache = True  # off while gradients are checkpointed
         model.to(getattr(torch, job.dtype)).save_pretrained(job.saving, max_shard_size="1000GB")
     else:
         model.save_pretrained(job.saving, selected_adapters=["default"])

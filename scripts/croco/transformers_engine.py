@@ -61,7 +61,7 @@ class Policy(ChatModel):
     """A causal language model with its chat template.
 
     Args:
-        path: local folder or hub id; ``adapter``: folder of a LoRA adapter to merge, or None.
+        path: local folder or hub id; ``adapter``: folder of a LoRA adapter, or None; merged in float32 only.
         dtype: name of a torch dtype, e.g. ``bfloat16``; ``batch``: rows of a forward pass.
         options: passed on to ``from_pretrained``; ``template_options`` to the chat template.
     Raises InputError as ChatModel does, and for a model without weights.
@@ -85,7 +85,10 @@ class Policy(ChatModel):
             from peft import PeftModel
 
             with model_errors(adapter):
-                self.model = PeftModel.from_pretrained(self.model, adapter).merge_and_unload()
+                self.model = PeftModel.from_pretrained(self.model, adapter)
+            if dtype == "float32":
+                # In 16 bits the sum would round away most of what a small learning rate has changed.
+                self.model = self.model.merge_and_unload()
         self.model = place(self.model)
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
 
