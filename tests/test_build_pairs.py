@@ -234,6 +234,24 @@ def test_balance_chooses_the_languages_equally_often(tmp_path):
     assert ledger["formed_by_language"] == {"en": 3, "de": 3}
 
 
+def test_balance_goes_to_the_next_language_where_one_forms_no_pair(tmp_path):
+    """German's only response is always the worst of the pool, so nothing can be rejected below it."""
+    files = make_files(tmp_path, ["en", "de"], {"en": [[4.0]] * 6, "de": [[1.0]] * 6})
+    pairs, ledger = build(tmp_path, files, "--balance", "--rejected", "min")
+    assert len(pairs) == 6 and not ledger["no_pair"]
+    assert {pair["chosen_language"] for pair in pairs} == {"en"}
+
+
+def test_a_match_takes_the_nearest_pair_not_the_nearest_chosen(tmp_path):
+    files = make_files(tmp_path, ["en"], {"en": [[-3.0, 1.0, 1.3], [5.0, 6.0, 7.0, 8.0]]})
+    wanted, _ = build(tmp_path, files, "--rejected", "min")
+    for row, rewards in zip(wanted, ((1.1, 0.9), (5.1, 4.9)), strict=True):
+        row["chosen_reward"], row["rejected_reward"] = rewards
+    others = write_rows(tmp_path / "others.jsonl", wanted)
+    pairs, _ = build(tmp_path, files, "--match", others)
+    assert [(pair["chosen_reward"], pair["rejected_reward"]) for pair in pairs] == [(1.3, 1.0), (6.0, 5.0)]
+
+
 def test_balance_breaks_ties_by_file_order_and_counts_formed_pairs_only(tmp_path):
     files = make_files(tmp_path, ["en", "de"], {"en": [[4.0, 4.0], [4.0, 3.0]], "de": [[4.0, 4.0], [4.0, 1.0]]})
     pairs, ledger = build(tmp_path, files, "--balance", "--rejected", "min")

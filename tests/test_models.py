@@ -36,7 +36,7 @@ def expect(done, *said):
 
 def test_policy_without_chat_template(copied, prompts):
     (copied / "policy/chat_template.jinja").unlink()
-    expect(generate(copied, prompts["en"], check=False), "no chat template", str(copied / "policy"))
+    expect(generate(copied, prompts["en"], check=False), "no chat template", copied / "policy")
 
 
 def test_tokenizer_with_ids_the_model_has_no_embedding_for(copied, prompts):
@@ -52,7 +52,7 @@ def test_tokenizer_with_ids_the_model_has_no_embedding_for(copied, prompts):
 def test_torn_weights(copied, prompts):
     weights = copied / "policy/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    expect(generate(copied, prompts["en"], check=False), "cannot be loaded", str(copied / "policy"))
+    expect(generate(copied, prompts["en"], check=False), "cannot be loaded", copied / "policy")
 
 
 def test_pickled_weights_are_not_read(copied, prompts):
@@ -133,3 +133,31 @@ def test_gated_model_without_access(tmp_path, prompts):
         server.shutdown()
     expect(done, "org/gated", "accept its licence")
     assert "hf_secret" not in done.stdout + done.stderr
+
+
+def test_an_adapter_stays_unmerged_in_16_bits(copied, tmp_path):
+    """Added to weights in bfloat16, a small change would mostly be rounded away."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from croco.transformers_engine import Policy
+
+    policy = AutoModelForCausalLM.from_pretrained(copied / "policy", dtype=torch.bfloat16)
+    names = ["q_proj", "up_proj"]
+    tuned = get_peft_model(policy, LoraConfig(r=4, target_modules=names, task_type="CAUSAL_LM"))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    tuned.save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(copied / "policy")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([tokenizer("What is 1 plus 1?")["input_ids"]])
+    loaded = Policy(copied / "policy", dtype="bfloat16", adapter=tmp_path / "adapter")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, tuned.eval()(ids).logits)
+    assert any("lora_A" in name for name, _ in loaded.model.named_parameters())
+    merged = Policy(copied / "policy", dtype="float32", adapter=tmp_path / "adapter")
+    assert not any("lora_A" in name for name, _ in merged.model.named_parameters())
+    tokens = loaded.encode([{"role": "user", "content": "What is 1 plus 1?"}])
+    assert loaded.respond([tokens], [0], 0, 1.0, 4)[0]["n_tokens"] <= 4
