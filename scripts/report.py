@@ -138,12 +138,11 @@ def compare_with_paper(low, high, expected):
     null = expected == "equal"
     if null and low >= -NULL_MARGIN and high <= NULL_MARGIN:
         return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
-    if expected == "not lower" and low >= -NULL_MARGIN:
-        return {"verdict": f"appears: not lower by more than {NULL_MARGIN}", "agrees": True}
-    if expected == "not lower":
+    if expected == "not lower" and shows != "lower":
+        seen = low >= -NULL_MARGIN
         return {
-            "verdict": "does NOT appear: lower" if high < 0 else "cannot tell",
-            "agrees": False if high < 0 else None,
+            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "cannot tell",
+            "agrees": seen or None,
         }
     if shows == "higher" and not null:
         return {"verdict": "appears", "agrees": True}
@@ -202,6 +201,7 @@ def seed_table(summary):
     pooled = pooled.assign(measure=measure, arm=pooled["language"] + "/" + pooled["arm"])
     table = pooled.groupby(["measure", "model", "arm"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
     table = table[table["count"] > 1].reset_index()
+    table = table.sort_values("measure", key=lambda names: names != "win_rate", kind="stable")
     names = {"count": "seeds", "std": "sd over seeds", "min": "lowest", "max": "highest"}
     if table.empty:
         return None
@@ -231,7 +231,7 @@ def contrasts_over_seeds(summary, declared):
             expected, _ = PAPER.get((setting, versus), (None, None))
             as_reported = {
                 "higher": differences > 0,
-                "not lower": differences >= -NULL_MARGIN,
+                "not lower": differences >= 0,
                 "equal": differences.abs() <= NULL_MARGIN,
             }.get(expected)
             table.append(
