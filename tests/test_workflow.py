@@ -110,9 +110,9 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
     """Comments, docstrings and layout of a script, a helper and a rule; then what must not be missed."""
     edits = [
         ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
-        ("scripts/train.py", "COLUMNS = {", "# the chat columns\nCOLUMNS = {", set()),
+        ("scripts/train.py", "SMOOTHED = (", "# these losses\nSMOOTHED = (", set()),
         ("scripts/croco/pairing.py", '"""Indices (chosen', '"""The indices (chosen', set()),
-        ("rules/train.smk", '"""Tuning with LoRA.', '"""Tuning.', set()),
+        ("rules/train.smk", '"""Tuning with LoRA,', '"""Tuning,', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),
         ("scripts/croco/pairing.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
         ("scripts/judge.py", "0.5 * (mine == other)", "0.4 * (mine == other)", {"judge_language", "judge_multi"}),
