@@ -29,7 +29,9 @@ def test_page_has_all_its_parts(page):
     assert [heading.get("id") for heading in page.xpath("//h2")] == ["contrasts", "wins", "tasks", "rewards", "languages", "training", "ledger", "claims"]  # fmt: skip
     for link in page.xpath("//nav/a/@href"):
         assert page.xpath(f"//*[@id='{link[1:]}']")
-    assert len(page.xpath("//figure[.//*[local-name()='svg']]")) == 7, "wins, two tasks, two kinds of pools, languages, training"
+    assert len(page.xpath("//figure[.//*[local-name()='svg']]")) == 7, (
+        "wins, two tasks, two kinds of pools, languages, training"
+    )
     assert "This is the miniature." in page.text_content()
 
 
