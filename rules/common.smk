@@ -219,10 +219,6 @@ def find_policy(wildcards):
     return GRID.policies[wildcards.policy.split("/")[0]]
 
 
-def list_adapter_files(run):
-    return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES["lora"]] if run else []
-
-
 def find_sampled_round(wildcards):
     """The run whose checkpoint writes the responses of a later round, or None where they are an untuned policy's."""
     return GRID.round_before(GRID.runs[wildcards.policy]) if wildcards.policy in GRID.runs else None
@@ -364,13 +360,10 @@ def list_online_options(wildcards):
 
 
 def list_checkpoint(run):
-    """The weights of a tuned run, none of the base."""
-    tuned = run.row["objective"] != "none"
-    return (
-        [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
-        if tuned
-        else []
-    )
+    """The weights of a tuned run; none of the base, nor where there is no run."""
+    if run is None or run.row["objective"] == "none":
+        return []
+    return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
 
 
 def list_evaluated_model(wildcards):

@@ -1,7 +1,7 @@
 """Responses of the untuned policies, and of a round's checkpoint for the next round.
 
 In:  prompts/{language}/{start}.jsonl, the policy.
-Out: {policy}/{language}/generations/{start}.jsonl, joined in {model}/{language}/generations.jsonl: one line a prompt
+Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line a prompt
      with its N responses. {model}/template.json: whether what is sampled is what will be trained on.
 """
 
@@ -45,7 +45,7 @@ rule generate:
         prompts=place("prompts/{language}/{start}.jsonl"),
         # A new report alone samples nothing again.
         template=lambda wc: ancient(place(f"{find_policy(wc)['name']}/template.json")),
-        adapter=lambda wc: list_adapter_files(find_sampled_round(wc)),
+        adapter=lambda wc: list_checkpoint(find_sampled_round(wc)),
         model=lambda wc: list_model_files(find_policy(wc)),
     output:
         generations=place("{policy}/{language}/generations/{start}.jsonl"),

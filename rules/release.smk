@@ -11,7 +11,7 @@ rule write_release:
     input:
         checkpoint=lambda wc: [
             place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint/{file}")
-            for file in list_checkpoint_files(get_recipe(wc).get("weights", "lora"))
+            for file in list_checkpoint_files(get_recipe(wc)["weights"])
         ],
         data=find_training_data,
         data_manifest=lambda wc: find_training_data(wc).replace(".jsonl", ".manifest.json"),

@@ -14,7 +14,7 @@ rule train:
         data=find_training_data,
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
-        start=lambda wc: list_adapter_files(GRID.round_before(find_run(wc))),
+        start=lambda wc: list_checkpoint(GRID.round_before(find_run(wc))),
         reward=lambda wc: list_model_files(find_online_reward(wc)) if find_online_reward(wc) else [],
     output:
         expand(

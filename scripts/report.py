@@ -41,6 +41,7 @@ def main():
     summary["arm"] = [name_arm(*row) for row in zip(summary["setting"], summary["seed"], summary["round"], strict=True)]
     first = [run for run in runs if run["seed"] == "1"]
     models = list(dict.fromkeys(run["model"] for run in runs))
+    separated = [run for run in first if run["ledger"].get("separation")]
     win_rates = forest(summary, "win_rate", "value", 0.5, "win rate against the base (ties half), 95 % interval")
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(args.template.parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -54,10 +55,8 @@ def main():
         win_table=win_table(summary),
         seeds=seed_table(summary),
         seed_contrasts=contrasts_over_seeds(summary, args.contrast),
-        separation=[separation_row(run) for run in first if run["ledger"].get("separation")],
-        languages=plot_languages(
-            {name_run(run): run["ledger"]["separation"] for run in first if run["ledger"].get("separation")}
-        ),
+        separation=[separation_row(run) for run in separated],
+        languages=plot_languages({name_run(run): run["ledger"]["separation"] for run in separated}),
         tasks=task_plots(summary),
         rewards=[
             (title, plot_rewards(panels))

@@ -20,12 +20,11 @@ from pathlib import Path
 
 from croco import chats, cli, examples, templates, training
 from croco.digests import code_digest, versions
-from croco.examples import COLUMNS, digest_rows
+from croco.examples import COLUMNS, SMOOTHED, digest_rows
 from croco.guards import Guards, check_guards
 from croco.records import InputError, read_jsonl, write_json
 from croco.store import Finished, list_checkpoint_files
 
-SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 # Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
 # of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
 ASIDE = [
@@ -321,8 +320,10 @@ def halve(micro_batch, args):
 
 def run_processes(job):
     """Exit code of the training processes, none of which outlives this one."""
-    parent = {"CROCO_PARENT": str(os.getpid())}
-    environment = {**os.environ, **parent, "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    own = {"CROCO_PARENT": str(os.getpid()), "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    # A launcher around this one (srun, torchrun) may have left ranks that are none of this training's.
+    foreign = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign} | own
     command = [sys.executable, "-m", "croco.training", str(job)]
     # The GPUs' leases (scripts/with_gpus.py) are inherited.
     process = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=training.die_with_parent)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import yaml
@@ -27,7 +28,9 @@ COMMON = {"learning_rate": 1.0e-3, "epochs": 4, "batch": 8, "micro_batch": 8, "m
 
 @pytest.fixture(scope="module")
 def arms(finished_run, tmp_path_factory):
-    """(folder of the run, --configfile arguments) after all arms have run on top of the small grid."""
+    """(folder of the run, --configfile arguments) after all arms have run on top of a copy of the small grid."""
+    folder = tmp_path_factory.mktemp("project") / "arms"
+    shutil.copytree(finished_run, folder, symlinks=True)
     config = yaml.safe_load((finished_run / "two_languages.yaml").read_text(encoding="utf-8"))
     default = yaml.safe_load((finished_run / "config/config.yaml").read_text(encoding="utf-8"))
     mini = default["policies"][0]
@@ -45,8 +48,8 @@ def arms(finished_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("arms") / "arms.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     arguments = ("--configfile", path)
-    snakemake(finished_run, "all", "release", "--cores", 2, *arguments)
-    return finished_run, arguments
+    snakemake(folder, "all", "release", "--cores", 2, *arguments)
+    return folder, arguments
 
 
 @pytest.fixture(scope="module")

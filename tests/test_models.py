@@ -31,7 +31,7 @@ def generate(folder, prompts, **options):
 
 def expect(done, *said):
     assert done.returncode == 1 and "Remedy" in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert all(text in done.stderr for text in said), done.stderr
+    assert all(str(text) in done.stderr for text in said), done.stderr
 
 
 def test_policy_without_chat_template(copied, prompts):

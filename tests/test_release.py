@@ -289,6 +289,16 @@ def test_full_weights_are_copied_as_they_are(miniature, run, tmp_path):
     assert "library_name: transformers" in (model / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("name", "value"), [("mini/multi/dpo/round2", "0.750"), ("mini/multi/dpo/round1", "0.250")])
+def test_a_round_finds_its_own_results(miniature, run, tmp_path, name, value):
+    win = {"setting": "dpo", "eval_language": "de", "task": "arena", "metric": "win_rate", "n": 12}
+    table = [{**win, "round": number, "value": of_round} for number, of_round in ((1, 0.25), (2, 0.75))]
+    summary = write_summary(tmp_path / "summary.csv", table)
+    script("release", *arguments(miniature, run, tmp_path / "bundle", "--summary", summary, "--run", name))
+    card = (tmp_path / "bundle" / "model" / "README.md").read_text(encoding="utf-8")
+    assert [cells[3] for cells in table_cells(card, "de") if cells[1] == "arena"] == [value]
+
+
 def test_again_over_a_bundle_gives_the_same_files(miniature, run, bundles, tmp_path):
     bundle = shutil.copytree(bundles["merged"], tmp_path / "bundle")
     (bundle / "model" / "left-over.txt").write_text("of an older bundle")

@@ -12,6 +12,7 @@ from croco.records import InputError, rows
 
 # The chat lists of a row, by objective; the first is what the others answer.
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
+SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from croco.digests import WEIGHTS, derive_seed
+from croco.examples import SMOOTHED
 from croco.pairing import DEGENERATE_UP_TO, FILTERS
 
 RESERVED = (
@@ -40,12 +41,11 @@ OF_THE_ROW = frozenset(
         "seed",
     ]
 )
-# What stops a training unless its setting says otherwise; a null control's pairs are made to be at chance, and online
-# pairs are new to the policy at each step.
-GUARDS = {"sft": {}, "dpo": {"collapse": 3, "chance_after": 0.5}, "online_dpo": {"collapse": 3}}
+# What stops a training unless its setting says otherwise; a null control's pairs are made to be at chance, and both
+# responses of an online pair are the policy's own of that step.
+GUARDS = {"sft": {}, "dpo": {"collapse": 3, "chance_after": 0.5}, "online_dpo": {}}
 # Keys of a setting that only change how a pool of several languages is paired, with their defaults.
 OF_MULTILINGUAL_POOLS = {"balance": False, "standardise": False, "rejected_from": "pool", "prompt_language": "chosen"}
-SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 # Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
 OF_THE_MINIATURE = (
     ("results",),
@@ -80,10 +80,6 @@ class Run:
     @property
     def name(self):
         return f"{self.model}/{self.pool}/{self.part}"
-
-    @property
-    def is_last(self):
-        return self.round == self.row.get("rounds", 1)
 
     @property
     def evaluated(self):

@@ -32,8 +32,6 @@ DISK_FULL = re.compile(
     r"No space left|File too large|quota exceeded|PytorchStreamWriter failed|inline_container.*unexpected pos|os error 2[78]",
     re.I,
 )
-
-
 NO_METRICS = re.compile(r"num_tokens$|^objective/(kl|entropy|non_score_reward|rlhf_reward)$|_runtime$|_per_second$")
 
 
