@@ -110,7 +110,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
     """Comments, docstrings and layout of a script, a helper and a rule; then what must not be missed."""
     edits = [
         ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
-        ("scripts/train.py", "SMOOTHED = (", "# these losses\nSMOOTHED = (", set()),
+        ("scripts/train.py", "ASIDE = [", "# these options\nASIDE = [", set()),
         ("scripts/croco/pairing.py", '"""Indices (chosen', '"""The indices (chosen', set()),
         ("rules/train.smk", '"""Tuning with LoRA,', '"""Tuning,', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),
