@@ -4,15 +4,17 @@ Example:
   python scripts/score.py --prompts prompts/de.jsonl --generations generations.jsonl --model DIR \\
       --state state --output scores/NAME.jsonl
 
-Equal responses to a prompt are scored once. A response that cannot be scored (longer than --max-length, or a
-logit that is not finite) gets null, never a number that stands for it. Finished chunks are kept under --state.
+Several files, of several languages, are scored with one model load. Equal responses to a prompt are scored once. A
+response that cannot be scored (longer than --max-length, or a logit that is not finite) gets null, never a number that
+stands for it. Finished chunks are kept under --state.
 """
 
+import functools
 import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import digest, prompt_digest
+from croco.digests import digest, file_digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
 from croco.records import GENERATION, PROMPT, check_same_text, prompt_rows, rows_in_step, write_jsonl
 from croco.store import Parts
@@ -21,44 +23,68 @@ from croco.store import Parts
 def main():
     args = parse_arguments()
     identity = cli.identify(args.model, args.revision, args.state)
-    prompts = list(prompt_rows(args.prompts))
-    parts = Parts(args.state, "scores", describe_inputs(args, identity, prompts), map(prompt_digest, prompts))
-    scored = score_missing(args, parts, len(prompts))
-    counts = gather(args, parts)
-    inputs = {"prompts": args.prompts, "generations": args.generations, "reward_model": identity}
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
+    load = functools.cache(lambda: load_reward_model(args))
+    files = zip(args.prompts, args.generations, args.output, strict=True)
+    # In the order of their languages, so that two jobs never wait for each other's parts.
+    for language, files_of_one in sorted((find_language(prompts), (prompts, *rest)) for prompts, *rest in files):
+        score_file(args, identity, load, language, *files_of_one)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
-    parser.add_argument("--generations", type=Path, required=True, help="generations of the same prompts")
+    parser.add_argument(
+        "--prompts", nargs="+", type=Path, required=True, help="prompt files of one language each, or blocks of them"
+    )
+    parser.add_argument("--generations", nargs="+", type=Path, required=True, help="generations of the same prompts")
     cli.add_engine_options(parser, batch="texts a forward pass of the transformers engine")
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="share no finished work with other generations of the same prompts: neither wait for them, nor let last "
+        "bits depend on which were scored first",
+    )
     cli.add_state_options(parser, chunk=64)
-    parser.add_argument("--output", type=Path, required=True, help="scores file to write")
-    return parser.parse_args()
+    parser.add_argument("--output", nargs="+", type=Path, required=True, help="scores files to write")
+    args = parser.parse_args()
+    if not len(args.prompts) == len(args.generations) == len(args.output):
+        parser.error("--generations and --output need one file per file of --prompts each")
+    return args
 
 
-def describe_inputs(args, identity, prompts):
+def find_language(prompts):
+    """The language of a prompt file, "" of an empty one."""
+    return next((row["language"] for row in prompt_rows(prompts)), "")
+
+
+def score_file(args, identity, load, language, prompts, generations, output):
+    """Scores one file of generations and writes its rewards and manifest; ``load`` gives the model, once."""
+    digests = [prompt_digest(row) for row in prompt_rows(prompts)]
+    parts = Parts(args.state, "scores", describe_inputs(args, identity, language, generations), digests)
+    scored = score_missing(args, parts, load, prompts, generations, output, len(digests))
+    counts = gather(parts, prompts, generations, output)
+    inputs = {"prompts": prompts, "generations": generations, "reward_model": identity}
+    cli.write_manifest(output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
+
+
+def describe_inputs(args, identity, language, generations):
     return {
         "reward_model": identity,
         **describe_engine(args),
         "max_length": args.max_length,
-        "language": prompts[0]["language"] if prompts else None,
+        "language": language or None,
+        **({"generations": file_digest(generations)} if args.apart else {}),
     }
 
 
-def score_missing(args, parts, total):
+def score_missing(args, parts, load, prompts, generations, output, total):
     """Scores what no finished part holds, chunk by chunk; returns how many texts that were."""
-    model, scored, chunk = None, 0, []
+    scored, chunk = 0, []
 
     def score_chunk():
-        nonlocal model, scored
-        if model is None:
-            model = load_reward_model(args)
+        nonlocal scored
         answers = [(row["messages"], text) for row, texts in chunk for text in texts]
-        rewards = iter(model.score(answers))
+        rewards = iter(load().score(answers))
         parts.add(
             [
                 {
@@ -72,8 +98,8 @@ def score_missing(args, parts, total):
         scored += len(answers)
         chunk.clear()
 
-    steps = cli.progress(prompts_with_responses(args), total=total, desc=f"score {args.output.stem}", unit="prompt")
-    for prompt, generation in steps:
+    steps = prompts_with_responses(prompts, generations)
+    for prompt, generation in cli.progress(steps, total=total, desc=f"score {output.stem}", unit="prompt"):
         known = known_rewards(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])
         texts = [text for text in texts if digest(text) not in known]
@@ -87,9 +113,9 @@ def score_missing(args, parts, total):
     return scored
 
 
-def prompts_with_responses(args):
+def prompts_with_responses(prompts, generations):
     """(prompt row, generation row) in step."""
-    for prompt, generation in rows_in_step([(args.prompts, PROMPT), (args.generations, GENERATION)]):
+    for prompt, generation in rows_in_step([(prompts, PROMPT), (generations, GENERATION)]):
         check_same_text(prompt, generation)
         yield prompt, generation
 
@@ -103,12 +129,12 @@ def known_rewards(parts, prompt):
     }
 
 
-def gather(args, parts):
+def gather(parts, prompts, generations, output):
     """Writes rewards parallel to the responses, streaming; returns counts."""
     counts = {"prompts": 0, "responses": 0, "null": 0}
 
     def lines():
-        for prompt, generation in prompts_with_responses(args):
+        for prompt, generation in prompts_with_responses(prompts, generations):
             known = known_rewards(parts, prompt)
             rewards = [known[digest(response["text"])] for response in generation["responses"]]
             counts["prompts"] += 1
@@ -116,7 +142,7 @@ def gather(args, parts):
             counts["null"] += rewards.count(None)
             yield {"prompt_id": prompt["prompt_id"], "language": prompt["language"], "rewards": rewards}
 
-    write_jsonl(args.output, lines())
+    write_jsonl(output, lines())
     return counts
 
 
