@@ -192,7 +192,11 @@ def match_batch(batch):
         return match_any(name for name, run in GRID.runs.items() if batch in run.batches)
     single = {name: [code for code in run.batches if code in GRID.languages] for name, run in GRID.runs.items()}
     return (
-        "|".join(f"{re.escape(name)}(?=/[a-z]+/(?:{match_any(codes)})[.])" for name, codes in single.items() if codes)
+        "|".join(
+            f"{re.escape(name)}(?=/[a-z]+/(?:(?:{match_any(GRID.reward_models)})/)?(?:{match_any(codes)})[.])"
+            for name, codes in single.items()
+            if codes
+        )
         or "(?!)"
     )
 
@@ -399,6 +403,16 @@ def list_task_options():
 def list_baseline_answers(wildcards, languages):
     base = GRID.base(find_run(wildcards).model).name
     return [place(f"{base}/answers/{language.format(**wildcards)}.jsonl") for language in languages]
+
+
+def list_fidelity(run):
+    """Files on a run's answers without a judge, and their rewards, of all languages; none where these are not asked for."""
+    files = ["{language}", *(f"{reward}/{{language}}" for reward in GRID.rewards_for(run))]
+    return [
+        place(f"{run.name}/fidelity/{file.format(language=language)}.jsonl")
+        for file in (files if EVALUATION["fidelity"] else [])
+        for language in run.evaluated
+    ]
 
 
 def describe_run(run):

@@ -1,6 +1,6 @@
 """One table of all results.
 
-In:  {run}/eval/{language}.samples.jsonl and {run}/arena/{language}.jsonl of all runs.
+In:  {run}/eval/{language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}/fidelity/ of all runs.
 Out: {results}/summary.csv
 """
 
@@ -15,6 +15,7 @@ rule summarise:
             for file in [f"eval/{language}.samples.jsonl"]
             + ([f"arena/{language}.jsonl"] if JUDGED and run.row["objective"] != "none" else [])
         ],
+        fidelity=[file for run in GRID.runs.values() for file in list_fidelity(run)],
     output:
         summary=place("summary.csv"),
         manifest=place("summary.manifest.json"),

@@ -44,7 +44,8 @@ def test_default_grid_counts():
         "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
-        "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "summarise": 1, "write_report": 1,
+        "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
+        "score_answers_multi": 6, "score_answers_language": 5, "summarise": 1, "write_report": 1,
     }  # fmt: skip
 
 
@@ -57,7 +58,9 @@ def test_run_leaves_every_output_whole(finished_run):
         assert [line["prompt_id"] for line in generations] == [line["prompt_id"] for line in scores] == prompts
         assert len(prompts) == 16 and all(len(line["responses"]) == 8 for line in generations)
         assert all(len(line["rewards"]) == 8 and None not in line["rewards"] for line in scores)
-        assert len(rows(results / "mini" / "untuned" / "base" / "answers" / f"{language}.jsonl")) == 10
+        base = results / "mini" / "untuned" / "base"
+        for name in ("answers", "fidelity", "fidelity/english"):
+            assert len(rows(base / name / f"{language}.jsonl")) == 10
     ledger = json.loads((results / "mini" / "multi" / "dpo_random" / "ledger.json").read_text())
     assert ledger["prompts"] == 16 == ledger["formed"] + sum(ledger["no_pair"].values())
     assert len(rows(results / "mini" / "multi" / "dpo_random" / "pairs.jsonl")) == ledger["formed"]
@@ -142,7 +145,8 @@ def test_a_new_language_makes_only_new_jobs(finished_run, grown):
     assert planned(finished_run, *grown(languages=languages)) == {
         "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
         "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
-        "evaluate_language": 2, "judge_language": 1, "summarise": 1, "write_report": 1,
+        "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "summarise": 1,
+        "write_report": 1,
     }  # fmt: skip
 
 
@@ -246,7 +250,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     arguments = grown(reward_models=rewards, settings=settings)
     assert planned(finished_run, *arguments) == {
         "all": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
-        "summarise": 1, "write_report": 1,
+        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "summarise": 1, "write_report": 1,
     }  # fmt: skip
     before = read_bytes(finished_run)
     snakemake(finished_run, "--cores", 2, *arguments)
@@ -333,6 +337,8 @@ def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
         "train": 1,
         "evaluate_multi": 1,
         "judge_multi": 1,
+        "measure_multi": 1,
+        "score_answers_multi": 1,
         "summarise": 1,
         "write_report": 1,
     }

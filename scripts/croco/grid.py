@@ -239,6 +239,12 @@ class Grid:
     def reward_of(self, run):
         return run.row.get("reward_model", next(iter(self.reward_models)))
 
+    def rewards_for(self, run):
+        """The reward models that score a run's answers: its own; of the base those of all that is tuned from it."""
+        tuned = [other for other in self.runs.values() if other.model == run.model and other.pool != UNTUNED]
+        names = {self.reward_of(other) for other in (tuned if run.pool == UNTUNED else []) or [run]}
+        return [name for name in self.reward_models if name in names]
+
     def recipe_of(self, run):
         return self.recipes[run.row.get("recipe", run.row["objective"])]
 

@@ -1,0 +1,112 @@
+"""Measure a model's answers in several languages without a judge: languages, lengths, repetition, self-similarity.
+
+Example:
+  python scripts/fidelity.py --languages en de --prompts prompts/evaluate/en.jsonl prompts/evaluate/de.jsonl \\
+      --answers mini/multi/dpo/answers/en.jsonl mini/multi/dpo/answers/de.jsonl --output mini/multi/dpo/fidelity
+
+A line has for each answer the code of its language (null where none can be told: under 20 letters besides code, URLs
+and maths), whether it was cut off, its tokens and characters, `repetition` (share of word 4-grams that occurred
+before) and `distinct_2` (different word bigrams over all of them); and for the prompt `self_similarity` (mean
+chrF over pairs of its answers, 1 where all are equal, null of a single answer).
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from croco import cli
+from croco.digests import versions
+from croco.records import GENERATION, PROMPT, InputError, check_same_text, rows_in_step, write_jsonl
+
+ANSWER = {"text": str, "finish_reason": str, "n_tokens": int}
+
+
+def main():
+    args = parse_arguments()
+    for language, prompts, answers in zip(args.languages, args.prompts, args.answers, strict=True):
+        counts = {
+            "prompts": 0,
+            "skipped": 0,
+            "responses": 0,
+            "truncated": 0,
+            "undetermined": 0,
+            "identified": Counter(),
+        }
+        lines = measure_answers(prompts, answers, language, counts)
+        write_jsonl(args.output / f"{language}.jsonl", cli.progress(lines, desc=f"fidelity {language}", unit="prompt"))
+        cli.write_manifest(
+            args.output / f"{language}.manifest.json",
+            __file__,
+            args,
+            {"prompts": prompts, "answers": answers},
+            libraries=versions("py3langid", "sacrebleu", "regex"),
+            counts=counts | {"identified": dict(sorted(counts["identified"].items()))},
+        )
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--languages", nargs="+", required=True, help="languages that the answers were asked for in")
+    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
+    parser.add_argument("--answers", nargs="+", type=Path, required=True, help="answers to them, one file a language")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
+    args = parser.parse_args()
+    if not len(args.languages) == len(args.prompts) == len(args.answers):
+        parser.error("--prompts and --answers need one file per language each")
+    return args
+
+
+def measure_answers(prompts, answers, language, counts):
+    """The lines of one language, streaming; adds to ``counts``."""
+    from croco.fidelity import list_words, measure_repetition, measure_self_similarity, share_distinct
+    from croco.identification import identify
+
+    for prompt, answer in rows_in_step([(prompts, PROMPT), (answers, GENERATION)]):
+        check_answers(prompt, answer, language, answers)
+        responses = answer["responses"]
+        texts = [response["text"] for response in responses]
+        codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
+        words = [list_words(text) for text in texts]
+        line = {
+            "prompt_id": prompt["prompt_id"],
+            "language": language,
+            "languages": [codes[text] for text in texts],
+            "truncated": [response["finish_reason"] == "length" for response in responses],
+            "n_tokens": [response["n_tokens"] for response in responses],
+            "n_chars": [len(text) for text in texts],
+            "repetition": [measure_repetition(some) for some in words],
+            "distinct_2": [share_distinct(some, 2) for some in words],
+            "self_similarity": measure_self_similarity(texts),
+            "skip": answer.get("skip"),
+        }
+        counts["prompts"] += 1
+        counts["skipped"] += line["skip"] is not None
+        counts["responses"] += len(responses)
+        counts["truncated"] += sum(line["truncated"])
+        counts["undetermined"] += line["languages"].count(None)
+        counts["identified"].update(code for code in line["languages"] if code)
+        yield line
+
+
+def check_answers(prompt, answer, language, path):
+    """Raises InputError for answers to another text, in another language, or that lack what is measured."""
+    check_same_text(prompt, answer)
+    for row in (prompt, answer):
+        if row["language"] != language:
+            raise InputError(
+                f"{row['prompt_id']} is in {row['language']}, not {language}",
+                "give the files in the order of --languages",
+                path,
+                field="language",
+            )
+    for name, kind in ANSWER.items():
+        if not all(isinstance(response.get(name), kind) for response in answer["responses"]):
+            raise InputError(
+                f"an answer to {answer['prompt_id']} lacks it, or it is of the wrong type",
+                "give the answers that scripts/evaluate.py wrote",
+                path,
+                field=name,
+            )
+
+
+if __name__ == "__main__":
+    cli.run(main)
