@@ -35,8 +35,8 @@ def arms(finished_run, tmp_path_factory):
     default = yaml.safe_load((finished_run / "config/config.yaml").read_text(encoding="utf-8"))
     mini = default["policies"][0]
     config["policies"] = [mini, {**mini, "name": "hot", "temperature": 1.0, "tune": False}]
-    # Whoever brings policies says how answers are made, too.
-    config["evaluation"] = {**default["evaluation"], **config["evaluation"]}
+    # Whoever brings policies says how answers are made, too. Their fidelity is measured in the small grid.
+    config["evaluation"] = {**default["evaluation"], **config["evaluation"], "fidelity": False}
     config["settings"] += ARMS
     config["recipes"] += [
         {**COMMON, "name": "sft"},

@@ -264,6 +264,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     shutil.rmtree(finished_run / RESULTS / "mini/en/dpo_other")
     (finished_run / RESULTS / "mini/en/scores/other.jsonl").unlink()
     shutil.rmtree(finished_run / RESULTS / "mini/en/scores/other")
+    shutil.rmtree(finished_run / RESULTS / "mini/untuned/base/fidelity/other")
     snakemake(finished_run, "--cores", 2, *CONFIG)
     assert read_bytes(finished_run) == before
 
