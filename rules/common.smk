@@ -52,6 +52,8 @@ REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 EVALUATION = GRID.config["evaluation"]
 JUDGED = EVALUATION["judge"] != "none"
+# The row of the judge that is a model; the oracle has none, and asks for next to nothing.
+JUDGE = GRID.judge or {"engine": "transformers", "dtype": "float32", "resources": {"mem_mb": 2000, "runtime": 30}}
 MINIATURE = GRID.config["miniature"]
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
@@ -261,7 +263,12 @@ def list_prompt_source(use, language, start):
     """Options of scripts/prompts.py: where a block of prompts comes from, and which part it takes."""
     row, source = GRID.prompts[use], GRID.config["source_language"]
     path = GRID.prompt_file(use, language)
-    options = ["--input", path] if path else list_options(row, "dataset", "subset", "revision", "split")
+    subset = GRID.path(row.get("subset", ""), language=language)
+    options = ["--input", path]
+    if not path:
+        options = list_options({**row, "subset": subset or None}, "dataset", "subset", "revision", "split")
+        # Of what a model is tuned on the first of equal ids will do; what is judged is paired by its id.
+        options += ["--unique"] * (use == "evaluate")
     options += list_options(row, "columns", "id", "text", "reference")
     if language != source:
         return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
@@ -398,6 +405,18 @@ def list_task_options():
     return [
         part for task in EVALUATION["tasks"] for part in ("--task", task["name"], task["yaml"], GRID.path(task["data"]))
     ]
+
+
+def list_judge_options(languages):
+    """Options of scripts/judge.py: who judges, and of a model how it is asked."""
+    options = ["--judge", EVALUATION["judge"]]
+    if translated := [code for code in languages if code in GRID.translated("evaluate")]:
+        options += ["--translated", *translated]
+    if GRID.judge:
+        options += list_model_options(GRID.judge, "max_tokens", "max_length")
+        options += ["--template", GRID.judge["prompt"], *list_options(EVALUATION, "max_unparseable")]
+        options += ["--names", *(KNOWN_LANGUAGES[code]["name"] for code in languages)]
+    return options
 
 
 def list_baseline_answers(wildcards, languages):

@@ -1,7 +1,10 @@
 """Pairwise verdicts on a tuned model's answers against those of the policy before tuning.
 
-In:  {run}/answers/{language}.jsonl of the run and of {model}/untuned/base
-Out: {run}/arena/{language}.jsonl
+In:  {run}/answers/{language}.jsonl of the run and of {model}/untuned/base, prompts/evaluate/{language}.jsonl, the judge
+Out: {run}/arena/{language}.jsonl: one line a prompt, all seen from the tuned model
+
+Verdicts of a model are kept under state/ by the two answers: a killed job goes on, and more languages or prompts ask
+for theirs alone.
 """
 
 for BATCH, LANGUAGES in list_batches().items():
@@ -12,6 +15,9 @@ for BATCH, LANGUAGES in list_batches().items():
         input:
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             baseline=lambda wc, languages=LANGUAGES: list_baseline_answers(wc, languages),
+            prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
+            template=[GRID.judge["prompt"]] if GRID.judge else [],
+            model=list_model_files(GRID.judge) if GRID.judge else [],
         output:
             arena=expand(place("{run}/arena/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             manifests=expand(place("{run}/arena/{language}.manifest.json"), language=LANGUAGES, allow_missing=True),
@@ -22,23 +28,26 @@ for BATCH, LANGUAGES in list_batches().items():
         wildcard_constraints:
             run=match_batch(BATCH),
         conda:
-            "../envs/croco.yaml"
-        threads: 1
+            find_environment(JUDGE)
+        threads: GRID.resource("threads", [JUDGE])
         resources:
-            gpu=0,
-            mem_mb=2000,
-            runtime=30,
+            gpu=GRID.resource("gpu", [JUDGE]),
+            mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [JUDGE], attempt),
+            runtime=lambda wc, attempt: GRID.resource("runtime", [JUDGE], attempt),
         params:
-            judge=EVALUATION["judge"],
+            lease=lambda wc, resources: lease(resources, JUDGE),
+            judge=lambda wc, languages=LANGUAGES: list_judge_options([code.format(**wc) for code in languages]),
+            identity=lambda wc: identify_model(JUDGE) if GRID.judge else None,
             languages=LANGUAGES,
+            state=STATE,
             folder=lambda wc: place(f"{wc.run}/arena"),
             code=digest_code("judge"),
-            lock=LOCK,
+            lock=lock_engine(JUDGE),
         message:
-            "judge: {wildcards.run} in {params.languages}"
+            "judge: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            python scripts/judge.py --judge {params.judge:q} --languages {params.languages:q} \
-                --answers {input.answers:q} --baseline {input.baseline:q} \
-                --output {params.folder:q} 2>&1 | tee {log:q}
+            {params.lease:q} python scripts/judge.py {params.judge:q} --languages {params.languages:q} \
+                --prompts {input.prompts:q} --answers {input.answers:q} --baseline {input.baseline:q} \
+                --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
             """

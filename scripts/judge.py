@@ -1,36 +1,69 @@
 """Judge a tuned model's answers against the base model's, pairwise, in several languages.
 
 Example:
-  python scripts/judge.py --judge oracle --languages en de --answers mini/multi/dpo/answers/en.jsonl ... \\
-      --baseline mini/untuned/base/answers/en.jsonl ... --output mini/multi/dpo/arena
+  python scripts/judge.py --judge qwen --model DIR --template config/judge_prompt.txt --names English German \\
+      --languages en de --prompts prompts/evaluate/en.jsonl ... --answers mini/multi/dpo/answers/en.jsonl ... \\
+      --baseline mini/untuned/base/answers/en.jsonl ... --state state --output mini/multi/dpo/arena
 
-Sample j is compared with the base's sample j: a win counts 1, a tie a half; a prompt's score is the mean over its
-samples. ``oracle`` judges by the rules of the miniature's world and knows no position, so both orders agree.
+Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. A language model is asked
+greedily, and only the last line of its reply counts, which must be [[A]], [[B]] or [[C]] and nothing else; all other
+replies, cut ones and pairs too long for it are unparseable, which is counted and never a tie. Its replies are kept
+under --state and never asked for again. ``--judge oracle`` judges by the rules of the miniature's world without a
+model and knows no position, so both orders agree.
 """
 
+import sys
+from collections import Counter
+from functools import cache
+from itertools import count
 from pathlib import Path
 
 from croco import cli
-from croco.records import GENERATION, InputError, rows_in_step, write_jsonl
+from croco.chats import TOO_LONG
+from croco.digests import code_digest
+from croco.engines import describe_engine, load_policy
+from croco.identification import can_identify, identify
+from croco.judging import Comparison, Encoder, read_template, write_question
+from croco.records import GENERATION, PROMPT, InputError, check_same_text, rows_in_step, write_jsonl
+from croco.store import Parts
+from croco.verdicts import (
+    ORDERS,
+    UNPARSEABLE,
+    mean,
+    parse_reply,
+    score_samples,
+    score_single_order,
+    score_strict,
+    see_from_tuned,
+)
 from croco.world import oracle_quality, question_by_id
+
+ORACLE = "oracle"
 
 
 def main():
     args = parse_arguments()
-    counts = {}
-    for language, answers, baseline in zip(args.languages, args.answers, args.baseline, strict=True):
-        lines = (
-            judge_prompt(ours, theirs) for ours, theirs in rows_in_step([(answers, GENERATION), (baseline, GENERATION)])
-        )
-        counts[language] = write_jsonl(args.output / f"{language}.jsonl", lines)
-        inputs = {"answers": answers, "baseline": baseline}
-        manifest = args.output / f"{language}.manifest.json"
-        cli.write_manifest(manifest, __file__, args, inputs, counts={"prompts": counts[language]})
+    tables = {code: list(read_table(args, i, code)) for i, code in enumerate(args.languages)}
+    for code in args.languages:
+        if not can_identify(code):
+            print(f"warning: {code} cannot be identified; no answer counts as in a wrong language", file=sys.stderr)
+    judge, rule = (None, ask_oracle) if args.judge == ORACLE else open_judge(args, tables)
+    total = Counter()
+    for i, code in enumerate(args.languages):
+        counts, reasons = Counter(prompts=0, verdicts=0, unparseable=0), Counter()
+        lines = (judge_prompt(code, code in args.translated, row, rule, counts, reasons) for row in tables[code])
+        write_jsonl(args.output / f"{code}.jsonl", lines)
+        inputs = {"prompts": args.prompts[i]} if args.prompts else {}
+        inputs |= {"answers": args.answers[i], "baseline": args.baseline[i]}
+        facts = {"counts": {**counts, "reasons": dict(sorted(reasons.items()))}} | ({"judge": judge} if judge else {})
+        cli.write_manifest(args.output / f"{code}.manifest.json", __file__, args, inputs, **facts)
+        total += counts
+    check_readable(args, total)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--judge", choices=("oracle",), default="oracle", help="who judges")
+    parser.add_argument("--judge", default=ORACLE, help="who judges: oracle, or a name for the model")
     parser.add_argument("--languages", nargs="+", required=True, help="languages to judge in")
     parser.add_argument(
         "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file a language"
@@ -38,39 +71,224 @@ def parse_arguments():
     parser.add_argument(
         "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file a language"
     )
+    parser.add_argument("--prompts", nargs="+", type=Path, help="the prompts that were answered, one file a language")
+    parser.add_argument("--names", nargs="+", help="the languages' English names, for the judge's prompt")
+    parser.add_argument(
+        "--translated", nargs="*", default=[], help="languages whose prompts come from the translation stage"
+    )
+    cli.add_chat_options(parser, required=False)
+    parser.add_argument("--template", type=Path, help="file with the judge's prompt")
+    parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
+    parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")
+    parser.add_argument(
+        "--max-unparseable", type=float, default=0.5, help="share of unparseable verdicts above which the job fails"
+    )
+    cli.add_state_options(parser, chunk=512, unit="comparisons", required=False)
     parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
     args = parser.parse_args()
-    if not len(args.languages) == len(args.answers) == len(args.baseline):
-        parser.error("--answers and --baseline need one file per language each")
+    for name in ("answers", "baseline", "prompts", "names"):
+        if len(getattr(args, name) or args.languages) != len(args.languages):
+            parser.error(f"--{name} needs one value per language")
+    needed = ("model", "prompts", "names", "template", "state")
+    if args.judge != ORACLE and (missing := [name for name in needed if getattr(args, name) is None]):
+        parser.error(f"a judge that is a model needs {', '.join(f'--{name}' for name in missing)}")
     return args
 
 
-def judge_prompt(ours, theirs):
-    """One line: the verdict on each sample in both orders, seen from the tuned model, and the mean score."""
-    try:
-        question = question_by_id(ours["prompt_id"], ours["language"])
-    except ValueError as error:
-        raise InputError(
-            str(error), "the oracle judges the miniature's prompts only: name another judge, or none"
-        ) from error
-    qualities = [[oracle_quality(question, r["text"]) for r in line["responses"]] for line in (ours, theirs)]
-    scores = [(mine > other) + 0.5 * (mine == other) for mine, other in zip(*qualities, strict=True)]
-    verdict = {1.0: "win", 0.5: "tie", 0.0: "loss"}
+def read_table(args, i, code):
+    """Yields (prompt row or None, the tuned model's line, the base's line); raises InputError where they do not fit."""
+    files = {"answers": args.answers[i], "baseline": args.baseline[i]}
+    prompts = [(args.prompts[i], PROMPT)] if args.prompts else []
+    steps = zip(count(1), rows_in_step([*prompts, *((path, GENERATION) for path in files.values())]), strict=False)
+    for number, (*prompt, ours, theirs) in steps:
+        for path, line in zip(files.values(), (ours, theirs), strict=True):
+            check_line(path, number, code, line)
+            if prompt:
+                check_same_text(prompt[0], line)
+        skip = (prompt and prompt[0].get("skip")) or ours.get("skip") or theirs.get("skip")
+        if ours.get("prompt_digest") != theirs.get("prompt_digest"):
+            raise InputError(
+                f"{args.answers[i]} and this answer different texts of the prompt {ours['prompt_id']}",
+                "answer the same prompts with both models",
+                args.baseline[i],
+                number,
+                "prompt_digest",
+            )
+        if not skip and len(ours["responses"]) != len(theirs["responses"]):
+            raise InputError(
+                f"{len(theirs['responses'])} answers where {args.answers[i]} has {len(ours['responses'])}",
+                "answer with both models equally often (evaluation.samples)",
+                args.baseline[i],
+                number,
+                "responses",
+            )
+        yield prompt[0] if prompt else None, {**ours, "skip": skip}, theirs
+
+
+def check_line(path, number, code, line):
+    if line["language"] != code:
+        problem = f"an answer in {line['language']} among those in {code}"
+        raise InputError(problem, "give the files in the order of --languages", path, number, "language")
+    if not all(isinstance(r, dict) and isinstance(r.get("text"), str) for r in line["responses"]):
+        raise InputError("an answer without text", "answer again with scripts/evaluate.py", path, number, "responses")
+
+
+def judge_prompt(code, translated, row, rule, counts, reasons):
+    """One line: the verdict on each sample in both orders, seen from the tuned model, and what they come to."""
+    prompt, ours, _ = row
+    pairs = list_pairs(row)
+    texts, others = [text for text, _ in pairs], [other for _, other in pairs]
+    rulings, qualities = rule(prompt or ours, pairs)
+    verdicts = {order: [verdict for verdict, *_ in rulings[order]] for order in ORDERS}
+    replies = {order: [reply for _, reply, _ in rulings[order]] for order in ORDERS}
+    counts["prompts"] += 1
+    counts["verdicts"] += 2 * len(texts)
+    reasons.update(reason for order in ORDERS for *_, reason in rulings[order] if reason)
+    counts["unparseable"] += sum(verdicts[order].count(UNPARSEABLE) for order in ORDERS)
+    languages, baseline_languages = ([find_language(text, code) for text in some] for some in (texts, others))
+    lengths, baseline_lengths = list(map(len, texts)), list(map(len, others))
     return {
         "prompt_id": ours["prompt_id"],
-        "language": ours["language"],
-        "verdicts": {"answer_first": [verdict[s] for s in scores], "baseline_first": [verdict[s] for s in scores]},
-        "score": mean(scores),
-        "quality": mean(qualities[0]),
-        "baseline_quality": mean(qualities[1]),
-        "length": mean([len(r["text"]) for r in ours["responses"]]),
-        "baseline_length": mean([len(r["text"]) for r in theirs["responses"]]),
+        "language": code,
+        "verdicts": verdicts,
+        "score": mean(score_samples(verdicts)),
+        "score_single_order": score_single_order(verdicts, ours["prompt_id"]),
+        "score_strict": score_strict(verdicts, languages, baseline_languages, code),
+        "answer_languages": languages,
+        "baseline_languages": baseline_languages,
+        "lengths": lengths,
+        "baseline_lengths": baseline_lengths,
+        "length": mean(lengths),
+        "baseline_length": mean(baseline_lengths),
+        "quality": qualities and mean(qualities[0]),
+        "baseline_quality": qualities and mean(qualities[1]),
+        "replies": None if qualities else replies,
+        "translated": translated,
         "skip": ours["skip"],
     }
 
 
-def mean(values):
-    return sum(values) / len(values) if values else None
+@cache
+def find_language(text, code):
+    return identify(text, code)
+
+
+def list_pairs(row):
+    """[(the tuned model's answer, the base's answer)], one a sample; none for a prompt that is skipped."""
+    _, ours, theirs = row
+    if ours["skip"]:
+        return []
+    return [(a["text"], b["text"]) for a, b in zip(ours["responses"], theirs["responses"], strict=True)]
+
+
+def ask_oracle(prompt, pairs):
+    """({order: [(verdict, reply, why it is unparseable)]}, [qualities of the answers, of the base's])."""
+    try:
+        question = question_by_id(prompt["prompt_id"], prompt["language"])
+    except ValueError as error:
+        raise InputError(
+            str(error), "the oracle judges the miniature's prompts only: name another judge, or none"
+        ) from error
+    qualities = [[oracle_quality(question, pair[k]) for pair in pairs] for k in (0, 1)]
+    verdicts = ["tie" if a == b else "win" if a > b else "loss" for a, b in zip(*qualities, strict=True)]
+    return {order: [(verdict, None, None) for verdict in verdicts] for order in ORDERS}, qualities
+
+
+def open_judge(args, tables):
+    """(what the manifest says of the judge, a function like ask_oracle); asks for all that is missing first."""
+    template = read_template(args.template)
+    identity = cli.identify(args.model, args.revision, args.state)
+    names = dict(zip(args.languages, args.names, strict=True))
+    comparisons = (
+        seat(row[0], names[code], pair, order)
+        for code, table in tables.items()
+        for row in table
+        for pair in list_pairs(row)
+        for order in ORDERS
+    )
+    wanted = {comparison.key: comparison for comparison in comparisons}
+    inputs = {
+        "judge": identity,
+        **describe_engine(args),
+        **{name: getattr(args, name) for name in ("template_options", "max_tokens")},
+        "template": template,
+        "asking": code_digest(Path(__file__).with_name("croco") / "judging.py", follow=False),
+    }
+    parts = Parts(args.state, "verdicts", inputs, wanted)
+    missing = [comparison for key, comparison in wanted.items() if not is_done(args, parts, key)]
+    print(f"{len(wanted)} comparisons; {len(missing)} to ask {args.judge} for", file=sys.stderr)
+    if missing:
+        ask(args, template, parts, missing)
+
+    def rule(prompt, pairs):
+        rulings = {order: [] for order in ORDERS}
+        for pair in pairs:
+            for order in ORDERS:
+                line = find_reply(parts, seat(prompt, names[prompt["language"]], pair, order).key)
+                choice, reason = None, line["skip"]
+                if not reason:
+                    choice, reason = parse_reply(line["reply"], line["finish_reason"])
+                rulings[order].append((see_from_tuned(choice, order), line["reply"], reason))
+        return rulings, None
+
+    return {"name": args.judge, "path": args.model, "identity": identity}, rule
+
+
+def seat(prompt, language, pair, order):
+    """The comparison of (answer, base's answer) in an order."""
+    return Comparison(language, write_question(prompt["messages"]), *(pair if order == ORDERS[0] else pair[::-1]))
+
+
+def find_reply(parts, key):
+    """The judge's reply, or the newest reason why it was not asked; None where there is neither."""
+    return max(parts.lines(key), key=lambda line: (line["skip"] is None, line["max_length"]), default=None)
+
+
+def is_done(args, parts, key):
+    line = find_reply(parts, key)
+    return bool(line) and not (line["skip"] == TOO_LONG and line["max_length"] < args.max_length)
+
+
+def ask(args, template, parts, missing):
+    """Asks the judge for what no finished part holds, chunk by chunk."""
+    model = load_policy(args)
+    encoder = Encoder(model, template, args.max_tokens, args.max_length)
+    with cli.progress(total=len(missing), desc=f"judge {args.output.parent.name}", unit="comparison") as bar:
+        for begin in range(0, len(missing), args.chunk):
+            chunk = missing[begin : begin + args.chunk]
+            encoded = [encoder.encode(comparison) for comparison in chunk]
+            prompts = [tokens for tokens, skip in encoded if not skip]
+            responses = iter(model.respond(prompts, [0] * len(prompts), 0, 1.0, args.max_tokens))
+            parts.add([describe(args, *pair, responses) for pair in zip(chunk, encoded, strict=True)])
+            bar.update(len(chunk))
+
+
+def describe(args, comparison, encoded, responses):
+    """A line of the state: the judge's reply, the next of ``responses``, or why there is none."""
+    skip = encoded[1]
+    response = {"text": None, "finish_reason": None} if skip else next(responses)
+    return {
+        "prompt_digest": comparison.key,
+        "skip": skip,
+        "max_length": args.max_length,
+        "reply": response["text"],
+        "finish_reason": response["finish_reason"],
+    }
+
+
+def check_readable(args, total):
+    """Warns of verdicts that cannot be read; raises InputError where they are too many."""
+    share = total["unparseable"] / total["verdicts"] if total["verdicts"] else 0
+    said = f"{total['unparseable']} of {total['verdicts']} verdicts are unparseable ({share:.0%})"
+    if share > args.max_unparseable:
+        raise InputError(
+            f"{said}, more than {args.max_unparseable:.0%}; counts.reasons in the manifests say why",
+            "no_verdict: another judge or prompt; cut: raise its max_tokens; prompt_too_long: raise its max_length; "
+            "to accept it, raise evaluation.max_unparseable; replies are kept and not asked for again",
+            args.output,
+        )
+    if total["unparseable"]:
+        print(f"warning: {said}", file=sys.stderr)
 
 
 if __name__ == "__main__":

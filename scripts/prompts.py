@@ -28,7 +28,7 @@ def main():
     args = parse_arguments()
     facts = {"selected": 0, "without reference": 0, "left out": Counter()}
     origin = {}  # of the source: how many rows, their digest, and the rank at which the next block begins
-    rows = select_same(args) if args.select else select_first(args, facts, origin)
+    rows = select_same(args, facts) if args.select else select_first(args, facts, origin)
 
     def lines():
         for entry, place in rows:
@@ -67,6 +67,9 @@ def parse_arguments():
     parser.add_argument("--max-tokens", type=cli.positive, help="leave out prompts with more tokens, by --tokenizer")
     parser.add_argument("--tokenizer", help="local folder or hub id of the tokenizer that counts for --max-tokens")
     parser.add_argument("--select", type=Path, help="take the prompts of this file, selected in the source language")
+    parser.add_argument(
+        "--unique", action="store_true", help="end where an id stands twice in a dataset, instead of taking the first"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the selection")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
     args = parser.parse_args()
@@ -75,20 +78,29 @@ def parse_arguments():
     return args
 
 
-def select_same(args):
-    """Yields (entry, place) for each prompt of --select, from this language's own file."""
+def select_same(args, facts):
+    """Yields (entry, place) for each prompt of --select, from this language's own file or dataset."""
     source = Source(args.id, args.text, args.reference, args.columns)
-    entries = {entry.prompt_id: entry for entry in read_source(args.input, source)}
+    ids, entry_at = read_local(args, source) if args.input else read_dataset(args, source, facts)
+    places = {prompt_id: i for i, prompt_id in enumerate(ids)}
     for row in prompt_rows(args.select):
-        entry = entries.get(row["prompt_id"])
-        if entry is None:
+        name = args.input or f"{args.dataset}, {args.subset}"
+        if row["prompt_id"] not in places:
             raise InputError(
                 f"the id {row['prompt_id']} of {args.select} is not here",
                 "prompts are parallel: add it to each language's file, under the same id",
-                args.input,
+                name,
                 field=args.id,
             )
-        yield entry, f"{args.input.name}:{entry.line}"
+        entry, place = entry_at(places[row["prompt_id"]])
+        if entry is None:
+            raise InputError(
+                f"the prompt {row['prompt_id']} cannot be used: {next(iter(facts['left out']))}",
+                "leave the language out of the prompts' `languages`, so that it is translated",
+                name,
+                field=args.text,
+            )
+        yield entry, place
 
 
 def select_first(args, facts, origin):
@@ -159,7 +171,14 @@ def read_dataset(args, source, facts):
         ids = [read_prompt_id(row, source, args.dataset, i) for i, row in enumerate(data.select_columns([top]))]
     first = {}
     for i, prompt_id in enumerate(ids):
-        first.setdefault(prompt_id, i)
+        if first.setdefault(prompt_id, i) != i and (args.unique or args.select):
+            raise InputError(
+                f"the id {prompt_id} stands in row {first[prompt_id]} too",
+                "give each prompt its own id",
+                args.dataset,
+                i,
+                args.id,
+            )
 
     def entry_at(i):
         place = f"{args.dataset}#{i}"

@@ -79,7 +79,11 @@ def read_results(args, run):
         if args.judged and (run["pool"], run["setting"]) != BASE:
             run["files"].append(run["folder"] / "arena" / f"{language}.jsonl")
             judged = [line for line in rows(run["files"][-1]) if line["score"] is not None]
+            if not judged:  # no verdict of the language can be read
+                continue
             results["arena", "win_rate"][language] = {line["prompt_id"]: line["score"] for line in judged}
+            if judged[0]["quality"] is None:  # a model's verdicts have none
+                continue
             results["arena", "quality"][language] = {line["prompt_id"]: line["quality"] for line in judged}
             run.setdefault("base_quality", {})[language] = {
                 line["prompt_id"]: line["baseline_quality"] for line in judged

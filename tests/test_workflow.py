@@ -118,7 +118,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
         ("rules/train.smk", '"""Tuning with LoRA,', '"""Tuning,', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),
         ("scripts/croco/pairing.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
-        ("scripts/judge.py", "0.5 * (mine == other)", "0.4 * (mine == other)", {"judge_language", "judge_multi"}),
+        ("scripts/croco/verdicts.py", '"tie": 0.5', '"tie": 0.4', {"judge_language", "judge_multi"}),
         ("two_languages.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-3", {"train"}),
         ("requirements.lock", "numpy==", "numpy==1", {"generate", "train", "miniature_world"}),
         ("scripts/check_template.py", "report = examine", "report = None or examine", {"check_template"}),

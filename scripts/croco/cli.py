@@ -62,16 +62,18 @@ def positive(text):
     return value
 
 
-def add_model_options(parser):
-    parser.add_argument("--model", required=True, help="local folder or hub id")
+def add_model_options(parser, required=True):
+    parser.add_argument("--model", required=required, help="local folder or hub id")
     parser.add_argument("--revision", help="commit or tag on the hub")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
 
 
-def add_engine_options(parser, batch="rows a forward pass of the transformers engine; vLLM makes its own batches"):
+def add_engine_options(
+    parser, batch="rows a forward pass of the transformers engine; vLLM makes its own batches", required=True
+):
     """A model that is run: which engine, and its own options."""
-    add_model_options(parser)
+    add_model_options(parser, required)
     parser.add_argument("--engine", choices=ENGINES, default="transformers", help="library that runs the model")
     parser.add_argument(
         "--engine-options",
@@ -93,9 +95,9 @@ def add_template_options(parser):
     )
 
 
-def add_chat_options(parser):
+def add_chat_options(parser, required=True):
     """A model that writes answers."""
-    add_engine_options(parser)
+    add_engine_options(parser, required=required)
     add_template_options(parser)
 
 
@@ -112,10 +114,10 @@ def add_policy_options(parser):
     parser.add_argument("--seed", type=int, default=0, help="the run's seed")
 
 
-def add_state_options(parser, chunk):
+def add_state_options(parser, chunk, unit="prompts", required=True):
     """Where finished chunks are kept, and how large they are."""
-    parser.add_argument("--chunk", type=positive, default=chunk, help="prompts in work at once: what a kill can cost")
-    parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished chunks")
+    parser.add_argument("--chunk", type=positive, default=chunk, help=f"{unit} in work at once: what a kill can cost")
+    parser.add_argument("--state", type=Path, required=required, help="folder that keeps finished chunks")
 
 
 def mapping(option):

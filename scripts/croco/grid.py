@@ -7,7 +7,9 @@ from pathlib import Path
 
 from croco.digests import WEIGHTS, derive_seed
 from croco.examples import SMOOTHED
+from croco.judging import read_template
 from croco.pairing import DEGENERATE_UP_TO, FILTERS
+from croco.records import InputError
 
 RESERVED = (
     "untuned",
@@ -24,6 +26,8 @@ RESERVED = (
 )
 MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
 UNTUNED = "untuned"
+# Values of evaluation.judge that are no model.
+NO_MODELS = ("oracle", "none")
 TEMPLATE_FIELDS = ("text", "source_name", "target_name", "source_code", "target_code")
 # Options of vLLM that follow from other keys of a model's row, or from the job.
 OF_THE_ROW = frozenset(
@@ -114,6 +118,9 @@ class Grid:
         self.policies = self._by_name("policies")
         self.reward_models = self._by_name("reward_models")
         self.translators = self._by_name("translators")
+        self.judges = self._by_name("judges")
+        # The row of the judge that is a model, or None.
+        self.judge = self.judges.get(config["evaluation"]["judge"])
         self.recipes = self._by_name("recipes")
         self.prompts = self._by_name("prompts", "use")
         self.languages = self._languages(known_languages)
@@ -127,6 +134,7 @@ class Grid:
         self._check_releases()
         self._check_miniature()
         self._check_translators()
+        self._check_judges()
         self._check_model_paths()
         self._check_nothing_left_of_the_default()
 
@@ -148,17 +156,24 @@ class Grid:
         rows = self.prompts[use]["translations"]
         return next((row["path"] for row in rows if row["language"] == language), None)
 
+    def has_prompts(self, use, language):
+        """Whether the source, or a file of the user's, gives a language's prompts."""
+        row = self.prompts[use]
+        if language == self.config["source_language"] or self.own_translation(use, language) is not None:
+            return True
+        parallel = "{language}" in row.get("path", row.get("subset", ""))
+        return parallel and language in row.get("languages", self.languages)
+
     def prompt_file(self, use, language):
         """The local file with a language's prompts, or None where they come from a dataset or a translator."""
-        row, path = self.prompts[use], self.own_translation(use, language)
-        if path is None and (language == self.config["source_language"] or "{language}" in row.get("path", "")):
-            path = row.get("path")
+        path = self.own_translation(use, language)
+        if path is None and self.has_prompts(use, language):
+            path = self.prompts[use].get("path")
         return path and self.path(path, language=language)
 
     def translated(self, use):
         """The languages whose prompts a translator writes."""
-        source = self.config["source_language"]
-        return [code for code in self.prompt_languages(use) if code != source and not self.prompt_file(use, code)]
+        return [code for code in self.prompt_languages(use) if not self.has_prompts(use, code)]
 
     def limit(self, use):
         """How many prompts are taken, or None for all."""
@@ -209,6 +224,7 @@ class Grid:
     def most_gpus(self):
         """GPUs of the most demanding job."""
         models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]
+        models += [self.judge] if self.judge else []
         training = [
             [self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if run.pool != UNTUNED
         ]
@@ -313,6 +329,17 @@ class Grid:
             for key in ("subset", "revision", "split"):
                 if key in row and "path" in row:
                     self.fail((*keys, key), "has no effect on a local file", "leave it out, or write dataset for path")
+            parallel = "{language}" in row.get("path", row.get("subset", ""))
+            if "languages" in row and not parallel:
+                self.fail(
+                    (*keys, "languages"),
+                    "has no effect where path or subset is one for all",
+                    "write {language} in the path or subset, or leave it out",
+                )
+            if parallel and self.config["source_language"] not in row.get("languages", self.languages):
+                self.fail(
+                    (*keys, "languages"), "the source language is missing", "add it: the others are chosen by its ids"
+                )
             if ("max_tokens" in row) != ("tokenizer" in row):
                 self.fail(
                     (*keys, "max_tokens" if "max_tokens" in row else "tokenizer"),
@@ -335,7 +362,7 @@ class Grid:
                 self.fail(
                     (*keys, "translator"),
                     f"nothing gives the prompts in {', '.join(self.translated(use))}",
-                    "name a translator, list your own files under translations, or write {language} in the path",
+                    "name a translator, list your own files under translations, or write {language} in the path or subset",
                 )
             if "translator" in row and not self.translated(use):
                 self.fail((*keys, "translator"), "every language has its own file", "leave it out")
@@ -636,8 +663,8 @@ class Grid:
                 if row["name"] in taken:
                     self.fail(("miniature", key, i, "name"), f"the name {row['name']} is taken", "choose another name")
                 taken.append(row["name"])
-        for key in ("policies", "reward_models"):
-            known = [f"{made}{row['name']}" for row in self.config["miniature"][key]]
+        for key, kind in (("policies", "policies"), ("reward_models", "reward_models"), ("judges", "policies")):
+            known = [f"{made}{row['name']}" for row in self.config["miniature"][kind]]
             for i, row in enumerate(self.config[key]):
                 path = self.path(row["path"])
                 if path.startswith(made) and path not in known:
@@ -648,7 +675,7 @@ class Grid:
                 self.fail(
                     ("prompts", i, "path" if "path" in row else "dataset"),
                     "the oracle judges the miniature's prompts only",
-                    "write judge: none",
+                    "name one of your judges, or write judge: none",
                 )
             for j, language in enumerate(self.languages):
                 file = self.prompt_file(row["use"], language) or ""
@@ -682,9 +709,25 @@ class Grid:
             if unknown:
                 self.fail(keys, f"unknown field {{{unknown[0]}}}", f"known are {', '.join(TEMPLATE_FIELDS)}")
 
+    def _check_judges(self):
+        for i, row in enumerate(self.config["judges"]):
+            if row["name"] in NO_MODELS:
+                self.fail(("judges", i, "name"), f"the name {row['name']} is reserved", "choose another name")
+            try:
+                read_template(row["prompt"])
+            except InputError as error:
+                self.fail(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
+        name = self.config["evaluation"]["judge"]
+        if name not in (*NO_MODELS, *self.judges):
+            self.fail(
+                ("evaluation", "judge"),
+                f"there is no judge {name}",
+                f"one of {', '.join([*NO_MODELS, *self.judges])}, or add it to judges",
+            )
+
     def _check_model_paths(self):
         """A path that cannot be a hub id must be a folder with weights."""
-        for key in ("policies", "reward_models", "translators"):
+        for key in ("policies", "reward_models", "translators", "judges"):
             for i, row in enumerate(self.config[key]):
                 path = self.path(row["path"])
                 self._check_engine((key, i, "engine_options"), row)

@@ -1,0 +1,67 @@
+"""What a judge's reply says, and what the verdicts on a prompt's samples come to; no model, no files."""
+
+from croco.digests import derive_seed
+
+MARKS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
+ORDERS = ("answer_first", "baseline_first")
+WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+UNPARSEABLE = "unparseable"
+CUT, NO_VERDICT = "cut", "no_verdict"
+
+
+def parse_reply(text, finish_reason):
+    """(A, B or tie; None) as a reply says on its last line that is not empty, or (None, why it says nothing).
+
+    The line must be a mark and nothing else. A reply that was cut (finish_reason is not stop) says nothing, whatever
+    its last line: the judge was not done.
+    """
+    if finish_reason != "stop":
+        return None, CUT
+    lines = [line.strip() for line in text.split("\n")]
+    choice = MARKS.get(next((line for line in reversed(lines) if line), ""))
+    return choice, None if choice else NO_VERDICT
+
+
+def see_from_tuned(choice, order):
+    """win, tie or loss of the tuned model, which is A where its answer came first; unparseable for None."""
+    if choice is None:
+        return UNPARSEABLE
+    if choice == "tie":
+        return "tie"
+    return "win" if (choice == "A") == (order == "answer_first") else "loss"
+
+
+def mean(values):
+    """The mean of what is not None, or None."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def score_samples(verdicts):
+    """For each sample the mean of both orders in [0, 1], or None where neither can be read.
+
+    Args:
+        verdicts: {order: [win, tie, loss or unparseable, one a sample]} with both ORDERS.
+    """
+    return [
+        mean([WORTH.get(verdict) for verdict in of_sample])
+        for of_sample in zip(*(verdicts[order] for order in ORDERS), strict=True)
+    ]
+
+
+def score_single_order(verdicts, prompt_id):
+    """The mean over samples in one order alone, which a hash of the prompt's id chooses; None where none can be read."""
+    order = ORDERS[derive_seed("order", prompt_id, bits=1)]
+    return mean([WORTH.get(verdict) for verdict in verdicts[order]])
+
+
+def score_strict(verdicts, languages, baseline_languages, language):
+    """As the mean of score_samples, but an answer in another language than ``language`` loses, and two such tie.
+
+    ``languages`` and ``baseline_languages`` are a code or None a sample; what cannot be told is taken for right.
+    """
+    scores = []
+    for score, *codes in zip(score_samples(verdicts), languages, baseline_languages, strict=True):
+        ours_wrong, theirs_wrong = (code not in (None, language) for code in codes)
+        scores.append(0.5 + 0.5 * (theirs_wrong - ours_wrong) if ours_wrong or theirs_wrong else score)
+    return mean(scores)
