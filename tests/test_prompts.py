@@ -233,3 +233,53 @@ def test_blocks_of_a_source_that_has_changed_are_refused(tmp_path):
     shutil.copy(first.with_suffix(".manifest.json"), second.with_suffix(".manifest.json"))
     done = script("gather", "--parts", first, second, "--output", tmp_path / "all.jsonl", check=False)
     assert done.returncode == 1 and "stands twice" in done.stderr and not (tmp_path / "all.jsonl").exists()
+
+
+def make_arena(folder, **changed):
+    """A dataset as m-ArenaHard is: a configuration a language, parallel by question_id, in another order."""
+    import datasets
+
+    for code in ("en", "de"):
+        rows = [
+            {"question_id": f"{i:032x}", "category": "hard", "subcategory": "code", "prompt": f"{code} {i}", "language": code}
+            for i in (range(6) if code == "en" else range(7, -1, -1))
+        ]  # fmt: skip
+        datasets.Dataset.from_list(changed.get(code, lambda rows: rows)(rows)).to_parquet(
+            folder / "arena" / code / "test-00000.parquet"
+        )
+    configs = "".join(
+        f"- config_name: {code}\n  data_files:\n  - split: test\n    path: {code}/test-*\n" for code in ("en", "de")
+    )
+    (folder / "arena" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    return folder / "arena"
+
+
+def select_arena(folder, data, code, *options, check=True):
+    return script(
+        "prompts", "--dataset", data, "--subset", code, "--split", "test", "--id", "question_id", "--text", "prompt", "--language", code,
+        "--unique", *options, "--output", folder / f"{code}.jsonl", check=check,
+    )  # fmt: skip
+
+
+def test_parallel_subsets_are_joined_by_id(tmp_path):
+    data = make_arena(tmp_path)
+    select_arena(tmp_path, data, "en", "--limit", 4)
+    select_arena(tmp_path, data, "de", "--select", tmp_path / "en.jsonl")
+    english, german = rows(tmp_path / "en.jsonl"), rows(tmp_path / "de.jsonl")
+    assert [row["prompt_id"] for row in german] == [row["prompt_id"] for row in english] and len(german) == 4
+    for one, other in zip(english, german, strict=True):
+        assert other["messages"][0]["content"] == one["messages"][0]["content"].replace("en", "de")
+
+
+def test_parallel_subsets_that_do_not_fit(tmp_path):
+    """An id twice names both rows; one that is missing or without text is no prompt to leave out silently."""
+    data = make_arena(tmp_path / "twice", en=lambda rows: [*rows, {**rows[2], "prompt": "another"}])
+    done = select_arena(tmp_path, data, "en", check=False)
+    assert done.returncode == 1 and "arena:6" in done.stderr and f"{2:032x} stands in row 2 too" in done.stderr
+    data = make_arena(tmp_path / "missing", de=lambda rows: rows[:-3])
+    select_arena(tmp_path, data, "en")
+    done = select_arena(tmp_path, data, "de", "--select", tmp_path / "en.jsonl", check=False)
+    assert done.returncode == 1 and "is not here" in done.stderr and "de, field question_id" in done.stderr
+    data = make_arena(tmp_path / "empty", de=lambda rows: [{**row, "prompt": " "} for row in rows])
+    done = select_arena(tmp_path, data, "de", "--select", tmp_path / "en.jsonl", check=False)
+    assert done.returncode == 1 and "cannot be used: empty text" in done.stderr and "Traceback" not in done.stderr
