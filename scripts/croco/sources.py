@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from croco.digests import digest
 from croco.records import InputError, read_jsonl, read_lines
 
 ROW_NUMBER = "row_number"
@@ -70,7 +71,7 @@ def open_dataset(name, subset, revision, split):
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, subset, revision=revision, split=split)
+        return datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
         raise InputError(
@@ -80,6 +81,21 @@ def open_dataset(name, subset, revision, split):
             else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
             name,
         ) from error
+
+
+def _find_cache(name):
+    """A cache of its own for each state of a local folder, None for the hub.
+
+    By default a configuration of a local folder is known by the folder's name alone: another folder of that name, or
+    changed files, would give the old rows.
+    """
+    if not Path(name).is_dir():
+        return None
+    from datasets.config import HF_DATASETS_CACHE
+
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+    state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return str(Path(HF_DATASETS_CACHE) / digest(state))
 
 
 def check_parallel(path, entries, other_path, others):
