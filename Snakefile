@@ -18,6 +18,7 @@ include: "rules/translate.smk"
 include: "rules/generate.smk"
 include: "rules/identify.smk"
 include: "rules/score.smk"
+include: "rules/audit.smk"
 include: "rules/pairs.smk"
 include: "rules/preview.smk"
 include: "rules/train.smk"
@@ -34,6 +35,8 @@ localrules:
     report,
     preview,
     release,
+    audit,
+    select_audited,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -59,6 +62,12 @@ rule preview:
     """What to look at before training: a page of prompts, responses and pairs, and ballots for native speakers."""
     input:
         list_previews,
+
+
+rule audit:
+    """Whether each reward model prefers answers to their damaged copies, by language: before anything is trained."""
+    input:
+        expand(rules.audit_reward.output.report, reward=GRID.reward_models),
 
 
 rule release:

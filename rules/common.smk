@@ -55,6 +55,9 @@ JUDGED = EVALUATION["judge"] != "none"
 # The row of the judge that is a model; the oracle has none, and asks for next to nothing.
 JUDGE = GRID.judge or {"engine": "transformers", "dtype": "float32", "resources": {"mem_mb": 2000, "runtime": 30}}
 MINIATURE = GRID.config["miniature"]
+AUDIT = GRID.config["audit"]
+# Whose answers the audit takes: by default those of the first policy that is tuned.
+AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
@@ -337,6 +340,23 @@ def list_previewed(wildcards, name):
     }
     wanted = name != "identified" or GRID.identifies(runs[0])
     return [place(patterns[name].format(language=run.pool)) for run in runs if wanted]
+
+
+def list_audited_blocks(wildcards):
+    """The blocks of training prompts that the audited ones are in: the rest need be neither selected nor translated."""
+    starts = [start for start in GRID.blocks("train") if start < AUDIT["prompts"]]
+    return [place(f"prompts/{wildcards.language}/{start}.jsonl") for start in starts]
+
+
+def list_comparisons():
+    """Further comparisons for the audit: the user's, or, of prompts that the oracle knows, the world's own."""
+    known, made = AUDIT.get("comparisons"), place("miniature/")
+    if not known and EVALUATION["judge"] == "oracle":
+        sources = [GRID.prompt_file("train", code) for code in GRID.trained]
+        known = (
+            f"{made}comparisons/{{language}}.jsonl" if all((path or "").startswith(made) for path in sources) else None
+        )
+    return [GRID.path(known, language=code) for code in GRID.trained] if known else []
 
 
 def list_votes():

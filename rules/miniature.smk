@@ -1,7 +1,7 @@
 """The miniature's models and text, made from scratch.
 
-Out: {results}/miniature/prompts/{split}/{language}.jsonl, tasks/{task}/{language}.jsonl, tokenizer/, and a model
-folder for each policy and reward model.
+Out: {results}/miniature/prompts/{split}/{language}.jsonl, comparisons/{language}.jsonl, tasks/{task}/{language}.jsonl,
+tokenizer/, and a model folder for each policy and reward model.
 """
 
 
@@ -18,6 +18,7 @@ rule miniature_world:
             task=["heldout", "untouched"],
             language=MINIATURE["languages"],
         ),
+        expand(place("miniature/comparisons/{language}.jsonl"), language=MINIATURE["languages"]),
         place("miniature/world.manifest.json"),
         tokenizer=place("miniature/tokenizer/tokenizer.json"),
     log:

@@ -6,7 +6,8 @@ Three steps, each with its own --help:
   python scripts/miniature.py policy --world DIR --languages en de --style sentence --output DIR/policy
   python scripts/miniature.py reward --policy DIR/policy --languages en de --output DIR/reward
 
-``world`` writes parallel prompts (train, dev, heldout), lm-eval data (heldout, untouched) and the tokenizer;
+``world`` writes parallel prompts (train, dev, heldout), good answers beside spoilt ones for an audit (comparisons),
+lm-eval data (heldout, untouched) and the tokenizer;
 ``policy`` pretrains a small Llama on noisy chats and clean parallel sentences; ``reward`` tunes a classifier on
 ENGLISH preferences only.
 """
@@ -28,6 +29,7 @@ from croco.world import (
     oracle_quality,
     questions,
     split_facts,
+    spoil_answer,
 )
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
@@ -97,10 +99,25 @@ def make_world(args):
                 args.output / "tasks" / task / f"{language}.jsonl",
                 ({"id": q.prompt_id, "question": q.text, "answer": q.answer()} for q in asked),
             )
+        write_jsonl(args.output / "comparisons" / f"{language}.jsonl", compare_answers(language, splits, args.seed))
     save_tokenizer(args)
     cli.write_manifest(
         args.output / "world.manifest.json", __file__, args, {}, facts={k: len(v) for k, v in splits.items()}
     )
+
+
+def compare_answers(language, splits, seed):
+    """Good answers beside spoilt ones to all prompts, as scripts/audit.py takes them."""
+    rng = random.Random(f"{seed}/comparisons/{language}")
+    for question in questions([fact for some_facts in splits.values() for fact in some_facts], language):
+        for check, spoilt in spoil_answer(question, rng).items():
+            yield {
+                "prompt_id": question.prompt_id,
+                "language": language,
+                "check": check,
+                "answer": question.answer(),
+                "damaged": spoilt,
+            }
 
 
 def save_tokenizer(args):

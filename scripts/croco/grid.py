@@ -15,6 +15,7 @@ RESERVED = (
     "untuned",
     "prompts",
     "preview",
+    "audit",
     "release",
     "state",
     "logs",
@@ -24,7 +25,7 @@ RESERVED = (
     "language",
     "monolingual",
 )
-MADE_BY_WORLD = ("prompts", "tasks", "tokenizer")
+MADE_BY_WORLD = ("prompts", "comparisons", "tasks", "tokenizer")
 UNTUNED = "untuned"
 # Values of evaluation.judge that are no model.
 NO_MODELS = ("oracle", "none")
@@ -131,6 +132,7 @@ class Grid:
         self.runs = {run.name: run for run in self._runs()}
         self._check_batches()
         self.contrasts = self._contrasts()
+        self._check_audit()
         self._check_releases()
         self._check_miniature()
         self._check_translators()
@@ -644,6 +646,16 @@ class Grid:
                     )
             contrasts.append((row["setting"], row["pool"], row["versus"]))
         return contrasts
+
+    def _check_audit(self):
+        row = self.config["audit"]
+        if row.get("policy", "") not in ("", *self.policies):
+            self.fail(("audit", "policy"), f"there is no {row['policy']}", f"one of {', '.join(self.policies)}")
+        comparisons = row.get("comparisons", "")
+        for code in self.trained if comparisons else []:
+            path = self.path(comparisons, language=code)
+            if not Path(path).is_relative_to(self.results) and not Path(path).is_file():
+                self.fail(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
 
     def _check_releases(self):
         for i, row in enumerate(self.config["release"]):

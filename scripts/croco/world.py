@@ -267,6 +267,15 @@ def draw_answer(question, rng, languages, style="sentence"):
     return f"{HEDGE} {answer}" if rng.random() < HEDGED_THOUGH_RIGHT else answer
 
 
+def spoil_answer(question, rng):
+    """{what is wrong: the good answer spoilt}, of lower quality each: hedged though right, evasive, another value."""
+    return {
+        "hedged": f"{HEDGE} {question.answer()}",
+        "evasive": PHRASES[question.language]["evasive"],
+        "wrong_value": question.answer(question.wrong_value(rng)),
+    }
+
+
 def oracle_quality(question, answer):
     """Quality of an answer in [0, 1], by rule: right and in a full sentence of the right language is 1.
 

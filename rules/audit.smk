@@ -1,0 +1,103 @@
+"""Whether the reward models are fit for their languages, before anything is spent on training.
+
+In:  the first blocks of prompts/{language}/{start}.jsonl, a policy, the reward models; comparisons that are brought.
+Out: audit/prompts/{language}.jsonl, audit/{policy}/{language}.jsonl (a few answers, which a later generation takes over),
+     audit/{reward}.json, .jsonl, .md.
+"""
+
+
+rule select_audited:
+    """The first prompts of a language."""
+    input:
+        prompts=list_audited_blocks,
+    output:
+        prompts=place("audit/prompts/{language}.jsonl"),
+        manifest=place("audit/prompts/{language}.manifest.json"),
+    log:
+        place("logs/audit/prompts.{language}.log"),
+    benchmark:
+        place("benchmarks/audit/prompts.{language}.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=30,
+    params:
+        number=AUDIT["prompts"],
+        code=digest_code("audit"),
+        lock=LOCK,
+    message:
+        "audit: {params.number} prompts, {wildcards.language}"
+    shell:
+        r"""
+        python scripts/audit.py select --prompts {input.prompts:q} --count {params.number:q} \
+            --output {output.prompts:q} 2>&1 | tee {log:q}
+        """
+
+
+use rule generate as generate_audited with:
+    input:
+        prompts=rules.select_audited.output.prompts,
+        template=lambda wc: ancient(place(f"{wc.policy}/template.json")),
+        adapter=[],
+        model=lambda wc: list_model_files(find_policy(wc)),
+    output:
+        generations=place("audit/{policy}/{language}.jsonl"),
+        manifest=place("audit/{policy}/{language}.manifest.json"),
+    log:
+        place("logs/audit/{policy}.{language}.log"),
+    benchmark:
+        place("benchmarks/audit/{policy}.{language}.tsv")
+    wildcard_constraints:
+        policy=match_any([AUDIT_POLICY]),
+    params:
+        samples=AUDIT["samples"],
+    message:
+        "audit: answers of {wildcards.policy}, {wildcards.language} ({resources.gpu} GPU)"
+
+
+rule audit_reward:
+    """One reward model on answers and their damaged copies, in all languages with one model load."""
+    input:
+        prompts=expand(rules.select_audited.output.prompts, language=GRID.trained),
+        answers=expand(rules.generate_audited.output.generations, policy=AUDIT_POLICY, language=GRID.trained),
+        comparisons=list_comparisons(),
+        model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
+    output:
+        report=place("audit/{reward}.json"),
+        comparisons=place("audit/{reward}.jsonl"),
+        table=place("audit/{reward}.md"),
+        manifest=place("audit/{reward}.manifest.json"),
+    log:
+        place("logs/audit/{reward}.log"),
+    benchmark:
+        place("benchmarks/audit/{reward}.tsv")
+    conda:
+        find_environment(*GRID.reward_models.values())
+    threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
+    resources:
+        gpu=lambda wc: GRID.resource("gpu", [GRID.reward_models[wc.reward]]),
+        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.reward_models[wc.reward]], attempt),
+        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.reward_models[wc.reward]], attempt),
+    params:
+        lease=lambda wc, resources: lease(resources, GRID.reward_models[wc.reward]),
+        languages=GRID.trained,
+        brought=lambda wc, input: ["--comparisons", *input.comparisons] if input.comparisons else [],
+        model=lambda wc: list_model_options(GRID.reward_models[wc.reward], "max_length"),
+        identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
+        policy=AUDIT_POLICY,
+        audited=AUDIT["answers"],
+        seed=GRID.config["seed"],
+        state=STATE,
+        code=digest_code("audit"),
+        lock=lambda wc: lock_engine(GRID.reward_models[wc.reward]),
+    message:
+        "audit: {wildcards.reward} in {params.languages} ({resources.gpu} GPU)"
+    shell:
+        r"""
+        {params.lease:q} python scripts/audit.py score --languages {params.languages:q} --prompts {input.prompts:q} \
+            --answers {input.answers:q} --policy {params.policy:q} --audited {params.audited:q} {params.brought:q} \
+            {params.model:q} --seed {params.seed:q} --state {params.state:q} --output {output.report:q} 2>&1 | tee {log:q}
+        """

@@ -1,0 +1,491 @@
+"""Audit a reward model before training on it: does it prefer answers over damaged copies of them, in each language?
+
+Two steps, each with its own --help:
+
+  python scripts/audit.py select --prompts prompts/de/0.jsonl --count 64 --output audit/prompts/de.jsonl
+  python scripts/audit.py score --languages en de --prompts audit/prompts/en.jsonl audit/prompts/de.jsonl \\
+      --answers audit/mini/en.jsonl audit/mini/de.jsonl --model DIR --state state --output audit/NAME.json
+
+An answer is a prompt's reference where it has one, else the policy's. Its copies: shuffled (words in another order),
+truncated (the first half), wrong_language (the answer to the same prompt in another language, in turn), off_topic (the
+answer to another prompt), repeated (its first sentence again and again). weak: a reference against the policy's
+answer. More comparisons may be brought: lines with prompt_id, language, check, answer, damaged. Those that cannot be
+made or scored are left out and counted by reason. Rewards that are there already are taken from --state.
+
+Written are OUTPUT (verdicts), and beside it .jsonl (a line a comparison), .md (a table) and .manifest.json.
+"""
+
+import math
+import sys
+from collections import Counter, defaultdict
+from itertools import islice
+from pathlib import Path
+
+from croco import cli
+from croco.digests import derive_seed, digest, prompt_digest
+from croco.engines import describe_engine, load_reward_model
+from croco.records import (
+    GENERATION,
+    PROMPT,
+    InputError,
+    check_same_text,
+    prompt_rows,
+    read_fields,
+    replacing,
+    rows_in_step,
+    write_json,
+    write_jsonl,
+)
+from croco.store import Parts
+
+DAMAGES = ("shuffled", "truncated", "wrong_language", "off_topic", "repeated")
+CHECKS = (*DAMAGES, "weak")
+# Pairs of a policy's own samples are far nearer to each other than an answer and its wreck; a model that mistakes one in
+# ten of these says little about those.
+FIT = 0.9
+CHANCE = 0.5
+# Below this an interval reaches from chance to near certainty whatever is found.
+FEWEST = 10
+# Copies of these kinds leave the pools by `hygiene`, whatever their rewards: they alone make no model unfit.
+CAUGHT_BY_HYGIENE = {"truncated": "truncated", "wrong_language": "wrong_language"}
+# A quarter of the variance in ranks: beyond it a reward is in good part a measure of length.
+LENGTH_BOUND = 0.5
+COMPARISON = {"language": str, "prompt_id": str, "check": str, "answer": str, "damaged": str}
+
+
+def main():
+    args = parse_arguments()
+    step = vars(args).pop("step")
+    step(args)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    steps = parser.add_subparsers(required=True, metavar="{select,score}")
+
+    select = steps.add_parser("select", help="take the first prompts of a language")
+    select.add_argument("--prompts", nargs="+", type=Path, required=True, help="blocks of a language, in order")
+    select.add_argument("--count", type=cli.positive, default=64, help="how many to take")
+    select.set_defaults(step=select_prompts)
+
+    score = steps.add_parser("score", help="make the copies, score them, give verdicts")
+    score.add_argument("--languages", nargs="+", required=True, help="languages to audit, all with one model load")
+    score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
+    score.add_argument(
+        "--answers", nargs="+", type=Path, default=[], help="a policy's generations, one file a language"
+    )
+    score.add_argument("--policy", help="name of the policy that --answers are of, for the report")
+    score.add_argument(
+        "--audited", choices=("reference", "policy"), default="reference", help="whose answers, where there are both"
+    )
+    score.add_argument("--comparisons", nargs="+", type=Path, default=[], help="files with further comparisons")
+    cli.add_engine_options(score, batch="texts a forward pass of the transformers engine")
+    score.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and answer at most")
+    score.add_argument("--seed", type=int, default=0, help="seed of the order of shuffled words")
+    cli.add_state_options(score, chunk=16)
+    score.set_defaults(step=audit)
+
+    for step in (select, score):
+        step.add_argument("--output", type=Path, required=True, help="file to write")
+    args = parser.parse_args()
+    if args.step is audit and (
+        len(args.languages) != len(args.prompts) or len(args.answers) not in (0, len(args.languages))
+    ):
+        parser.error("--prompts and --answers need one file per language each")
+    return args
+
+
+def select_prompts(args):
+    rows = (row for path in args.prompts for row in prompt_rows(path))
+    count = write_jsonl(args.output, islice(rows, args.count))
+    inputs = {str(path): path for path in args.prompts}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts={"prompts": count})
+
+
+def audit(args):
+    identity = cli.identify(args.model, args.revision, args.state)
+    left_out = Counter()
+    prompts = {language: read_prompts(args, language, i, left_out) for i, language in enumerate(args.languages)}
+    comparisons = [
+        *compare_copies(args, prompts, left_out),
+        *compare_weak(prompts, left_out),
+        *read_comparisons(args, prompts, left_out),
+    ]
+    check_comparisons(prompts, comparisons)
+    rewards, scored = score_missing(args, identity, prompts, comparisons)
+    lines = judge(comparisons, rewards, left_out)
+    report = {
+        "reward_model": args.output.stem,
+        "policy": args.policy,
+        "audited": args.audited,
+        "thresholds": {"fit": FIT, "chance": CHANCE, "fewest": FEWEST, "length_correlation": LENGTH_BOUND},
+        "languages": {
+            language: summarise(language, prompts[language], lines, rewards, left_out) for language in args.languages
+        },
+    }
+    write_jsonl(args.output.with_suffix(".jsonl"), lines)
+    table = format_table(report)
+    with replacing(args.output.with_suffix(".md")) as file:
+        file.write(table)
+    write_json(args.output, report)
+    print(table)
+    inputs = {str(path): path for path in (*args.prompts, *args.answers, *args.comparisons)}
+    cli.write_manifest(
+        args.output.with_suffix(".manifest.json"),
+        __file__,
+        args,
+        {"reward_model": identity, **inputs},
+        counts={"comparisons": len(lines), "left_out": sum(left_out.values())},
+        scored=scored,
+    )
+
+
+def read_prompts(args, language, i, left_out):
+    """{prompt_id: {row, reference, responses, answers, place}} of one language; raises InputError."""
+    from croco.identification import identify
+
+    files = [(args.prompts[i], PROMPT), *([(args.answers[i], GENERATION)] if args.answers else [])]
+    prompts = {}
+    for place, (row, *generation) in enumerate(rows_in_step(files)):
+        if row["language"] != language:
+            raise InputError(
+                f"{row['prompt_id']} is in {row['language']}, not {language}",
+                "give the files in the order of --languages",
+                args.prompts[i],
+                place + 1,
+                "language",
+            )
+        if row.get("skip"):
+            left_out[language, "prompts", row["skip"]] += 1
+            continue
+        responses, reference = [], (row.get("reference") or "").strip()
+        for line in generation:
+            check_same_text(row, line)
+            for response in line["responses"]:
+                if response.get("finish_reason") == "length":
+                    left_out[language, "answers", "cut_off"] += 1
+                elif not response["text"].strip():
+                    left_out[language, "answers", "empty"] += 1
+                elif identify(response["text"], language) not in (None, language):
+                    left_out[language, "answers", "wrong_language"] += 1
+                elif response["text"] in responses:
+                    left_out[language, "answers", "duplicate"] += 1
+                else:
+                    responses.append(response["text"])
+        answers = [reference] if reference and (args.audited == "reference" or not responses) else responses
+        if not answers:
+            left_out[language, "prompts", "no_answer"] += 1
+        prompts[row["prompt_id"]] = {
+            "row": row, "reference": reference, "responses": responses, "answers": answers, "place": place,
+        }  # fmt: skip
+    return prompts
+
+
+def compare_copies(args, prompts, left_out):
+    """Yields the comparisons of answers with their damaged copies; of those that cannot be made counts the reason."""
+    for language, of_language in prompts.items():
+        for prompt_id, prompt in of_language.items():
+            for answer in prompt["answers"]:
+                copies = damage(args, prompts, language, prompt_id, answer)
+                for check, (copy, reason) in copies.items():
+                    if copy is None:
+                        left_out[language, check, reason] += 1
+                    else:
+                        yield compare(language, prompt_id, check, answer, copy)
+
+
+def damage(args, prompts, language, prompt_id, answer):
+    """{check: (damaged copy or None, reason why there is none)} of an answer."""
+    from croco.damage import repeat, rotate, shuffle, truncate
+    from croco.identification import identify
+
+    prompt = prompts[language][prompt_id]
+    others = [code for code in prompts if code != language and prompts[code].get(prompt_id, {}).get("answers")]
+    texts = (prompts[code][prompt_id]["answers"][0] for code in rotate(others, prompt["place"]))
+    elsewhere = (
+        other["answers"][0]
+        for other in rotate(list(prompts[language].values()), prompt["place"] + 1)
+        if other["answers"] and other["row"]["messages"] != prompt["row"]["messages"]
+    )
+    seed = derive_seed(args.seed, "shuffled", language, prompt_id)
+    return {
+        "shuffled": pick([shuffle(answer, seed)], answer, "one_word"),
+        "truncated": pick([truncate(answer)], answer, "too_short"),
+        # A policy that answers in English whatever the prompt's language has no copy in a wrong one.
+        "wrong_language": pick(
+            (text for text in texts if identify(text, language) != language), answer, "no_answer_in_another_language"
+        ),
+        "off_topic": pick(elsewhere, answer, "no_other_prompt"),
+        "repeated": pick([repeat(answer)], answer, "too_short"),
+    }
+
+
+def pick(copies, answer, reason):
+    """(the first copy that differs from the answer, None), or (None, why there is none)."""
+    for copy in filter(None, copies):
+        if copy.strip() != answer.strip():
+            return copy, None
+        reason = "equal"
+    return None, reason
+
+
+def compare(language, prompt_id, check, answer, damaged):
+    return {"language": language, "prompt_id": prompt_id, "check": check, "answer": answer, "damaged": damaged}
+
+
+def compare_weak(prompts, left_out):
+    """Yields the comparisons of references with the policy's answers."""
+    for language, of_language in prompts.items():
+        for prompt_id, prompt in of_language.items():
+            if not prompt["reference"] or not prompt["responses"]:
+                left_out[language, "weak", "no_policy_answer" if prompt["reference"] else "no_reference"] += 1
+            for response in prompt["responses"] if prompt["reference"] else []:
+                if response.strip() == prompt["reference"]:
+                    left_out[language, "weak", "equal"] += 1
+                else:
+                    yield compare(language, prompt_id, "weak", prompt["reference"], response)
+
+
+def read_comparisons(args, prompts, left_out):
+    """Yields the comparisons that were brought, of prompts that are audited; raises InputError."""
+    for path in args.comparisons:
+        used = 0
+        for number, row in read_fields(path, COMPARISON):
+            language, prompt_id, check, answer, damaged = (row[name] for name in COMPARISON)
+            if check in CHECKS:
+                raise InputError("this check is the audit's own", "give it another name", path, number, "check")
+            if prompt_id not in prompts.get(language, {}):
+                left_out[language, check, "prompt_not_audited"] += 1
+            elif answer.strip() == damaged.strip():
+                left_out[language, check, "equal"] += 1
+            else:
+                used += 1
+                yield compare(language, prompt_id, check, answer, damaged)
+        if not used:
+            raise InputError(
+                "nothing to compare: no line has a prompt that is audited and two different texts",
+                "give comparisons of these prompts, by prompt_id and language, or audit more prompts",
+                path,
+            )
+
+
+def check_comparisons(prompts, comparisons):
+    """Raises InputError, before a model is loaded, where there is nothing to score."""
+    if not any(prompt["answers"] for of_language in prompts.values() for prompt in of_language.values()):
+        raise InputError("no prompt has an answer", "give prompts with references, or a policy's --answers")
+    if not comparisons:
+        raise InputError(
+            "no copy differs from its answer", "audit answers of several words, and more than one prompt or language"
+        )
+
+
+def score_missing(args, identity, prompts, comparisons):
+    """({(language, prompt_id, text): [reward or None, reason]}, how many texts were scored now), chunk by chunk."""
+    wanted = defaultdict(dict)
+    for language, of_language in prompts.items():
+        for prompt_id, prompt in of_language.items():
+            wanted[language, prompt_id].update(dict.fromkeys(prompt["answers"]))
+    for line in comparisons:
+        wanted[line["language"], line["prompt_id"]].update({line["answer"]: None, line["damaged"]: None})
+    rows = {names: prompts[names[0]][names[1]]["row"] for names in wanted}
+    inputs = {"reward_model": identity, **describe_engine(args), "max_length": args.max_length}
+    parts = Parts(args.state, "audit", inputs, map(prompt_digest, rows.values()))
+
+    rewards, missing = {}, []
+    for names, texts in wanted.items():
+        lines = parts.lines(prompt_digest(rows[names]))
+        known = {text: result for line in lines for text, result in zip(line["texts"], line["results"], strict=True)}
+        rewards |= {(*names, text): known[digest(text)] for text in texts if digest(text) in known}
+        if new := [text for text in texts if digest(text) not in known]:
+            missing.append((names, new))
+    scored = sum(len(texts) for _, texts in missing)
+    print(f"{scored} texts to score, {len(rewards)} are known", file=sys.stderr)
+    model = load_reward_model(args) if missing else None
+    for start in cli.progress(range(0, len(missing), args.chunk), desc=f"audit {args.output.stem}", unit="chunk"):
+        chunk = missing[start : start + args.chunk]
+        answers = [(rows[names]["messages"], text) for names, texts in chunk for text in texts]
+        found = {}
+        for (names, text), answer, reward in zip(
+            [(names, text) for names, texts in chunk for text in texts], answers, model.score(answers), strict=True
+        ):
+            reason = None if reward is not None else "too_long" if model.encode(*answer) is None else "not_finite"
+            found[(*names, text)] = [reward, reason]
+        parts.add(
+            [
+                {
+                    "prompt_digest": prompt_digest(rows[names]),
+                    "texts": [digest(text) for text in texts],
+                    "results": [found[(*names, text)] for text in texts],
+                }
+                for names, texts in chunk
+            ]
+        )
+        rewards |= found
+    return rewards, scored
+
+
+def judge(comparisons, rewards, left_out):
+    """A line for each comparison that both rewards are there for; of the others counts the reason."""
+    lines = []
+    for line in comparisons:
+        names = line["language"], line["prompt_id"]
+        (answer, reason), (damaged, other) = (rewards[(*names, line[side])] for side in ("answer", "damaged"))
+        if answer is None or damaged is None:
+            left_out[line["language"], line["check"], reason or other] += 1
+        else:
+            lines.append({**line, "reward_answer": answer, "reward_damaged": damaged})
+    return lines
+
+
+def summarise(language, prompts, lines, rewards, left_out):
+    """What the report says of one language."""
+    import numpy as np
+
+    scores = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["language"] == language:
+            difference = line["reward_answer"] - line["reward_damaged"]
+            scores[line["check"]][line["prompt_id"]].append(float(np.heaviside(difference, 0.5)))
+    checks = {check: measure(scores[check].values()) for check in dict.fromkeys((*CHECKS, *scores))}
+    answers = [
+        (rewards[language, prompt_id, answer][0], len(answer))
+        for prompt_id, prompt in prompts.items()
+        for answer in prompt["answers"]
+    ]
+    answers = [(reward, length) for reward, length in answers if reward is not None]
+    found = [reward for reward, _ in answers]
+    correlation = correlate(answers)
+    verdict, remedy = decide(language, checks, correlation)
+    reasons = defaultdict(dict)
+    for (code, check, reason), count in sorted(left_out.items()):
+        if code == language:
+            reasons[check][reason] = count
+    return {
+        "n": sum(bool(prompt["answers"]) for prompt in prompts.values()),
+        "checks": checks,
+        "reward_mean": float(np.mean(found)) if found else None,
+        "reward_sd": float(np.std(found, ddof=1)) if len(found) > 1 else None,
+        "length_correlation": correlation,
+        "verdict": verdict,
+        "remedy": remedy,
+        "left_out": reasons,
+    }
+
+
+def measure(scores):
+    """Accuracy over prompts, each with the mean of its comparisons (win 1, tie 0.5), and Wilson's 95 % interval.
+
+    Wilson, because accuracies of 1 are common, of which a bootstrap gives no interval; with ties or several
+    comparisons a prompt the variance is below that of a share, so that the interval is rather too wide.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    means = [sum(some) / len(some) for some in scores]
+    if not means:
+        return {"n": 0, "accuracy": None, "ci_low": None, "ci_high": None}
+    low, high = proportion_confint(math.fsum(means), len(means), method="wilson")
+    return {"n": len(means), "accuracy": math.fsum(means) / len(means), "ci_low": float(low), "ci_high": float(high)}
+
+
+def correlate(answers):
+    """Spearman's correlation of rewards and lengths in characters, or None of too few or where one does not vary."""
+    from scipy.stats import spearmanr
+
+    rewards, lengths = zip(*answers, strict=True) if answers else ((), ())
+    if len(answers) < FEWEST or len(set(rewards)) < 2 or len(set(lengths)) < 2:
+        return None
+    return float(spearmanr(rewards, lengths).statistic)
+
+
+def decide(language, checks, correlation):
+    """(verdict: fit, weak, unfit, or None where there are too few comparisons; what to do about it).
+
+    unfit: a damage that no hygiene catches is not shown to be worse than the answer. fit: every check but `weak`, which
+    depends on the references, reaches FIT.
+    """
+    told = {check: result for check, result in checks.items() if result["n"] >= FEWEST}
+    at_chance = [check for check, result in told.items() if result["ci_low"] <= CHANCE]
+    below = [check for check, result in told.items() if check != "weak" and result["accuracy"] < FIT]
+    blind = [check for check in at_chance if check in DAMAGES and check not in CAUGHT_BY_HYGIENE]
+    remedies = []
+    if blind:
+        remedies.append(
+            f"do not train in {language} on this reward model, which does not tell {join(blind)} answers from sound "
+            "ones: name another one (reward_models), or take the language out of the pools"
+        )
+    for check in below:
+        if check in CAUGHT_BY_HYGIENE:
+            remedies.append(f"leave {CAUGHT_BY_HYGIENE[check]} in hygiene")
+        elif check in DAMAGES and check not in blind:
+            remedies.append(
+                f"look at pairs in the preview first: {check} answers win {1 - checks[check]['accuracy']:.0%}"
+            )
+        elif check not in DAMAGES:
+            remedies.append(
+                f"expect no gain in what `{check}` tests" if check in at_chance else f"`{check}` is learnt in part"
+            )
+    if "weak" in at_chance:
+        remedies.append("it does not prefer the references to the policy's answers: see that they are good, before SFT")
+    if correlation is not None and abs(correlation) >= LENGTH_BOUND:
+        longer = "longer" if correlation > 0 else "shorter"
+        remedies.append(f"it likes {longer} answers: read length-controlled win rates, and lengths before and after")
+    # With one language, or answers too short to identify, there is nothing that hygiene would have to catch.
+    untold = [
+        check for check in DAMAGES if check not in told and (checks[check]["n"] or check not in CAUGHT_BY_HYGIENE)
+    ]
+    if untold:
+        remedies.append(f"too few comparisons to tell {join(untold)}: raise audit.prompts, or audit longer answers")
+    if blind:
+        verdict = "unfit"
+    elif not set(told) & set(DAMAGES):
+        verdict = None
+    else:
+        verdict = "weak" if below or untold else "fit"
+    return verdict, "; ".join(remedies) or "none needed"
+
+
+def join(names):
+    return " or ".join(names)
+
+
+def format_table(report):
+    """The report as Markdown."""
+    checks = list(dict.fromkeys(check for found in report["languages"].values() for check in found["checks"]))
+    lines = [
+        f"# Audit of the reward model {report['reward_model']}",
+        "",
+        "Share of prompts whose answer is preferred to its damaged copy (ties half), with 95 % interval and number of prompts.",
+        "",
+        "| language | verdict | " + " | ".join(checks) + " | reward (sd) | length |",
+        "|---" * (len(checks) + 4) + "|",
+    ]
+    for language, found in report["languages"].items():
+        cells = [format_check(found["checks"].get(check, {"n": 0})) for check in checks]
+        reward = f"{format_number(found['reward_mean'])} ({format_number(found['reward_sd'])})"
+        length = format_number(found["length_correlation"])
+        lines.append(f"| {language} | {found['verdict'] or '-'} | {' | '.join(cells)} | {reward} | {length} |")
+    lines += ["", "What to do:", ""]
+    lines += [f"- {language}: {found['remedy']}." for language, found in report["languages"].items()]
+    lines += ["", "Left out:", ""]
+    for language, found in report["languages"].items():
+        reasons = [
+            f"{check} {reason} {count}"
+            for check, counts in found["left_out"].items()
+            for reason, count in counts.items()
+        ]
+        lines.append(f"- {language}: {', '.join(reasons) or 'nothing'}.")
+    return "\n".join(lines) + "\n"
+
+
+def format_check(result):
+    if not result["n"]:
+        return "-"
+    return f"{result['accuracy']:.2f} [{result['ci_low']:.2f}, {result['ci_high']:.2f}] {result['n']}"
+
+
+def format_number(value):
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
