@@ -106,12 +106,13 @@ def audit(args):
     identity = cli.identify(args.model, args.revision, args.state)
     left_out = Counter()
     prompts = {language: read_prompts(args, language, i, left_out) for i, language in enumerate(args.languages)}
+    if not any(prompt["answers"] for of_language in prompts.values() for prompt in of_language.values()):
+        raise InputError("no prompt has an answer", "give prompts with references, or a policy's --answers")
     comparisons = [
         *compare_copies(args, prompts, left_out),
         *compare_weak(prompts, left_out),
         *read_comparisons(args, prompts, left_out),
     ]
-    check_comparisons(prompts, comparisons)
     rewards, scored = score_missing(args, identity, prompts, comparisons)
     lines = judge(comparisons, rewards, left_out)
     report = {
@@ -269,16 +270,6 @@ def read_comparisons(args, prompts, left_out):
             )
 
 
-def check_comparisons(prompts, comparisons):
-    """Raises InputError, before a model is loaded, where there is nothing to score."""
-    if not any(prompt["answers"] for of_language in prompts.values() for prompt in of_language.values()):
-        raise InputError("no prompt has an answer", "give prompts with references, or a policy's --answers")
-    if not comparisons:
-        raise InputError(
-            "no copy differs from its answer", "audit answers of several words, and more than one prompt or language"
-        )
-
-
 def score_missing(args, identity, prompts, comparisons):
     """({(language, prompt_id, text): [reward or None, reason]}, how many texts were scored now), chunk by chunk."""
     wanted = defaultdict(dict)
@@ -383,8 +374,15 @@ def measure(scores):
     means = [sum(some) / len(some) for some in scores]
     if not means:
         return {"n": 0, "accuracy": None, "ci_low": None, "ci_high": None}
+    accuracy = math.fsum(means) / len(means)
     low, high = proportion_confint(math.fsum(means), len(means), method="wilson")
-    return {"n": len(means), "accuracy": math.fsum(means) / len(means), "ci_low": float(low), "ci_high": float(high)}
+    # At 0 and 1 the bound is the share itself, but for rounding.
+    return {
+        "n": len(means),
+        "accuracy": accuracy,
+        "ci_low": min(float(low), accuracy),
+        "ci_high": max(float(high), accuracy),
+    }
 
 
 def correlate(answers):

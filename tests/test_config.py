@@ -76,6 +76,8 @@ BAD = {
     "contrast with itself": ("contrasts:\n  - {setting: dpo, pool: multi, versus: dpo}\n", 2, ["nothing new"]),
     "release twice": ("release: [{run: mini/multi/dpo}, {run: mini/multi/dpo, weights: adapter}]\n", 1, ["twice"]),
     "licence that is none": ("release: [{run: mini/multi/dpo, licence: \"mit'; x\"}]\n", 1, ["licence"]),
+    "audit of nobody's answers": ("audit:\n  policy: nobody\n", 2, ["nobody", "mini, other"]),
+    "comparisons that are not there": ("audit: {comparisons: 'no/{language}.jsonl'}\n", 1, ["no/en.jsonl"]),
     "release of nothing": ("release: [{run: mini/multi/x}]\n", 1, ["mini/multi/x", "mini/multi/dpo"]),
     "release of the base": ("release: [{run: mini/untuned/base}]\n", 1, ["mini/multi/dpo"]),
     "two sources": (PROMPTS.format("path: 'd/{language}.tsv', dataset: a/b"), 2, ["either a path or a dataset"]),
