@@ -26,6 +26,7 @@ include: "rules/evaluate.smk"
 include: "rules/judge.smk"
 include: "rules/fidelity.smk"
 include: "rules/summary.smk"
+include: "rules/findings.smk"
 include: "rules/report.smk"
 include: "rules/release.smk"
 
@@ -49,6 +50,7 @@ rule all:
     default_target: True
     input:
         rules.summarise.output.summary,
+        rules.check_findings.output.findings,
         rules.write_report.output.report,
 
 

@@ -454,6 +454,11 @@ def list_fidelity(run):
     ]
 
 
+def list_audits():
+    """The audits of reward models that were made; the findings do without."""
+    return [path for name in GRID.reward_models if Path(path := place(f"audit/{name}.json")).exists()]
+
+
 def describe_run(run):
     """A run as scripts/summary.py takes it; a dash stands for what a run does not use."""
     scored = run.row.get("target", "reference") != "reference"

@@ -189,7 +189,9 @@ def read_results(args):
     found = [
         row
         for row in lines
-        if f"{row['model']}/{row['language']}/{row['setting']}" == run and (row.get("round") or "1") == (number or "1")
+        if f"{row['model']}/{row['language']}/{row['setting']}" == run
+        and (row.get("round") or "1") == (number or "1")
+        and row.get("seed") != "all"
     ]
     return [row | {name: float(row[name]) if row[name] else None for name in RESULT_NUMBERS} for row in found]
 

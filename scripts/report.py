@@ -14,22 +14,12 @@ import jinja2
 import pandas as pd
 
 from croco import cli
+from croco.findings import NULL_MARGIN, PAPER, compare_with_paper
 from croco.plots import plot_forest, plot_languages, plot_rewards, plot_training
 from croco.records import replacing, rows
 from croco.runs import add_run_options, read_runs
 
 RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
-# What the paper reports of these comparisons of win rates (its findings F2 to F4, and what a null must show).
-PAPER = {
-    ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
-    ("dpo", "dpo_off_policy"): ("higher", "another model's responses reduce the gain"),
-    ("dpo", "max_r"): ("higher", "pairs beat fine-tuning on the best response"),
-    ("dpo", "sft"): ("higher", "pairs beat fine-tuning on references"),
-    ("dpo", "dpo_online"): ("not lower", "sampling online is not better than offline pairs"),
-    ("dpo_random", "base"): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
-}
-# A null control this near to no change counts as one; the intervals leave out the noise between training runs.
-NULL_MARGIN = 0.05
 
 
 def main():
@@ -37,7 +27,8 @@ def main():
     runs = read_runs(args, RUN)
     for run in runs:
         run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
-    summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""])
+    summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""], dtype={"seed": str})
+    summary = summary[summary["seed"] != "all"].astype({"seed": int})  # this page has each seed by itself
     summary["arm"] = [name_arm(*row) for row in zip(summary["setting"], summary["seed"], summary["round"], strict=True)]
     first = [run for run in runs if run["seed"] == "1"]
     models = list(dict.fromkeys(run["model"] for run in runs))
@@ -127,27 +118,6 @@ def read_contrasts(summary, declared):
                 }
             )
     return contrasts
-
-
-def compare_with_paper(low, high, expected):
-    """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
-    shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
-    if expected is None:
-        return {"verdict": shows, "agrees": None}
-    null = expected == "equal"
-    if null and low >= -NULL_MARGIN and high <= NULL_MARGIN:
-        return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
-    if expected == "not lower" and shows != "lower":
-        seen = low >= -NULL_MARGIN
-        return {
-            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "cannot tell",
-            "agrees": seen or None,
-        }
-    if shows == "higher" and not null:
-        return {"verdict": "appears", "agrees": True}
-    if shows in ("higher", "lower"):
-        return {"verdict": f"does NOT appear: {shows}", "agrees": False}
-    return {"verdict": "cannot tell", "agrees": None}
 
 
 def forest(summary, metric, column, reference, label, task="arena"):

@@ -1,24 +1,27 @@
-"""Put all results in one table: a row for each model, pool, setting, evaluation language, task and metric.
+"""Put all results in one table: a row for each model, pool, setting, seed, evaluation language, task and metric.
 
 Example:
   python scripts/summary.py --root results/demo --run mini untuned base 1 - - en,de \\
-      --run mini multi dpo 1 english 64 en,de --contrast dpo multi base --judged --output summary.csv
+      --run mini multi dpo 1 english 64 en,de --contrast dpo multi base --judged --fidelity english \\
+      --output summary.csv
 
-`delta` is value - baseline_value over the same prompts, with a 95 % paired bootstrap interval over prompts (of the
-value itself for win rates); the row `all` takes each prompt's mean over languages first. `p` is of a paired
-permutation test, `p_adjusted` (Holm) belongs to the declared contrasts alone.
+`delta` is value - baseline_value over the same prompts, with a 95 % interval over prompts (of the value itself for win
+rates); the row `all` is the mean over languages. Rows with the seed `all` are means over a setting's training seeds, with
+an interval for other seeds and prompts. `p` is of a paired test, `p_adjusted` (Holm) belongs to the declared contrasts
+alone, `q` (false discovery rate) to all other rows, `mde` is the effect found in 80 % of repetitions. See
+docs/statistics.md.
 """
 
+import csv
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 
-from croco import cli
-from croco.digests import derive_seed
-from croco.records import InputError, replacing, rows
+from croco import cli, win_rates
+from croco.records import InputError, read_lines, replacing, rows
 from croco.runs import add_run_options, find_last, read_runs
-from croco.statistics import holm, paired_interval, paired_p
+from croco.statistics import align, benjamini_hochberg, detectable, holm, intervals, over_groups, p_values, replicates
 
 COLUMNS = [
     "model",
@@ -40,86 +43,215 @@ COLUMNS = [
     "ci_high",
     "p",
     "p_adjusted",
+    "q",
+    "mde",
 ]
 RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
 BASE = ("untuned", "base")
+ALL = "all"
+# What an arena file says of a prompt, and what is computed from its verdicts.
+SCORES = {"win_rate": "score", "win_rate_single_order": "score_single_order", "win_rate_strict": "score_strict"}
+FROM_VERDICTS = {
+    "win_rate_lc": win_rates.length_controlled,
+    "win_rate_glm": win_rates.adjusted,
+    "position_consistency": win_rates.position_consistency,
+    "unparseable": win_rates.unparseable,
+}
+WITHOUT_BASELINE = ("position_consistency", "unparseable")
 
 
 def main():
     args = parse_arguments()
     runs = read_runs(args, RUN)
+    gaps = []
     for run in runs:
-        read_results(args, run)
+        read_results(args, run, runs, gaps)
+    for run in runs:
+        compare_rewards(args, run, find_last(runs, run["model"], *BASE))
     table = [row for run in runs for row in summarise(run, find_last(runs, run["model"], *BASE))]
     table += contrast_rows(args, runs)
+    fill_tests(table)
+    table += replicate_rows(table)
     adjust(args, runs, table)
-    write_csv(args.output, table)
+    imported = read_imported(args.imported) if args.imported else []
+    write_csv(args.output, table, imported)
     inputs = {str(path): path for run in runs for path in run["files"]}
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=len(table))
+    manifest = args.output.with_suffix(".manifest.json")
+    cli.write_manifest(manifest, __file__, args, inputs, rows=len(table), imported=len(imported), gaps=gaps)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
     add_run_options(parser, RUN)
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
+    parser.add_argument(
+        "--fidelity",
+        metavar="REWARD",
+        help="the answers were measured without a judge (fidelity/); the reward model of runs that name none",
+    )
+    parser.add_argument("--imported", type=Path, help="rows of other harnesses, in the columns of summary.csv")
+    parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps, and are no error")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
     return parser.parse_args()
 
 
-def read_results(args, run):
-    """Adds a run's results, {(task, metric): {language: {prompt: value}}}, its base's quality, and the files read."""
-    results = run["results"] = defaultdict(dict)
-    run["files"] = []
+def read_results(args, run, runs, gaps):
+    """Adds a run's results, {(task, metric): {language: {prompt: [value or None]}}}, what it is compared with, files.
+
+    ``against`` has the same form: the base's values as the run's own files hold them.
+    """
+    run["files"], run["results"], run["against"], run["rewards"] = [], defaultdict(dict), defaultdict(dict), {}
+    tuned = (run["pool"], run["setting"]) != BASE
     for language in run["languages"]:
-        run["files"].append(run["folder"] / "eval" / f"{language}.samples.jsonl")
-        for sample in rows(run["files"][-1]):
-            prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
-            for metric in sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}:
-                results[sample["task"], metric].setdefault(language, {})[prompt] = sample[metric]
-        if args.judged and (run["pool"], run["setting"]) != BASE:
-            run["files"].append(run["folder"] / "arena" / f"{language}.jsonl")
-            judged = [line for line in rows(run["files"][-1]) if line["score"] is not None]
-            if not judged:  # no verdict of the language can be read
+        read = [("eval", f"eval/{language}.samples.jsonl", read_tasks)]
+        if args.judged and tuned:
+            read.append(("arena", f"arena/{language}.jsonl", read_arena))
+        if args.fidelity:
+            read.append(("fidelity", f"fidelity/{language}.jsonl", read_fidelity))
+            read += [
+                ("rewards", f"fidelity/{reward}/{language}.jsonl", read_rewards)
+                for reward in list_rewards(args, run, runs)
+            ]
+        for what, name, reader in read:
+            path = run["folder"] / name
+            if args.partial and not path.is_file():
+                part = f"{run['model']}/{run['pool']}/{run['part']}"
+                gaps.append({"run": part, "language": language, "what": what})
                 continue
-            results["arena", "win_rate"][language] = {line["prompt_id"]: line["score"] for line in judged}
-            if judged[0]["quality"] is None:  # a model's verdicts have none
-                continue
-            results["arena", "quality"][language] = {line["prompt_id"]: line["quality"] for line in judged}
-            run.setdefault("base_quality", {})[language] = {
-                line["prompt_id"]: line["baseline_quality"] for line in judged
-            }
+            run["files"].append(path)
+            reader(run, language, path)
+
+
+def list_rewards(args, run, runs):
+    """The reward models that scored a run's answers: its own; of the base those of all runs."""
+    if (run["pool"], run["setting"]) != BASE:
+        return [own_reward(args, run)]
+    tuned = [other for other in runs if other["model"] == run["model"] and other is not run]
+    return sorted({own_reward(args, other) for other in tuned})
+
+
+def own_reward(args, run):
+    return args.fidelity if run["reward_model"] == "-" else run["reward_model"]
+
+
+def read_tasks(run, language, path):
+    for sample in rows(path):
+        prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
+        for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
+            if isinstance(sample[metric], int | float | None):
+                of_task = run["results"][sample["task"], metric].setdefault(language, {})
+                of_task.setdefault(prompt, []).append(sample[metric])
+
+
+def read_arena(run, language, path):
+    lines = list(rows(path))
+    judged = {metric: {line["prompt_id"]: line.get(name) for line in lines} for metric, name in SCORES.items()}
+    if "lengths" in lines[0]:
+        judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
+    judged["quality"] = {line["prompt_id"]: line["quality"] for line in lines}
+    chance = {line["prompt_id"]: 0.5 for line in lines}
+    for metric, values in judged.items():
+        keep(run["results"]["arena", metric], language, values)
+        if metric == "quality":
+            others = {line["prompt_id"]: line["baseline_quality"] for line in lines}
+            keep(run["against"]["arena", metric], language, others)
+        elif metric not in WITHOUT_BASELINE:
+            keep(run["against"]["arena", metric], language, {prompt: chance[prompt] for prompt in values})
+
+
+def read_fidelity(run, language, path):
+    """A prompt's measures are means over its samples; what cannot be determined leaves them."""
+    found = defaultdict(dict)
+    for line in rows(path):
+        known = [code == language for code in line["languages"] if code is not None]
+        found["language_fidelity"][line["prompt_id"]] = mean(known)
+        for metric in ("truncated", "n_tokens", "n_chars", "repetition", "distinct_2"):
+            found[metric][line["prompt_id"]] = mean(line[metric])
+        found["self_similarity"][line["prompt_id"]] = line["self_similarity"]
+    for metric, values in found.items():
+        keep(run["results"]["fidelity", metric], language, values)
+
+
+def read_rewards(run, language, path):
+    """A prompt's mean reward, by reward model; compare_rewards puts them in the results."""
+    values = {line["prompt_id"]: mean(line["rewards"]) for line in rows(path)}
+    keep(run["rewards"].setdefault(path.parent.name, {}), language, values)
+
+
+def keep(results, language, values):
+    """Adds {prompt: value} of a language; none where no prompt has a value."""
+    if any(value is not None for value in values.values()):
+        results[language] = {prompt: [value] for prompt, value in values.items()}
+
+
+def mean(values):
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def compare_rewards(args, run, base):
+    """Adds the rewards by the run's reward model, the base's by the same, and how often they and the judge agree."""
+    if not args.fidelity:
+        return
+    reward = own_reward(args, run)
+    ours, theirs = run["rewards"].get(reward, {}), base["rewards"].get(reward, {})
+    run["results"]["fidelity", "reward"] = ours
+    if run is base:
+        return
+    run["against"]["fidelity", "reward"] = {language: theirs[language] for language in ours if language in theirs}
+    for language in ours.keys() & theirs.keys() & run["results"]["arena", "win_rate"].keys():
+        agreed = {}
+        for prompt, [score] in run["results"]["arena", "win_rate"][language].items():
+            rewards = ours[language][prompt] + theirs[language][prompt]
+            if None not in (score, *rewards) and score != 0.5 and rewards[0] != rewards[1]:
+                agreed[prompt] = float((score > 0.5) == (rewards[0] > rewards[1]))
+        keep(run["results"]["arena", "reward_judge_agreement"], language, agreed)
+        keep(run["against"]["arena", "reward_judge_agreement"], language, dict.fromkeys(agreed, 0.5))
 
 
 def summarise(run, base):
     """The rows of one run, each language by itself and then all of them together."""
     for (task, metric), by_language in sorted(run["results"].items()):
-        if run is base:
+        others, name = run["against"].get((task, metric)), "chance" if metric == "reward_judge_agreement" else "base"
+        if run is base or metric in WITHOUT_BASELINE:
             others, name = None, None
-        elif metric == "win_rate":
-            others, name = {language: dict.fromkeys(values, 0.5) for language, values in by_language.items()}, "base"
-        elif metric == "quality":
-            others, name = run["base_quality"], "base"
-        else:
-            others, name = base["results"][task, metric], "base"
-        for language in by_language:
-            yield row(run, language, task, metric, by_language[language], name, others and others[language])
-        yield row(
-            run, "all", task, metric, over_languages(by_language), name, others and over_languages(others, by_language)
+        elif others is None:
+            others = base["results"].get((task, metric), {})
+        yield from compare(run, task, metric, by_language, name, others)
+
+
+def compare(run, task, metric, by_language, name, others):
+    """The rows of one metric: the languages in the run's order, then the mean over them."""
+    languages = [code for code in run["languages"] if code in by_language and (others is None or code in others)]
+    pairs = {}
+    for language in languages:
+        values = by_language[language]
+        found = pair(run, task, name, values, values if others is None else others[language])
+        if found[0]:
+            pairs[language] = found
+    for language, found in pairs.items():
+        yield row(run, language, task, metric, name, [found])
+    if pairs:
+        yield row(run, ALL, task, metric, name, list(pairs.values()))
+
+
+def pair(run, task, baseline, values, others):
+    """Two {prompt: [value]} of the same prompts, without the rows of which one has no value."""
+    if values.keys() != others.keys() or any(len(values[prompt]) != len(others[prompt]) for prompt in values):
+        raise InputError(
+            f"{run['part']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
         )
+    ours, theirs = {}, {}
+    for prompt, some in values.items():
+        known = [both for both in zip(some, others[prompt], strict=True) if None not in both]
+        if known:
+            ours[prompt], theirs[prompt] = (list(side) for side in zip(*known, strict=True))
+    return ours, theirs
 
 
-def over_languages(by_language, only=None):
-    """Each prompt's mean over the languages; documents without an id count as prompts of their own."""
-    values = defaultdict(list)
-    for language in only or by_language:
-        for prompt, value in by_language[language].items():
-            values[prompt].append(value)
-    return {prompt: sum(some) / len(some) for prompt, some in values.items()}
-
-
-def row(run, language, task, metric, values, baseline, others):
-    """One line of the table; ``values`` and ``others`` are {prompt: value}, paired by prompt."""
-    value = sum(values.values()) / len(values)
+def row(run, language, task, metric, baseline, pairs):
+    """One line of the table; ``pairs`` are (values, baseline's values), each {prompt: [value]}, one a language."""
+    values = over_groups([ours for ours, _ in pairs])
     cells = dict.fromkeys(COLUMNS) | {
         "model": run["model"],
         "language": run["pool"],
@@ -131,60 +263,119 @@ def row(run, language, task, metric, values, baseline, others):
         "eval_language": language,
         "task": task,
         "metric": metric,
-        "value": value,
+        "value": mean(values.values()),
         "n": len(values),
+        "values": values,
     }
     if baseline is None:
         return cells
-    if values.keys() - others.keys():
-        raise InputError(
-            f"{run['setting']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
-        )
-    differences = [values[prompt] - others[prompt] for prompt in sorted(values)]
-    seed = derive_seed("bootstrap", run["model"], run["pool"], run["part"], baseline, language, task, metric)
-    low, high = paired_interval(differences, seed)
-    shift = 0.5 if metric == "win_rate" and baseline == "base" else 0.0
+    others = over_groups([theirs for _, theirs in pairs])
     return cells | {
         "baseline": baseline,
-        "baseline_value": sum(others[prompt] for prompt in values) / len(values),
-        "delta": sum(differences) / len(differences),
-        "ci_low": None if low is None else low + shift,
-        "ci_high": None if high is None else high + shift,
-        "p": paired_p(differences, seed),
+        "baseline_value": mean(others.values()),
+        "delta": cells["value"] - mean(others.values()),
+        "differences": {prompt: value - others[prompt] for prompt, value in values.items()},
     }
 
 
 def contrast_rows(args, runs):
-    """Declared comparisons with another setting than the base: the difference of the two win rates against it."""
+    """Declared comparisons with another setting than the base, of each seed: the difference of the two win rates."""
     for setting, pool, versus in args.contrast:
         if versus == "base":
             continue
         for model in dict.fromkeys(run["model"] for run in runs):
-            run, other = (find_last(runs, model, pool, name) for name in (setting, versus))
-            ours, theirs = (over_languages(r["results"]["arena", "win_rate"], run["languages"]) for r in (run, other))
-            yield row(run, "all", "arena", "win_rate", ours, versus, theirs)
+            for seed in dict.fromkeys(run["seed"] for run in runs):
+                names = [name if seed == "1" else f"{name}.s{seed}" for name in (setting, versus)]
+                if any((run["model"], run["pool"], run["setting"]) == (model, pool, names[0]) for run in runs) and any(
+                    (run["model"], run["pool"], run["setting"]) == (model, pool, names[1]) for run in runs
+                ):
+                    run, other = (find_last(runs, model, pool, name) for name in names)
+                    ours, theirs = (some["results"]["arena", "win_rate"] for some in (run, other))
+                    found = compare(run, "arena", "win_rate", ours, names[1], theirs)
+                    yield from (cells for cells in found if cells["eval_language"] == ALL)
+
+
+def fill_tests(table):
+    """Fills in interval, p and detectable effect, of all rows at once."""
+    tested = [cells for cells in table if "differences" in cells]
+    columns = [list(cells["differences"].values()) for cells in tested]
+    for cells, column, (low, high), p in zip(tested, columns, intervals(columns), p_values(columns), strict=True):
+        fill(cells, {"low": low, "high": high, "p": p, "mde": detectable(column)})
+
+
+def fill(cells, found):
+    """The interval of a win rate against the base is of the rate, others are of the difference."""
+    shift = 0.5 if cells["metric"].startswith("win_rate") and cells["baseline"] == "base" else 0.0
+    for name in ("low", "high"):
+        cells[f"ci_{name}"] = None if found[name] is None else found[name] + shift
+    cells |= {"p": found["p"], "mde": found["mde"]}
+
+
+def replicate_rows(table):
+    """A row with the seed `all` for each that exists with several training seeds."""
+    arms = defaultdict(list)
+    for cells in table:
+        ending = f".s{cells['seed']}"
+        arm = tuple((cells[name] or "").removesuffix(ending) for name in ("setting", "baseline"))
+        same = [cells[name] for name in ("model", "language", "round", "eval_language", "task", "metric")]
+        arms[*same, *arm].append(cells)
+    for (*_, setting, baseline), some in arms.items():
+        if len(some) < 2:
+            continue
+        cells = dict.fromkeys(COLUMNS) | some[0] | {"setting": setting, "seed": ALL, "baseline": baseline or None}
+        cells |= {"value": mean([one["value"] for one in some]), "n": max(one["n"] for one in some)}
+        if baseline:
+            cells |= {name: mean([one[name] for one in some]) for name in ("baseline_value", "delta")}
+            found = replicates(align([one["differences"] for one in some]))
+            fill(cells, found or dict.fromkeys(("low", "high", "p", "mde")))
+        yield cells
 
 
 def adjust(args, runs, table):
-    """Adjusts the p values of the declared contrasts together; of several rounds the last one counts."""
+    """Adjusts the p values of the declared contrasts together, and of all other rows; of several rounds the last counts.
+
+    The contrasts are a family of their own once for the first seed and once over all.
+    """
     declared = {
         (model, pool, setting, find_last(runs, model, pool, setting)["round"], versus)
         for setting, pool, versus in args.contrast
         for model in dict.fromkeys(run["model"] for run in runs)
     }
-    family = [
+    pooled = [
         cells
         for cells in table
         if tuple(cells[name] for name in ("model", "language", "setting", "round", "baseline")) in declared
-        and (cells["task"], cells["metric"], cells["eval_language"]) == ("arena", "win_rate", "all")
+        and (cells["task"], cells["metric"], cells["eval_language"]) == ("arena", "win_rate", ALL)
     ]
-    for cells, p in zip(family, holm([cells["p"] for cells in family]), strict=True):
-        cells["p_adjusted"] = p
+    over_seeds = [cells for cells in pooled if cells["seed"] == ALL]
+    single = [cells for cells in pooled if cells["seed"] != ALL]
+    for family in (single, over_seeds):
+        for cells, p in zip(family, holm([cells["p"] for cells in family]), strict=True):
+            cells["p_adjusted"] = p
+    of_contrasts = {id(cells) for cells in pooled}
+    others = [cells for cells in table if id(cells) not in of_contrasts]
+    for cells, q in zip(others, benjamini_hochberg([cells["p"] for cells in others]), strict=True):
+        cells["q"] = q
 
 
-def write_csv(path, table):
+def read_imported(path):
+    """The rows of another table as text; raises InputError where its columns are not those of summary.csv."""
+    lines = csv.DictReader(text for _, text in read_lines(path))
+    if list(lines.fieldnames or ()) != COLUMNS:
+        wrong = set(COLUMNS) ^ set(lines.fieldnames or ())
+        raise InputError(
+            f"other columns than those of summary.csv: {', '.join(sorted(wrong)) or 'their order'}",
+            f"write these columns: {','.join(COLUMNS)}",
+            path,
+            1,
+        )
+    return list(lines)
+
+
+def write_csv(path, table, imported):
     with replacing(path) as file:
         pd.DataFrame(table, columns=COLUMNS).to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(imported)
 
 
 if __name__ == "__main__":

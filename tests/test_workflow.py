@@ -45,7 +45,7 @@ def test_default_grid_counts():
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
-        "score_answers_multi": 6, "score_answers_language": 5, "summarise": 1, "write_report": 1,
+        "score_answers_multi": 6, "score_answers_language": 5, "summarise": 1, "check_findings": 1, "write_report": 1,
     }  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def test_summary_agrees_with_the_files_it_came_from(finished_run):
         if row["ci_low"]:
             assert (
                 float(row["ci_low"])
-                <= float(row["value" if row["metric"] == "win_rate" else "delta"])
+                <= float(row["value" if row["metric"].startswith("win_rate") else "delta"])
                 <= float(row["ci_high"])
             )
 
@@ -146,6 +146,7 @@ def test_a_new_language_makes_only_new_jobs(finished_run, grown):
         "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
         "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
         "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "summarise": 1,
+        "check_findings": 1,
         "write_report": 1,
     }  # fmt: skip
 
@@ -250,7 +251,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     arguments = grown(reward_models=rewards, settings=settings)
     assert planned(finished_run, *arguments) == {
         "all": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
-        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "summarise": 1, "write_report": 1,
+        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
     }  # fmt: skip
     before = read_bytes(finished_run)
     snakemake(finished_run, "--cores", 2, *arguments)
@@ -341,6 +342,7 @@ def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
         "measure_multi": 1,
         "score_answers_multi": 1,
         "summarise": 1,
+        "check_findings": 1,
         "write_report": 1,
     }
     assert planned(finished_run, *grown(settings=[*settings, minimum])) == expected

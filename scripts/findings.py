@@ -1,0 +1,75 @@
+"""Test the paper's findings F1 to F6 on a run, from result files only, and write its tables in the paper's shape.
+
+Example:
+  python scripts/findings.py --summary results/demo/summary.csv --audit results/demo/audit/english.json \\
+      --prompts en results/demo/prompts/en.jsonl results/demo/prompts/evaluate/en.jsonl \\
+      --low-resource gl ga mt cy --tables results/demo/tables --output results/demo/findings.json
+
+Each finding is supported, not supported, or nobody can tell, with the reason and what would tell. `overlap` counts the
+evaluation prompts that stand among the training prompts.
+"""
+
+import json
+from pathlib import Path
+
+from croco import cli
+from croco.findings import TABLES, check_findings, read_summary, shape_table
+from croco.overlap import count_overlap
+from croco.records import InputError, prompt_rows, replacing, write_json
+
+
+def main():
+    args = parse_arguments()
+    summary = read_summary(args.summary)
+    audits = {path.stem: read_audit(path) for path in args.audit}
+    overlap = {
+        language: count_overlap(prompt_rows(train), prompt_rows(evaluate)) for language, train, evaluate in args.prompts
+    }
+    for name in TABLES:
+        write_table(args.tables / name, shape_table(summary, name))
+    findings = check_findings(summary, audits, args.low_resource)
+    write_json(args.output, {"findings": findings, "overlap": overlap})
+    files = [args.summary, *args.audit, *(path for _, *paths in args.prompts for path in paths)]
+    manifest = args.output.with_suffix(".manifest.json")
+    cli.write_manifest(manifest, __file__, args, {str(path): path for path in files})
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
+    parser.add_argument("--audit", nargs="*", type=Path, default=[], help="audit/REWARD.json of the reward models")
+    parser.add_argument(
+        "--prompts",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("LANGUAGE", "TRAIN", "EVALUATE"),
+        help="prompt files of a language, of which the overlap is counted",
+    )
+    parser.add_argument("--low-resource", nargs="*", default=[], metavar="CODE", help="the low-resource languages")
+    parser.add_argument("--tables", type=Path, required=True, help="folder to write the tables to")
+    parser.add_argument("--output", type=Path, required=True, help="findings.json to write")
+    return parser.parse_args()
+
+
+def read_audit(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"no audit ({error})", "make the target audit", path) from error
+
+
+def write_table(path, table):
+    """The table as .csv, .md and .tex."""
+    texts = {
+        "csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        "md": table.to_markdown(index=False, floatfmt=".3f", missingval="") + "\n",
+        "tex": table.to_latex(index=False, float_format="%.3f", na_rep="", escape=True),
+    }
+    for ending, text in texts.items():
+        with replacing(f"{path}.{ending}") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    cli.run(main)
