@@ -26,7 +26,7 @@ def count_overlap(train, evaluate):
     for row in train:
         trained += 1
         words = list_words(row)
-        exact.update(whole.get(tuple(words), ()))
+        exact.update(whole.get(tuple(words), ()) if words else ())
         for gram in list_grams(words):
             shared.update(grams.get(gram, ()))
     return {"train": trained, "evaluate": number + 1, "exact": len(exact), f"ngram_{N}": len(shared)}

@@ -1,0 +1,222 @@
+"""The paper's findings on summaries of known contents, their tables, and the overlap of prompts."""
+
+import csv
+import json
+
+import pytest
+from conftest import ROOT, script, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, read_summary
+from croco.overlap import count_overlap
+from summary import COLUMNS
+
+
+def row(setting, task, metric, delta, half=0.02, language="multi", eval_language="all", seed="1", baseline="base"):
+    """A row of summary.csv whose interval is delta +- half; half None: nothing varies."""
+    win = metric.startswith("win_rate") and baseline == "base"
+    middle = delta + (0.5 if win else 0)
+    interval = {} if half is None else {"ci_low": middle - half, "ci_high": middle + half, "p": 0.01}
+    value = middle if win else 0.6 + delta
+    return {
+        "model": "m", "language": language, "setting": setting, "seed": seed, "round": 1, "eval_language": eval_language, "task": task,
+        "metric": metric, "value": value, "n": 100, "baseline": baseline, "baseline_value": value - delta, "delta": delta, **interval,
+    }  # fmt: skip
+
+
+def table(dpo=0.1, sft=-0.4, off_policy=0.05, online=0.01, null=0.0, low_resource=0.06):
+    return [
+        row("dpo", "arena", "win_rate", dpo),
+        row("dpo", "arena", "win_rate", low_resource, eval_language="ga"),
+        row("dpo", "arena", "win_rate", dpo, eval_language="en"),
+        *(row("dpo", "arena", "reward_judge_agreement", 0.2, eval_language=code, baseline="chance") for code in ("en", "ga")),
+        row("dpo", "task", "acc", 0.01),
+        row("sft", "task", "acc", sft),
+        row("sft", "arena", "win_rate", sft),
+        row("dpo_random", "arena", "win_rate", null),
+        row("dpo", "arena", "win_rate", off_policy, baseline="dpo_off_policy"),
+        row("dpo", "arena", "win_rate", online, baseline="dpo_online"),
+    ]  # fmt: skip
+
+
+def write_summary(tmp_path, rows):
+    with open(tmp_path / "summary.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return tmp_path / "summary.csv"
+
+
+def find(tmp_path, rows):
+    return check_findings(read_summary(write_summary(tmp_path, rows)), {}, ["ga"])
+
+
+def run(tmp_path, rows, *options, check=True):
+    """The same by the command line, with tables; its findings.json, or the process where it fails."""
+    summary, output = write_summary(tmp_path, rows), tmp_path / "findings.json"
+    options = ("--summary", summary, "--low-resource", "ga", *options, "--tables", tmp_path / "tables", "--output", output)  # fmt: skip
+    done = script("findings", *options, check=check)
+    return json.loads(output.read_text()) if check else done
+
+
+def verdicts(found):
+    return {(entry["id"], entry["contrast"], entry["measure"]): entry["verdict"] for entry in found}
+
+
+def test_a_run_as_the_paper_reports(tmp_path):
+    found = run(tmp_path, table())["findings"]
+    assert found == find(tmp_path, table())
+    assert [entry["id"] for entry in found] == ["F1", "F2", "F2", "F3", "F3", "F4", "F5", "F6"]
+    assert set(verdicts(found).values()) == {"supported"}
+    gain = next(entry for entry in found if (entry["id"], entry["measure"]) == ("F2", "win rate"))
+    assert [gain[name] for name in ("estimate", "low", "high")] == pytest.approx([0.1, 0.08, 0.12])
+    assert gain["null"]["estimate"] == pytest.approx(0) and gain["n"] == 100
+    assert gain["replicate_noise"] is None and "one training seed" in gain["why"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding", "verdict", "why"),
+    [
+        ({"dpo": -0.1}, "F2", "not supported", "lower"),
+        ({"dpo": 0.01}, "F2", "cannot tell", "cannot tell"),
+        ({"null": 0.1}, "F2", "cannot tell", "null control"),
+        ({"sft": 0.1}, "F3", "not supported", "higher"),
+        ({"sft": -0.01}, "F3", "cannot tell", "cannot tell"),
+        ({"off_policy": -0.05}, "F4", "not supported", "lower"),
+        ({"online": -0.03}, "F5", "not supported", "lower"),
+        ({"online": -0.01}, "F5", "supported", "not lower by more than"),
+        ({"low_resource": 0.0}, "F6", "cannot tell", "cannot tell"),
+    ],
+)
+def test_one_number_decides_its_finding_alone(tmp_path, changes, finding, verdict, why):
+    found = find(tmp_path, table(**changes))
+    differing = [entry for entry in found if entry["verdict"] != "supported"]
+    if verdict == "supported":
+        assert not differing and any(entry["id"] == finding and why in entry["why"] for entry in found)
+    else:
+        assert [(entry["id"], entry["verdict"]) for entry in differing] == [(finding, verdict)]
+        assert why in differing[0]["why"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    found = find(tmp_path, [row("dpo", "arena", "win_rate", 0.1)])
+    why = {(entry["id"], entry["contrast"]): entry["why"] for entry in found if entry["estimate"] is None}
+    assert "the target audit" in why["F1", "rewards - verdicts"]
+    assert "evaluation.tasks" in why["F2", "multi/dpo - base"]
+    assert "objective: sft" in why["F3", "sft - base"]
+    assert "responses: OTHER_POLICY" in why["F4", "multi/dpo - dpo_off_policy"]
+    assert "objective: online_dpo" in why["F5", "multi/dpo - dpo_online"]
+    assert "low-resource" in why["F6", "multi/dpo - base"]
+    rows = [row("dpo", "arena", "win_rate", 0.1), row("dpo_online", "arena", "win_rate", 0.1)]
+    why = {entry["id"]: entry["why"] for entry in find(tmp_path, rows)}
+    assert "{setting: dpo, pool: multi, versus: dpo_online} to contrasts" in why["F5"]
+    why = {entry["id"]: entry["why"] for entry in find(tmp_path, [row("dpo", "task", "acc", 0.1)])}
+    assert "evaluation.judge" in why["F4"]
+
+
+def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
+    rows = [
+        row("dpo", "arena", "win_rate", 0.1, 0.05),
+        row("dpo.s2", "arena", "win_rate", 0.2, 0.05, seed="2"),
+        row("dpo", "arena", "win_rate", 0.15, 0.03, seed="all"),
+        *(row("dpo", "arena", "win_rate", delta, half, code, code) for code, delta, half in (("en", 0.2, 0.02), ("ga", 0.1, 0.04))),
+    ]  # fmt: skip
+    found = {(e["id"], e["contrast"], e["measure"]): e for e in run(tmp_path, rows)["findings"]}
+    pooled = found["F2", "multi/dpo - base", "win rate"]
+    assert [pooled[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.12, 0.18])
+    assert pooled["replicate_noise"] == pytest.approx(0.1 / 2**0.5) and "one training seed" not in pooled["why"]
+    single = found["F2", "monolingual/dpo - base", "win rate"]
+    assert [single[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.12, 0.18])
+    low = found["F6", "monolingual/dpo - base", "win rate in low-resource languages"]
+    assert low["estimate"] == pytest.approx(0.1) and low["verdict"] == "supported"
+    with open(tmp_path / "tables/win_rate.csv", encoding="utf-8") as file:
+        lines = {line["trained_on"]: line for line in csv.DictReader(file)}
+    assert lines["monolingual"] | {"en": "0.7", "ga": "0.6", "mean": "0.65"} == lines["monolingual"]
+    assert lines["multi"] | {"en": "", "ga": "", "mean": "0.65"} == lines["multi"]
+    latex, markdown = ((tmp_path / f"tables/win_rate.{ending}").read_text() for ending in ("tex", "md"))
+    assert "0.650" in latex and r"win\_rate" in latex and "| monolingual" in markdown
+    assert len((tmp_path / "tables/fidelity.csv").read_text().splitlines()) == 1, "nothing there, and a header"
+
+
+def test_an_audit_decides_the_first_finding(tmp_path):
+    summary = read_summary(write_summary(tmp_path, table()))
+
+    def audit(*found):
+        languages = {f"l{i}": {"n": 10, "verdict": verdict} for i, verdict in enumerate(found)}
+        (tmp_path / "english.json").write_text(json.dumps({"reward_model": "english", "languages": languages}))
+        return check_findings(summary, {"english": json.loads((tmp_path / "english.json").read_text())}, ["ga"])[0]
+
+    good = audit("fit", "fit", "weak")
+    assert (good["contrast"], good["verdict"], good["n"]) == ("reward model english", "supported", 30)
+    assert good["why"] == "fit: l0, l1; weak: l2" and good["estimate"] == pytest.approx(2 / 3)
+    assert audit("fit", "unfit", "unfit")["verdict"] == "not supported"
+    assert audit("fit", "weak", "weak", "unfit")["verdict"] == "cannot tell"
+    by_command = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][0]
+    assert by_command == audit("fit", "weak", "weak", "unfit")
+    (tmp_path / "english.json").write_text("{")
+    done = run(tmp_path, table(), "--audit", tmp_path / "english.json", check=False)
+    assert done.returncode == 1 and "english.json" in done.stderr and "Traceback" not in done.stderr
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.sampled_from(["higher", "lower", "not lower", "equal"]))
+def test_verdicts_follow_from_the_interval(low, width, expected):
+    agrees = compare_with_paper(low, low + width, expected)["agrees"]
+    if expected in ("higher", "lower"):
+        mirrored = compare_with_paper(-low - width, -low, {"higher": "lower", "lower": "higher"}[expected])["agrees"]
+        assert agrees == mirrored
+    if agrees:
+        allowed = {"higher": (0, 2), "lower": (-2, 0), "not lower": (-NULL_MARGIN, 2), "equal": (-NULL_MARGIN, NULL_MARGIN)}[expected]  # fmt: skip
+        assert allowed[0] <= low and low + width <= allowed[1]
+    if agrees is False:
+        assert low > 0 or low + width < 0
+
+
+def prompt(i, text):
+    return {"prompt_id": str(i), "language": "en", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]}  # fmt: skip
+
+
+LONG = "the quick brown fox jumps over the lazy dog while seven small cats look on"
+
+
+def test_overlap_by_hand(tmp_path):
+    train = [prompt(0, "What is 2 + 2?"), prompt(1, f"Translate: {LONG}."), prompt(2, "Tell me a story about Zoë.")]
+    evaluate = [
+        prompt(0, "what is\n2+2"),
+        prompt(1, f"And now: {LONG.upper()}!"),
+        prompt(2, f"Translate: {LONG}."),
+        prompt(3, LONG.replace("fox", "hen").replace("seven", "eight")),
+        prompt(4, "Tell me a story about Zoe\u0308."),
+        prompt(5, "Tell me a story"),
+    ]
+    assert count_overlap(train, evaluate) == {"train": 3, "evaluate": 6, "exact": 3, "ngram_13": 4}
+    assert count_overlap([], [prompt(0, "?!")]) == {"train": 0, "evaluate": 1, "exact": 0, "ngram_13": 0}
+    files = [write_rows(tmp_path / name, rows) for name, rows in (("train.jsonl", train), ("evaluate.jsonl", evaluate))]
+    found = run(tmp_path, table(), "--prompts", "en", *files)
+    assert found["overlap"] == {"en": count_overlap(train, evaluate)}
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=30), max_size=6), st.lists(st.sampled_from("abc"), max_size=30))  # fmt: skip
+def test_overlap_agrees_with_a_search(train, words):
+    def shares(other):
+        whole = words and (other == words or len(words) >= 13)
+        runs = (words[i : i + 13] for i in range(max(1, len(words) - 12)))
+        return whole and any(run == other[j : j + 13] for run in runs for j in range(max(1, len(other) - 12)) if len(run) == 13 or other == words)  # fmt: skip
+
+    found = count_overlap([prompt(i, " ".join(some)) for i, some in enumerate(train)], [prompt(0, " ".join(words))])
+    assert found["ngram_13"] == any(map(shares, train)) and found["exact"] <= found["ngram_13"]
+
+
+def test_findings_of_a_run(finished_run):
+    """The grid of two languages has no sft, no other responses and no online arm, and says so."""
+    results = finished_run / "results" / "small"
+    found = json.loads((results / "findings.json").read_text())
+    tested = {entry["id"]: entry for entry in found["findings"]}
+    assert list(tested) == [f"F{i}" for i in range(1, 7)]
+    assert all(tested[name]["verdict"] == "cannot tell" for name in ("F4", "F5", "F6"))
+    assert found["overlap"]["en"] == {"train": 16, "evaluate": 10, "exact": 0, "ngram_13": 0}
+    manifest = json.loads((results / "findings.manifest.json").read_text())
+    assert manifest["options"]["low_resource"] == [] and (ROOT / "config/languages.tsv").read_text().count("\tlow\n") == 4  # fmt: skip
+    with open(results / "tables/structured.csv", encoding="utf-8") as file:
+        lines = {(line["setting"], line["task"]) for line in csv.DictReader(file)}
+    assert {("base", "heldout"), ("dpo", "untouched"), ("dpo_random", "heldout")} <= lines

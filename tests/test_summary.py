@@ -1,0 +1,181 @@
+"""scripts/summary.py by its command line, on results written by hand."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import script, write_rows
+
+PROMPTS = [f"p{i}" for i in range(12)]
+
+
+def write_run(folder, language, rng, gain=0.0, judged=True, reward="rm"):
+    """A run's result files: two tasks (one whose documents have no id), arena, fidelity and rewards."""
+    for task, named in (("t", True), ("u", False)):
+        samples = [{"task": task, "prompt_id": p if named else None, "doc_hash": f"{language}{p}", "target": "x", "response": "x", "exact_match": float(rng.random() < 0.5 + gain)} for p in PROMPTS]  # fmt: skip
+        write_rows(folder / f"{language}.{task}.jsonl", samples)
+    texts = [(folder / f"{language}.{task}.jsonl").read_text() for task in "tu"]
+    (folder / "eval").mkdir(exist_ok=True)
+    (folder / "eval" / f"{language}.samples.jsonl").write_text("".join(texts))
+    if judged:
+        lines = []
+        for p in PROMPTS:
+            verdicts = {order: rng.choice(["win", "tie", "loss"], 2, p=[0.4 + gain, 0.2, 0.4 - gain]).tolist() for order in ("answer_first", "baseline_first")}  # fmt: skip
+            score = float(np.mean([{"win": 1, "tie": 0.5, "loss": 0}[v] for some in verdicts.values() for v in some]))
+            lines.append(
+                {
+                    "prompt_id": p, "language": language, "verdicts": verdicts, "score": score, "score_single_order": score,
+                    "score_strict": score, "lengths": rng.integers(1, 99, 2).tolist(), "baseline_lengths": rng.integers(1, 99, 2).tolist(),
+                    "quality": score, "baseline_quality": 0.5, "skip": None,
+                }
+            )  # fmt: skip
+        lines[0] |= {"score": None, "score_single_order": None, "score_strict": None, "verdicts": {order: ["unparseable"] * 2 for order in verdicts}}  # fmt: skip
+        write_rows(folder / "arena" / f"{language}.jsonl", lines)
+    measured = [{"prompt_id": p, "language": language, "languages": [language, None] if p != "p3" else [None, None], "truncated": [False, True], "n_tokens": [4, 6], "n_chars": [10, 20], "repetition": [0.0, 0.5], "distinct_2": [None, 0.5], "self_similarity": 0.25, "skip": None} for p in PROMPTS]  # fmt: skip
+    write_rows(folder / "fidelity" / f"{language}.jsonl", measured)
+    rewards = [{"prompt_id": p, "language": language, "rewards": [*rng.normal(gain, 1, 2).tolist(), None]} for p in PROMPTS]  # fmt: skip
+    write_rows(folder / "fidelity" / reward / f"{language}.jsonl", rewards)
+
+
+@pytest.fixture(scope="module")
+def summarised(tmp_path_factory):
+    """Base, two settings with three seeds each, in two languages, and their summary."""
+    folder = tmp_path_factory.mktemp("results")
+    rng = np.random.default_rng(1)
+    for language in ("en", "de"):
+        write_run(folder / "m/untuned/base", language, rng, judged=False)
+        for setting, gain in (("dpo", 0.3), ("other", 0.0)):
+            for seed in ("", ".s2", ".s3"):
+                write_run(folder / f"m/multi/{setting}{seed}", language, rng, gain)
+    script("summary", *options(folder))
+    return folder
+
+
+@pytest.fixture
+def results(summarised, tmp_path):
+    """A copy without the summary, to change."""
+    return shutil.copytree(summarised, tmp_path / "results", ignore=shutil.ignore_patterns("summary.*"))
+
+
+def options(results, *more):
+    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en,de"]
+    for setting, reward in (("dpo", "rm"), ("other", "-")):
+        for seed in (1, 2, 3):
+            runs += ["--run", "m", "multi", setting if seed == 1 else f"{setting}.s{seed}", seed, reward, 64, "en,de"]
+    contrasts = ["--contrast", "dpo", "multi", "base", "--contrast", "dpo", "multi", "other"]
+    return ["--root", results, *runs, *contrasts, "--judged", "--fidelity", "rm", "--output", results / "summary.csv", *more]  # fmt: skip
+
+
+def read(results):
+    with open(results / "summary.csv", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    return table, {(r["setting"], r["seed"], r["eval_language"], r["task"], r["metric"], r["baseline"]): r for r in table}  # fmt: skip
+
+
+def number(row, name):
+    return float(row[name])
+
+
+def test_every_metric_has_its_rows_and_the_numbers_are_those_of_the_files(summarised):
+    table, by_key = read(summarised)
+    assert len(by_key) == len(table), "each row once"
+    measured = {(r["task"], r["metric"]) for r in table}
+    wins = ("win_rate", "win_rate_single_order", "win_rate_strict", "win_rate_lc", "win_rate_glm")
+    further = ("position_consistency", "unparseable", "quality", "reward_judge_agreement")
+    found = ("language_fidelity", "truncated", "n_tokens", "n_chars", "repetition", "distinct_2", "self_similarity", "reward")  # fmt: skip
+    assert measured == {("t", "exact_match"), ("u", "exact_match"), *(("arena", m) for m in wins + further), *(("fidelity", m) for m in found)}  # fmt: skip
+    lines = [json.loads(line) for line in (summarised / "m/multi/dpo/arena/en.jsonl").read_text().splitlines()]
+    win = by_key["dpo", "1", "en", "arena", "win_rate", "base"]
+    scores = [line["score"] for line in lines if line["score"] is not None]
+    assert number(win, "value") == pytest.approx(np.mean(scores), abs=1e-5) and win["n"] == "11"
+    assert number(win, "delta") == pytest.approx(np.mean(scores) - 0.5, abs=1e-5)
+    assert number(win, "ci_low") <= number(win, "value") <= number(win, "ci_high")
+    assert number(by_key["dpo", "1", "en", "arena", "unparseable", ""], "value") == pytest.approx(1 / 12, abs=1e-5)
+    fidelity = by_key["dpo", "1", "en", "fidelity", "language_fidelity", "base"]
+    assert fidelity["n"] == "11" and number(fidelity, "value") == 1, "p3's languages cannot be told"
+    assert number(by_key["dpo", "1", "all", "fidelity", "distinct_2", "base"], "value") == 0.5
+    pooled = by_key["dpo", "1", "all", "u", "exact_match", "base"]
+    languages = [number(by_key["dpo", "1", code, "u", "exact_match", "base"], "value") for code in ("en", "de")]
+    assert pooled["n"] == "24" and number(pooled, "value") == pytest.approx(np.mean(languages), abs=1e-5)
+    assert by_key["dpo", "1", "all", "t", "exact_match", "base"]["n"] == "12"
+
+
+def test_rewards_are_compared_with_the_bases_and_with_verdicts(summarised):
+    _, by_key = read(summarised)
+    files = [summarised / f"m/{run}/fidelity/rm/en.jsonl" for run in ("multi/other", "untuned/base")]
+    ours, theirs = ([np.mean(json.loads(line)["rewards"][:2]) for line in path.read_text().splitlines()] for path in files)  # fmt: skip
+    reward = by_key["other", "1", "en", "fidelity", "reward", "base"]
+    assert number(reward, "delta") == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-5)
+    scores = [
+        json.loads(line)["score"] for line in (summarised / "m/multi/other/arena/en.jsonl").read_text().splitlines()
+    ]
+    told = [(s > 0.5) == (a > b) for s, a, b in zip(scores, ours, theirs, strict=True) if s not in (None, 0.5)]
+    agreement = by_key["other", "1", "en", "arena", "reward_judge_agreement", "chance"]
+    assert number(agreement, "value") == pytest.approx(np.mean(told), abs=1e-5) and agreement["n"] == str(len(told))
+
+
+def test_replicates_and_contrasts_of_each_seed(summarised):
+    table, by_key = read(summarised)
+    for baseline in ("base", "other"):
+        seeds = [by_key[f"dpo{s}", str(i), "all", "arena", "win_rate", baseline if baseline == "base" else f"other{s}"] for i, s in enumerate(("", ".s2", ".s3"), 1)]  # fmt: skip
+        pooled = by_key["dpo", "all", "all", "arena", "win_rate", baseline]
+        assert number(pooled, "delta") == pytest.approx(np.mean([number(row, "delta") for row in seeds]), abs=1e-5)
+        estimate = number(pooled, "value" if baseline == "base" else "delta")
+        assert number(pooled, "ci_low") < estimate < number(pooled, "ci_high") and pooled["p_adjusted"]
+    assert {row["setting"] for row in table if row["seed"] == "all"} == {"dpo", "other"}
+    assert not [row for row in table if row["seed"] == "all" and row["language"] == "untuned"]
+
+
+def test_declared_rows_are_adjusted_and_all_others_have_a_discovery_rate(summarised):
+    table, _ = read(summarised)
+    declared = [row for row in table if row["p_adjusted"]]
+    assert {(row["setting"], row["seed"], row["baseline"]) for row in declared} == {(  "dpo", seed, versus) for seed in ("1", "all") for versus in ("base", "other")}  # fmt: skip
+    for row in table:
+        assert bool(row["p"]) == bool(row["p_adjusted"] or row["q"]) and not (row["p_adjusted"] and row["q"])
+        assert bool(row["p"]) == bool(row["mde"])
+        assert not row["q"] or number(row, "q") >= number(row, "p") * (1 - 1e-5)
+
+
+def test_a_missing_file_is_an_error_and_with_partial_a_gap(results):
+    (results / "m/multi/dpo.s2/arena/de.jsonl").unlink()
+    (results / "m/untuned/base/fidelity/en.jsonl").unlink()
+    done = script("summary", *options(results), check=False)
+    assert done.returncode == 1 and "no such file" in done.stderr and "Traceback" not in done.stderr
+    assert not (results / "summary.csv").exists()
+    script("summary", *options(results, "--partial"))
+    gaps = json.loads((results / "summary.manifest.json").read_text())["gaps"]
+    assert gaps == [
+        {"run": "m/untuned/base", "language": "en", "what": "fidelity"},
+        {"run": "m/multi/dpo.s2", "language": "de", "what": "arena"},
+    ]
+    _, by_key = read(results)
+    assert ("dpo.s2", "2", "en", "arena", "win_rate", "base") in by_key
+    assert ("dpo.s2", "2", "de", "arena", "win_rate", "base") not in by_key
+    assert ("dpo", "1", "en", "fidelity", "n_tokens", "base") not in by_key
+    assert ("dpo", "1", "de", "fidelity", "n_tokens", "base") in by_key
+    script("summary", *options(results, "--partial")[:1], results / "nowhere", *options(results, "--partial")[2:])
+    assert len((results / "summary.csv").read_text().splitlines()) == 1, "nothing there, and a header"
+
+
+def test_runs_on_other_prompts_are_refused(results):
+    path = results / "m/multi/dpo/eval/en.samples.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    done = script("summary", *options(results), check=False)
+    assert done.returncode == 1 and "do not share all prompts of t" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_imported_rows_stand_at_the_end(summarised, results):
+    table, _ = read(summarised)
+    row = dict.fromkeys(table[0], "") | {"model": "m", "setting": "dpo", "seed": "1", "task": "euroeval/x", "value": "0.5"}  # fmt: skip
+    with open(results / "imported.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(row)
+    script("summary", *options(results, "--imported", results / "imported.csv"))
+    again, _ = read(results)
+    assert again == [*table, row]
+    (results / "imported.csv").write_text("model,language\n")
+    done = script("summary", *options(results, "--imported", results / "imported.csv"), check=False)
+    assert done.returncode == 1 and "imported.csv:1" in done.stderr and "Traceback" not in done.stderr
