@@ -35,6 +35,7 @@ rule summarise:
         runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         judged="--judged" if JUDGED else [],
+        fidelity=["--fidelity", next(iter(GRID.reward_models))] if EVALUATION["fidelity"] else [],
         code=digest_code("summary"),
         lock=LOCK,
     message:
@@ -42,5 +43,5 @@ rule summarise:
     shell:
         r"""
         python scripts/summary.py --root {params.root:q} {params.runs:q} {params.contrasts:q} \
-            {params.judged:q} --output {output.summary:q} 2>&1 | tee {log:q}
+            {params.judged:q} {params.fidelity:q} --output {output.summary:q} 2>&1 | tee {log:q}
         """

@@ -136,7 +136,7 @@ def forest(summary, metric, column, reference, label, task="arena"):
 
 
 def task_plots(summary):
-    tasks = summary[(summary["task"] != "arena") & summary["baseline"].notna()]
+    tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["baseline"].notna()]
     return [
         (
             task,
