@@ -151,6 +151,7 @@ def test_an_audit_decides_the_first_finding(tmp_path):
     assert (good["contrast"], good["verdict"], good["n"]) == ("reward model english", "supported", 30)
     assert good["why"] == "fit: l0, l1; weak: l2" and good["estimate"] == pytest.approx(2 / 3)
     assert audit("fit", "unfit", "unfit")["verdict"] == "not supported"
+    assert audit("fit", None, None)["why"] == "fit: l0; too few comparisons: l1, l2"
     assert audit("fit", "weak", "weak", "unfit")["verdict"] == "cannot tell"
     by_command = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][0]
     assert by_command == audit("fit", "weak", "weak", "unfit")

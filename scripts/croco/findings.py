@@ -210,11 +210,10 @@ def cannot_tell(setting, versus, measure, why):
 def judge_rewards(name, languages):
     """F1 by a reward model's audit: whether it is fit for its task in most languages."""
     by_verdict = {
-        verdict: [code for code, audit in languages.items() if audit["verdict"] == verdict]
-        for verdict in ("fit", "weak", "unfit")
+        verdict or "too few comparisons": [code for code, audit in languages.items() if audit["verdict"] == verdict]
+        for verdict in ("fit", "weak", "unfit", None)
     }
-    fit, unfit = len(by_verdict["fit"]), len(by_verdict["unfit"])
-    return majority(fit, unfit, len(languages)) | {
+    return majority(len(by_verdict["fit"]), len(by_verdict["unfit"]), len(languages)) | {
         "model": None,
         "contrast": f"reward model {name}",
         "measure": "share of languages in which the audit finds it fit",
