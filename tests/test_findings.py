@@ -139,6 +139,14 @@ def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
     assert len((tmp_path / "tables/fidelity.csv").read_text().splitlines()) == 1, "nothing there, and a header"
 
 
+def test_contrasts_in_pools_of_one_language(tmp_path):
+    rows = [row("dpo", "arena", "win_rate", 0.1, 0.02, code, code) for code in ("en", "ga")]
+    rows += [row("dpo", "arena", "win_rate", delta, 0.02, code, baseline="dpo_off_policy") for code, delta in (("en", 0.1), ("ga", 0.2))]  # fmt: skip
+    found = next(entry for entry in find(tmp_path, rows) if entry["id"] == "F4")
+    assert (found["contrast"], found["verdict"]) == ("monolingual/dpo - dpo_off_policy", "supported")
+    assert [found[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.13, 0.17])
+
+
 def test_an_audit_decides_the_first_finding(tmp_path):
     summary = read_summary(write_summary(tmp_path, table()))
 

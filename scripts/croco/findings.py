@@ -110,6 +110,8 @@ def find_rows(summary, place, setting, versus, measure, low_resource):
     """The rows of the summary that a measure of a setting consists of; all seeds and rounds."""
     rows = summary[(summary["arm"] == setting) & (summary["versus"] == versus)]
     own = rows["eval_language"] == rows["language"]
+    if versus != "base":  # contrasts have no rows of single languages
+        own = rows["language"].isin(summary["eval_language"])
     rows = rows[own if place == MONOLINGUAL else rows["language"] == place]
     if measure == TASKS:
         rows = rows[~rows["task"].isin(["arena", "fidelity"]) & ~rows["task"].str.contains("/")]
@@ -117,7 +119,7 @@ def find_rows(summary, place, setting, versus, measure, low_resource):
         rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
     if measure == LOW_RESOURCE:
         return rows[rows["eval_language"].isin(low_resource)]
-    return rows if place == MONOLINGUAL else rows[rows["eval_language"] == ALL]
+    return rows if place == MONOLINGUAL and versus == "base" else rows[rows["eval_language"] == ALL]
 
 
 def measure_change(rows):
@@ -191,9 +193,12 @@ def explain_missing(summary, place, setting, versus, measure):
     if not (summary["metric"] == "win_rate").any():
         return "there are no verdicts: name a judge under evaluation.judge"
     if versus != "base" and place not in list_places(summary, versus):
-        return f"there is no setting {versus} with the pool {place}: add {SETTINGS[versus]}"
+        return (
+            f"there is no setting {versus} with the pool {place}: add {SETTINGS[versus].replace('POOL]', place + ']')}"
+        )
     if versus != "base":
-        return f"the two are not compared: add {{setting: {setting}, pool: {place}, versus: {versus}}} to contrasts"
+        pool = "LANGUAGE" if place == MONOLINGUAL else place
+        return f"the two are not compared: add {{setting: {setting}, pool: {pool}, versus: {versus}}} to contrasts"
     if measure == LOW_RESOURCE:
         return (
             "no low-resource language is evaluated: add one of config/languages.tsv (resource low) to languages, and "
