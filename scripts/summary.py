@@ -145,9 +145,8 @@ def read_tasks(run, language, path):
 
 def read_arena(run, language, path):
     lines = list(rows(path))
-    judged = {metric: {line["prompt_id"]: line.get(name) for line in lines} for metric, name in SCORES.items()}
-    if lines and "lengths" in lines[0]:
-        judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
+    judged = {metric: {line["prompt_id"]: line[name] for line in lines} for metric, name in SCORES.items()}
+    judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
     judged["quality"] = {line["prompt_id"]: line["quality"] for line in lines}
     chance = {line["prompt_id"]: 0.5 for line in lines}
     for metric, values in judged.items():

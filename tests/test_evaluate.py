@@ -71,8 +71,13 @@ def results(tmp_path):
             samples = [{"task": "t", "prompt_id": f"p{i}", "doc_hash": f"{language}{i}", "target": "x", "response": "x", "exact_match": correct if i else 0} for i in range(3)]  # fmt: skip
             write_rows(folder / "eval" / f"{language}.samples.jsonl", samples)
             if score is not None:
-                verdicts = [{"prompt_id": f"p{i}", "language": language, "score": score if i else 0.5, "quality": 0.5, "baseline_quality": 0.5} for i in range(3)]  # fmt: skip
-                write_rows(folder / "arena" / f"{language}.jsonl", verdicts)
+                lines = []
+                for i in range(3):
+                    verdict = "win" if i and score == 1 else "tie"
+                    scores = dict.fromkeys(("score", "score_single_order", "score_strict"), score if i else 0.5)
+                    verdicts = {"answer_first": [verdict], "baseline_first": [verdict]}
+                    lines.append({"prompt_id": f"p{i}", "language": language, "verdicts": verdicts, **scores, "lengths": [9], "baseline_lengths": [9], "quality": 0.5, "baseline_quality": 0.5})  # fmt: skip
+                write_rows(folder / "arena" / f"{language}.jsonl", lines)
     return tmp_path
 
 

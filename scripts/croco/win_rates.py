@@ -10,8 +10,8 @@ import warnings
 
 import numpy as np
 
-WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-ORDERS = ("answer_first", "baseline_first")
+from croco.verdicts import ORDERS, WORTH
+
 PENALTY = 1.0  # of phi squared, in the length-controlled win rate
 
 
