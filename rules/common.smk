@@ -29,6 +29,8 @@ def read_languages():
 
 def read_grid():
     """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
+    # Of --config, Snakemake reads True but not true.
+    config.update({key: value == "true" for key, value in config.items() if value in ("true", "false")})
     locator = Locator(workflow.configfiles, workflow.config_settings.config or ())
     check_config(config, f"{workflow.basedir}/config/schema.yaml", locator)
     grid = Grid(config, KNOWN_LANGUAGES, locator)
@@ -58,6 +60,8 @@ MINIATURE = GRID.config["miniature"]
 AUDIT = GRID.config["audit"]
 # Whose answers the audit takes: by default those of the first policy that is tuned.
 AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
+# Whether tables and page are made of what exists so far, under partial/.
+PARTIAL = GRID.config["partial"]
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
@@ -115,6 +119,26 @@ wildcard_constraints:
 def place(path):
     """A path under the output root."""
     return f"{GRID.results}/{path}"
+
+
+def place_made(path):
+    """Where a table or page of all results goes."""
+    return place(f"partial/{path}" if PARTIAL else path)
+
+
+def need(files):
+    """The inputs of a table or page: all of them, or with `partial` none.
+
+    A file that exists may have a job that Snakemake would run again for its own reasons, on a GPU perhaps; so with
+    `partial` files are no inputs but read as they are, and list_found tells when there are others.
+    """
+    return [] if PARTIAL else files
+
+
+def list_found(files):
+    """With `partial` those of the files that exist, with their sizes and times; else nothing."""
+    found = [Path(path) for path in files] if PARTIAL else []
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found if path.exists()] or None
 
 
 def find_run(wildcards):
@@ -470,5 +494,19 @@ def describe_run(run):
         str(run.replicate),
         GRID.reward_of(run) if scored else "-",
         str(run.row.get("pool_size", GRID.config["samples"])) if pooled else "-",
+        ",".join(run.evaluated),
+    ]
+
+
+def describe_tuned(run):
+    """A run as scripts/report.py takes it."""
+    return [
+        run.model,
+        run.pool,
+        run.part,
+        str(run.replicate),
+        GRID.responses_of(run),
+        GRID.reward_of(run),
+        ",".join(run.languages),
         ",".join(run.evaluated),
     ]

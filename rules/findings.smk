@@ -1,28 +1,31 @@
 """The paper's findings tested on this run, and its tables in the paper's shape.
 
 In:  summary.csv, prompts/{language}.jsonl, prompts/evaluate/{language}.jsonl; audit/{reward}.json where there is one.
-Out: {results}/findings.json, {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
+Out: {results}/findings.json (or with `partial: true` under {results}/partial/), {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
 """
+
+# The prompts that are tuned on and those that are judged, by language.
+COMPARED = {code: [place(f"{SECTIONS[use]}/{code}.jsonl") for use in ("train", "evaluate")] for code in GRID.trained}
 
 
 rule check_findings:
     """F1 to F6, each supported, not supported, or nobody can tell, with the reason."""
     input:
         summary=rules.summarise.output.summary,
-        prompts=[place(f"{SECTIONS[use]}/{code}.jsonl") for code in GRID.trained for use in ("train", "evaluate")],
-        audits=list_audits(),
+        prompts=need([path for paths in COMPARED.values() for path in paths]),
+        audits=need(list_audits()),
     output:
-        findings=place("findings.json"),
-        manifest=place("findings.manifest.json"),
+        findings=place_made("findings.json"),
+        manifest=place_made("findings.manifest.json"),
         tables=[
-            place(f"tables/{name}.{ending}")
+            place_made(f"tables/{name}.{ending}")
             for name in ("win_rate", "structured", "fidelity")
             for ending in ("csv", "md", "tex")
         ],
     log:
-        place("logs/findings.log"),
+        place_made("logs/findings.log"),
     benchmark:
-        place("benchmarks/findings.tsv")
+        place_made("benchmarks/findings.tsv")
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -31,14 +34,16 @@ rule check_findings:
         mem_mb=2000,
         runtime=30,
     params:
-        prompts=[
+        prompts=lambda wc: [
             part
-            for code in GRID.trained
-            for part in ("--prompts", code, *(place(f"{SECTIONS[use]}/{code}.jsonl") for use in ("train", "evaluate")))
+            for code, paths in COMPARED.items()
+            if not PARTIAL or all(Path(path).exists() for path in paths)
+            for part in ("--prompts", code, *paths)
         ],
-        audits=lambda wc, input: ["--audit", *input.audits] if input.audits else [],
+        audits=lambda wc: ["--audit", *list_audits()] if list_audits() else [],
+        found=lambda wc: list_found([*list_audits(), *(path for paths in COMPARED.values() for path in paths)]),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
-        tables=place("tables"),
+        tables=place_made("tables"),
         code=digest_code("findings"),
         lock=LOCK,
     message:

@@ -16,7 +16,7 @@ rule write_release:
         data=find_training_data,
         data_manifest=lambda wc: find_training_data(wc).replace(".jsonl", ".manifest.json"),
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
-        summary=rules.summarise.output.summary,
+        summary=place("summary.csv"),
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
         templates=[f"{SCRIPTS}/model_card.md.j2", f"{SCRIPTS}/dataset_card.md.j2"],
     output:

@@ -1,62 +1,64 @@
-"""The report page, one self-contained file.
+"""The report page, one self-contained file, and its key plots.
 
-In:  summary.csv; of every run its pairs, ledger and training metrics; all scores.
-Out: {results}/report.html
+In:  summary.csv, findings.json and tables where they are made; of every run its pairs, ledger and training metrics; all
+     scores; and what lies beside them, as it is: verdicts, answers, fidelity, audits, manifests, benchmarks.
+Out: {results}/report.html, with `partial: true` {results}/partial/report.html
 """
 
 TUNED = [run for run in GRID.runs.values() if run.row["objective"] != "none"]
+PAIRED = [run for run in TUNED if run.row["target"] == "pair"]
 SCORED = [run for run in TUNED if run.row["target"] in ("pair", "best")]
 RESPONSES = sorted({(GRID.responses_of(run), code, GRID.reward_of(run)) for run in SCORED for code in run.languages})
+REPORTED = [
+    *[place(f"{run.name}/ledger.json") for run in TUNED],
+    *[place(f"{run.name}/checkpoint/metrics.jsonl") for run in TUNED],
+    *[place(f"{run.name}/pairs.jsonl") for run in PAIRED],
+    *[place(f"{model}/{code}/scores/{reward}.jsonl") for model, code, reward in RESPONSES],
+]
 
 
 rule write_report:
-    """Tables and plots from the result files alone."""
+    """Plots, tables and a search from the result files alone; what is missing is marked."""
     input:
         summary=rules.summarise.output.summary,
-        template=f"{SCRIPTS}/report.html.j2",
-        ledgers=[place(f"{run.name}/ledger.json") for run in TUNED],
-        metrics=[place(f"{run.name}/checkpoint/metrics.jsonl") for run in TUNED],
-        pairs=[place(f"{run.name}/pairs.jsonl") for run in TUNED if run.row["target"] == "pair"],
-        scores=[place(f"{model}/{code}/scores/{reward}.jsonl") for model, code, reward in RESPONSES],
+        findings=rules.check_findings.output.findings,
+        tables=rules.check_findings.output.tables,
+        template=[f"{SCRIPTS}/report.{ending}" for ending in ("html.j2", "css", "js")],
+        files=need(REPORTED),
     output:
-        report=place("report.html"),
-        plot=place("win_rates.svg"),
-        manifest=place("report.manifest.json"),
+        report=report(place_made("report.html"), caption="../report/page.rst", category="Report"),
+        wins=report(place_made("win_rates.svg"), caption="../report/win_rates.rst", category="Key plots"),
+        structured=report(place_made("structured.svg"), caption="../report/structured.rst", category="Key plots"),
+        ledger=report(place_made("ledger.svg"), caption="../report/ledger.rst", category="Key plots"),
+        manifest=place_made("report.manifest.json"),
     log:
-        place("logs/report.log"),
+        place_made("logs/report.log"),
     benchmark:
-        place("benchmarks/report.tsv")
+        place_made("benchmarks/report.tsv")
     conda:
         "../envs/croco.yaml"
     threads: 1
     resources:
         gpu=0,
-        mem_mb=2000,
+        mem_mb=3000,
         runtime=30,
     params:
         root=lambda wc: GRID.results,
-        runs=[
-            part
-            for run in TUNED
-            for part in (
-                "--run",
-                run.model,
-                run.pool,
-                run.part,
-                str(run.replicate),
-                GRID.responses_of(run),
-                GRID.reward_of(run),
-                ",".join(run.languages),
-            )
-        ],
+        runs=[part for run in TUNED for part in ("--run", *describe_tuned(run))],
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
+        paired=["--paired", *dict.fromkeys(run.setting for run in PAIRED)] if PAIRED else [],
+        asked=["--judged"] * JUDGED + ["--fidelity"] * EVALUATION["fidelity"] + ["--tasks"] * bool(EVALUATION["tasks"]),
+        tables=place_made("tables"),
+        partial=["--partial"] if PARTIAL else [],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
+        found=lambda wc: list_found(REPORTED),
         code=digest_code("report"),
         lock=LOCK,
     message:
         "report: {output.report}"
     shell:
         r"""
-        python scripts/report.py --root {params.root:q} {params.runs:q} {params.contrasts:q} --summary {input.summary:q} \
-            --template {input.template:q} {params.miniature:q} --output {output.report:q} 2>&1 | tee {log:q}
+        python scripts/report.py --root {params.root:q} {params.runs:q} {params.contrasts:q} {params.paired:q} \
+            --summary {input.summary:q} --findings {input.findings:q} --tables {params.tables:q} {params.asked:q} {params.partial:q} {params.miniature:q} \
+            --template {input.template[0]:q} --output {output.report:q} 2>&1 | tee {log:q}
         """

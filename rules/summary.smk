@@ -1,28 +1,35 @@
 """One table of all results.
 
 In:  {run}/eval/{language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}/fidelity/ of all runs.
-Out: {results}/summary.csv
+Out: {results}/summary.csv, with `partial: true` {results}/partial/summary.csv
 """
+
+RESULTS = [
+    file
+    for run in GRID.runs.values()
+    for file in [
+        *[place(f"{run.name}/eval/{language}.samples.jsonl") for language in run.evaluated],
+        *[
+            place(f"{run.name}/arena/{code}.jsonl")
+            for code in run.evaluated
+            if JUDGED and run.row["objective"] != "none"
+        ],
+        *list_fidelity(run),
+    ]
+]
 
 
 rule summarise:
     """Values, paired intervals and p values."""
     input:
-        [
-            place(f"{run.name}/{file}")
-            for run in GRID.runs.values()
-            for language in run.evaluated
-            for file in [f"eval/{language}.samples.jsonl"]
-            + ([f"arena/{language}.jsonl"] if JUDGED and run.row["objective"] != "none" else [])
-        ],
-        fidelity=[file for run in GRID.runs.values() for file in list_fidelity(run)],
+        need(RESULTS),
     output:
-        summary=place("summary.csv"),
-        manifest=place("summary.manifest.json"),
+        summary=place_made("summary.csv"),
+        manifest=place_made("summary.manifest.json"),
     log:
-        place("logs/summary.log"),
+        place_made("logs/summary.log"),
     benchmark:
-        place("benchmarks/summary.tsv")
+        place_made("benchmarks/summary.tsv")
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -36,6 +43,8 @@ rule summarise:
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         judged="--judged" if JUDGED else [],
         fidelity=["--fidelity", next(iter(GRID.reward_models))] if EVALUATION["fidelity"] else [],
+        partial=["--partial"] if PARTIAL else [],
+        found=lambda wc: list_found(RESULTS),
         code=digest_code("summary"),
         lock=LOCK,
     message:
@@ -43,5 +52,5 @@ rule summarise:
     shell:
         r"""
         python scripts/summary.py --root {params.root:q} {params.runs:q} {params.contrasts:q} \
-            {params.judged:q} {params.fidelity:q} --output {output.summary:q} 2>&1 | tee {log:q}
+            {params.judged:q} {params.fidelity:q} {params.partial:q} --output {output.summary:q} 2>&1 | tee {log:q}
         """

@@ -1,90 +1,142 @@
-"""Write the report page: one HTML file with tables and plots, made from result files only; it opens offline.
+"""Write the report page: one HTML file with plots, tables and a search, made from result files only; it opens offline.
 
 Example:
-  python scripts/report.py --root results/demo --run mini multi dpo 1 mini english en,de \\
-      --summary results/demo/summary.csv --template scripts/report.html.j2 --output results/demo/report.html
+  python scripts/report.py --root results/demo --run mini multi dpo 1 mini english en,de en,de \\
+      --summary results/demo/summary.csv --judged --output results/demo/report.html
 
-Beside the page it writes win_rates.svg, the plot of win rates by itself.
+What is missing is marked in its section with the command that makes it, and never ends the script. Beside the page it
+writes its key plots by themselves: win_rates.svg, structured.svg and ledger.svg.
 """
 
-import json
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
-from croco import cli
+from croco import cli, page_data, page_records, page_results
+from croco.figures import Gaps, embed, read_json
 from croco.findings import NULL_MARGIN, PAPER, compare_with_paper
-from croco.plots import plot_forest, plot_languages, plot_rewards, plot_training
-from croco.records import replacing, rows
+from croco.plots import read_library, read_palette, to_svg
+from croco.records import replacing
 from croco.runs import add_run_options, read_runs
 
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES"]
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
+SECTIONS = {
+    "overview": "Overview",
+    "data": "Data",
+    "rewards": "Rewards",
+    "training": "Training",
+    "structured": "Structured tasks",
+    "open-ended": "Open-ended answers",
+    "fidelity": "Fidelity of the answers",
+    "findings": "The paper's findings",
+    "examples": "Pairs and answers",
+    "provenance": "Provenance",
+    "cost": "Cost",
+    "claims": "What may be claimed",
+}
+# Which figure is a key plot by itself.
+KEY_PLOTS = {
+    "win_rates": ("open-ended", "win-rates"),
+    "structured": ("structured", "task-0"),
+    "ledger": ("data", "prompts"),
+}
 
 
 def main():
     args = parse_arguments()
     runs = read_runs(args, RUN)
     for run in runs:
-        run["ledger"] = json.loads((run["folder"] / "ledger.json").read_text(encoding="utf-8"))
-    summary = pd.read_csv(args.summary, keep_default_na=False, na_values=[""], dtype={"seed": str})
-    summary = summary[summary["seed"] != "all"].astype({"seed": int})  # this page has each seed by itself
-    summary["arm"] = [name_arm(*row) for row in zip(summary["setting"], summary["seed"], summary["round"], strict=True)]
+        run["evaluated"] = run["evaluated"].split(",")
+        run["target_has_pairs"] = (run["folder"] / "pairs.jsonl").is_file() or run["setting"] in args.paired
+    gaps = Gaps(args.root)
+    if not gaps.has("overview", args.summary, "summary.csv, the table of all results"):
+        print(f"no {args.summary}: the page is made without it")
+    summary = page_results.read_summary(args.summary)
+    findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
+    comparability = args.root / "comparability.json"
     first = [run for run in runs if run["seed"] == "1"]
-    models = list(dict.fromkeys(run["model"] for run in runs))
-    separated = [run for run in first if run["ledger"].get("separation")]
-    win_rates = forest(summary, "win_rate", "value", 0.5, "win rate against the base (ties half), 95 % interval")
-    page = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(args.template.parent), autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template(args.template.name)
-    html = page.render(
-        title=args.root.name,
-        miniature=args.miniature,
-        null_margin=NULL_MARGIN,
-        contrasts=read_contrasts(summary, args.contrast),
-        win_rates=win_rates,
-        win_table=win_table(summary),
-        seeds=seed_table(summary),
-        seed_contrasts=contrasts_over_seeds(summary, args.contrast),
-        separation=[separation_row(run) for run in separated],
-        languages=plot_languages({name_run(run): run["ledger"]["separation"] for run in separated}),
-        tasks=task_plots(summary),
-        rewards=[
-            (title, plot_rewards(panels))
-            for run in pair_runs(first)
-            for title, panels in [reward_panels(args.root, run)]
-        ],
-        training=[
-            (model, plot_training(read_curves([run for run in first if run["model"] == model]))) for model in models
-        ],
-        ledger=[ledger_row(run) for run in first],
-        provenance=json.loads(args.summary.with_suffix(".manifest.json").read_text(encoding="utf-8")),
+    ledgers = page_data.read_ledgers(runs, gaps)
+    contrasts = read_contrasts(summary, args.contrast)
+    manifests = page_records.list_manifests(args.root)
+    sections = {
+        "data": page_data.show_data(first, ledgers),
+        "rewards": page_data.show_rewards(args.root, first, ledgers, gaps),
+        "training": page_data.show_training(first, gaps),
+        "structured": page_results.show_structured(summary, gaps, args.tasks),
+        "open-ended": page_results.show_wins(summary, gaps, args.judged),
+        "fidelity": page_results.show_fidelity(args.root, first, summary, gaps, args.fidelity),
+        "findings": page_results.show_findings(
+            findings, args.tables, read_json(comparability) if comparability.is_file() else None, gaps
+        ),
+        "provenance": page_records.show_provenance(manifests, gaps),
+        "cost": page_records.show_cost(args.root, manifests, gaps),
+    }
+    examples, shown = page_records.list_examples(args.root, first, args.examples, gaps) if args.examples else ([], {})
+    figures = {figure["id"]: figure for section in sections.values() for figure in section.get("figures", ())}
+    template = args.template.parent
+    css = (template / "report.css").read_text(encoding="utf-8")
+    html = (
+        jinja2.Environment(
+            loader=jinja2.FileSystemLoader(template),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        .get_template(args.template.name)
+        .render(
+            title=args.root.name,
+            partial=args.partial,
+            miniature=args.miniature,
+            names=SECTIONS,
+            sections=sections,
+            gaps={name: gaps.of(name) for name in SECTIONS},
+            facts=page_results.list_facts(runs, ledgers),
+            headlines=page_results.write_headlines(findings, contrasts),
+            contrasts=contrasts,
+            seed_contrasts=contrasts_over_seeds(summary, args.contrast),
+            null_margin=NULL_MARGIN,
+            commits=sorted({(one["commit"] or "outside git")[:10] for one in manifests}),
+            dirty=sum(one["dirty"] for one in manifests),
+            examples=shown,
+            per_cell=args.examples,
+            css=css,
+            script=(template / "report.js").read_text(encoding="utf-8"),
+            library=read_library(),
+            plots=embed({name: [chart["spec"] for chart in figure["charts"]] for name, figure in figures.items()}),
+            rows=embed({"examples": examples, **sections["provenance"]["manifests"]}),
+        )
     )
     with replacing(args.output) as file:
         file.write(html)
-    with replacing(args.output.with_name("win_rates.svg")) as file:
-        file.write(win_rates or "<svg xmlns='http://www.w3.org/2000/svg'/>")
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, {"summary": args.summary})
+    palette = read_palette(css)
+    for name, (_, key) in KEY_PLOTS.items():
+        with replacing(args.output.with_name(f"{name}.svg")) as file:
+            file.write(to_svg(figures[key]["charts"][0]["spec"] if key in figures else None, palette))
+    inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
+    missing = {name: len(gaps.of(name)) for name in SECTIONS if gaps.of(name)}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
     add_run_options(parser, RUN)
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
-    parser.add_argument("--template", type=Path, required=True, help="Jinja template of the page")
+    parser.add_argument("--findings", type=Path, help="findings.json")
+    parser.add_argument("--tables", type=Path, help="folder of tables in the paper's shape, *.csv")
+    parser.add_argument("--paired", nargs="*", default=[], metavar="SETTING", help="settings that are tuned on pairs")
+    parser.add_argument("--judged", action="store_true", help="the run asks for verdicts")
+    parser.add_argument("--fidelity", action="store_true", help="the run asks for measures of the answers")
+    parser.add_argument("--tasks", action="store_true", help="the run asks for structured tasks")
+    parser.add_argument("--examples", type=int, default=10, help="pairs, and answers, to show of each run and language")
+    parser.add_argument("--partial", action="store_true", help="say that the run is not finished")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
+    parser.add_argument(
+        "--template", type=Path, default=Path(__file__).with_suffix(".html.j2"), help="page; its css and js lie beside"
+    )
     parser.add_argument("--output", type=Path, required=True, help="report.html to write")
     return parser.parse_args()
-
-
-def name_arm(setting, seed, number):
-    """A setting without its replicate's number, with its round where there are several."""
-    name = setting.removesuffix(f".s{seed}")
-    return name if number == 1 else f"{name} (round {number})"
-
-
-def name_run(run):
-    return f"{run['pool']}/{name_arm(run['setting'], run['seed'], run['round'])}"
 
 
 def read_contrasts(summary, declared):
@@ -114,67 +166,11 @@ def read_contrasts(summary, declared):
                     "high": high,
                     "p": None if pd.isna(row.p_adjusted) else row.p_adjusted,
                     "claim": claim,
+                    "of_paper": expected is not None,
                     **compare_with_paper(low - middle, high - middle, expected),
                 }
             )
     return contrasts
-
-
-def forest(summary, metric, column, reference, label, task="arena"):
-    """A forest plot of one metric against the base, an arm a line, or None where it was not measured."""
-    of_metric = summary[(summary["metric"] == metric) & (summary["task"] == task) & (summary["baseline"] == "base")]
-    lines = []
-    for (model, pool, arm), group in of_metric.groupby(["model", "language", "arm"], sort=False):
-        pooled, single = (group[(group["eval_language"] == "all") == is_pooled] for is_pooled in (True, False))
-        first = pooled.iloc[0]
-        single = single[single["seed"] == first["seed"]].set_index("eval_language")[column].to_dict()
-        low, high = (None if pd.isna(value) else value for value in (first["ci_low"], first["ci_high"]))
-        name = f"{pool}/{arm}" if summary["model"].nunique() == 1 else f"{model}/{pool}/{arm}"
-        others = pooled[column].tolist()[1:]
-        lines.append((name, first[column], low, high, single if len(single) > 1 else {}, others))
-    return plot_forest(lines, reference, label) if lines else None
-
-
-def task_plots(summary):
-    tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["baseline"].notna()]
-    return [
-        (
-            task,
-            metric,
-            forest(summary, metric, "delta", 0, f"{metric} on {task}: change from the base, 95 % interval", task),
-        )
-        for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False)
-    ]
-
-
-def win_table(summary):
-    """Win rates as a table, runs by evaluation language, as HTML."""
-    wins = summary[(summary["metric"] == "win_rate") & (summary["baseline"] == "base")]
-    if wins.empty:
-        return None
-    wins = wins[wins["seed"] == 1]
-    wins = wins.assign(run=wins["model"] + "/" + wins["language"] + "/" + wins["arm"])
-    table = wins.pivot(index="run", columns="eval_language", values="value")
-    languages = [language for language in wins["eval_language"].unique() if language != "all"]
-    table = table.loc[wins["run"].unique(), [*languages, "all"]]
-    table.index.name = table.columns.name = None
-    return table.to_html(float_format="{:.3f}".format, na_rep="", border=0)
-
-
-def seed_table(summary):
-    """Every arm over its training seeds, a row a measure: mean, standard deviation, range, as HTML; None without any."""
-    pooled = summary[
-        (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")
-    ]
-    measure = (pooled["task"].where(pooled["task"] != "arena", "") + " " + pooled["metric"]).str.strip()
-    pooled = pooled.assign(measure=measure, arm=pooled["language"] + "/" + pooled["arm"])
-    table = pooled.groupby(["measure", "model", "arm"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
-    table = table[table["count"] > 1].reset_index()
-    table = table.sort_values("measure", key=lambda names: names != "win_rate", kind="stable")
-    names = {"count": "seeds", "std": "sd over seeds", "min": "lowest", "max": "highest"}
-    if table.empty:
-        return None
-    return table.rename(columns=names).to_html(float_format="{:.3f}".format, na_rep="", border=0, index=False)
 
 
 def contrasts_over_seeds(summary, declared):
@@ -182,6 +178,7 @@ def contrasts_over_seeds(summary, declared):
     pooled = summary[
         (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
     ]
+    pooled = pooled[pooled["seed"] != "all"]
 
     def by_seed(model, pool, setting):
         arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
@@ -214,87 +211,6 @@ def contrasts_over_seeds(summary, declared):
                 }
             )
     return table
-
-
-def separation_row(run):
-    found = run["ledger"]["separation"]
-    return {
-        "run": f"{run['model']}/{name_run(run)}",
-        "pairs": sum(count for row in found["pairs"].values() for count in row.values()),
-        "in one language": found["same_language"],
-        "told by their languages": found["accuracy"],
-        "by chance below (95 %)": found["chance_95"],
-        "told with the prompt's": found["accuracy_with_prompt"],
-        "by chance below": found["chance_95_with_prompt"],
-    }
-
-
-def pair_runs(runs):
-    """For each pool of a model the first setting that is tuned on pairs of its own responses."""
-    shown = {}
-    for run in runs:
-        if run["ledger"]["target"] == "pair" and run["responses"] == run["model"]:
-            shown.setdefault((run["model"], len(run["languages"]) > 1 and run["pool"]), []).append(run)
-    return [[run for run in group if run["setting"] == group[0]["setting"]] for group in shown.values()]
-
-
-def reward_panels(root, runs):
-    """Rewards of all responses a language, and where the chosen and rejected ones of these runs fall."""
-    panels = {}
-    for run in runs:
-        pairs = list(rows(run["folder"] / "pairs.jsonl"))
-        for language in run["languages"]:
-            scores = rows(root / run["responses"] / language / "scores" / f"{run['reward_model']}.jsonl")
-            panels[language] = (
-                [reward for line in scores for reward in line["rewards"] if reward is not None],
-                [pair["chosen_reward"] for pair in pairs if pair["chosen_language"] == language],
-                [pair["rejected_reward"] for pair in pairs if pair["rejected_language"] == language],
-            )
-    pool = runs[0]["pool"] if len(runs[0]["languages"]) > 1 else "one pool a language"
-    return f"{runs[0]['model']}, {pool}, {runs[0]['setting']}", panels
-
-
-def read_curves(runs):
-    curves = {}
-    for run in runs:
-        metrics = pd.DataFrame(rows(run["folder"] / "checkpoint" / "metrics.jsonl"))
-        metrics = metrics[metrics["loss"].notna()]
-        options = json.loads((run["folder"] / "checkpoint" / "manifest.json").read_text(encoding="utf-8"))["options"]
-        if "rewards_chosen" not in metrics:
-            curve = {"sft_loss": (metrics["step"], metrics["loss"])}
-        else:
-            curve = {"dpo_loss": (metrics["step"], metrics["loss"])}
-            curve["margin"] = (metrics["step"], metrics["rewards_margins"])
-            # DPO's reward is beta x (log-probability under the policy - under the reference).
-            curve["drift"] = (metrics["step"], metrics["rewards_chosen"] / options["beta"])
-        curves[name_run(run)] = curve
-    return curves
-
-
-def ledger_row(run):
-    ledger, languages = run["ledger"], run["ledger"]["languages"]
-
-    def total(name):
-        return sum(counts[name] for counts in languages.values())
-
-    def reasons(parts):
-        merged = {}
-        for part in parts:
-            for reason, count in part.items():
-                merged[reason] = merged.get(reason, 0) + count
-        return ", ".join(f"{reason} {count}" for reason, count in merged.items()) or "none"
-
-    return {
-        "run": f"{run['model']}/{name_run(run)}",
-        "prompts": ledger["prompts"],
-        "formed": ledger["formed"],
-        "not formed": reasons([ledger["no_pair"]]),
-        "responses": total("responses"),
-        "left out": reasons(counts["left_out"] for counts in languages.values()),
-        "duplicates": total("duplicates"),
-        "rejected is the minimum": ledger.get("rejected_is_minimum"),
-        "languages": ", ".join(f"{language} {count}" for language, count in ledger["formed_by_language"].items()),
-    }
 
 
 if __name__ == "__main__":

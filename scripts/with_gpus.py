@@ -47,6 +47,7 @@ def main():
         )
     # HIP takes an empty value for none set, CUDA for no device.
     os.environ.update(lease_devices(args.asked) if args.asked else {CUDA: "", HIP: "-1"})
+    os.environ["CROCO_GPUS"] = str(args.asked)  # for the job's manifest
     become(args.command)
 
 

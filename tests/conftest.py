@@ -101,6 +101,7 @@ def copy_project(folder):
     for name in (
         "Snakefile",
         "rules",
+        "report",
         "scripts",
         "config",
         "profiles",

@@ -1,11 +1,45 @@
-"""The report page: parsed, and held against the summary it was made from."""
+"""The report page: parsed, and held against the files it was made from; with files missing, and in Snakemake's report."""
 
 import csv
+import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
+from conftest import planned, script, snakemake
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lxml import html
+from pages import HOSTILE, RUNS, make_report, prompts, write_results
+
+from croco.figures import embed
+
+SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
+            "provenance", "cost", "claims"]  # fmt: skip
+ABSENT = "\u2013"
+SMALL = ("--configfile", "two_languages.yaml")
+
+
+def parse(path):
+    return html.fromstring(path.read_text(encoding="utf-8"))
+
+
+def read_embedded(page, name):
+    return json.loads(page.xpath(f"//script[@id='{name}']")[0].text)
+
+
+def read_table(element):
+    header = [cell.text_content().strip() for cell in element.xpath(".//thead//th")]
+    lines = element.xpath(".//tbody/tr")
+    return [
+        dict(zip(header, (cell.text_content().strip() for cell in line.xpath("./th | ./td")), strict=True))
+        for line in lines
+    ]
+
+
+def read_figure(page, name):
+    return read_table(page.xpath(f"//figure[@id='figure-{name}']//table")[0])
 
 
 @pytest.fixture(scope="module")
@@ -15,56 +49,219 @@ def results(finished_run):
 
 @pytest.fixture(scope="module")
 def page(results):
-    return html.fromstring((results / "report.html").read_text(encoding="utf-8"))
+    return parse(results / "report.html")
 
 
-def test_page_is_one_file_that_needs_no_network(results, page):
-    assert not page.xpath("//script | //link | //iframe | //img[not(starts-with(@src, 'data:'))]")
-    links = {*page.xpath("//*/@href"), *page.xpath("//*/@*[local-name()='href']")}
-    assert all(link.startswith("#") for link in links)
-    assert "@import" not in (results / "report.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Results in the form of all stages, made by hand, and their page."""
+    root = write_results(tmp_path_factory.mktemp("report") / "small")
+    return root, parse(make_report(root))
 
 
-def test_page_has_all_its_parts(page):
-    assert [heading.get("id") for heading in page.xpath("//h2")] == ["contrasts", "wins", "tasks", "rewards", "languages", "training", "ledger", "claims"]  # fmt: skip
-    for link in page.xpath("//nav/a/@href"):
-        assert page.xpath(f"//*[@id='{link[1:]}']")
-    assert len(page.xpath("//figure[.//*[local-name()='svg']]")) == 7, (
-        "wins, two tasks, two kinds of pools, languages, training"
-    )
+@pytest.mark.parametrize("source", ["page", "written"])
+def test_page_is_one_file_that_needs_no_network(request, source):
+    found = request.getfixturevalue(source)
+    page = found[1] if source == "written" else found
+    assert not page.xpath("//script[@src] | //iframe | //object | //embed")
+    addresses = page.xpath("//*/@href | //*/@src | //*/@*[local-name()='href']")
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert "@import" not in page.xpath("string(//style)") and "url(" not in page.xpath("string(//style)")
+    policy = page.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+
+
+def test_page_has_all_its_sections(page, written):
+    for one in (page, written[1]):
+        assert one.xpath("//main/section/@id") == SECTIONS
+        assert [link[1:] for link in one.xpath("//nav//a/@href")] == SECTIONS
     assert "This is the miniature." in page.text_content()
+    assert "This is the miniature." not in written[1].text_content()
+    ids = written[1].xpath("//figure/@id")
+    assert {"figure-prompts", "figure-responses", "figure-languages", "figure-audit", "figure-curves", "figure-win-rates",
+            "figure-wins-by-language", "figure-variants", "figure-fidelity-changes", "figure-confusion", "figure-reward-judge",
+            "figure-hours"} <= set(ids)  # fmt: skip
+    assert not written[1].xpath("//div[@class='gap']"), "nothing is missing"
 
 
 def test_numbers_are_those_of_the_summary(results, page):
     with open(results / "summary.csv", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     contrast = next(row for row in table if row["p_adjusted"])
-    cells = [cell.text_content().strip() for cell in page.xpath("//h2[@id='contrasts']/following::table[1]//tr[2]/td")]
-    assert cells[3] == f"{float(contrast['value']):.3f}"
-    assert cells[4] == f"{float(contrast['ci_low']):.3f} to {float(contrast['ci_high']):.3f}"
+    shown = read_table(page.get_element_by_id("contrasts"))[0]
+    assert shown["estimate"] == f"{float(contrast['value']):.3f}"
+    assert shown["interval"] == f"{float(contrast['ci_low']):.3f} to {float(contrast['ci_high']):.3f}"
     wins = {
-        (row["language"], row["setting"], row["eval_language"]): row["value"]
+        (f"{row['language']}/{row['setting']}", row["eval_language"]): f"{float(row['value']):.3f}"
         for row in table
-        if row["metric"] == "win_rate"
+        if row["metric"] == "win_rate" and row["baseline"] == "base"
     }
-    shown = page.xpath("//h2[@id='wins']/following::table[1]")[0]
-    header = [cell.text_content() for cell in shown.xpath(".//thead//th")][1:]
-    for line in shown.xpath(".//tbody/tr"):
-        _, pool, setting = line.xpath("./th")[0].text_content().split("/")
-        for code, cell in zip(header, line.xpath("./td"), strict=True):
-            if cell.text_content():
-                assert cell.text_content() == f"{float(wins[pool, setting, code]):.3f}"
+    lines = read_figure(page, "wins-by-language")
+    assert {(line["run"], code): value for line in lines for code, value in line.items() if code != "run" and value != ABSENT} == wins  # fmt: skip
+    assert {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")} == {
+        run: value for (run, code), value in wins.items() if code == "all"
+    }
 
 
-def test_ledger_adds_up_on_the_page(page):
-    table = page.xpath("//h2[@id='ledger']/following::table[1]")[0]
-    names = [cell.text_content() for cell in table.xpath(".//th")]
-    for line in table.xpath(".//tr[td]"):
-        cells = dict(zip(names, (cell.text_content() for cell in line.xpath("./td")), strict=True))
-        missing = sum(map(int, re.findall(r" (\d+)", cells["not formed"])))
-        assert int(cells["prompts"]) == int(cells["formed"]) + missing
+def test_plots_show_the_numbers_of_their_tables(written):
+    _, page = written
+    specification = read_embedded(page, "plots")["win-rates"][0]
+    values = [layer["data"]["values"] for layer in specification["layer"] if "low" in layer["data"]["values"][0]]
+    drawn = {row["name"]: f"{row['value']:.3f}" for row in values[-1]}
+    assert drawn == {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")}
+    seeds = next(line for line in read_figure(page, "win-rates") if line["run"] == "multi/dpo")["other seeds"]
+    assert len(seeds.split(", ")) == 1, "the second training seed"
+    for name, specifications in read_embedded(page, "plots").items():
+        assert len(specifications) == len(page.xpath(f"//*[@class='plot'][@data-figure='{name}']"))
 
 
-def test_plot_of_win_rates_stands_alone(results):
-    root = ElementTree.parse(results / "win_rates.svg").getroot()
-    assert root.tag.endswith("svg") and len(list(root.iter())) > 50
+def test_ledger_adds_up_on_the_page(page, written):
+    for one in (page, written[1]):
+        for line in read_figure(one, "prompts"):
+            lost = sum(map(int, re.findall(r" (\d+)", line["not formed"])))
+            assert int(line["prompts"]) == int(line["formed"]) + lost
+        for line in read_figure(one, "responses"):
+            if line["responses"] != ABSENT:
+                lost = sum(map(int, re.findall(r" (\d+)", line["left out"])))
+                assert int(line["responses"]) == int(line["eligible"]) + lost
+
+
+def test_confusion_counts_every_answer(written):
+    lines = read_figure(written[1], "confusion")
+    assert {line["run"] for line in lines} == {"mini/untuned/base", "mini/en/dpo", "mini/multi/dpo"}
+    german = next(line for line in lines if (line["run"], line["prompt in"]) == ("mini/multi/dpo", "en"))
+    assert (german["en"], german["de"], german["none"]) == ("18", "1", "1")
+
+
+def test_cost_multiplies_time_by_leased_gpus(written):
+    row = next(line for line in read_figure(written[1], "hours") if line["stage"] == "train")
+    assert (row["jobs"], row["hours"], row["GPU-hours"]) == ("3", "1.500", "3.000")
+
+
+def test_findings_and_headlines_say_the_same(written):
+    page = written[1]
+    finding = read_table(page.get_element_by_id("findings-table"))[0]
+    assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
+    headline = page.xpath("//ul[@class='headlines']/li")[0].text_content()
+    assert "F2 · supported" in headline and finding["claim"] in headline.lower() and "+0.100" in headline
+
+
+def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
+    _, page = written
+    rows = read_embedded(page, "rows")["examples"]
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["kind"], row["run"], row["language"]), []).append(row["id"])
+    assert {len(ids) for ids in cells.values()} == {10} and len({tuple(ids) for ids in cells.values()}) == 1
+    of = len(prompts()) * sum(len(languages) for _, _, seed, languages in RUNS if seed == 1)
+    text = " ".join(page.get_element_by_id("examples").text_content().split())
+    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} judged prompts are here" in text
+    small = write_results(tmp_path / "small")
+    fewer = read_embedded(parse(make_report(small, "--examples", 3)), "rows")["examples"]
+    assert {row["id"] for row in fewer} < {row["id"] for row in rows}
+
+
+def test_texts_cannot_break_out_of_the_page(written):
+    root, page = written
+    everything = read_embedded(parse(make_report(root, "--examples", 20)), "rows")["examples"]
+    assert any(row["left"] == HOSTILE for row in everything)
+    assert not page.xpath("//img") and len(page.xpath("//script")) == 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+def test_embedded_json_is_whole_and_ends_no_element(value):
+    text = embed(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+GONE = [
+    ("summary.csv", "overview", "summary.csv"),
+    ("mini/multi/dpo/ledger.json", "data", "mini/multi/dpo/ledger.json"),
+    ("mini/en/scores/english.jsonl", "rewards", "scores/english.jsonl"),
+    ("audit", "rewards", "snakemake --cores 2 audit"),
+    ("mini/en/dpo/checkpoint", "training", "mini/en/dpo/checkpoint/manifest.json"),
+    ("mini/multi/dpo/fidelity", "fidelity", "mini/multi/dpo/fidelity/en.jsonl"),
+    ("findings.json", "findings", "findings.json"),
+    ("mini/multi/dpo/arena", "examples", "mini/multi/dpo/arena/en.jsonl"),
+    ("benchmarks", "cost", "benchmarks"),
+]
+
+
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory):
+    """The page of results of which something of every kind is gone."""
+    root = write_results(tmp_path_factory.mktemp("gappy") / "small")
+    for name, _, _ in GONE:
+        shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+    return parse(make_report(root))
+
+
+@pytest.mark.parametrize(("missing", "section", "said"), GONE)
+def test_each_missing_input_is_a_marked_gap(gappy, missing, section, said):
+    gaps = gappy.xpath(f"//section[@id='{section}']//*[@class='gap']")
+    assert any(said in gap.text_content() and "snakemake" in gap.text_content() for gap in gaps)
+    assert f"#{section}" in gappy.xpath("//section[@id='overview']//li/a/@href") or section == "overview"
+
+
+def test_what_is_there_is_shown_beside_the_gaps(gappy):
+    assert gappy.xpath("//main/section/@id") == SECTIONS
+    assert "Some inputs of this page are missing" in gappy.get_element_by_id("claims").text_content()
+    assert [line["run"] for line in read_figure(gappy, "prompts")] == ["mini/en/dpo"]
+    assert {line["run"] for line in read_table(gappy.xpath("//figure[@id='figure-curves']//table")[0])} == {
+        "mini/multi/dpo"
+    }
+
+
+def test_nothing_at_all_still_makes_a_page(tmp_path):
+    (tmp_path / "empty").mkdir()
+    page = parse(make_report(tmp_path / "empty"))
+    assert len(page.xpath("//*[@class='gap']")) >= 8
+    assert "Nothing was measured." in (tmp_path / "empty" / "win_rates.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["win_rates", "structured", "ledger"])
+def test_key_plots_stand_alone(results, name):
+    root = ElementTree.parse(results / f"{name}.svg").getroot()
+    assert root.tag.endswith("svg") and len(list(root.iter())) > 30
+    assert "var(--" not in (results / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def test_page_is_the_same_whenever_it_is_made(written):
+    root, _ = written
+    before = (root / "report.html").read_bytes(), (root / "win_rates.svg").read_bytes()
+    make_report(root)
+    assert ((root / "report.html").read_bytes(), (root / "win_rates.svg").read_bytes()) == before
+
+
+def test_key_plots_are_in_snakemakes_own_report(finished_run, tmp_path):
+    snakemake(finished_run, *SMALL, "--report", tmp_path / "own.html")
+    text = (tmp_path / "own.html").read_text(encoding="utf-8")
+    for name in ("win_rates.svg", "structured.svg", "ledger.svg", "report.html"):
+        assert name in text
+    assert "Key plots" in text and "ties count a half" in text
+
+
+def test_partial_results_make_a_page_and_no_other_job(finished_run, tmp_path):
+    """In a copy of the finished project of which parts are gone, or would be made again."""
+    project = tmp_path / "project"
+    shutil.copytree(finished_run, project, symlinks=True)
+    small = project / "results" / "small"
+    shutil.rmtree(small / "mini" / "en" / "dpo" / "arena")
+    shutil.rmtree(small / "mini" / "de" / "dpo" / "eval")
+    (small / "mini" / "de" / "generations.jsonl").write_text("changed\n", encoding="utf-8")
+    arguments = (*SMALL, "--config", "partial=true")
+    jobs = planned(project, *arguments)
+    assert set(jobs) <= {"all", "summarise", "check_findings", "write_report"}
+    snakemake(project, "--cores", 2, *arguments)
+    page = parse(small / "partial" / "report.html")
+    assert "Not finished." in page.text_content()
+    assert "mini/en/dpo/arena/en.jsonl" in page.get_element_by_id("examples").text_content()
+    with open(small / "partial" / "summary.csv", encoding="utf-8") as file:
+        assert {row["setting"] for row in csv.DictReader(file)} >= {"base", "dpo_random"}
+    assert planned(project, *arguments) == {}
+
+
+def test_help_needs_no_library_of_plots():
+    assert "--examples" in script("report", "--help").stdout

@@ -173,6 +173,8 @@ def write_manifest(path, script, args, inputs, **facts):
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - STARTED, 2),
+            # None where no launcher leased any.
+            "gpus": int(os.environ["CROCO_GPUS"]) if "CROCO_GPUS" in os.environ else None,
             "peak_memory_mb": peak_memory_mb(),
         },
     )

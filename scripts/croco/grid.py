@@ -17,6 +17,7 @@ RESERVED = (
     "preview",
     "audit",
     "release",
+    "partial",
     "state",
     "logs",
     "benchmarks",

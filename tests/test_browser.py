@@ -1,0 +1,197 @@
+"""The report page in a real Chromium: offline, searched, filtered, in both themes, on a phone, and accessible."""
+
+import os
+import shutil
+from itertools import pairwise
+
+import pytest
+from pages import make_report, write_results
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: install one, or name it in CHROMIUM"
+)
+# Of every element with text of its own: [contrast of its colour on its background, size in px, weight, text].
+CONTRASTS = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const background = (element) => {
+    for (; element; element = element.parentElement) {
+      const found = rgb(getComputedStyle(element).backgroundColor);
+      if (found.length < 4 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("body *:not(script, style, option)")) {
+    const text = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join("");
+    if (!text || !element.checkVisibility() || element.closest(".skip")) continue;
+    const style = getComputedStyle(element);
+    const ground = background(element.ownerSVGElement?.parentElement ?? element);
+    const pair = [light(rgb(element.ownerSVGElement ? style.fill : style.color)), light(ground)].sort((a, b) => b - a);
+    found.push([(pair[0] + 0.05) / (pair[1] + 0.05), text.slice(0, 40)]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A page of small results whose texts try to break out of it."""
+    root = write_results(tmp_path_factory.mktemp("browser") / "small")
+    return make_report(root)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, report):
+    """A function that opens the page from its file and draws all plots; at the end nothing may have been said or asked."""
+    contexts, said, asked = [], [], []
+
+    def open_page(scheme="light", width=1280, height=900):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(report.as_uri())
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.wait_for_function("[...document.querySelectorAll('.plot')].every((p) => p.dataset.drawn === 'yes')")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+
+
+def test_every_plot_is_drawn_with_its_text_and_numbers(open_page):
+    page = open_page()
+    figures = page.locator("figure").all()
+    assert len(figures) >= 6
+    for figure in figures:
+        assert len(figure.locator("[role=img]").get_attribute("aria-label")) > 30
+        assert figure.locator("svg").count() == figure.locator(".plot").count()
+        assert figure.locator("details.numbers td").count()
+
+
+def test_search_and_filters_find_the_example(open_page):
+    page = open_page()
+    records, status = page.locator("#search-records > li"), page.locator("#search-status")
+    every = int(status.inner_text().split()[0])
+    page.get_by_label("Search in the texts").fill("</SCRIPT> needle")
+    assert records.count() == 1 and status.inner_text() == f"1 of {every} fits."
+    records.first.locator("summary").click()
+    texts = records.first.locator(".text").all_inner_texts()
+    assert any("</script><script>alert('needle')</script><img src=x onerror=alert(1)>" in text for text in texts)
+    assert page.locator("#search-records script, #search-records img").count() == 0
+    page.get_by_label("Search in the texts").fill("no such words anywhere")
+    assert records.count() == 0
+    page.get_by_label("Search in the texts").fill("")
+    page.locator("#search [name=kind]").select_option("answer")
+    answers = int(status.inner_text().split()[0])
+    page.locator("#search [name=verdict]").select_option("loss")
+    losses = int(status.inner_text().split()[0])
+    assert 0 < losses < answers < every
+    page.locator("#search [name=language]").select_option("de")
+    assert all("de" in text for text in records.locator("summary .tag:last-child").all_inner_texts())
+
+
+def test_more_examples_are_shown_on_demand(open_page):
+    page = open_page()
+    assert page.locator("#search-records > li").count() == 25
+    page.locator("#search-more").click()
+    assert page.locator("#search-records > li").count() > 25
+
+
+def test_manifests_are_filtered_and_opened(open_page):
+    page = open_page()
+    page.locator("#manifests [name=stage]").select_option("train")
+    rows = page.locator("#manifests-records > li")
+    assert rows.count() == 3
+    rows.first.locator("summary").click()
+    assert "uncommitted changes" in rows.first.inner_text() and "input data" in rows.first.inner_text()
+
+
+def test_a_selection_changes_the_plot(open_page):
+    page = open_page()
+    plot = page.locator("#figure-confusion svg")
+    before = plot.inner_html()
+    page.locator("#choose-confusion").select_option(index=1)
+    page.wait_for_timeout(300)
+    assert plot.inner_html() != before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_theme_follows_the_system_and_the_button(open_page, scheme):
+    page = open_page(scheme)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(ground)
+    labels = "[...document.querySelectorAll('figure svg text')].map((t) => t.getAttribute('fill')).join()"
+    drawn = page.evaluate(labels)
+    page.locator("#theme").click()
+    assert page.evaluate(ground) != before
+    page.wait_for_function("[...document.querySelectorAll('.plot')].every((p) => p.dataset.drawn === 'yes')")
+    assert page.evaluate(labels) != drawn, "the plots keep the other theme's colours"
+    page.reload()
+    assert page.evaluate(ground) != before, "the choice is forgotten"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(open_page, scheme):
+    page = open_page(scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_timeout(300)
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 300
+    assert [entry for entry in found if entry[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280])
+def test_nothing_makes_the_page_scroll_sideways(open_page, width):
+    page = open_page(width=width, height=800)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_keyboard_reaches_the_content_and_the_controls(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".skip").bounding_box()["x"] > 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.locator("#search-records summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#search-records details").first.get_attribute("open") is not None
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "text", "long texts scroll by key"
+
+
+def test_structure_is_announced(open_page):
+    page = open_page()
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.locator("main").count() == 1 and page.locator("nav[aria-label]").count() == 1
+    assert page.evaluate("document.documentElement.lang") == "en"
+    unnamed = "[...document.querySelectorAll('input, select')].filter((e) => !e.labels.length && !e.ariaLabel).length"
+    assert page.evaluate(unnamed) == 0
+    assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
