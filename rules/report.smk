@@ -59,6 +59,7 @@ rule write_report:
     shell:
         r"""
         python scripts/report.py --root {params.root:q} {params.runs:q} {params.contrasts:q} {params.paired:q} \
-            --summary {input.summary:q} --findings {input.findings:q} --tables {params.tables:q} {params.asked:q} {params.partial:q} {params.miniature:q} \
-            --template {input.template[0]:q} --output {output.report:q} 2>&1 | tee {log:q}
+            --summary {input.summary:q} --findings {input.findings:q} --tables {params.tables:q} {params.asked:q} \
+            {params.partial:q} {params.miniature:q} --template {input.template[0]:q} \
+            --output {output.report:q} 2>&1 | tee {log:q}
         """

@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 
 from croco import cli, page_data, page_records, page_results
-from croco.figures import Gaps, embed, read_json
+from croco.figures import Gaps, embed, prefer_all_seeds, read_json
 from croco.findings import NULL_MARGIN, PAPER, compare_with_paper
 from croco.plots import read_library, read_palette, to_svg
 from croco.records import replacing
@@ -145,7 +145,9 @@ def read_contrasts(summary, declared):
     contrasts = []
     for setting, pool, versus in declared:
         chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
-        for row in chosen[chosen["round"] == chosen["round"].max()].itertuples():
+        # Over all training seeds where there are several.
+        chosen = prefer_all_seeds(chosen[chosen["round"] == chosen["round"].max()]).drop_duplicates("model")
+        for row in chosen.itertuples():
             middle = 0.5 if versus == "base" else 0.0
             value = row.value if versus == "base" else row.delta
             # No interval: nothing varies between the two, so the estimate stands for it; or there is one prompt alone.

@@ -137,3 +137,8 @@ def read_number(text):
         return float(text)
     except (TypeError, ValueError):
         return None
+
+
+def prefer_all_seeds(lines):
+    """Rows of the summary, those over all training seeds first."""
+    return lines.sort_values("seed", key=lambda seeds: seeds != "all", kind="stable")

@@ -15,6 +15,7 @@ from croco.figures import (
     label,
     name_arm,
     number,
+    prefer_all_seeds,
     read_number,
     sentence,
     table,
@@ -124,7 +125,7 @@ def list_estimates(summary, task, metric, column):
     lines = []
     for name, group in of_metric(summary, task, metric).groupby("run", sort=False):
         pooled, single = (group[(group["eval_language"] == "all") == is_pooled] for is_pooled in (True, False))
-        pooled = pooled.sort_values("seed", key=lambda seeds: seeds != "all", kind="stable")
+        pooled = prefer_all_seeds(pooled)
         if pooled.empty or pd.isna(pooled.iloc[0][column]):
             continue
         first, each = pooled.iloc[0], pooled[pooled["seed"] != "all"]
@@ -186,10 +187,11 @@ def show_wins(summary, gaps, judged):
         )
     ]
     wins = of_metric(summary, "arena", "win_rate")
-    wins = wins[wins["seed"].isin(["1", "all"])].drop_duplicates(["run", "eval_language"])
+    order = wins["run"].unique()
+    wins = prefer_all_seeds(wins[wins["seed"].isin(["1", "all"])]).drop_duplicates(["run", "eval_language"])
     grid = wins.pivot(index="run", columns="eval_language", values="value")
     codes = [code for code in wins["eval_language"].unique() if code != "all"]
-    grid = grid.loc[wins["run"].unique(), [*codes, "all"]]
+    grid = grid.loc[order, [*codes, "all"]]
     cells = [
         {"y": run, "x": code, "value": round(float(value), 6)}
         for run, line in grid.iterrows()
@@ -201,7 +203,7 @@ def show_wins(summary, gaps, judged):
             "wins-by-language",
             [(None, plots.plot_cells(cells, "evaluated in", None, middle=0.5, spans=[*codes, "all"]))],
             "Heat map: win rate of each run in each evaluated language.",
-            "Win rates by evaluation language; all pools a run's languages. Replicates: the first.",
+            "Win rates by evaluation language; all pools a run's languages. Of replicates the mean, where the summary has it, else the first.",
             table(
                 "Win rates by language",
                 ["run", *grid.columns],
@@ -218,7 +220,7 @@ def show_variants(summary, gaps):
     """Other ways to count a win, and how far the judge can be trusted."""
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
     pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
-    pooled = pooled.sort_values("seed", key=lambda seeds: seeds != "all", kind="stable")
+    pooled = prefer_all_seeds(pooled)
     dots, numbers = [], {}
     for metric, name in {**WINS, "position_consistency": "position consistency", "unparseable": "unparseable", "reward_judge_agreement": "agrees with the reward"}.items():  # fmt: skip
         for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
@@ -396,7 +398,8 @@ def show_reward_and_judge(summary):
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
     both = pd.concat([reward, wins], axis=1).dropna().reset_index()
-    both = both[(both["eval_language"] != "all") & both["seed"].isin(["1", "all"])].drop_duplicates(keys[:2])
+    both = both[(both["eval_language"] != "all") & both["seed"].isin(["1", "all"])]
+    both = prefer_all_seeds(both).drop_duplicates(keys[:2])
     if both.empty:
         return []
     points = [
