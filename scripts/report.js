@@ -59,7 +59,7 @@ async function draw(place) {
   if (place.clientWidth < 480) {
     spec.config.axis.labelLimit = 0.38 * place.clientWidth;
     spec.config.axisQuantitative.tickCount = 4;
-    spec.config.legend.columns = 2;
+    spec.config.legend.columns = 3;
   }
   views.get(place)?.finalize();
   const result = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: { theme: isDark() ? "dark" : "light" } });

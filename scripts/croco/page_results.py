@@ -16,7 +16,6 @@ from croco.figures import (
     name_arm,
     number,
     prefer_all_seeds,
-    read_number,
     sentence,
     table,
     table_of,
@@ -431,8 +430,10 @@ def show_findings(findings, tables, comparability, gaps):
                 table_of("Overlap of training and evaluation prompts", [{"language": code, **row} for code, row in overlap.items()])
             )  # fmt: skip
     for path in sorted(Path(tables).glob("*.csv")) if tables else []:
-        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-        lines = [[read_number(cell) if read_number(cell) is not None and "." in cell else cell for cell in line] for line in frame.values.tolist()]  # fmt: skip
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        if frame.empty:
+            continue
+        lines = frame.astype(object).where(frame.notna(), None).values.tolist()
         shown["tables"].append(table(f"In the paper's shape: {label(path.stem)}", list(frame.columns), lines))
     if comparability:
         shown["tables"].append(table_of("What may be compared with the paper", comparability))
