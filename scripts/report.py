@@ -184,9 +184,8 @@ def contrasts_over_seeds(summary, declared):
 
     def by_seed(model, pool, setting):
         arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
-        arm = arm[
-            [name.removesuffix(f".s{seed}") == setting for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
-        ]
+        names = [name.removesuffix(f".s{seed}") for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
+        arm = arm[pd.Series(names, index=arm.index, dtype=str) == setting]
         return arm[arm["round"] == arm["round"].max()].set_index("seed")["value"]
 
     table = []

@@ -230,6 +230,7 @@ def test_key_plots_stand_alone(results, name):
 
 def test_page_is_the_same_whenever_it_is_made(written):
     root, _ = written
+    make_report(root)
     before = (root / "report.html").read_bytes(), (root / "win_rates.svg").read_bytes()
     make_report(root)
     assert ((root / "report.html").read_bytes(), (root / "win_rates.svg").read_bytes()) == before

@@ -17,7 +17,6 @@ TRAINING = {
     "sft_loss": "SFT loss",
     "online_loss": "online DPO loss",
 }
-CHECKS = ("shuffled", "truncated", "wrong_language", "off_topic", "repeated", "weak")
 
 
 def read_ledgers(runs, gaps):
@@ -283,7 +282,7 @@ def show_audit(root, first, gaps, figures):
                     "language": code,
                     "verdict": found["verdict"],
                     "n": found["n"],
-                    **{label(c): found["checks"].get(c, {}).get("accuracy") for c in CHECKS if c in found["checks"]},
+                    **{label(check): one["accuracy"] for check, one in found["checks"].items()},
                     "mean": found["reward_mean"],
                     "sd": found["reward_sd"],
                     "correlation with length": found["length_correlation"],
@@ -304,7 +303,9 @@ def show_audit(root, first, gaps, figures):
                 )
             ],
             "Dots with intervals: how often the reward model prefers a good text to a spoiled one, by language and kind of damage. "
-            + " ".join(f"{line['reward model']} in {line['language']}: {line['verdict']}." for line in lines),
+            + " ".join(
+                f"{line['reward model']} in {line['language']}: {line['verdict'] or 'cannot tell'}." for line in lines
+            ),
             "The reward audit: does the reward model prefer a good answer to the same one spoiled? 0.5 is a coin.",
             table_of("Reward audit", lines),
         )
