@@ -1,5 +1,6 @@
 """Bad configs through the Snakefile: exit 1, one message that names file, line and key, and nothing else happens."""
 
+import csv
 import math
 import re
 
@@ -192,7 +193,7 @@ def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
     assert not any(rule.startswith("miniature") for rule in jobs)
     project = copy_project(tmp_path)
     with open(project / "config/languages.tsv", "a", encoding="utf-8") as file:
-        file.write("eu\tBasque\tEuskara\teu\tno\t\tGizon-emakume guztiak aske jaiotzen dira.\n")
+        file.write("eu\tBasque\tEuskara\teu\tno\tsemantics: xnli_eu\tGizon-emakume guztiak aske jaiotzen dira.\n")
     config["languages"].append({"code": "eu"})
     (project / "more.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     more = planned(project, "--resources", "gpu=8", "--configfile", "more.yaml")
@@ -223,4 +224,6 @@ def read_grid(path):
     config = {**default, **config}
     locator = Locator([path])
     check_config(config, ROOT / "config/schema.yaml", locator)
-    return Grid(config, [row["code"] for row in config["languages"]], locator)
+    with open(ROOT / "config/languages.tsv", encoding="utf-8") as file:
+        known = {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
+    return Grid(config, known, locator)
