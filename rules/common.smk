@@ -473,8 +473,13 @@ def list_staged():
         options += ["--tokenizer", GRID.path(path), "-"] if path not in seen else []
     tasks = [{"split": "test", **task, "dataset": task["source"]} for task in EVALUATION["tasks"] if "source" in task]
     for row in [*GRID.config["prompts"], *tasks]:
-        if "dataset" in row:
-            what = [row.get("subset", "-"), row.get("revision", "-"), row.get("split", "train")]
+        if "dataset" not in row:
+            continue
+        subset, codes = row.get("subset", "-"), [GRID.config["source_language"]]
+        if "{language}" in subset and "use" in row:
+            codes = dict.fromkeys([*codes, *filter(functools.partial(GRID.has_prompts, row["use"]), GRID.languages)])
+        for code in codes:
+            what = [GRID.path(subset, language=code), row.get("revision", "-"), row.get("split", "train")]
             options += ["--dataset", row.get("name", row.get("use")), GRID.path(row["dataset"]), *what]
     suite = list(dict.fromkeys(name for names in GRID.suites.values() for name in names))
     return options + (["--suite", *suite] if suite else [])
