@@ -15,6 +15,7 @@ include: "rules/common.smk"
 include: "rules/miniature.smk"
 include: "rules/prompts.smk"
 include: "rules/translate.smk"
+include: "rules/tasks.smk"
 include: "rules/generate.smk"
 include: "rules/identify.smk"
 include: "rules/score.smk"
@@ -27,8 +28,10 @@ include: "rules/judge.smk"
 include: "rules/fidelity.smk"
 include: "rules/summary.smk"
 include: "rules/findings.smk"
+include: "rules/compare.smk"
 include: "rules/report.smk"
 include: "rules/release.smk"
+include: "rules/stage.smk"
 
 
 localrules:
@@ -38,6 +41,9 @@ localrules:
     release,
     audit,
     select_audited,
+    stage,
+    import_results,
+    compare_evaluations,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -52,6 +58,7 @@ rule all:
         rules.summarise.output.summary,
         rules.check_findings.output.findings,
         rules.write_report.output.report,
+        list_beside_summary(),
 
 
 rule report:

@@ -17,6 +17,7 @@ from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
 from croco.store import WEIGHT_FILES, list_checkpoint_files
+from croco.suites import check_names_once, parse_tasks
 
 put_interpreter_first()
 
@@ -36,6 +37,7 @@ def read_grid():
     grid = Grid(config, KNOWN_LANGUAGES, locator)
     if workflow.is_main_process:
         check_sources(grid)
+        check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
     return grid
 
 
@@ -234,6 +236,13 @@ def find_translator(use):
     return GRID.translators[GRID.prompts[use]["translator"]]
 
 
+def list_task_source(task):
+    """Options of scripts/translate.py: the rows of a structured task in the source language, and what to translate."""
+    row = {**task, "dataset_revision": task.get("revision"), "source_language": GRID.config["source_language"]}
+    names = ("fields", "id", "subset", "dataset_revision", "split", "source_language")
+    return ["--prompts", GRID.path(task["source"]), *list_options(row, *names)]
+
+
 def name_languages(wildcards):
     """What a translator is told of both languages; a change of another language's row re-runs nothing."""
     return [
@@ -317,8 +326,12 @@ def list_block_inputs(use, wildcards):
 
 
 def hash_dataset(use):
+    return hash_folder(GRID.prompts[use].get("dataset", ""))
+
+
+def hash_folder(path):
     """Content hash of a dataset in a local folder, which is no input by itself; None of one from the hub."""
-    folder = Path(GRID.prompts[use].get("dataset", ""))
+    folder = Path(path)
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.name and folder.is_dir() else []
     return [[str(path), file_digest(path, f"{STATE}/digests")] for path in files] or None
 
@@ -444,11 +457,87 @@ def list_releases(wildcards):
     return [place(f"release/{row['run']}/manifest.json") for row in GRID.config["release"]]
 
 
-def list_task_options():
-    """--task NAME YAML DATA for each structured task; {language} stays for the script to fill in."""
-    return [
-        part for task in EVALUATION["tasks"] for part in ("--task", task["name"], task["yaml"], GRID.path(task["data"]))
+def fill(languages, wildcards):
+    """The languages of a job; that of a job of one stands in its wildcard."""
+    return [language.format(**wildcards) for language in languages]
+
+
+def list_task_files(wildcards, languages, key=None):
+    """Data of the own structured tasks in a job's languages, or what their rows say under ``key``."""
+    own = GRID.own_tasks(fill(languages, wildcards))
+    return (
+        [task[key] for task, _ in own] if key else [GRID.task_file(task, code) for task, codes in own for code in codes]
+    )
+
+
+def list_task_options(wildcards, languages):
+    """--task NAME YAML DATA [LANGUAGE ...] for each own task, --suite LANGUAGE TASK ... for each language."""
+    languages, options = fill(languages, wildcards), []
+    for task, codes in GRID.own_tasks(languages):
+        options += ["--task", task["name"], task["yaml"], GRID.task_file(task), *(codes if codes != languages else [])]
+    for code in languages:
+        options += ["--suite", code, *GRID.suites[code]] if GRID.suites.get(code) else []
+    return options + list_options(EVALUATION if "--suite" in options else {}, "suite_limit")
+
+
+def list_staged():
+    """Options of scripts/stage.py: what this config takes from elsewhere, each once; not what the workflow makes."""
+    models = [
+        *GRID.policies.values(),
+        *GRID.reward_models.values(),
+        *GRID.translators.values(),
+        *GRID.config.get("judges", []),
     ]
+    options, seen = [], set()
+    for row in models:
+        if "path" in row and not list_model_files(row):
+            options += ["--model", row["name"], GRID.path(row["path"]), row.get("revision", "-")]
+            seen.add(row["path"])
+    for path in dict.fromkeys(row["tokenizer"] for row in GRID.config["prompts"] if "tokenizer" in row):
+        options += ["--tokenizer", GRID.path(path), "-"] if path not in seen else []
+    tasks = [{"split": "test", **task, "dataset": task["source"]} for task in EVALUATION["tasks"] if "source" in task]
+    for row in [*GRID.config["prompts"], *tasks]:
+        if "dataset" not in row:
+            continue
+        subset, codes = row.get("subset", "-"), [GRID.config["source_language"]]
+        if "{language}" in subset and "use" in row:
+            codes = dict.fromkeys([*codes, *filter(functools.partial(GRID.has_prompts, row["use"]), GRID.languages)])
+        for code in codes:
+            what = [GRID.path(subset, language=code), row.get("revision", "-"), row.get("split", "train")]
+            options += ["--dataset", row.get("name", row.get("use")), GRID.path(row["dataset"]), *what]
+    suite = list(dict.fromkeys(name for names in GRID.suites.values() for name in names))
+    return options + (["--suite", *suite] if suite else [])
+
+
+def list_imports():
+    """Options of scripts/import_results.py: the files, and the names that other harnesses may give our models."""
+    options = [
+        part
+        for row in GRID.config["imports"]
+        for part in ("--import", row["name"], GRID.path(row["path"]), row["format"])
+    ]
+    options += [part for name, row in GRID.policies.items() for part in ("--policy", name, GRID.path(row["path"]))]
+    return options + [
+        part for row in GRID.config["release"] if "name" in row for part in ("--release", row["run"], row["name"])
+    ]
+
+
+def list_evaluated():
+    """Options of scripts/comparability.py: what this run evaluates, and in which languages."""
+    evaluated = list(dict.fromkeys(code for run in GRID.runs.values() for code in run.evaluated))
+    found = {"oracle" if EVALUATION["judge"] == "oracle" else "llm_judge": evaluated if JUDGED else []}
+    for code, names in GRID.suites.items():
+        capabilities = parse_tasks(KNOWN_LANGUAGES[code]["tasks"] or "")
+        for capability in dict.fromkeys(capabilities[name] for name in names):
+            found.setdefault(capability, []).append(code)
+    found["own_tasks"] = [code for code in ("gl", "cy", "mt", "ga") if code in evaluated and GRID.own_tasks([code])]
+    found["euroeval"] = evaluated if any(row["format"] == "euroeval" for row in GRID.config["imports"]) else []
+    return [part for what, codes in found.items() if codes for part in ("--evaluated", what, ",".join(codes))]
+
+
+def list_beside_summary():
+    """What is written beside the summary: the comparison with the paper, and imported results where there are any."""
+    return [place("comparability.json"), *([place("imported.csv")] if GRID.config["imports"] else [])]
 
 
 def list_judge_options(languages):

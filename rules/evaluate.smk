@@ -14,8 +14,8 @@ for BATCH, LANGUAGES in list_batches().items():
             f"evaluate_{BATCH}"
         input:
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
-            tasks=[GRID.path(task["data"], language=code) for task in EVALUATION["tasks"] for code in LANGUAGES],
-            yamls=[task["yaml"] for task in EVALUATION["tasks"]],
+            tasks=lambda wc, languages=LANGUAGES: list_task_files(wc, languages),
+            yamls=lambda wc, languages=LANGUAGES: list_task_files(wc, languages, "yaml"),
             model=lambda wc: list_model_files(GRID.policies[find_run(wc).model]),
             tuned=lambda wc: list_checkpoint(find_run(wc)),
         output:
@@ -47,7 +47,7 @@ for BATCH, LANGUAGES in list_batches().items():
             model=list_evaluated_model,
             identity=lambda wc: identify_model(GRID.policies[find_run(wc).model]),
             options=list_options(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
-            tasks=lambda wc: list_task_options(),
+            tasks=lambda wc, languages=LANGUAGES: list_task_options(wc, languages),
             seed=GRID.config["seed"],
             folder=lambda wc: place(f"{wc.run}"),
             state=STATE,

@@ -22,7 +22,8 @@ RESULTS = [
 rule summarise:
     """Values, paired intervals and p values."""
     input:
-        need(RESULTS),
+        results=need(RESULTS),
+        imported=need([place("imported.csv")] if GRID.config["imports"] else []),
     output:
         summary=place_made("summary.csv"),
         manifest=place_made("summary.manifest.json"),
@@ -44,6 +45,7 @@ rule summarise:
         judged="--judged" if JUDGED else [],
         fidelity=["--fidelity", next(iter(GRID.reward_models))] if EVALUATION["fidelity"] else [],
         partial=["--partial"] if PARTIAL else [],
+        imported=lambda wc, input: ["--imported", *input.imported] if input.imported else [],
         found=lambda wc: list_found(RESULTS),
         code=digest_code("summary"),
         lock=LOCK,
@@ -52,5 +54,6 @@ rule summarise:
     shell:
         r"""
         python scripts/summary.py --root {params.root:q} {params.runs:q} {params.contrasts:q} \
-            {params.judged:q} {params.fidelity:q} {params.partial:q} --output {output.summary:q} 2>&1 | tee {log:q}
+            {params.judged:q} {params.fidelity:q} {params.partial:q} {params.imported:q} \
+            --output {output.summary:q} 2>&1 | tee {log:q}
         """

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.records import InputError, read_lines
+from croco.suites import CAPABILITIES, parse_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample")
@@ -93,6 +94,12 @@ def read_languages(path):
                 path,
                 line,
             )
+        try:
+            row["tasks"] = parse_tasks(row["tasks"] if is_filled(row["tasks"]) else "")
+        except ValueError as error:
+            raise InputError(
+                str(error), f"write capability: task, task; ... with {', '.join(CAPABILITIES)}", path, line, "tasks"
+            ) from error
     known = {row["code"]: row for row in rows}
     if "en" not in known or not is_filled(known["en"]["sample"]):
         raise InputError("no sample for en, with which others are compared", "put it back", path)
@@ -190,7 +197,7 @@ def check_tasks(code, row):
     from lm_eval.tasks import TaskManager
 
     index = set(TaskManager().all_tasks)
-    listed = [name for name in (row["tasks"] if row and is_filled(row["tasks"]) else "").split(",") if name]
+    listed = list(row["tasks"]) if row else []
     two, three = list_codes(code)
     ends = two | {f"{long}(_[a-z]{{4}})?" for long in three}
     if row and is_filled(row["name"]):

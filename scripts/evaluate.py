@@ -4,27 +4,36 @@ Example:
   python scripts/evaluate.py --model DIR --adapter checkpoint --languages en de \\
       --prompts prompts/eval/en.jsonl prompts/eval/de.jsonl --samples 4 --temperature 0.7 --max-tokens 256 \\
       --task heldout config/tasks/question_answer.yaml 'tasks/heldout/{language}.jsonl' \\
-      --state state --output mini/multi/dpo
+      --suite de belebele_deu_Latn include_base_44_german --state state --output mini/multi/dpo
 
 Writes for each language, under --output:
   answers/LANGUAGE.jsonl       sampled answers to the evaluation prompts, for pairwise judging
-  eval/LANGUAGE.json           lm-eval results of the structured tasks
-  eval/LANGUAGE.samples.jsonl  every sample of these tasks, to pair models by doc_hash
+  eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number a document;
+                               the others' names, with lm-eval's own value over the task, under left_out
+  eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
+
+Tasks are lm-eval's: own ones by a YAML file over local data (--task), and its suites by name (--suite), of which
+groups become their single tasks. Names and data are checked before the model is loaded. Where a task has several
+filters (gsm8k), metrics bear the filter's name: exact_match_strict_match.
 
 A language whose inputs were evaluated before is linked from --state and not computed again.
 """
 
-import os
+import json
+import math
+import re
 import shutil
 import sys
 from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 
-from croco import cli
+from croco import cli, harness
 from croco.digests import code_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.engines import describe_engine, load_policy
 from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
+from croco.suites import REMEDY, describe, load_suite
 
 OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
 
@@ -56,17 +65,30 @@ def parse_arguments():
     parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")
     parser.add_argument(
         "--task",
-        nargs=3,
+        nargs="+",
         action="append",
         default=[],
-        metavar=("NAME", "YAML", "DATA"),
-        help="a structured task: its name, lm-eval YAML and data file, with {language} for the language",
+        metavar=("NAME YAML DATA", "LANGUAGE"),
+        help="a structured task: its name, lm-eval YAML and data file, with {language} for the language; "
+        "languages behind them where it is not for all",
     )
+    parser.add_argument(
+        "--suite",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("LANGUAGE", "TASK"),
+        help="lm-eval's own tasks for a language, by name",
+    )
+    parser.add_argument("--suite-limit", type=cli.positive, help="documents a task of --suite at most (default: all)")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished evaluations")
     parser.add_argument("--output", type=Path, required=True, help="folder to write answers/ and eval/ to")
     args = parser.parse_args()
     if len(args.prompts) != len(args.languages):
         parser.error("--prompts needs one file per language")
+    if any(len(task) < 3 for task in args.task):
+        parser.error("--task needs NAME YAML DATA")
+    args.suite = {language: tasks for language, *tasks in args.suite}
     return args
 
 
@@ -88,14 +110,22 @@ def describe_inputs(args):
     }
     inputs = {}
     for language, prompts in zip(args.languages, args.prompts, strict=True):
-        tasks = {name: [file_digest(yaml), file_digest(task_data(data, language))] for name, yaml, data in args.task}
+        tasks = {name: [file_digest(yaml), file_digest(data)] for name, yaml, data in list_own_tasks(args, language)}
         inputs[language] = {
             **shared,
             "language": language,
             "prompts": digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)]),
             "tasks": tasks,
+            "suite": [args.suite.get(language, []), args.suite_limit],
         }
     return inputs
+
+
+def list_own_tasks(args, language):
+    """(name, YAML, data file) of the tasks of --task that the language has."""
+    return [
+        (name, yaml, task_data(data, language)) for name, yaml, data, *only in args.task if not only or language in only
+    ]
 
 
 def task_data(pattern, language):
@@ -108,8 +138,8 @@ def task_data(pattern, language):
 
 
 def evaluate(args, languages, finished):
-    # The libraries' caches belong to the run's own folder; nothing here needs a network.
-    os.environ.setdefault("HF_DATASETS_CACHE", str((args.state / "datasets_cache").resolve()))
+    tasks = {language: load_tasks(args, language) for language in languages}
+    suites = load_suites(args, languages)
     prompts = dict(zip(args.languages, args.prompts, strict=True))
     folders = {language: finished[language].folder / "saving" for language in languages}
     for folder in folders.values():
@@ -119,17 +149,49 @@ def evaluate(args, languages, finished):
         write_jsonl(
             folders[language] / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language])))
         )
-    if args.engine != "transformers" and args.task:
-        # lm-eval takes a transformers model; two engines at once would not fit on one GPU.
-        policy.close()
-        from croco.transformers_engine import Policy
-
-        policy = Policy(args.model, args.revision, args.dtype, args.adapter, args.trust_remote_code)
+    model = harness.wrap(policy, args) if args.task or args.suite else None
     for language in cli.progress(languages, desc=f"tasks {args.output.name}", unit="language"):
-        results, samples = run_tasks(args, policy, language)
+        results, samples = run_tasks(args, model, tasks[language], suites.get(language, {}))
         write_json(folders[language] / "eval.json", results)
         write_jsonl(folders[language] / "samples.jsonl", samples)
         finished[language].finish(folders[language])
+
+
+def load_tasks(args, language):
+    """{name: lm-eval's task} of the own tasks; raises InputError for one that lm-eval cannot make."""
+    if not args.task:
+        return {}
+    import yaml
+    from lm_eval.tasks import TaskManager
+
+    manager, tasks = TaskManager(include_defaults=False), {}
+    for name, path, data in list_own_tasks(args, language):
+        try:
+            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            # Local data is kept prepared in the run's own folder.
+            source = {"data_files": {config["test_split"]: str(data)}, "cache_dir": str(args.state / "datasets_cache")}
+            tasks |= manager.load({**config, "task": name, "dataset_kwargs": source})["tasks"]
+        except Exception as error:
+            raise InputError(
+                f"lm-eval cannot make the task {name} over {data}: {describe(error)}",
+                "write the YAML as in config/tasks/, with test_split, and the fields that the data has",
+                path,
+            ) from error
+    return tasks
+
+
+def load_suites(args, languages):
+    """{language: {name of --suite: {task: lm-eval's task}}}; raises InputError for names or data that are missing."""
+    if args.task or args.suite:
+        harness.check_options(args)
+    wanted = {language: args.suite[language] for language in languages if language in args.suite}
+    if not wanted:
+        return {}
+    found, failures = load_suite(list(dict.fromkeys(name for names in wanted.values() for name in names)))
+    if failures:
+        lines = "".join(f"\n    {name}: {why}" for name, why in failures.items())
+        raise InputError(f"{len(failures)} tasks cannot be loaded with their data:{lines}", REMEDY)
+    return {language: {name: found[name] for name in names} for language, names in wanted.items()}
 
 
 def answer_prompts(args, policy, prompts):
@@ -156,59 +218,80 @@ def answer_prompts(args, policy, prompts):
     return lines
 
 
-def run_tasks(args, policy, language):
-    """Results by task and all samples of the structured tasks in one language, by lm-eval."""
-    if not args.task:
-        return {}, []
-    import yaml
-    from lm_eval import evaluate as run_lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager, get_task_dict
+def run_tasks(args, model, own, suite):
+    """Results by task, and a line for each document, of the structured tasks in one language."""
+    results, lines = {}, []
+    single = {task: made for tasks in suite.values() for task, made in tasks.items()}
+    for tasks, limit in ((own, None), (single, args.suite_limit)):
+        if not tasks:
+            continue
+        output = harness.run(model, tasks, limit)
+        for name in tasks:
+            results[name], found = read_samples(name, output["samples"][name], output["results"][name])
+            lines += found
+    for group, tasks in suite.items():
+        for task in tasks:
+            results[task]["suite"] = group
+    return results, lines
 
-    tasks = []
-    for name, path, data in args.task:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        files = {config["test_split"]: str(task_data(data, language))}
-        tasks.append({**config, "task": name, "dataset_kwargs": {"data_files": files}})
-    # Not simple_evaluate, which asks pip for the environment each time; the manifest has the versions.
-    output = run_lm_eval(
-        lm=HFLM(
-            pretrained=policy.model,
-            tokenizer=policy.tokenizer,
-            batch_size=args.batch,
-            chat_template_args=args.template_options,
-        ),
-        task_dict=get_task_dict(tasks, TaskManager(include_defaults=False)),
-        apply_chat_template=True,
-        log_samples=True,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-    )
-    results, samples = {}, []
-    for name, *_ in args.task:
-        of_task = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
-        metrics = of_task[0]["metrics"]
-        for metric in metrics:
-            if not isinstance(of_task[0][metric], int | float):
-                raise InputError(
-                    f"the task {name} has the metric {metric}, which is no number a sample",
-                    "use metrics with the aggregation mean, such as exact_match or acc",
-                    dict((task, path) for task, path, _ in args.task)[name],
-                    field="metric_list",
-                )
-        results[name] = {"n": len(of_task), **{m: sum(s[m] for s in of_task) / len(of_task) for m in metrics}}
-        for sample in of_task:
-            samples.append(
-                {
-                    "task": name,
-                    "prompt_id": sample["doc"].get("id"),
-                    "doc_hash": sample["doc_hash"],
-                    "target": sample["target"],
-                    "response": sample["filtered_resps"][0],
-                    **{metric: float(sample[metric]) for metric in metrics},
-                }
-            )
-    return results, samples
+
+def read_samples(task, samples, aggregated):
+    """(n, means and left-out metrics of a task; a line for each document) from lm-eval's samples.
+
+    Args:
+        samples: lm-eval's, one for each document and filter; ``aggregated``: its results over the task.
+    A metric is left out where it is not one finite number for each document, such as f1 over labels.
+    """
+    documents, metrics, values, names = {}, {}, {}, {}
+    several = len({sample["filter"] for sample in samples}) > 1
+    for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+        documents.setdefault(sample["doc_id"], sample)
+        for metric in sample["metrics"]:
+            name = re.sub(r"\W+", "_", f"{metric}_{sample['filter']}") if several else metric
+            names[name] = f"{metric},{sample['filter']}"
+            values.setdefault(name, {})[sample["doc_id"]] = sample[metric]
+    for name, by_document in values.items():
+        if len(by_document) == len(documents) and all(map(is_number, by_document.values())):
+            metrics[name] = {document: float(value) for document, value in by_document.items()}
+    left_out = {name: aggregated.get(names[name]) for name in values if name not in metrics}
+    results = {"n": len(documents), **{name: sum(some.values()) / len(documents) for name, some in metrics.items()}}
+    if left_out:
+        results["left_out"] = {name: float(v) if is_number(v) else None for name, v in left_out.items()}
+    ids = [find_id(sample["doc"]) for sample in documents.values()]
+    if len(set(ids)) < len(ids):
+        ids = [None] * len(ids)
+    lines = [
+        {
+            "task": task,
+            "prompt_id": prompt_id,
+            "doc_hash": sample["doc_hash"],
+            "target": plain(sample["target"]),
+            "response": plain(find_response(sample["filtered_resps"])),
+            **{name: metrics[name][document] for name in metrics},
+        }
+        for prompt_id, (document, sample) in zip(ids, documents.items(), strict=True)
+    ]
+    return results, lines
+
+
+def is_number(value):
+    # NumPy's truth values, too, are no Real.
+    return (isinstance(value, Real) or type(value).__name__ == "bool") and math.isfinite(value)
+
+
+def find_id(document):
+    found = document.get("id") if isinstance(document, dict) else None
+    return found if isinstance(found, str | int) else None
+
+
+def find_response(filtered):
+    """The answer, or of several choices their log-likelihoods."""
+    return filtered[0] if len(filtered) == 1 else [choice[0] for choice in filtered]
+
+
+def plain(value):
+    """A value of a task's own code as JSON can hold it."""
+    return json.loads(json.dumps(value, default=str))
 
 
 if __name__ == "__main__":

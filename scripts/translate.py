@@ -3,6 +3,13 @@
 Example:
   python scripts/translate.py --prompts prompts/en/0.jsonl --language da --model DIR --format translategemma \\
       --languages config/languages.tsv --state state --output prompts/da/0.jsonl
+  python scripts/translate.py --prompts facebook/belebele --subset eng_Latn --split test --id row_number \\
+      --fields flores_passage question mc_answer1 mc_answer2 mc_answer3 mc_answer4 --source-language en --language cy \\
+      --model DIR --format translategemma --languages config/languages.tsv --state state --output tasks/reading/cy.jsonl
+
+With --fields, rows of a structured task are translated instead of prompts: of each row these fields, texts or lists of
+texts. The other fields stay, `translated` says from which language and by which model, and a row that fails is left out
+and counted.
 
 Fenced code is kept as it is; long messages are translated by groups of paragraphs. A translation that was cut off, is
 empty or in another language is tried again, sampled, and then marked: the prompt's line says skip: translation_...,
@@ -21,14 +28,16 @@ from pathlib import Path
 from croco import cli
 from croco.digests import code_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
-from croco.records import InputError, prompt_rows, write_jsonl
+from croco.records import InputError, prompt_rows, read_jsonl, write_jsonl
+from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
 from croco.store import Parts
 from croco.translation import FORMATS, translate_chunk
 
 
 def main():
     args = parse_arguments()
-    prompts = list(prompt_rows(args.prompts))
+    task = read_task(args) if args.fields else None
+    prompts = [make_prompt(args, row) for row in task] if task else list(prompt_rows(args.prompts))
     how = describe_how(args, read_names(args, prompts))
     identity = cli.identify(args.model, args.revision, args.state)
     parts = Parts(args.state, "translations", describe_inputs(args, identity, how), map(source_digest, prompts))
@@ -36,7 +45,7 @@ def main():
     print(f"{len(prompts)} prompts; {len(missing)} to translate", file=sys.stderr)
     if missing:
         translate(args, how, parts, missing)
-    counts = write(args, parts, prompts)
+    counts = write_task(args, parts, task, prompts) if task else write(args, parts, prompts)
     inputs = {"prompts": args.prompts, "translator": identity}
     cli.write_manifest(
         args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, translated=len(missing)
@@ -45,7 +54,12 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, required=True, help="prompt file of the source language")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        help="prompt file of the source language; with --fields, rows: JSONL or a dataset",
+    )
     parser.add_argument("--language", required=True, help="code of the language to translate to")
     parser.add_argument("--languages", type=Path, required=True, help="languages.tsv: names and translation codes")
     cli.add_chat_options(parser)
@@ -57,12 +71,53 @@ def parse_arguments():
     )
     parser.add_argument("--attempts", type=cli.positive, default=3, help="the first is greedy, others are sampled")
     parser.add_argument("--seed", type=int, default=0, help="seed of further attempts")
+    parser.add_argument("--fields", nargs="+", help="fields to translate of a structured task's rows")
+    parser.add_argument("--id", default="id", help=f"with --fields: field with the id, or {ROW_NUMBER}")
+    parser.add_argument("--source-language", default="en", help="with --fields: code of the rows' language")
+    parser.add_argument("--subset", help="with --fields: configuration of the dataset")
+    parser.add_argument("--dataset-revision", help="with --fields: commit or tag of the dataset")
+    parser.add_argument("--split", default="test", help="with --fields: split of the dataset")
     cli.add_state_options(parser, chunk=64)
-    parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
     args = parser.parse_args()
     if (args.format == "template") != bool(args.template and "{text}" in args.template):
         parser.error("--format template, and nothing else, goes with a --template that holds {text}")
     return args
+
+
+def read_task(args):
+    """The rows of a structured task, each with its id as text; raises InputError for a field that cannot be translated."""
+    if args.prompts.suffix == ".jsonl":
+        found = read_jsonl(args.prompts)
+    else:
+        found = enumerate(open_dataset(str(args.prompts), args.subset, args.dataset_revision, args.split), start=1)
+    task, seen = [], set()
+    for number, (line, row) in enumerate(found, start=1):
+        row = {**row, "id": str(number) if args.id == ROW_NUMBER else read_prompt_id(row, args, args.prompts, line)}
+        if row["id"] in seen:
+            raise InputError(f"the id {row['id']} stands twice", f"write id: {ROW_NUMBER}", args.prompts, line, args.id)
+        seen.add(row["id"])
+        for field in args.fields:
+            texts = row.get(field)
+            if not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):
+                raise InputError(
+                    "neither text nor a list of texts",
+                    f"name other fields; the row has {', '.join(row)}",
+                    args.prompts,
+                    line,
+                    field,
+                )
+        task.append(row)
+    if not task:
+        raise InputError("no rows", "give a file or dataset with at least one", args.prompts)
+    return task
+
+
+def make_prompt(args, row):
+    """A row's texts as the messages of a prompt, which are translated one by one."""
+    texts = [text for field in args.fields for text in ([row[field]] if isinstance(row[field], str) else row[field])]
+    messages = [{"role": "user", "content": text} for text in texts]
+    return {"prompt_id": row["id"], "language": args.source_language, "messages": messages, "reference": None}
 
 
 def read_names(args, prompts):
@@ -132,13 +187,37 @@ def translate(args, how, parts, missing):
             bar.update(len(chunk))
 
 
+def find_best(parts, row):
+    return max(parts.lines(source_digest(row)), key=lambda line: (whole(line), line["attempts_allowed"]))
+
+
+def write_task(args, parts, task, prompts):
+    """Writes the translated rows in order; returns counts."""
+    counts = {"rows": len(task), "left out": {}, "tried again": 0}
+
+    def lines():
+        for row, prompt in zip(task, prompts, strict=True):
+            part = find_best(parts, prompt)
+            counts["tried again"] += part["attempts"] > 1
+            if part["skip"]:
+                counts["left out"][part["skip"]] = counts["left out"].get(part["skip"], 0) + 1
+                continue
+            texts = iter(message["content"] for message in part["messages"])
+            told = {f: next(texts) if isinstance(row[f], str) else [next(texts) for _ in row[f]] for f in args.fields}
+            yield {**row, **told, "translated": {"from": args.source_language, "by": args.model}}
+
+    if not write_jsonl(args.output, lines()):
+        raise InputError(f"no row could be translated: {counts['left out']}", "try another translator", args.prompts)
+    return counts
+
+
 def write(args, parts, prompts):
     """Writes the translated prompts in order; returns counts."""
     counts = {"prompts": 0, "skipped": {}, "references lost": {}, "tried again": 0, "without reference": 0}
 
     def lines():
         for row in prompts:
-            part = max(parts.lines(source_digest(row)), key=lambda line: (whole(line), line["attempts_allowed"]))
+            part = find_best(parts, row)
             line = {
                 "prompt_id": row["prompt_id"],
                 "language": args.language,

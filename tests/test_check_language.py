@@ -5,6 +5,8 @@ import json
 import pytest
 from conftest import ROOT, script
 
+from croco.suites import parse_tasks
+
 TABLE = ROOT / "config" / "languages.tsv"
 BASQUE = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
 
@@ -69,7 +71,7 @@ def test_every_row_is_complete_and_lists_tasks_that_lm_eval_has():
     for line in lines:
         row = dict(zip(header.split("\t"), line.split("\t"), strict=True))
         assert all(row.values()) and row["translategemma"] in ("yes", "no")
-        assert set(row["tasks"].split(",")) <= index
+        assert set(parse_tasks(row["tasks"])) <= index
 
 
 def test_language_without_a_row_is_told_the_row_to_add(config):
@@ -82,7 +84,7 @@ def test_language_without_a_row_is_told_the_row_to_add(config):
 
 def test_language_with_the_row_added(config, tmp_path):
     table = tmp_path / "languages.tsv"
-    added = "\t".join(["eu", "Basque", "Euskara", "eu", "no", "xnli_eu,no_such_task", BASQUE])
+    added = "\t".join(["eu", "Basque", "Euskara", "eu", "no", "semantics: xnli_eu; knowledge: no_such_task", BASQUE])
     table.write_text(TABLE.read_text(encoding="utf-8") + added + "\n", encoding="utf-8")
     code, checks = check("eu", "--configfile", config, "--languages", table)
     assert code == 0 and checks["row"]["found"] == "Basque, Euskara"

@@ -1,5 +1,6 @@
 """Bad configs through the Snakefile: exit 1, one message that names file, line and key, and nothing else happens."""
 
+import csv
 import math
 import re
 
@@ -31,6 +32,13 @@ BAD = {
     "pair without rule": ("settings:\n  - {name: base, objective: none}\n  - {name: x, objective: dpo, target: pair, pools: [multi]}\n", 3, ["rejected"]),
     "pool too small": ("samples: 4\n", 1, ["mean - 2 sd", "allow_degenerate"]),
     "pool_size above samples": (f"settings:\n  - {{name: base, objective: none}}\n  {SETTING}, pool_size: 65}}\n", 3, ["64 samples"]),
+    "suite without tasks": ("evaluation: {tasks: [], suite: [maths]}\n", 1, ["no structured task in nl", "languages.tsv"]),
+    "unknown capability": ("evaluation: {suite: [sums]}\n", 1, ["suite"]),
+    "limit of no suite": ("evaluation: {suite_limit: 3}\n", 1, ["suite_limit", "no effect"]),
+    "task of nothing": ("evaluation:\n  tasks:\n  - {name: a, yaml: y}\n", 3, ["data or a source"]),
+    "task without translator": ("evaluation:\n  tasks:\n  - {name: a, yaml: y, source: s.jsonl, fields: [q]}\n", 3, ["translator"]),
+    "task named as lm-eval's": ("evaluation:\n  suite: [knowledge]\n  tasks:\n  - {name: arc_nl, yaml: y, data: d}\n", 4, ["arc_nl", "another name"]),
+    "import of nothing": ("imports:\n  - {name: euroeval, path: no.jsonl, format: euroeval}\n", 2, ["no.jsonl"]),
     "contrast of nothing": ("contrasts:\n  - {setting: dpo, pool: multi, versus: nothing}\n", 2, ["nothing"]),
     "key twice": ("seed: 0\nseed: 1\n", 2, ["twice"]),
     "batch not divisible": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8}\n  - {name: dpo, learning_rate: 1, batch: 8, micro_batch: 5}\n", 3, ["micro_batch", "divisor"]),
@@ -189,10 +197,12 @@ def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
     jobs = planned(ROOT, "--resources", "gpu=8", "--configfile", path)
     assert jobs["generate"] == jobs["identify"] == len(config["policies"]) * len(trained) * blocks == jobs["score"]
     assert jobs["translate_train"] == (len(trained) - 1) * blocks and jobs["select_train"] == blocks
+    translated = {task["name"]: len(task["languages"]) for task in config["evaluation"]["tasks"]}
+    assert {name: jobs[f"translate_task_{name}"] for name in translated} == translated
     assert not any(rule.startswith("miniature") for rule in jobs)
     project = copy_project(tmp_path)
     with open(project / "config/languages.tsv", "a", encoding="utf-8") as file:
-        file.write("eu\tBasque\tEuskara\teu\tno\t\tGizon-emakume guztiak aske jaiotzen dira.\n")
+        file.write("eu\tBasque\tEuskara\teu\tno\tsemantics: xnli_eu\tGizon-emakume guztiak aske jaiotzen dira.\n")
     config["languages"].append({"code": "eu"})
     (project / "more.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     more = planned(project, "--resources", "gpu=8", "--configfile", "more.yaml")
@@ -202,8 +212,14 @@ def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
 
 
 def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path):
-    done = snakemake(ROOT, "--dry-run", "--resources", "gpu=8", "--configfile", ROOT / "config/paper.yaml")
+    done = snakemake(
+        ROOT, "--dry-run", "--printshellcmds", "--resources", "gpu=8", "--configfile", ROOT / "config/paper.yaml"
+    )
     output = done.stdout + done.stderr
+    assert "--suite sv belebele_swe_Latn m_mmlu_sv arc_sv hellaswag_sv multiblimp_swe --seed" in output
+    assert re.search(
+        r"--task reading \S+ \S+/tasks/reading/\{language\}.jsonl.? ga cy .*--suite cy multiblimp_cym", output
+    )
     assert "generate: eurollm, da, prompts from 19000 (1 GPU)" in output
     assert re.search(r"train: aya, multi, dpo \(8 GPU\)", output)
     grid = read_grid(ROOT / "config/paper.yaml")
@@ -223,4 +239,6 @@ def read_grid(path):
     config = {**default, **config}
     locator = Locator([path])
     check_config(config, ROOT / "config/schema.yaml", locator)
-    return Grid(config, [row["code"] for row in config["languages"]], locator)
+    with open(ROOT / "config/languages.tsv", encoding="utf-8") as file:
+        known = {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
+    return Grid(config, known, locator)

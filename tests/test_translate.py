@@ -185,3 +185,24 @@ def test_bad_input(translator, tmp_path):
     assert done.returncode == 1 and "no translation code for de" in done.stderr and "languages.tsv" in done.stderr
     done = translate(translator, prompts, tmp_path, "--format", "translategemma", check=False)
     assert done.returncode == 2 and "--template" in done.stderr
+
+
+def test_rows_of_a_task_are_translated_and_marked(translator, tmp_path):
+    """Fields that are named, texts or lists; the rest stays; a row that fails is left out and counted."""
+    source = [
+        {"key": 7, "question": HELLO, "options": [DOG, "42"], "answer": 1, "topic": HELLO},
+        {"key": 8, "question": WRONG, "options": [DOG, MAX], "answer": 0, "topic": "x"},
+    ]
+    options = ("--fields", "question", "options", "--id", "key")
+    translate(translator, write_rows(tmp_path / "en.jsonl", source), tmp_path, *options)
+    (row,) = rows(tmp_path / "de.jsonl")
+    assert row == {
+        "key": 7, "question": GERMAN[HELLO], "options": [GERMAN[DOG], "42"], "answer": 1, "topic": HELLO, "id": "7",
+        "translated": {"from": "en", "by": str(translator)},
+    }  # fmt: skip
+    counts = json.loads((tmp_path / "de.manifest.json").read_text())["counts"]
+    assert counts == {"rows": 2, "left out": {"translation_wrong_language": 1}, "tried again": 1}
+    for broken, said in (({"key": 7, "question": HELLO, "options": [3]}, "en.jsonl:3"), (source[0], "stands twice")):
+        write_rows(tmp_path / "en.jsonl", [*source, broken])
+        done = translate(translator, tmp_path / "en.jsonl", tmp_path, *options, check=False)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr

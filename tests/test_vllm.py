@@ -134,6 +134,31 @@ def test_greedy_adapter_equals_the_merged_model(miniature, adapter, forty):
     assert sum(a != b for a, b in zip(plain, expected, strict=True)) > 4
 
 
+def test_structured_tasks_of_an_adapter_agree_with_transformers(miniature, adapter, forty, tmp_path):
+    """Log-likelihoods of choices and written answers, with one load of the model."""
+    task = {
+        "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+        "doc_to_choice": ["5", "2 plus 3 ist 5."], "doc_to_target": 0,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(task))
+    data = write_rows(tmp_path / "d.jsonl", rows(miniature / "tasks/heldout/de.jsonl")[:8])
+    found = {}
+    for name, tuned in (("transformers", True), ("vllm", True), ("base", False)):
+        script(
+            "evaluate", "--model", miniature / "policy", "--engine", name.replace("base", "vllm"), *(["--adapter", adapter] if tuned else []),
+            "--languages", "de", "--prompts", forty, "--temperature", 0, "--max-tokens", 4, "--task", "choice", tmp_path / "choice.yaml", data,
+            "--task", "written", ROOT / "config/tasks/question_answer.yaml", data, "--state", tmp_path / "state", "--output", tmp_path / name,
+        )  # fmt: skip
+        found[name] = rows(tmp_path / name / "eval/de.samples.jsonl")
+    assert [line["doc_hash"] for line in found["vllm"]] == [line["doc_hash"] for line in found["transformers"]]
+    for ours, theirs in zip(found["vllm"], found["transformers"], strict=True):
+        choice = ours["task"] == "choice"
+        assert ours["response"] == (pytest.approx(theirs["response"], abs=1e-3) if choice else theirs["response"])
+    changed = [abs(a["response"][0] - b["response"][0]) for a, b in zip(found["vllm"], found["base"], strict=True) if a["task"] == "choice"]  # fmt: skip
+    assert min(changed) > 1e-3, "the adapter is on"
+
+
 def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):
     """Greedy, one attempt; the tiny policy is no translator, so what counts is that each line says what it is."""
     found = {}

@@ -45,7 +45,7 @@ def test_default_grid_counts():
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
-        "score_answers_multi": 6, "score_answers_language": 5, "summarise": 1, "check_findings": 1, "write_report": 1,
+        "score_answers_multi": 6, "score_answers_language": 5, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from croco.examples import SMOOTHED
 from croco.judging import read_template
 from croco.pairing import DEGENERATE_UP_TO, FILTERS
 from croco.records import InputError
+from croco.suites import CAPABILITIES, parse_tasks
 
 RESERVED = (
     "untuned",
@@ -25,6 +26,7 @@ RESERVED = (
     "scores",
     "language",
     "monolingual",
+    "tasks",
 )
 MADE_BY_WORLD = ("prompts", "comparisons", "tasks", "tokenizer")
 UNTUNED = "untuned"
@@ -108,7 +110,7 @@ class Grid:
 
     Args:
         config: checked against the schema, defaults filled in.
-        known_languages: codes of config/languages.tsv.
+        known_languages: {code: row} of config/languages.tsv.
         locator: finds the lines of keys for error messages.
     Raises InputError for names that do not exist, collide or are reserved, and for pools too small for a rule.
     """
@@ -132,6 +134,9 @@ class Grid:
         self._refuse_collisions()
         self.runs = {run.name: run for run in self._runs()}
         self._check_batches()
+        self._check_tasks()
+        self.suites = self._suites(known_languages)
+        self._check_imports()
         self.contrasts = self._contrasts()
         self._check_audit()
         self._check_releases()
@@ -177,6 +182,23 @@ class Grid:
     def translated(self, use):
         """The languages whose prompts a translator writes."""
         return [code for code in self.prompt_languages(use) if not self.has_prompts(use, code)]
+
+    def task_languages(self, task):
+        """The evaluated languages that have a task of the config's own."""
+        source = self.config["source_language"]
+        return task.get("languages", [code for code in self.languages if "data" in task or code != source])
+
+    def own_tasks(self, languages):
+        """The config's own tasks that one of the languages has, each with those that have it."""
+        found = [
+            (task, [code for code in languages if code in self.task_languages(task)])
+            for task in self.config["evaluation"]["tasks"]
+        ]
+        return [(task, codes) for task, codes in found if codes]
+
+    def task_file(self, task, language="{language}"):
+        """The data of an own task; a translator writes it where the task has a source."""
+        return self.path(task.get("data", f"{{results}}/tasks/{task['name']}/{{language}}.jsonl"), language=language)
 
     def limit(self, use):
         """How many prompts are taken, or None for all."""
@@ -617,6 +639,71 @@ class Grid:
                 f"with {size} responses mean - 2 sd never lies above the minimum, so the setting {row['name']} would be dpo_min",
                 f"use more than {DEGENERATE_UP_TO} (64 in the paper), or write allow_degenerate: true in the setting",
             )
+
+    def _check_tasks(self):
+        for i, task in enumerate(self.config["evaluation"]["tasks"]):
+            keys, translated = ("evaluation", "tasks", i), "source" in task
+            if ("data" in task) == translated:
+                self.fail(keys, "a task has either data or a source to translate", "give one of the two")
+            for key in ("translator", "fields"):
+                if translated and key not in task:
+                    self.fail((*keys, key), "missing key", "say which fields of the source which translator translates")
+            for key in ("translator", "fields", "subset", "revision", "split", "id"):
+                if not translated and key in task:
+                    self.fail((*keys, key), "has no effect without a source", "leave it out")
+            if task["name"] in [other["name"] for other in self.config["evaluation"]["tasks"][:i]]:
+                self.fail((*keys, "name"), f"{task['name']} stands twice", "give each task its own name")
+            if translated and task["translator"] not in self.translators:
+                self.fail(
+                    (*keys, "translator"), f"there is no {task['translator']}", f"one of {', '.join(self.translators)}"
+                )
+            for j, code in enumerate(task.get("languages", [])):
+                if code not in self.languages or (translated and code == self.config["source_language"]):
+                    self.fail(
+                        (*keys, "languages", j), f"the task is not needed in {code}", "correct it, or take it out"
+                    )
+
+    def _suites(self, known):
+        """{language: names of lm-eval's tasks} of the evaluated languages."""
+        evaluation, suites = self.config["evaluation"], {}
+        wanted = {"none": (), "all": CAPABILITIES}.get(str(evaluation["suite"]), evaluation["suite"])
+        if not wanted:
+            if "suite_limit" in evaluation:
+                self.fail(("evaluation", "suite_limit"), "has no effect without a suite", "leave it out, or say suite")
+            return suites
+        own = [task["name"] for task in evaluation["tasks"]]
+        for code in dict.fromkeys(code for run in self.runs.values() for code in run.evaluated):
+            try:
+                tasks = parse_tasks(known[code]["tasks"] or "")
+            except ValueError as error:
+                raise InputError(
+                    f"{code}: {error}",
+                    f"write capability: task, task; ... with {', '.join(CAPABILITIES)}",
+                    "config/languages.tsv",
+                    field="tasks",
+                ) from error
+            suites[code] = [task for task, capability in tasks.items() if capability in wanted]
+            if twins := sorted(set(own) & set(suites[code])):
+                self.fail(
+                    ("evaluation", "tasks", own.index(twins[0]), "name"),
+                    f"lm-eval has a task of the name {twins[0]}",
+                    "choose another name",
+                )
+            if not suites[code] and not self.own_tasks([code]):
+                self.fail(
+                    ("evaluation", "suite"),
+                    f"there is no structured task in {code}",
+                    f"list lm-eval's tasks (scripts/check_language.py {code}) in column tasks of config/languages.tsv, "
+                    "ask for further capabilities, or add tasks of your own under evaluation.tasks",
+                )
+        return suites
+
+    def _check_imports(self):
+        for i, row in enumerate(self.config["imports"]):
+            if not Path(self.path(row["path"])).is_file():
+                self.fail(("imports", i, "path"), f"there is no file {self.path(row['path'])}", "correct the path")
+            if row["name"] in [other["name"] for other in self.config["imports"][:i]]:
+                self.fail(("imports", i, "name"), f"{row['name']} stands twice", "give each its own name")
 
     def _contrasts(self):
         contrasts = []

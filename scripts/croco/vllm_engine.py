@@ -66,6 +66,8 @@ class Policy(ChatModel):
         options = options or {}
         self.context = min(self.context, options.get("max_model_len", self.context))
         lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
+        # With the output layer among them, vLLM could not give the log-probabilities of a prompt, which lm-eval asks for.
+        lora |= {"lora_target_modules": list_targets(adapter)} if adapter else {}
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
         self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
 
@@ -157,3 +159,13 @@ def find_rank(adapter):
 
     rank = PeftConfig.from_pretrained(str(adapter)).r
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+
+
+def list_targets(adapter):
+    """The modules that an adapter changes, by the last part of their names."""
+    from pathlib import Path
+
+    from safetensors import safe_open
+
+    with safe_open(Path(adapter) / "adapter_model.safetensors", "numpy") as file:
+        return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in file.keys()})  # noqa: SIM118 (no dict)

@@ -1,0 +1,68 @@
+"""Results of other harnesses, and how far the run's can be laid beside the paper's.
+
+In:  the files of the config's key `imports`; config/comparability.tsv.
+Out: {results}/imported.csv, {results}/comparability.json
+"""
+
+
+rule import_results:
+    """Other harnesses' results in the columns of summary.csv; there is no such job without `imports`."""
+    input:
+        [GRID.path(row["path"]) for row in GRID.config["imports"]],
+    output:
+        table=place("imported.csv"),
+        manifest=place("imported.manifest.json"),
+    log:
+        place("logs/imported.log"),
+    benchmark:
+        place("benchmarks/imported.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        imports=lambda wc: list_imports(),
+        runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
+        root=lambda wc: GRID.results,
+        code=[digest_code("import_results"), digest_code("summary")],
+        lock=LOCK,
+    message:
+        "import: results of other harnesses"
+    shell:
+        r"""
+        python scripts/import_results.py {params.imports:q} --root {params.root:q} {params.runs:q} \
+            --output {output.table:q} 2>&1 | tee {log:q}
+        """
+
+
+rule compare_evaluations:
+    """The paper's evaluation and this run's, row by row."""
+    input:
+        table=f"{workflow.basedir}/config/comparability.tsv",
+    output:
+        rows=place("comparability.json"),
+    log:
+        place("logs/comparability.log"),
+    benchmark:
+        place("benchmarks/comparability.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=500,
+        runtime=5,
+    params:
+        evaluated=lambda wc: list_evaluated(),
+        code=digest_code("comparability"),
+        lock=LOCK,
+    message:
+        "comparability: the paper's evaluation and this run's"
+    shell:
+        r"""
+        python scripts/comparability.py --table {input.table:q} {params.evaluated:q} --output {output.rows:q} 2>&1 \
+            | tee {log:q}
+        """

@@ -1,0 +1,57 @@
+"""Data of structured tasks in languages that have none of their own: rows of the source language, translated.
+
+In:  the task's source, the translator.
+Out: {results}/tasks/{task}/{language}.jsonl
+"""
+
+for TASK in EVALUATION["tasks"]:
+    if "source" not in TASK:
+        continue
+
+    rule:
+        name:
+            f"translate_task_{TASK['name']}"
+        input:
+            source=[GRID.path(TASK["source"])] if TASK["source"].endswith(".jsonl") else [],
+            languages=ancient(f"{workflow.basedir}/config/languages.tsv"),
+            model=list_model_files(GRID.translators[TASK["translator"]]),
+        output:
+            data=place(f"tasks/{TASK['name']}/{{language}}.jsonl"),
+            manifest=place(f"tasks/{TASK['name']}/{{language}}.manifest.json"),
+        log:
+            place(f"logs/tasks/{TASK['name']}/{{language}}.log"),
+        benchmark:
+            place(f"benchmarks/tasks/{TASK['name']}/{{language}}.tsv")
+        wildcard_constraints:
+            language=match_any(GRID.task_languages(TASK)),
+        conda:
+            find_environment(GRID.translators[TASK["translator"]])
+        threads: GRID.resource("threads", [GRID.translators[TASK["translator"]]])
+        resources:
+            gpu=GRID.resource("gpu", [GRID.translators[TASK["translator"]]]),
+            mem_mb=lambda wc, attempt, row=GRID.translators[TASK["translator"]]: GRID.resource("mem_mb", [row], attempt),
+            runtime=lambda wc, attempt, row=GRID.translators[TASK["translator"]]: GRID.resource(
+                "runtime", [row], attempt
+            ),
+        params:
+            lease=lambda wc, resources, row=GRID.translators[TASK["translator"]]: lease(resources, row),
+            source=list_task_source(TASK),
+            # A function, because a template holds braces.
+            model=lambda wc, row=GRID.translators[TASK["translator"]]: list_model_options(
+                row, "format", "template", "max_tokens", "longest", "attempts"
+            ),
+            identity=lambda wc, row=GRID.translators[TASK["translator"]]: identify_model(row),
+            names=name_languages,
+            content=hash_folder(TASK["source"]),
+            seed=GRID.config["seed"],
+            state=STATE,
+            code=digest_code("translate"),
+            lock=lock_engine(GRID.translators[TASK["translator"]]),
+        message:
+            "translate: {output.data} ({resources.gpu} GPU)"
+        shell:
+            r"""
+            {params.lease:q} python scripts/translate.py {params.source:q} --language {wildcards.language:q} \
+                --languages {input.languages:q} {params.model:q} --seed {params.seed:q} --state {params.state:q} \
+                --output {output.data:q} 2>&1 | tee {log:q}
+            """

@@ -1,0 +1,63 @@
+"""Say how far the run's numbers can be laid beside the paper's: row by row, what it evaluated with, and what we do.
+
+Example:
+  python scripts/comparability.py --table config/comparability.tsv --evaluated reading da,nl --evaluated arena da,nl \\
+      --output results/paper/comparability.json
+
+A row of the table that the run does not evaluate is comparable: no, and says so.
+"""
+
+import csv
+from pathlib import Path
+
+from croco import cli
+from croco.records import InputError, write_json
+
+COLUMNS = ("row", "needs", "paper", "ours", "comparable", "why")
+ANSWERS = ("yes", "no", "partly")
+
+
+def main():
+    args = parse_arguments()
+    evaluated = {name: languages.split(",") for name, languages in args.evaluated}
+    write_json(args.output, [judge(row, evaluated) for row in read_table(args.table)])
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="table with what the paper did, and what we do")
+    parser.add_argument(
+        "--evaluated",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("WHAT", "LANGUAGES"),
+        help="what this run evaluates, as in the table's column needs, and its languages with commas between",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="comparability.json to write")
+    return parser.parse_args()
+
+
+def read_table(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        for line, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
+            if None in row or None in row.values() or set(row) != set(COLUMNS) or row["comparable"] not in ANSWERS:
+                raise InputError(
+                    f"a row has {', '.join(COLUMNS)}; comparable is {', '.join(ANSWERS)}", "mend the row", path, line
+                )
+            yield row
+
+
+def judge(row, evaluated):
+    """One row of the output: {row, paper, ours, comparable, why, languages}."""
+    languages = evaluated.get(row["needs"], [])
+    known = {key: row[key] for key in ("row", "paper", "ours", "comparable", "why")}
+    if row["needs"] != "-" and not languages:
+        known |= {"ours": None, "comparable": "no", "why": "this run does not evaluate it"}
+    elif row["needs"] == "-":
+        known |= {"ours": None}
+    return {**known, "languages": languages}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,70 @@
+"""lm-eval on a policy that is loaded already, by either engine, so that tasks need no second load of the model.
+
+Under vLLM an adapter stays beside the weights, as it does in generation: merged into 16 bits, most of what a small
+learning rate has changed would be rounded away.
+"""
+
+from unittest.mock import patch
+
+from croco.records import InputError
+
+
+def check_options(args):
+    """Raises InputError for what lm-eval cannot do, before a model is loaded."""
+    if args.engine == "vllm" and args.template_options.get("enable_thinking"):
+        raise InputError(
+            "lm-eval's vLLM back end runs no multiple-choice tasks with enable_thinking",
+            "evaluate with template_options: {enable_thinking: false}, or with the engine transformers",
+            field="template_options",
+        )
+
+
+def wrap(policy, args):
+    """The policy as a model of lm-eval."""
+    if args.engine == "transformers":
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM(
+            pretrained=policy.model,
+            tokenizer=policy.tokenizer,
+            batch_size=args.batch,
+            chat_template_args=args.template_options,
+        )
+    from lm_eval.models import vllm_causallms
+
+    with patch.object(vllm_causallms, "LLM", lambda **_: policy.llm):
+        model = vllm_causallms.VLLM(
+            pretrained=args.model,
+            revision=args.revision,
+            tokenizer_revision=args.revision,
+            trust_remote_code=args.trust_remote_code,
+            max_model_len=policy.context,
+            chat_template_args=dict(args.template_options),
+        )
+    model.lora_request = policy.lora
+    return model
+
+
+def run(model, tasks, limit=None):
+    """lm-eval's output for {name: Task}; ``limit`` is the number of documents a task, or None for all."""
+    import random
+
+    import numpy as np
+    import torch
+    from lm_eval import evaluate
+
+    # Not simple_evaluate, which asks pip for the environment each time; these are its seeds.
+    random.seed(0)
+    np.random.seed(1234)
+    torch.manual_seed(1234)
+    for task in tasks.values():
+        task.set_fewshot_seed(seed=1234)
+    return evaluate(
+        lm=model,
+        task_dict={"tasks": tasks, "groups": {}},
+        limit=limit,
+        apply_chat_template=True,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+    )

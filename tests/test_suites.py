@@ -1,0 +1,212 @@
+"""Tasks of lm-eval by name, staged from a hub on the loopback interface and evaluated without a network."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, write_rows
+from hub import COMMIT, serving
+
+CHOICES = {"dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}"}
+MEAN = {"aggregation": "mean", "higher_is_better": True}
+
+
+def run(name, environment, *arguments):
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments]
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def staged(miniature, tmp_path_factory):
+    """(finished `stage`, folder of its manifest, environment without a network) of a model, a dataset and a task."""
+    folder = tmp_path_factory.mktemp("hub")
+    data = folder / "served/datasets/jumelet/multiblimp"
+    write_rows(data / "deu/data.jsonl", [{"sen": f"{i} plus 2 ist gut.", "wrong_sen": f"{i} plus 2 sind gut."} for i in range(6)])  # fmt: skip
+    (data / "README.md").write_text(
+        "---\nconfigs:\n- config_name: deu\n  data_files:\n  - {split: train, path: deu/data.jsonl}\n---\n"
+    )
+    (folder / "served/models/org").mkdir(parents=True)
+    (folder / "served/models/org/tiny").symlink_to(miniature / "policy")
+    with serving(folder / "served") as address:
+        online = {**ENVIRONMENT, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(folder / "home")}
+        done = run(
+            "stage", online, "--model", "tiny", "org/tiny", "main", "--model", "local", miniature / "reward", "-",
+            "--dataset", "train", "jumelet/multiblimp", "deu", "main", "train", "--suite", "multiblimp_deu",
+            "--state", folder / "state", "--output", folder / "stage.manifest.json",
+        )  # fmt: skip
+        missing = run(
+            "stage", online, "--model", "a", "org/none", "-", "--tokenizer", "org/gone", "-", "--dataset", "d", "org/no-data", "-", "-", "train",
+            "--suite", "no_such_task", "--state", folder / "state", "--output", folder / "missing.json",
+        )  # fmt: skip
+    return done, missing, folder, {**ENVIRONMENT, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+
+
+def evaluate(miniature, prompts, environment, folder, *options):
+    return run(
+        "evaluate", environment, "--model", miniature / "policy", "--languages", "de", "--prompts", prompts["de"], "--max-tokens", 4,
+        "--temperature", 0, "--batch", 16, "--state", folder / "state", "--output", folder / "run", *options,
+    )  # fmt: skip
+
+
+def test_stage_fetches_all_and_says_what_it_has(staged, miniature):
+    done, _, folder, _ = staged
+    assert done.returncode == 0, done.stderr
+    items = {item["name"]: item for item in json.loads((folder / "stage.manifest.json").read_text())["items"]}
+    size = sum(file.stat().st_size for file in (miniature / "policy").iterdir())
+    assert (items["tiny"]["state"], items["tiny"]["revision"], items["tiny"]["bytes"]) == ("fetched", COMMIT, size)
+    assert items["local"]["state"] == "local" and len(items["local"]["identity"]) == 32
+    task = items["multiblimp_deu"]
+    assert (task["kind"], task["path"], task["rows"]) == ("task", "jumelet/multiblimp", 6)
+    assert task["revision"] == items["train"]["revision"] == COMMIT and task["bytes"] > 0
+
+
+def test_stage_tells_all_that_is_missing_at_once(staged):
+    _, missing, folder, offline = staged
+    assert missing.returncode == 1 and "Traceback" not in missing.stderr and not (folder / "missing.json").exists()
+    for said in ("4 of 4 items", "model a", "tokenizer org/gone", "dataset d", "no_such_task", "Remedy"):
+        assert said in missing.stderr, missing.stderr
+    # What was fetched is found without a network; what was not is told.
+    again = run("stage", offline, "--model", "tiny", "org/tiny", "main", "--model", "b", "org/other", "-", "--state", folder / "state", "--output", folder / "again.json")  # fmt: skip
+    assert again.returncode == 1 and "1 of 2 items" in again.stderr and "model b" in again.stderr
+
+
+def test_suite_and_own_tasks_offline(staged, miniature, prompts, tmp_path):
+    """Choices, filters, metrics that are no number a document, limits; pairing by document."""
+    *_, offline = staged
+    data = write_rows(tmp_path / "d.jsonl", [{"id": "x", "question": f"{i} plus 1?", "options": ["a b", "c"], "answer": i % 2} for i in range(4)])  # fmt: skip
+    choice = {**CHOICES, "output_type": "multiple_choice", "doc_to_choice": "{{options}}", "doc_to_target": "answer", "metric_list": [{"metric": "acc", **MEAN}, {"metric": "mcc"}]}  # fmt: skip
+    filters = [{"name": name, "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]} for name, pattern in (("strict-match", "^([0-9]+)$"), ("loose", "([0-9]+)"))]  # fmt: skip
+    written = {**CHOICES, "output_type": "generate_until", "doc_to_target": "{{answer}}", "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4}, "filter_list": filters, "metric_list": [{"metric": "exact_match", **MEAN}]}  # fmt: skip
+    options = []
+    for name, task in (("choice", choice), ("written", written)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task))
+        options += ["--task", name, tmp_path / f"{name}.yaml", data]
+    options += ["--task", "elsewhere", tmp_path / "choice.yaml", tmp_path / "none.jsonl", "en"]
+    done = evaluate(miniature, prompts, offline, tmp_path, *options, "--suite", "de", "multiblimp_deu", "--suite-limit", 5)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run/eval/de.json").read_text())
+    assert {name: results[name]["n"] for name in results} == {"choice": 4, "written": 4, "multiblimp_deu": 5}
+    assert results["multiblimp_deu"]["suite"] == "multiblimp_deu" and set(results["choice"]["left_out"]) == {"mcc"}
+    assert -1 <= results["choice"]["left_out"]["mcc"] <= 1
+    samples = rows(tmp_path / "run/eval/de.samples.jsonl")
+    by_task = {name: [line for line in samples if line["task"] == name] for name in results}
+    assert (
+        set(by_task["written"][0]) >= {"exact_match_strict_match", "exact_match_loose"} and len(by_task["written"]) == 4
+    )
+    for line in by_task["choice"]:
+        assert line["prompt_id"] is None and "mcc" not in line, "an id that is not unique pairs nothing"
+        assert line["acc"] == (line["response"].index(max(line["response"])) == line["target"])
+    assert len({line["doc_hash"] for line in samples if line["task"] == "multiblimp_deu"}) == 5
+    mean = sum(line["acc"] for line in by_task["multiblimp_deu"]) / 5
+    assert results["multiblimp_deu"]["acc"] == pytest.approx(mean) and "acc_norm" in by_task["multiblimp_deu"][0]
+    before = (tmp_path / "run/eval/de.samples.jsonl").read_bytes()
+    same = evaluate(miniature, prompts, offline, tmp_path, *options, "--suite", "de", "multiblimp_deu", "--suite-limit", 5)  # fmt: skip
+    assert "to evaluate: none" in same.stderr and (tmp_path / "run/eval/de.samples.jsonl").read_bytes() == before
+    more = evaluate(miniature, prompts, offline, tmp_path, *options, "--suite", "de", "multiblimp_deu", "belebele_deu_Latn")  # fmt: skip
+    assert more.returncode == 1 and "to evaluate: de" in more.stderr and "snakemake stage" in more.stderr
+    assert "1 tasks cannot be loaded" in more.stderr and "belebele_deu_Latn" in more.stderr
+    assert "Traceback" not in more.stderr and "answers run" not in more.stderr, "before the model is loaded"
+
+
+def test_a_name_that_lm_eval_lacks_ends_the_run_before_any_job(tmp_path):
+    project = copy_project(tmp_path)
+    table = project / "config/languages.tsv"
+    table.write_text(table.read_text().replace("multiblimp_deu", "multiblimp_xyz"))
+    config = yaml.safe_load((project / "two_languages.yaml").read_text())
+    config["evaluation"] |= {"suite": ["acceptability"], "suite_limit": 3}
+    (project / "suite.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "-n", "--configfile", "suite.yaml", check=False)
+    assert done.returncode == 1 and "no task multiblimp_xyz" in done.stderr and "check_language" in done.stderr
+
+
+def test_stage_of_the_miniature_has_nothing_to_fetch(tmp_path):
+    project = copy_project(tmp_path)
+    snakemake(project, "stage", "--cores", 1)
+    assert json.loads((project / "results/miniature/stage.manifest.json").read_text())["items"] == []
+
+
+def euroeval(model, dataset, value, se, languages=("de",), **more):
+    total = {"test_mcc": value, "test_mcc_se": se, "num_failed_instances": 0}
+    return {"dataset": dataset, "task": "knowledge", "dataset_languages": list(languages), "model": model, "results": {"raw": [{"test_mcc": value / 100}] * 10, "total": total}, "few_shot": True, "validation_split": False, **more}  # fmt: skip
+
+
+def import_results(folder, form, path, check=True):
+    return script(
+        "import_results", "--import", "other", path, form, "--root", folder, "--policy", "m", "org/model", "--release", "m/multi/dpo", "me/tuned",
+        "--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de", "--output", folder / "imported.csv",
+        check=check,
+    )  # fmt: skip
+
+
+def test_results_of_euroeval(tmp_path):
+    lines = [
+        euroeval("org/model@abc", "mmlu-de", 40.0, 1.96), euroeval(str(tmp_path / "m/multi/dpo/checkpoint"), "mmlu-de", 45.0, 3.92),
+        euroeval("me/tuned", "nb-and-de", 10.0, None, ["nb", "de"]), euroeval("m", "speed", 3.0, 1.0, task="speed"), euroeval("m", "fo", 3.0, 1.0, ["fo"]),
+    ]  # fmt: skip
+    import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        base, tuned, other = csv.DictReader(file)
+    assert (base["language"], base["setting"], base["task"], base["metric"]) == (
+        "untuned",
+        "base",
+        "other/mmlu-de",
+        "mcc",
+    )
+    assert (base["value"], base["n"], base["delta"]) == ("0.4", "10", "")
+    assert (tuned["setting"], tuned["reward_model"], tuned["baseline"], float(tuned["delta"])) == ("dpo", "rm", "base", pytest.approx(0.05))  # fmt: skip
+    # Independent errors of .01 and .02, in shares.
+    half = 1.96 * (0.01**2 + 0.02**2) ** 0.5
+    assert float(tuned["ci_low"]) == pytest.approx(0.05 - half, abs=1e-5)
+    assert float(tuned["ci_high"]) == pytest.approx(0.05 + half, abs=1e-5)
+    assert other["eval_language"] == "de" and other["delta"] == ""
+    counts = json.loads((tmp_path / "imported.manifest.json").read_text())["counts"]["other"]
+    assert counts == {"rows": 3, "left out": {"speed": 1, "language not evaluated": 1}}
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "no model of this run", "r.jsonl:1"]),
+        ([euroeval("m", "mmlu-de", 1.0, 1.0), euroeval("org/model", "mmlu-de", 2.0, 1.0)], ["two results", "other/mmlu-de"]),
+        ([{"model": "m", "dataset": "x"}], ["r.jsonl:1", "field task"]),
+    ],
+)  # fmt: skip
+def test_results_that_cannot_be_imported(tmp_path, lines, said):
+    done = import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines), check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and all(text in done.stderr for text in said), done.stderr  # fmt: skip
+    assert not (tmp_path / "imported.csv").exists()
+
+
+def test_results_of_a_table(tmp_path):
+
+    table = tmp_path / "t.csv"
+    header = "model,language,setting,eval_language,task,metric,value,n\n"
+    table.write_text(f"{header}m,multi,dpo,de,qa,f1,0.5,12\nm,multi,dpo,it,qa,f1,0.5,12\n")
+    import_results(tmp_path, "csv", table)
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
+    for text, said in (
+        (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
+        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "value is no number"),
+        ("model,value\nm,1\n", "no column language"),
+    ):
+        table.write_text(text)
+        done = import_results(tmp_path, "csv", table, check=False)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_comparability_says_no_where_the_run_does_not_evaluate(tmp_path):
+    table = ROOT / "config/comparability.tsv"
+    script("comparability", "--table", table, "--evaluated", "reading", "da,nl", "--output", tmp_path / "c.json")
+    found = {row["row"]: row for row in json.loads((tmp_path / "c.json").read_text())}
+    assert len(found) >= 10 and found["reading comprehension"]["languages"] == ["da", "nl"]
+    assert found["reading comprehension"]["comparable"] == "partly" and "EuroEval" in found["reading comprehension"]["paper"]  # fmt: skip
+    assert (found["knowledge"]["ours"], found["knowledge"]["comparable"]) == (None, "no")
+    table = tmp_path / "t.tsv"
+    table.write_text("row\tneeds\tpaper\tours\tcomparable\twhy\nx\t-\ty\tz\tmaybe\tw\n")
+    done = script("comparability", "--table", table, "--output", tmp_path / "d.json", check=False)
+    assert done.returncode == 1 and "t.tsv:2" in done.stderr and "Traceback" not in done.stderr
