@@ -28,6 +28,7 @@ include: "rules/fidelity.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
 include: "rules/release.smk"
+include: "rules/bundle.smk"
 
 
 localrules:
@@ -37,6 +38,7 @@ localrules:
     release,
     audit,
     select_audited,
+    bundle,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -74,3 +76,9 @@ rule release:
     """What the config's key `release` names, bundled to be published: weights, preference data, cards."""
     input:
         list_releases,
+
+
+rule bundle:
+    """The small evidence of the run in one archive, for others to check by scripts/verify.py."""
+    input:
+        rules.write_bundle.output.bundle,
