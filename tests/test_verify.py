@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from conftest import ROOT, planned, rows, script, snakemake, write_rows
 
-RUN = "mini/multi/dpo"
+RUN = "mini/en/dpo"
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,13 @@ def test_a_changed_number_is_found(unpacked):
 
 
 def test_changed_verdicts_are_found_by_their_answers(unpacked):
-    path = unpacked / RUN / "arena/de.jsonl"
+    path = unpacked / RUN / "arena/en.jsonl"
     table = rows(path)
     for line in table:
         line["score"] = 1.0
     write_rows(path, table)
     repack(unpacked)
-    assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/de.jsonl: comes out differently")]
+    assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
 
 
 def test_a_dropped_pair_is_found(unpacked):
