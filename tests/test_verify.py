@@ -17,7 +17,8 @@ def bundle(finished_run, tmp_path_factory):
     """Path of the small run's bundle, made by the workflow in a copy."""
     folder = tmp_path_factory.mktemp("bundle") / "project"
     shutil.copytree(finished_run, folder, symlinks=True)
-    arguments = ("bundle", "--configfile", "two_languages.yaml", "--config", "bundle={responses: true}")
+    (folder / "responses.yaml").write_text("bundle: {responses: true}\n", encoding="utf-8")
+    arguments = ("bundle", "--configfile", "two_languages.yaml", "responses.yaml")
     snakemake(folder, *arguments, "--cores", 2)
     assert not planned(folder, *arguments)
     return folder / "results/small/bundle.tar.gz"
