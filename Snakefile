@@ -32,6 +32,7 @@ include: "rules/compare.smk"
 include: "rules/report.smk"
 include: "rules/release.smk"
 include: "rules/stage.smk"
+include: "rules/bundle.smk"
 
 
 localrules:
@@ -44,6 +45,7 @@ localrules:
     stage,
     import_results,
     compare_evaluations,
+    bundle,
     gather_prompts_train,
     gather_prompts_evaluate,
     gather_generations,
@@ -83,3 +85,9 @@ rule release:
     """What the config's key `release` names, bundled to be published: weights, preference data, cards."""
     input:
         list_releases,
+
+
+rule bundle:
+    """The small evidence of the run in one archive, for others to check by scripts/verify.py."""
+    input:
+        rules.write_bundle.output.bundle,

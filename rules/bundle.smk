@@ -1,0 +1,44 @@
+"""The small evidence of a run in one archive, which others check without a GPU: no weights.
+
+In:  all that the target `all` makes.
+Out: {results}/bundle.tar.gz
+"""
+
+
+rule write_bundle:
+    """Prompts, pairs, ledgers, answers, verdicts, samples, tables, report and manifests."""
+    input:
+        summary=rules.summarise.output.summary,
+        report=rules.write_report.output.report,
+    output:
+        bundle=place("bundle.tar.gz"),
+        manifest=place("bundle.manifest.json"),
+    log:
+        place("logs/bundle.log"),
+    benchmark:
+        place("benchmarks/bundle.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=60,
+    params:
+        root=lambda wc: GRID.results,
+        runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
+        responses=[
+            part
+            for model, code, reward in RESPONSES
+            for part in ("--responses", model, code, reward)
+            if GRID.config["bundle"]["responses"]
+        ],
+        code=digest_code("bundle"),
+        lock=LOCK,
+    message:
+        "bundle: {output.bundle}"
+    shell:
+        r"""
+        python scripts/bundle.py --root {params.root:q} {params.runs:q} {params.responses:q} \
+            --output {output.bundle:q} 2>&1 | tee {log:q}
+        """

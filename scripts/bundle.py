@@ -1,0 +1,131 @@
+"""Pack the evidence of a run into one small archive that others can check without a GPU: no weights.
+
+Example:
+  python scripts/bundle.py --root results/demo --run mini untuned base 1 - - en,de \\
+      --run mini multi dpo 1 english 64 en,de --responses mini en english --output results/demo/bundle.tar.gz
+
+It holds prompts, pairs, ledgers, answers, verdicts, samples, metrics, tables, the report and every manifest; with
+--responses the generations and scores, too, from which pairs are formed again. The same files give the same bytes.
+Check it: python scripts/verify.py results/demo/bundle.tar.gz
+"""
+
+import gzip
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+from croco import cli
+from croco.digests import file_digest
+from croco.records import InputError
+from croco.runs import add_run_options, read_runs
+
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
+# What is packed of a run's folder, and of the output root; folders that a run does not have are no fault.
+OF_A_RUN = (
+    "*.json",
+    "*.jsonl",
+    "answers/*.jsonl",
+    "arena/*",
+    "eval/*",
+    "fidelity/**/*.json*",
+    "checkpoint/manifest.json",
+    "checkpoint/metrics.jsonl",
+)
+OF_THE_ROOT = (
+    "*.csv",
+    "*.html",
+    "*.svg",
+    "*.json",
+    "tables/*",
+    "audit/*",
+    "prompts/**/*.json*",
+    "benchmarks/**/*.tsv",
+)
+INDEX = "bundle.json"
+
+
+def main():
+    args = parse_arguments()
+    files = list_files(args)
+    index = {
+        "root": str(args.root),
+        "runs": [run["folder"].relative_to(args.root).as_posix() for run in read_runs(args, RUN)],
+        "files": {name: {"sha256": file_digest(path), "bytes": path.stat().st_size} for name, path in files.items()},
+    }
+    write_archive(args.output, files, index)
+    size = args.output.stat().st_size
+    print(f"{len(files)} files in {args.output}, {size / 2**20:.1f} MiB", file=sys.stderr)
+    counts = {"files": len(files), "bytes": sum(entry["bytes"] for entry in index["files"].values()), "packed": size}
+    cli.write_manifest(
+        args.output.with_name("bundle.manifest.json"), __file__, args, {"bundle": args.output}, counts=counts
+    )
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    add_run_options(parser, RUN)
+    parser.add_argument(
+        "--responses",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("POLICY", "LANGUAGE", "REWARD_MODEL"),
+        help="pack these responses and scores, too",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="bundle.tar.gz to write")
+    return parser.parse_args()
+
+
+def list_files(args):
+    """{name in the bundle: path}, sorted; raises InputError where a run has left nothing."""
+    found = set()
+    for run in read_runs(args, RUN):
+        of_run = [path for pattern in OF_A_RUN for path in run["folder"].glob(pattern)]
+        if not of_run:
+            raise InputError("nothing of this run is there", "let the workflow finish, then bundle", run["folder"])
+        found.update(of_run)
+    found.update(path for pattern in OF_THE_ROOT for path in args.root.glob(pattern))
+    for policy, language, reward in args.responses:
+        folder = args.root / policy / language
+        names = ["generations", f"scores/{reward}", "languages"]
+        found.update(
+            path for name in names for end in ("jsonl", "manifest.json") for path in folder.glob(f"{name}.{end}")
+        )
+    own = {args.output.name, "bundle.manifest.json"}
+    return {
+        path.relative_to(args.root).as_posix(): path
+        for path in sorted(found)
+        if path.is_file() and path.name not in own
+    }
+
+
+def write_archive(output, files, index):
+    """A tar archive with the index first, without times and owners; it appears only when it is whole."""
+
+    def add(archive, name, content, size):
+        entry = tarfile.TarInfo(f"bundle/{name}")
+        entry.size = size
+        archive.addfile(entry, content)
+
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        with (
+            open(partial, "wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            text = json.dumps(index, ensure_ascii=False, indent=1).encode()
+            add(archive, INDEX, io.BytesIO(text), len(text))
+            for name, path in cli.progress(files.items(), desc="bundle", unit="file"):
+                with open(path, "rb") as content:
+                    add(archive, name, content, path.stat().st_size)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,298 @@
+"""Check someone else's results: recompute what a bundle says from its own evidence, without a GPU.
+
+Example:
+  python scripts/verify.py results/demo/bundle.tar.gz
+
+PATH is a bundle (target `bundle`), or the folder that it was unpacked to. It is checked
+  1. that the files are those that were packed,
+  2. that what each manifest says it was made from is what lies in the bundle,
+  3. that ledgers add up and their pairs keep the rules,
+  4. that pairs, verdicts, measures of answers, statistics, tables and findings come out the same, to the byte, when
+     this checkout's scripts make them again with the options of their manifests.
+What needs a model (responses, rewards, an LLM judge's replies, tuning) cannot be checked and is listed. The exit code
+is 1 where anything does not match.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from croco import cli
+from croco.digests import code_digest, file_digest
+from croco.records import InputError, rows
+
+SCRIPTS = Path(__file__).resolve().parent
+INDEX = "bundle.json"
+# Stages that need no model, in the order of the data, and their options that name what they write.
+RECOMPUTED = ("build_pairs", "judge", "fidelity", "summary", "findings")
+WRITTEN = {"output", "ledger", "tables", "state"}
+CONTENT_DIGESTS = ("evaluate",)  # stages whose inputs are known by what they say, not by the file
+# What a stage needs that may not be packed.
+NEEDS_A_MODEL = {
+    "generate": "responses are sampled by the policy",
+    "gather": "its parts are not packed",
+    "score": "rewards are given by the reward model",
+    "train": "a training is repeated on a GPU",
+    "evaluate": "answers are given by the model",
+    "audit": "rewards are given by the reward model",
+    "translate": "translations are made by a model",
+}
+
+
+class Account:
+    """What was checked: how many matched, what did not, and what cannot be checked, by reason."""
+
+    def __init__(self):
+        self.matched, self.mismatches, self.unchecked = Counter(), [], Counter()
+
+    def see(self, what, matches, where, problem):
+        if matches:
+            self.matched[what] += 1
+        else:
+            self.mismatches.append(f"{where}: {problem}")
+
+
+def main():
+    args = parse_arguments()
+    account = Account()
+    with tempfile.TemporaryDirectory(prefix="croco-verify-") as scratch:
+        folder = unpack(args.path, Path(scratch))
+        index = read_index(folder)
+        check_files(folder, index, account)
+        manifests = read_manifests(folder, index, account)
+        check_inputs(folder, index, manifests, account)
+        check_ledgers(folder, index, account)
+        recompute(args, folder, index, manifests, account, Path(scratch) / "again")
+    tell(account)
+    sys.exit(1 if account.mismatches else 0)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
+    parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
+    return parser.parse_args()
+
+
+def unpack(path, scratch):
+    """The bundle's folder; raises InputError for what is no bundle, or would be unpacked elsewhere."""
+    if path.is_dir():
+        return path / "bundle" if (path / "bundle" / INDEX).is_file() else path
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(scratch, filter="data")
+    except FileNotFoundError as error:
+        raise InputError("no such file", "give the path of a bundle", path) from error
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"cannot be unpacked ({error})", "get the bundle again", path) from error
+    return scratch / "bundle"
+
+
+def read_index(folder):
+    """The bundle's index; its names stay inside the bundle."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        names = [*index["files"], *index["runs"]]
+        root = index["root"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no bundle ({error!r})", "make one: snakemake bundle", folder / INDEX) from error
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or (folder / name).is_symlink():
+            raise InputError(f"{name} leads out of the bundle", "do not trust it", folder / INDEX, field="files")
+    if not isinstance(root, str) or not root:
+        raise InputError("no output root", "make the bundle again", folder / INDEX, field="root")
+    return index
+
+
+def check_files(folder, index, account):
+    for name, entry in cli.progress(index["files"].items(), desc="files", unit="file"):
+        path = folder / name
+        if not path.is_file():
+            account.see("files", False, name, "is missing")
+        else:
+            account.see("files", file_digest(path) == entry["sha256"], name, "is not the file that was packed")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(there - index["files"].keys() - {INDEX}):
+        account.see("files", False, name, "was not packed with the others")
+
+
+def read_manifests(folder, index, account):
+    """{name: manifest} of all manifests that can be read."""
+    manifests = {}
+    for name in index["files"]:
+        if name.endswith("manifest.json") and (folder / name).is_file():
+            try:
+                manifest = json.loads((folder / name).read_text(encoding="utf-8"))
+                if not (isinstance(manifest["stage"], str) and isinstance(manifest["options"], dict)):
+                    raise ValueError("stage and options are missing")
+                manifests[name] = manifest
+            except (ValueError, KeyError, TypeError) as error:
+                account.see("manifests", False, name, f"is no manifest ({error!r})")
+    return manifests
+
+
+def inside(folder, index, text):
+    """The file of the bundle that a path of a manifest means, or None."""
+    root = index["root"].rstrip("/") + "/"
+    return folder / text[len(root) :] if isinstance(text, str) and text.startswith(root) else None
+
+
+def check_inputs(folder, index, manifests, account):
+    """Holds the digests of inputs in each manifest against the files of the bundle."""
+    for name, manifest in manifests.items():
+        for label, known in (manifest.get("inputs") or {}).items():
+            option = manifest["options"].get(label)
+            texts = [label, *(option if isinstance(option, list) else [option])]
+            paths = [path for text in texts if (path := inside(folder, index, text)) and path.is_file()]
+            if not isinstance(known, str) or not paths or manifest["stage"] in CONTENT_DIGESTS:
+                account.unchecked[f"inputs of {manifest['stage']} that are not packed, or are models"] += 1
+                continue
+            # A job of several languages names all their files, and the digest of one.
+            same = known in (file_digest(path) for path in paths)
+            account.see("inputs", same, name, f"was made from another {label} than lies here")
+
+
+def check_ledgers(folder, index, account):
+    """Each ledger adds up, its rows are there, and each pair keeps the rule that makes it one."""
+    for run in index["runs"]:
+        ledger_path = folder / run / "ledger.json"
+        if not ledger_path.is_file():
+            continue
+        ledger = json.loads(ledger_path.read_text(encoding="utf-8"))
+        where = f"{run}/ledger.json"
+        total = ledger["formed"] + sum(ledger["no_pair"].values())
+        account.see("ledgers", ledger["prompts"] == total, where, f"{ledger['prompts']} prompts, {total} accounted for")
+        for language, counts in ledger["languages"].items():
+            accounted = counts["eligible"] + sum(counts["left_out"].values())
+            account.see(
+                "ledgers",
+                counts["responses"] == accounted,
+                where,
+                f"{language}: {counts['responses']} responses, {accounted} accounted for",
+            )
+        name = {"pair": "pairs", "prompts": "prompts"}.get(ledger["target"], "completions")
+        data = folder / run / f"{name}.jsonl"
+        if not data.is_file():
+            account.see("ledgers", False, f"{run}/{name}.jsonl", "is missing")
+            continue
+        count = 0
+        for count, row in enumerate(rows(data), start=1):
+            if ledger["target"] == "pair" and ledger.get("rejected") not in ("random", None):
+                # Rewards standardised by language are compared before the raw ones that are written.
+                ordered = row["rejected_reward"] < row["chosen_reward"] or ledger.get("standardised")
+                account.see("pairs", bool(ordered), f"{run}/pairs.jsonl:{count}", "rejected is not below chosen")
+        account.see("ledgers", count == ledger["formed"], where, f"says {ledger['formed']} rows, there are {count}")
+
+
+def recompute(args, folder, index, manifests, account, again):
+    """Makes the outputs of the stages that need no model once more, and compares their bytes."""
+    work = []
+    for name, manifest in manifests.items():
+        stage = manifest["stage"]
+        if stage == "judge" and manifest["options"].get("judge") != "oracle":
+            account.unchecked["verdicts of an LLM judge: its replies are given by a model"] += 1
+        elif stage in RECOMPUTED:
+            work.append((name, manifest))
+        elif stage in NEEDS_A_MODEL:
+            account.unchecked[f"{stage}: {NEEDS_A_MODEL[stage]}"] += 1
+    commands = {}
+    for name, manifest in work:
+        command, missing = build_command(folder, index, manifest, again / f"{len(commands)}")
+        if missing:
+            account.unchecked[f"{manifest['stage']}: {missing}"] += 1
+        else:
+            # A job of several languages leaves a manifest for each: one recomputation is enough.
+            commands.setdefault(json.dumps([manifest["stage"], manifest["options"]], sort_keys=True), (name, command))
+    with ThreadPoolExecutor(args.cores) as pool:
+        results = pool.map(run_command, [command for _, command in commands.values()])
+        for (name, command), error in cli.progress(
+            zip(commands.values(), results, strict=True), total=len(commands), desc="recompute", unit="output"
+        ):
+            compare(folder, manifests[name], name, command, error, account)
+
+
+def build_command(folder, index, manifest, again):
+    """({"command", "again"}, None) of a stage with its options, paths put into the bundle; or (None, what is missing)."""
+    stage, command = manifest["stage"], []
+    for option, value in sorted(manifest["options"].items()):
+        flag = f"--{option.replace('_', '-')}"
+        if not re.fullmatch(r"[a-z][a-z_]*", option):
+            return None, "its options are none of a command line"
+        if value is None or value is False or value in ([], {}):
+            continue
+        if value is True:
+            command.append(flag)
+            continue
+        target = again if option in WRITTEN else folder
+        groups = value if isinstance(value, list) and isinstance(value[0], list) else [value]
+        for group in groups:
+            command.append(flag)
+            for item in group if isinstance(group, list) else [group]:
+                text, missing = place_value(index, item, target, must_exist=option not in WRITTEN)
+                if missing:
+                    return None, missing
+                command.append(text)
+    return {"stage": stage, "arguments": command, "again": again}, None
+
+
+def place_value(index, item, target, must_exist):
+    """(an option's value as text, None), a path under the output root moved to ``target``; or (None, the reason)."""
+    text = json.dumps(item, sort_keys=True) if isinstance(item, dict) else str(item)
+    root = index["root"].rstrip("/")
+    if text == root or text.startswith(root + "/"):
+        path = (target / text[len(root) + 1 :]).resolve()
+        if not path.is_relative_to(target.resolve()):
+            return None, "an option leads out of the bundle"
+        if must_exist and not path.exists():
+            return None, "an input is not packed"
+        return str(path), None
+    if text.startswith(("/", "..")) or not must_exist or (text.startswith("-") and text != "-"):
+        return None, "an option names what is not packed"
+    return text, None
+
+
+def run_command(command):
+    """None, or the last lines of what a stage said when it failed."""
+    command["again"].mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{command['stage']}.py"), *command["arguments"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return None if done.returncode == 0 else "\n".join(done.stderr.strip().splitlines()[-3:])
+
+
+def compare(folder, manifest, name, command, error, account):
+    stage, again = manifest["stage"], command["again"]
+    other = manifest.get("code_digest") != code_digest(str(SCRIPTS / f"{stage}.py"))
+    note = " (made by other code than this checkout's)" if other else ""
+    if error:
+        account.see(stage, False, name, f"cannot be made again{note}: {error}")
+        return
+    for path in sorted(again.rglob("*")):
+        relative = path.relative_to(again).as_posix()
+        if path.is_file() and not path.name.endswith("manifest.json") and not relative.startswith("state/"):
+            packed = folder / relative
+            same = packed.is_file() and packed.read_bytes() == path.read_bytes()
+            account.see(stage, same, relative, f"comes out differently{note}")
+
+
+def tell(account):
+    for what, count in account.matched.items():
+        print(f"matches      {what}: {count}")
+    for what, count in sorted(account.unchecked.items()):
+        print(f"not checked  {what}: {count}")
+    for line in account.mismatches:
+        print(f"MISMATCH     {line}")
+    print(f"{account.matched.total()} checks match, {len(account.mismatches)} do not")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,153 @@
+"""Target bundle and scripts/verify.py: the evidence of a real run checked, then tampered with."""
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+from conftest import ROOT, planned, rows, script, snakemake, write_rows
+
+RUN = "mini/en/dpo"
+
+
+@pytest.fixture(scope="module")
+def bundle(finished_run, tmp_path_factory):
+    """Path of the small run's bundle, made by the workflow in a copy."""
+    folder = tmp_path_factory.mktemp("bundle") / "project"
+    shutil.copytree(finished_run, folder, symlinks=True)
+    (folder / "responses.yaml").write_text("bundle: {responses: true}\n", encoding="utf-8")
+    arguments = ("bundle", "--configfile", "two_languages.yaml", "responses.yaml")
+    snakemake(folder, *arguments, "--cores", 2)
+    assert not planned(folder, *arguments)
+    return folder / "results/small/bundle.tar.gz"
+
+
+@pytest.fixture
+def unpacked(bundle, tmp_path):
+    with tarfile.open(bundle) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "bundle"
+
+
+def repack(folder):
+    """A forger who knows of the index brings it up to date."""
+    index = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    from croco.digests import file_digest
+
+    for name, entry in index["files"].items():
+        entry["sha256"] = file_digest(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def mismatches(path):
+    done = script("verify", path, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    found = [line.removeprefix("MISMATCH").strip() for line in done.stdout.splitlines() if line.startswith("MISMATCH")]
+    assert done.returncode == bool(found), done.stdout + done.stderr
+    return found
+
+
+def test_an_honest_bundle_matches(bundle):
+    done = script("verify", bundle)
+    said = {line.split(": ")[0].split(None, 1)[1]: int(line.split(": ")[-1]) for line in done.stdout.splitlines() if line.startswith("matches")}  # fmt: skip
+    assert {"files", "inputs", "ledgers", "pairs", "build_pairs", "judge", "summary"} <= set(said)
+    assert "not checked" in done.stdout and "training" in done.stdout
+    with tarfile.open(bundle) as archive:
+        names = archive.getnames()
+    assert not [name for name in names if "safetensors" in name or "tokenizer" in name]
+
+
+def test_the_same_run_gives_the_same_bytes(bundle):
+    manifest = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))
+    options, project = manifest["options"], bundle.parents[2]
+    parts = [part for name in ("run", "responses") for row in options[name] for part in (f"--{name}", *row)]
+    script("bundle", "--root", options["root"], *parts, "--output", options["output"] + ".again", cwd=project)
+    again = bundle.with_name(bundle.name + ".again")
+    assert again.read_bytes() == bundle.read_bytes()
+    again.unlink()
+
+
+def test_a_changed_number_is_found(unpacked):
+    table = unpacked / "summary.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace(",0.5,", ",0.6,"), encoding="utf-8")
+    found = mismatches(unpacked)
+    assert any("not the file that was packed" in line for line in found)
+    repack(unpacked)
+    assert [line for line in mismatches(unpacked) if line.startswith("summary.csv: comes out differently")]
+
+
+def test_changed_verdicts_are_found_by_their_answers(unpacked):
+    path = unpacked / RUN / "arena/en.jsonl"
+    table = rows(path)
+    for line in table:
+        line["score"] = 1.0
+    write_rows(path, table)
+    repack(unpacked)
+    assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
+
+
+def test_a_dropped_pair_is_found(unpacked):
+    path = unpacked / RUN / "pairs.jsonl"
+    write_rows(path, rows(path)[1:])
+    repack(unpacked)
+    found = "\n".join(mismatches(unpacked))
+    assert f"{RUN}/ledger.json: says" in found and f"{RUN}/pairs.jsonl: comes out differently" in found
+    assert f"{RUN}/checkpoint/manifest.json: was made from another data" in found
+
+
+def test_swapped_pairs_are_found(unpacked):
+    path = unpacked / RUN / "pairs.jsonl"
+    table = rows(path)
+    table[0]["chosen_reward"], table[0]["rejected_reward"] = table[0]["rejected_reward"], table[0]["chosen_reward"]
+    write_rows(path, table)
+    repack(unpacked)
+    assert f"{RUN}/pairs.jsonl:1: rejected is not below chosen" in mismatches(unpacked)
+
+
+def test_a_file_more_or_less_is_found(unpacked):
+    (unpacked / RUN / "ledger.json").unlink()
+    (unpacked / "extra.json").write_text("{}", encoding="utf-8")
+    found = mismatches(unpacked)
+    assert f"{RUN}/ledger.json: is missing" in found and "extra.json: was not packed with the others" in found
+
+
+@pytest.mark.parametrize("option", ["../../outside", "/etc/passwd", "--help"])
+def test_options_of_a_stranger_lead_nowhere(unpacked, option):
+    path = unpacked / RUN / "pairs.manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["options"]["output"] = option
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    repack(unpacked)
+    done = script("verify", unpacked, check=False)
+    assert "build_pairs: an option names what is not packed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no such file"), (b"not an archive", "cannot be unpacked"), ("../evil", "cannot be unpacked")],
+)
+def test_what_is_no_bundle(tmp_path, content, said):
+    path = tmp_path / "bundle.tar.gz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(content), io.BytesIO())
+        path.write_bytes(gzip.compress(buffer.getvalue()))
+    done = script("verify", path, check=False)
+    assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_a_torn_bundle(bundle, tmp_path):
+    (tmp_path / "torn.tar.gz").write_bytes(bundle.read_bytes()[:20000])
+    done = script("verify", tmp_path / "torn.tar.gz", check=False)
+    assert done.returncode == 1 and "get the bundle again" in done.stderr
+
+
+def test_help_teaches():
+    done = script("verify", "--help", cwd=ROOT)
+    assert "without a GPU" in done.stdout and "PATH" in done.stdout
