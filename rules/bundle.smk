@@ -9,7 +9,9 @@ rule write_bundle:
     """Prompts, pairs, ledgers, answers, verdicts, samples, tables, report and manifests."""
     input:
         summary=rules.summarise.output.summary,
+        findings=rules.check_findings.output.findings,
         report=rules.write_report.output.report,
+        beside=list_beside_summary(),
     output:
         bundle=place("bundle.tar.gz"),
         manifest=place("bundle.manifest.json"),
