@@ -42,6 +42,14 @@ def wrap(policy, args):
             chat_template_args=dict(args.template_options),
         )
     model.lora_request = policy.lora
+    generate = model.modify_gen_kwargs
+
+    def strip_special_tokens(*args, **options):
+        """As the transformers back end, which leaves them out of answers."""
+        chosen, *rest = generate(*args, **options)
+        return chosen | {"skip_special_tokens": True}, *rest
+
+    model.modify_gen_kwargs = strip_special_tokens
     return model
 
 
