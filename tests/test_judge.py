@@ -343,8 +343,10 @@ def test_the_workflow_judges_with_a_model(finished_run, judge, tmp_path):
     config["judges"] = [{"name": "tiny", "path": str(judge / "model"), "prompt": "prompt.txt", "max_tokens": 12}]
     config["evaluation"] |= {"judge": "tiny", "max_unparseable": 1}
     (project / "judged.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    jobs = {"all": 1, "judge_language": 2, "judge_multi": 1, "summarise": 1, "write_report": 1}
-    assert planned(project, "--configfile", "judged.yaml") == jobs
+    jobs = planned(project, "--configfile", "judged.yaml")
+    assert (jobs["judge_language"], jobs["judge_multi"], jobs["summarise"]) == (2, 1, 1)
+    spared = {"select_evaluate", "generate", "score", "build_pairs", "train", "evaluate_language", "evaluate_multi"}
+    assert not spared & set(jobs)
     snakemake(project, "--cores", 2, "--configfile", "judged.yaml")
     for run, code in (("en/dpo", "en"), ("multi/dpo_random", "de")):
         arena = project / "results/small/mini" / run / "arena"

@@ -184,13 +184,18 @@ def test_unusable_options_are_named(miniature, forty, tmp_path):
 
 
 def test_the_workflow_runs_on_vllm(tmp_path):
-    """The small grid end to end, policies and reward model on vLLM; then nothing is left to do."""
+    """The small grid end to end, policies, reward model and judge on vLLM; then nothing is left to do."""
     project = copy_project(tmp_path)
     config = yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
     default = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
     for key in ("policies", "reward_models"):
         config[key] = [{**row, "engine": "vllm"} for row in default[key]]
-    config["evaluation"] = {**default["evaluation"], **config["evaluation"]}
+    template = "{language} {nonce}\n{question}\n{nonce}\n{answer_a}\n{nonce}\n{answer_b}\n{nonce}"
+    (project / "prompt.txt").write_text(template, encoding="utf-8")
+    judge = {"name": "tiny", "path": "{results}/miniature/policy", "engine": "vllm", "prompt": "prompt.txt"}
+    config["judges"] = [{**judge, "max_tokens": 8}]
+    # A policy of the miniature is no judge: what counts is that it was asked, and that nothing is taken for a verdict.
+    config["evaluation"] = {**default["evaluation"], **config["evaluation"], "judge": "tiny", "max_unparseable": 1}
     (project / "vllm.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     snakemake(project, "--cores", 2, "--configfile", "vllm.yaml")
     results = project / "results" / "small"
@@ -200,6 +205,12 @@ def test_the_workflow_runs_on_vllm(tmp_path):
     assert manifest["options"]["engine"] == "vllm" and manifest["counts"]["responses"] == 128
     base, tuned = (rows(results / f"mini/{run}/answers/en.jsonl") for run in ("untuned/base", "en/dpo"))
     assert [line["responses"] for line in base] != [line["responses"] for line in tuned]
+    arena = rows(results / "mini/multi/dpo_random/arena/de.jsonl")
+    replies = [reply for line in arena for some in line["replies"].values() for reply in some]
+    assert len(replies) == 80 and None not in replies and {line["score"] for line in arena} == {None}
+    manifest = json.loads((results / "mini/multi/dpo_random/arena/de.manifest.json").read_text())
+    assert manifest["counts"]["unparseable"] == 80 and manifest["options"]["engine"] == "vllm"
+    assert set(manifest["counts"]["reasons"]) <= {"cut", "no_verdict"}
     assert (results / "report.html").stat().st_size > 10_000
     done = snakemake(project, "--cores", 1, "--configfile", "vllm.yaml")
     assert "Nothing to be done" in done.stdout + done.stderr
