@@ -4,6 +4,9 @@ In:  {run}/eval/{language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}
 Out: {results}/summary.csv
 """
 
+# Results of other harnesses, where the config names some.
+IMPORTED = [place("imported.csv")] if GRID.config.get("imports") else []
+
 
 rule summarise:
     """Values, paired intervals and p values."""
@@ -16,6 +19,7 @@ rule summarise:
             + ([f"arena/{language}.jsonl"] if JUDGED and run.row["objective"] != "none" else [])
         ],
         fidelity=[file for run in GRID.runs.values() for file in list_fidelity(run)],
+        imported=IMPORTED,
     output:
         summary=place("summary.csv"),
         manifest=place("summary.manifest.json"),
@@ -35,6 +39,7 @@ rule summarise:
         runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         judged="--judged" if JUDGED else [],
+        imported=["--imported", *IMPORTED] if IMPORTED else [],
         fidelity=["--fidelity", next(iter(GRID.reward_models))] if EVALUATION["fidelity"] else [],
         code=digest_code("summary"),
         lock=LOCK,
@@ -43,5 +48,5 @@ rule summarise:
     shell:
         r"""
         python scripts/summary.py --root {params.root:q} {params.runs:q} {params.contrasts:q} \
-            {params.judged:q} {params.fidelity:q} --output {output.summary:q} 2>&1 | tee {log:q}
+            {params.judged:q} {params.fidelity:q} {params.imported:q} --output {output.summary:q} 2>&1 | tee {log:q}
         """
