@@ -67,6 +67,8 @@ def verdicts(found):
 def test_a_run_as_the_paper_reports(tmp_path):
     found = run(tmp_path, table())["findings"]
     assert found == find(tmp_path, table())
+    elsewhere = row("dpo", "euroeval/x", "acc", -0.5) | {"model": "another"}
+    assert found == find(tmp_path, [*table(), elsewhere]), "other harnesses' rows decide nothing"
     assert [entry["id"] for entry in found] == ["F1", "F2", "F2", "F3", "F3", "F4", "F5", "F6"]
     assert set(verdicts(found).values()) == {"supported"}
     gain = next(entry for entry in found if (entry["id"], entry["measure"]) == ("F2", "win rate"))

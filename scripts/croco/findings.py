@@ -67,6 +67,7 @@ def check_findings(summary, audits, low_resource):
         low_resource: codes of the low-resource languages.
     """
     found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
+    summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
     for model in summary["model"].unique():
         of_model = summary[summary["model"] == model]
         if not audits:
@@ -114,7 +115,7 @@ def find_rows(summary, place, setting, versus, measure, low_resource):
         own = rows["language"].isin(summary["eval_language"])
     rows = rows[own if place == MONOLINGUAL else rows["language"] == place]
     if measure == TASKS:
-        rows = rows[~rows["task"].isin(["arena", "fidelity"]) & ~rows["task"].str.contains("/")]
+        rows = rows[~rows["task"].isin(["arena", "fidelity"])]
     else:
         rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
     if measure == LOW_RESOURCE:
