@@ -106,7 +106,11 @@ def adapter(miniature, forty, tmp_path_factory):
     """A LoRA adapter that changes answers, trained by the real script."""
     folder = tmp_path_factory.mktemp("adapter")
     lines = [
-        {"prompt": row["messages"], "completion": [{"role": "assistant", "content": row["reference"]}]}
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["messages"],
+            "completion": [{"role": "assistant", "content": row["reference"]}],
+        }
         for row in rows(forty)[:32]
     ]
     write_rows(folder / "completions.jsonl", lines)
