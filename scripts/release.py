@@ -253,11 +253,21 @@ def write_model(args, folder):
 
 def merge(args, folder):
     """Adds the adapter to the weights, in float32: 16 bits would round away much of what a small learning rate changed."""
-    from transformers import GenerationConfig
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
-    from croco.transformers_engine import Policy
+    from croco.chats import model_errors
 
-    model = Policy(args.model, args.revision, "float32", str(args.checkpoint), args.trust_remote_code).model
+    with model_errors(args.model):
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model,
+            revision=args.revision,
+            dtype="float32",
+            trust_remote_code=args.trust_remote_code,
+            use_safetensors=True,
+        )
+    with model_errors(args.checkpoint):
+        model = PeftModel.from_pretrained(model, args.checkpoint).merge_and_unload(safe_merge=True)
     # The checkpoint's takes its place; saving would refuse a model's own odd one (a temperature without sampling).
     model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
