@@ -41,7 +41,7 @@ rule import_results:
 rule compare_evaluations:
     """The paper's evaluation and this run's, row by row."""
     input:
-        table=f"{workflow.basedir}/config/comparability.tsv",
+        table="config/comparability.tsv",
     output:
         rows=place("comparability.json"),
     log:

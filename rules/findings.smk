@@ -43,7 +43,7 @@ rule check_findings:
         audits=lambda wc: ["--audit", *list_audits()] if list_audits() else [],
         found=lambda wc: list_found([*list_audits(), *(path for paths in COMPARED.values() for path in paths)]),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
-        tables=place_made("tables"),
+        tables=lambda wc, output: str(Path(output.tables[0]).parent),
         code=digest_code("findings"),
         lock=LOCK,
     message:

@@ -48,7 +48,7 @@ rule write_report:
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         paired=["--paired", *dict.fromkeys(run.setting for run in PAIRED)] if PAIRED else [],
         asked=["--judged"] * JUDGED + ["--fidelity"] * EVALUATION["fidelity"] + ["--tasks"] * bool(EVALUATION["tasks"]),
-        tables=place_made("tables"),
+        tables=lambda wc, input: str(Path(input.tables[0]).parent),
         partial=["--partial"] if PARTIAL else [],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
         found=lambda wc: list_found(REPORTED),

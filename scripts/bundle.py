@@ -94,11 +94,11 @@ def list_files(args):
         found.update(
             path for name in names for end in ("jsonl", "manifest.json") for path in folder.glob(f"{name}.{end}")
         )
-    own = {args.output.name, "bundle.manifest.json"}
+    own = {args.output.name, "bundle.manifest.json", "benchmarks/bundle.tsv"}
     return {
         path.relative_to(args.root).as_posix(): path
         for path in sorted(found)
-        if path.is_file() and path.name not in own
+        if path.is_file() and path.relative_to(args.root).as_posix() not in own
     }
 
 

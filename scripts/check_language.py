@@ -19,7 +19,7 @@ from croco.records import InputError, read_lines
 from croco.suites import CAPABILITIES, parse_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample")
+COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample", "resource")
 SHOWN = 12  # candidate tasks on the terminal; --json has all
 COSTLY = 2  # times the tokens of English at which responses may not fit max_tokens
 

@@ -146,7 +146,7 @@ def test_a_new_language_makes_only_new_jobs(finished_run, grown):
         "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
         "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
         "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "summarise": 1,
-        "check_findings": 1, "write_report": 1,
+        "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
     }  # fmt: skip
 
 
