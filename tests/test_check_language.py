@@ -84,7 +84,9 @@ def test_language_without_a_row_is_told_the_row_to_add(config):
 
 def test_language_with_the_row_added(config, tmp_path):
     table = tmp_path / "languages.tsv"
-    added = "\t".join(["eu", "Basque", "Euskara", "eu", "no", "semantics: xnli_eu; knowledge: no_such_task", BASQUE])
+    added = "\t".join(
+        ["eu", "Basque", "Euskara", "eu", "no", "semantics: xnli_eu; knowledge: no_such_task", BASQUE, "low"]
+    )
     table.write_text(TABLE.read_text(encoding="utf-8") + added + "\n", encoding="utf-8")
     code, checks = check("eu", "--configfile", config, "--languages", table)
     assert code == 0 and checks["row"]["found"] == "Basque, Euskara"
