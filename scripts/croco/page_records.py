@@ -216,13 +216,14 @@ def show_cost(root, manifests, gaps):
         "jobs of unknown GPUs": sum(unknown),
         "peak memory of a job (MB)": max((line["peak memory of a job (MB)"] or 0 for line in lines), default=None),
     }
-    bars = [{"name": line["stage"], "value": line["hours"]} for line in lines]
+    unit, scale = ("hours", 1) if every["hours"] >= 2 else ("minutes", 60)
+    bars = [{"name": line["stage"], "value": line["hours"] * scale} for line in lines]
     return {
         "figures": [
             figure(
                 "hours",
-                [(None, plots.plot_bars(bars, "hours of all jobs"))],
-                f"Bars: hours by stage, together {every['hours']:.2f}.",
+                [(None, plots.plot_bars(bars, f"{unit} of all jobs"))],
+                f"Bars: {unit} by stage, together {every['hours'] * scale:.1f}.",
                 "Wall time of all jobs of a stage, one after the other.",
                 table_of(
                     "Cost by stage",
