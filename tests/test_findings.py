@@ -149,7 +149,7 @@ def test_contrasts_in_pools_of_one_language(tmp_path):
     assert [found[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.13, 0.17])
 
 
-def test_an_audit_decides_the_first_finding(tmp_path):
+def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
     summary = read_summary(write_summary(tmp_path, table()))
 
     def audit(*found):
@@ -163,8 +163,9 @@ def test_an_audit_decides_the_first_finding(tmp_path):
     assert audit("fit", "unfit", "unfit")["verdict"] == "not supported"
     assert audit("fit", None, None)["why"] == "fit: l0; too few comparisons: l1, l2"
     assert audit("fit", "weak", "weak", "unfit")["verdict"] == "cannot tell"
-    by_command = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][0]
-    assert by_command == audit("fit", "weak", "weak", "unfit")
+    by_audit, by_results = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][:2]
+    assert by_audit == audit("fit", "weak", "weak", "unfit")
+    assert (by_results["id"], by_results["contrast"]) == ("F1", "rewards - verdicts, multi/dpo")
     (tmp_path / "english.json").write_text("{")
     done = run(tmp_path, table(), "--audit", tmp_path / "english.json", check=False)
     assert done.returncode == 1 and "english.json" in done.stderr and "Traceback" not in done.stderr

@@ -70,8 +70,9 @@ def check_findings(summary, audits, low_resource):
     summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
     for model in summary["model"].unique():
         of_model = summary[summary["model"] == model]
-        if not audits:
-            found.append(judge_agreement(of_model, model))
+        agreement = judge_agreement(of_model, model)
+        if agreement["n"] or not audits:
+            found.append(agreement)
         for name, setting, versus, measure, expected, claim in FINDINGS:
             places = list_places(of_model, setting)
             entries = [
@@ -229,7 +230,7 @@ def judge_rewards(name, languages):
 
 
 def judge_agreement(summary, model):
-    """F1 without an audit: in how many languages its sign agrees with the verdicts on DPO's answers beyond chance."""
+    """F1 by the results: in how many languages its sign agrees with the verdicts on DPO's answers beyond chance."""
     rows = summary[(summary["metric"] == "reward_judge_agreement") & (summary["arm"] == "dpo")]
     places = list_places(rows, "dpo")
     measure = "share of languages in which rewards agree with verdicts beyond chance"
@@ -254,7 +255,7 @@ def judge_agreement(summary, model):
         "contrast": f"rewards - verdicts, {place}/dpo",
         "measure": measure,
         "n": int(rows["n"].sum()),
-        "why": f"no audit; beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}",
+        "why": f"beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}",
     }
 
 

@@ -270,6 +270,11 @@ def seed_table(summary):
     )
 
 
+def find_base(lines):
+    """The base's value over the most languages: single languages have their own."""
+    return max(lines, key=lambda line: len(line["languages"]))["baseline"]
+
+
 def show_structured(summary, gaps, samples):
     """A forest plot for each structured task and metric."""
     tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["baseline"].notna()]
@@ -278,8 +283,8 @@ def show_structured(summary, gaps, samples):
         lines = list_estimates(summary, task, metric, "delta")
         if not lines:
             continue
-        before = next((line["baseline"] for line in lines if line["baseline"] is not None), None)
-        note = f" The base has {before:.3f}." if before is not None else ""
+        before = find_base(lines)
+        note = f" The base has {before:.3f}, languages pooled." if before is not None else ""
         figures.append(
             figure(
                 f"task-{len(figures)}",
@@ -303,7 +308,7 @@ def show_fidelity(root, first, summary, gaps, asked):
         lines = list_estimates(summary, "fidelity", metric, "delta")
         if not lines:
             continue
-        before = lines[0]["baseline"]
+        before = find_base(lines)
         charts.append(
             (
                 title + (f" (base {before:.3g})" if before is not None else ""),

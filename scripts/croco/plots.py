@@ -32,7 +32,7 @@ CONFIG = {
         "titlePadding": 8,
         "labelPadding": 6,
     },
-    "axisQuantitative": {"tickCount": 5, "labelSeparation": 8},
+    "axisQuantitative": {"tickCount": 6, "labelSeparation": 8},
     "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80, "labelLimit": 260, "columns": 4},
     "header": TEXT,
     "text": {"color": "var(--ink)"},
