@@ -106,6 +106,7 @@ BAD = {
     "processes that do not divide the batch": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, resources: {gpu: 3}}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["16 x 3 processes", "divisor"]),
     "own policies, the miniature's answers": ("results: results/x\npolicies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["evaluation", "still the miniature's"]),
     "only the base": ("settings:\n  - {name: base, objective: none}\n", 1, ["nothing is tuned"]),
+    "a boolean of --config": ("bundle: {responses: 'true'}\n", 1, ["true is text", "in --config, nested values are text"]),
     "no tuned policy": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, tune: false}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", 1, ["tune"]),
 }  # fmt: skip
 
@@ -202,7 +203,7 @@ def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
     assert not any(rule.startswith("miniature") for rule in jobs)
     project = copy_project(tmp_path)
     with open(project / "config/languages.tsv", "a", encoding="utf-8") as file:
-        file.write("eu\tBasque\tEuskara\teu\tno\tsemantics: xnli_eu\tGizon-emakume guztiak aske jaiotzen dira.\n")
+        file.write("eu\tBasque\tEuskara\teu\tno\tsemantics: xnli_eu\tGizon-emakume guztiak aske jaiotzen dira.\tlow\n")
     config["languages"].append({"code": "eu"})
     (project / "more.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     more = planned(project, "--resources", "gpu=8", "--configfile", "more.yaml")

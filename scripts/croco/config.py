@@ -130,6 +130,10 @@ def explain(error, schema, locator):
         return locator.error(
             keys, f"{error.instance} is text to YAML", "write it with a point and a sign: 5.0e-6, 1.0e+3"
         )
+    if error.instance in ("true", "false") and error.validator == "type":  # Snakemake reads --config so
+        return locator.error(
+            keys, f"{error.instance} is text", "give it in a file: in --config, nested values are text"
+        )
     if error.validator == "type":
         meaning = f"give a value of type {error.validator_value}: {meaning or 'see config/README.md'}"
     return locator.error(keys, error.message, meaning or "see config/README.md")
