@@ -21,7 +21,17 @@ import pandas as pd
 from croco import cli, win_rates
 from croco.records import InputError, read_lines, replacing, rows
 from croco.runs import add_run_options, find_last, read_runs
-from croco.statistics import align, benjamini_hochberg, detectable, holm, intervals, over_groups, p_values, replicates
+from croco.statistics import (
+    align,
+    benjamini_hochberg,
+    detectable,
+    holm,
+    intervals,
+    over_groups,
+    p_values,
+    replicates,
+    standard_error,
+)
 
 COLUMNS = [
     "model",
@@ -39,6 +49,7 @@ COLUMNS = [
     "baseline",
     "baseline_value",
     "delta",
+    "se",
     "ci_low",
     "ci_high",
     "p",
@@ -299,7 +310,7 @@ def fill_tests(table):
     tested = [cells for cells in table if "differences" in cells]
     columns = [list(cells["differences"].values()) for cells in tested]
     for cells, column, (low, high), p in zip(tested, columns, intervals(columns), p_values(columns), strict=True):
-        fill(cells, {"low": low, "high": high, "p": p, "mde": detectable(column)})
+        fill(cells, {"se": standard_error(column), "low": low, "high": high, "p": p, "mde": detectable(column)})
 
 
 def fill(cells, found):
@@ -307,7 +318,7 @@ def fill(cells, found):
     shift = 0.5 if cells["metric"].startswith("win_rate") and cells["baseline"] == "base" else 0.0
     for name in ("low", "high"):
         cells[f"ci_{name}"] = None if found[name] is None else found[name] + shift
-    cells |= {"p": found["p"], "mde": found["mde"]}
+    cells |= {name: found[name] for name in ("se", "p", "mde")}
 
 
 def replicate_rows(table):
@@ -326,7 +337,7 @@ def replicate_rows(table):
         if baseline:
             cells |= {name: mean([one[name] for one in some]) for name in ("baseline_value", "delta")}
             found = replicates(align([one["differences"] for one in some]))
-            fill(cells, found or dict.fromkeys(("low", "high", "p", "mde")))
+            fill(cells, found or dict.fromkeys(("se", "low", "high", "p", "mde")))
         yield cells
 
 

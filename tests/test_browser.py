@@ -179,6 +179,7 @@ def test_keyboard_reaches_the_content_and_the_controls(open_page):
     page.locator("#search-records summary").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#search-records details").first.get_attribute("open") is not None
+    page.locator("#search-records details").first.locator(".text").first.wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "text", "long texts scroll by key"
 

@@ -143,7 +143,9 @@ def test_findings_and_headlines_say_the_same(written):
     finding = read_table(page.get_element_by_id("findings-table"))[0]
     assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
     headline = page.xpath("//ul[@class='headlines']/li")[0].text_content()
-    assert "F2 · supported" in headline and finding["claim"] in headline.lower() and "+0.100" in headline
+    assert "F2 · supported" in headline and "+0.100" in headline
+    claim = "preference tuning on own responses improves on the base"
+    assert finding["claim"].startswith(claim) and claim in headline.lower()
 
 
 def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
@@ -278,7 +280,7 @@ def test_after_the_audit_no_section_has_a_gap(finished_run, tmp_path):
     contrasts = [
         row["contrast"] for row in read_table(page.get_element_by_id("findings-table")) if row["finding"] == "F1"
     ]
-    assert contrasts == ["reward model english", "rewards - verdicts, multi/dpo"]
+    assert contrasts == ["reward model english", "rewards - verdicts, monolingual/dpo"]
     assert not planned(project, *SMALL)
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import script, write_rows
+from test_win_rates import VALUE, draw, fit_length_control
 
 PROMPTS = [f"p{i}" for i in range(12)]
 
@@ -100,6 +101,42 @@ def test_every_metric_has_its_rows_and_the_numbers_are_those_of_the_files(summar
     languages = [number(by_key["dpo", "1", code, "u", "exact_match", "base"], "value") for code in ("en", "de")]
     assert pooled["n"] == "24" and number(pooled, "value") == pytest.approx(np.mean(languages), abs=1e-5)
     assert by_key["dpo", "1", "all", "t", "exact_match", "base"]["n"] == "12"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_win_rate_standard_error_and_length_control_are_the_authors(seed, results):
+    """One order a prompt and one sample, ties a half, unreadable verdicts left out: mean, sd (n - 1) / sqrt(n), in points."""
+    drawn = draw(seed, 200, most_samples=1)
+    first = [np.random.default_rng([seed, i]).random() < 0.5 for i in range(200)]
+    for line, ours in zip(drawn, first, strict=True):
+        order = "answer_first" if ours else "baseline_first"
+        worth = VALUE.get(line["verdicts"][order][0])
+        line |= {
+            "score": worth,
+            "score_single_order": worth,
+            "score_strict": worth,
+            "quality": None,
+            "baseline_quality": None,
+        }
+        line["verdicts"] = {name: line["verdicts"][order] for name in line["verdicts"]}
+    write_rows(results / "m/multi/dpo/arena/en.jsonl", drawn)
+    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en"]
+    script("summary", "--root", results, *runs, "--judged", "--output", results / "summary.csv")
+    by_key = read(results)[1]
+    row = by_key["dpo", "1", "en", "arena", "win_rate_single_order", "base"]
+    worth = [
+        (VALUE[line["verdicts"]["answer_first"][0]], line["lengths"][0] - line["baseline_lengths"][0])
+        for line in drawn
+        if line["score"] is not None
+    ]
+    preferences, d = np.array(worth).T
+    assert row["n"] == str(len(preferences)) and len(preferences) < 200
+    assert 100 * number(row, "value") == pytest.approx(100 * sum(preferences) / len(preferences), abs=0.01)
+    error = (sum((preferences - preferences.mean()) ** 2) / (len(preferences) - 1) / len(preferences)) ** 0.5
+    assert 100 * number(row, "se") == pytest.approx(100 * error, abs=0.01)
+    assert 100 * number(by_key["dpo", "1", "en", "arena", "win_rate_lc", "base"], "value") == pytest.approx(
+        100 * fit_length_control(d, preferences), abs=0.01
+    )
 
 
 def test_rewards_are_compared_with_the_bases_and_with_verdicts(summarised):

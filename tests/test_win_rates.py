@@ -10,13 +10,13 @@ from croco.win_rates import adjusted, length_controlled, position_consistency, u
 VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
-def draw(seed, prompts=40):
+def draw(seed, prompts=40, most_samples=4):
     """Lines of an arena file: ties, unparseable verdicts, a judge that likes length and the first position."""
     rng = np.random.default_rng(seed)
     skill, taste, position, bad = rng.normal(0, 1), rng.normal(0, 2), rng.normal(0, 0.5), rng.uniform(0, 0.3)
     lines = []
     for i in range(prompts):
-        samples = rng.integers(1, 5)
+        samples = rng.integers(1, most_samples + 1)
         ours, theirs = rng.integers(0, 400, (2, samples))
         verdicts = {"answer_first": [], "baseline_first": []}
         for length in ours - theirs:
@@ -43,20 +43,23 @@ def rate(values):
     return sum(values.values()) / len(values)
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_length_controlled_is_the_authors_formula(seed):
-    """sigmoid(theta) at the optimum of the log-likelihood of theta + phi tanh(d / sd) less phi squared, by search."""
-    lines = draw(seed)
-    rows = [(length, [v for v in verdicts if v is not None]) for _, length, *verdicts in list_rows(lines)]
-    d = np.array([length for length, verdicts in rows if verdicts])
-    y = np.array([np.mean(verdicts) for _, verdicts in rows if verdicts])
+def fit_length_control(d, y):
+    """The authors' sigmoid(theta) at the optimum of the log-likelihood of theta + phi tanh(d / sd) less phi squared, by search."""
 
     def loss(beta):
         logit = beta[0] + beta[1] * np.tanh(d / d.std())
         return np.sum(np.logaddexp(0, logit) - y * logit) + beta[1] ** 2
 
-    theta = minimize(loss, [0, 0], tol=1e-12).x[0]
-    assert 100 * rate(length_controlled(lines)) == pytest.approx(100 / (1 + np.exp(-theta)), abs=0.01)
+    return 1 / (1 + np.exp(-minimize(loss, [0, 0], tol=1e-12).x[0]))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_length_controlled_is_the_authors_formula(seed):
+    lines = draw(seed)
+    rows = [(length, [v for v in verdicts if v is not None]) for _, length, *verdicts in list_rows(lines)]
+    d = np.array([length for length, verdicts in rows if verdicts])
+    y = np.array([np.mean(verdicts) for _, verdicts in rows if verdicts])
+    assert 100 * rate(length_controlled(lines)) == pytest.approx(100 * fit_length_control(d, y), abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(5))

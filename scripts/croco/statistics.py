@@ -64,15 +64,21 @@ def paired_p(differences, seed):
     return p_values([differences], seed)[0]
 
 
+def standard_error(differences):
+    """Of the mean of paired differences, shape (n,): their standard deviation (ddof = 1) over sqrt(n), or None as above."""
+    differences = np.asarray(differences, dtype=float)
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
+
+
 def detectable(differences):
     """The mean difference that a two-sided paired t test at 5 % finds in 80 % of repetitions, or None as above.
 
     Of paired differences, shape (n,), with this spread.
     """
-    differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2 or np.ptp(differences) == 0:
-        return None
-    return float(_detectable_effect(len(differences)) * differences.std(ddof=1))
+    error = standard_error(differences)
+    return None if error is None else float(_detectable_effect(len(differences)) * error * np.sqrt(len(differences)))
 
 
 @functools.cache
@@ -84,7 +90,7 @@ def _detectable_effect(size):
 
 
 def replicates(values):
-    """{low, high, p, mde} of the mean over training seeds and prompts, for other seeds and other prompts than these.
+    """{se, low, high, p, mde} of the mean over training seeds and prompts, for other seeds and other prompts than these.
 
     Seeds and prompts are crossed (each seed answers every prompt) and both random. The variance of the mean is estimated
     by the mean squares of the two-way analysis of variance, (max(MS_seed - MS_rest, 0) + MS_prompt) / (seeds x
@@ -111,6 +117,7 @@ def replicates(values):
     error = np.sqrt(total / values.size)
     half = stats.t.ppf(1 - LEVEL / 2, degrees) * error
     return {
+        "se": float(error),
         "low": float(mean - half),
         "high": float(mean + half),
         "p": float(2 * stats.t.sf(abs(mean) / error, degrees)),
