@@ -27,7 +27,7 @@ rule import_results:
         imports=lambda wc: list_imports(),
         runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
         root=lambda wc: GRID.results,
-        code=[digest_code("import_results"), digest_code("summary")],
+        code=digest_code("import_results"),
         lock=LOCK,
     message:
         "import: results of other harnesses"

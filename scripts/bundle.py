@@ -20,9 +20,8 @@ from pathlib import Path
 from croco import cli
 from croco.digests import file_digest
 from croco.records import InputError
-from croco.runs import add_run_options, read_runs
+from croco.runs import RUN, add_run_options, read_runs
 
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
 # What is packed of a run's folder, and of the output root; folders that a run does not have are no fault.
 OF_A_RUN = (
     "*.json",

@@ -23,8 +23,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.records import InputError, read_jsonl, replacing
-from croco.runs import add_run_options, read_runs
-from summary import COLUMNS, RUN
+from croco.runs import COLUMNS, RUN, add_run_options, identify, read_runs
 
 NEEDED = ("model", "language", "setting", "eval_language", "task", "metric", "value")
 NORWEGIAN = {"nb": "no", "nn": "no"}
@@ -105,7 +104,7 @@ def find_run(model, known, path, line):
 
 
 def read_euroeval(path, name, known, left_out):
-    """Yields the rows of EuroEval's results, each with its standard error under `se`."""
+    """Yields the rows of EuroEval's results, each with its own standard error under `error`."""
     for line, record in read_jsonl(path):
         total = (record.get("results") or {}).get("total") if isinstance(record.get("results"), dict) else None
         for field, kind in (("model", str), ("dataset", str), ("task", str), ("dataset_languages", list)):
@@ -130,26 +129,14 @@ def read_euroeval(path, name, known, left_out):
                 continue
             for language in sorted(languages & set(run["languages"])):
                 yield {
-                    **cells(run),
+                    **identify(run),
                     "eval_language": language,
                     "task": task,
                     "metric": key.removeprefix("test_"),
                     "value": value / 100,
                     "n": len(raw.get("test", []) if isinstance(raw, dict) else raw) or None,
-                    "se": None if se is None else se / 1.96 / 100,
+                    "error": None if se is None else se / 1.96 / 100,
                 }
-
-
-def cells(run):
-    return {
-        "model": run["model"],
-        "language": run["pool"],
-        "setting": run["setting"],
-        "seed": run["seed"],
-        "round": run["round"],
-        "reward_model": None if run["reward_model"] == "-" else run["reward_model"],
-        "pool_size": None if run["pool_size"] == "-" else run["pool_size"],
-    }
 
 
 def compare(found):
@@ -164,8 +151,9 @@ def compare(found):
         if other is None or other is row:
             continue
         row |= {"baseline": "base", "baseline_value": other["value"], "delta": row["value"] - other["value"]}
-        if None not in (row["se"], other["se"]):
-            half = 1.96 * math.hypot(row["se"], other["se"])
+        if None not in (row["error"], other["error"]):
+            row["se"] = math.hypot(row["error"], other["error"])
+            half = 1.96 * row["se"]
             row |= {"ci_low": row["delta"] - half, "ci_high": row["delta"] + half}
 
 
@@ -196,7 +184,7 @@ def read_table(path, name, known, left_out):
             if not finite:
                 raise InputError("the value is no number", "write a decimal number", path, reader.line_num, "value")
             given = {key: value for key, value in row.items() if value}
-            yield {**cells(run), **given, "task": f"{name}/{row['task']}"}
+            yield {**identify(run), **given, "task": f"{name}/{row['task']}"}
 
 
 def refuse_twins(found, path):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from croco import cli, win_rates
 from croco.records import InputError, read_lines, replacing, rows
-from croco.runs import add_run_options, find_last, read_runs
+from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
 from croco.statistics import (
     align,
     benjamini_hochberg,
@@ -33,31 +33,6 @@ from croco.statistics import (
     standard_error,
 )
 
-COLUMNS = [
-    "model",
-    "language",
-    "setting",
-    "seed",
-    "round",
-    "reward_model",
-    "pool_size",
-    "eval_language",
-    "task",
-    "metric",
-    "value",
-    "n",
-    "baseline",
-    "baseline_value",
-    "delta",
-    "se",
-    "ci_low",
-    "ci_high",
-    "p",
-    "p_adjusted",
-    "q",
-    "mde",
-]
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
 BASE = ("untuned", "base")
 ALL = "all"
 # What an arena file says of a prompt, and what is computed from its verdicts.
@@ -263,13 +238,7 @@ def row(run, language, task, metric, baseline, pairs):
     """One line of the table; ``pairs`` are (values, baseline's values), each {prompt: [value]}, one a language."""
     values = over_groups([ours for ours, _ in pairs])
     cells = dict.fromkeys(COLUMNS) | {
-        "model": run["model"],
-        "language": run["pool"],
-        "setting": run["setting"],
-        "seed": run["seed"],
-        "round": run["round"],
-        "reward_model": None if run["reward_model"] == "-" else run["reward_model"],
-        "pool_size": None if run["pool_size"] == "-" else run["pool_size"],
+        **identify(run),
         "eval_language": language,
         "task": task,
         "metric": metric,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, read_summary
 from croco.overlap import count_overlap
-from summary import COLUMNS
+from croco.runs import COLUMNS
 
 
 def row(setting, task, metric, delta, half=0.02, language="multi", eval_language="all", seed="1", baseline="base"):

@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
 
-from summary import COLUMNS
+from croco.runs import COLUMNS
 
 RUN = "mini/multi/dpo"
 RESULTS = [

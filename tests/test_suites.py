@@ -158,7 +158,9 @@ def test_results_of_euroeval(tmp_path):
     assert (base["value"], base["n"], base["delta"]) == ("0.4", "10", "")
     assert (tuned["setting"], tuned["reward_model"], tuned["baseline"], float(tuned["delta"])) == ("dpo", "rm", "base", pytest.approx(0.05))  # fmt: skip
     # Independent errors of .01 and .02, in shares.
-    half = 1.96 * (0.01**2 + 0.02**2) ** 0.5
+    error = (0.01**2 + 0.02**2) ** 0.5
+    assert base["se"] == "" and float(tuned["se"]) == pytest.approx(error, abs=1e-5)
+    half = 1.96 * error
     assert float(tuned["ci_low"]) == pytest.approx(0.05 - half, abs=1e-5)
     assert float(tuned["ci_high"]) == pytest.approx(0.05 + half, abs=1e-5)
     assert other["eval_language"] == "de" and other["delta"] == ""

@@ -2,6 +2,33 @@
 
 from pathlib import Path
 
+# Of --run as summary.py and those who follow it take it; of summary.csv.
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
+COLUMNS = [
+    "model",
+    "language",
+    "setting",
+    "seed",
+    "round",
+    "reward_model",
+    "pool_size",
+    "eval_language",
+    "task",
+    "metric",
+    "value",
+    "n",
+    "baseline",
+    "baseline_value",
+    "delta",
+    "se",
+    "ci_low",
+    "ci_high",
+    "p",
+    "p_adjusted",
+    "q",
+    "mde",
+]
+
 
 def add_run_options(parser, columns):
     """Adds the options; ``columns`` name the values of --run and hold MODEL, POOL, SETTING and LANGUAGES."""
@@ -39,3 +66,16 @@ def read_runs(args, columns):
 def find_last(runs, model, pool, setting):
     """The run of a setting, the last one where it has several rounds."""
     return [run for run in runs if (run["model"], run["pool"], run["setting"]) == (model, pool, setting)][-1]
+
+
+def identify(run):
+    """The columns of summary.csv that say which run a row is of; a dash in the run table is empty there."""
+    return {
+        "model": run["model"],
+        "language": run["pool"],
+        "setting": run["setting"],
+        "seed": run["seed"],
+        "round": run["round"],
+        "reward_model": None if run["reward_model"] == "-" else run["reward_model"],
+        "pool_size": None if run["pool_size"] == "-" else run["pool_size"],
+    }
