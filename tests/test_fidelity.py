@@ -99,7 +99,8 @@ def test_repetition_and_distinct_are_shares_that_add_up(words, n):
 
 @given(WORDS.filter(lambda words: len(words) >= 4))
 def test_saying_it_all_again_repeats_more(words):
-    assert measure_repetition(words + words) > measure_repetition(words)
+    # The first repetition can bring n-grams across the seam; the next brings none.
+    assert measure_repetition(words * 3) > measure_repetition(words * 2)
 
 
 @settings(deadline=None)
