@@ -1,6 +1,7 @@
 """The report page in a real Chromium: offline, searched, filtered, in both themes, on a phone, and accessible."""
 
 import os
+import re
 import shutil
 from itertools import pairwise
 
@@ -8,9 +9,13 @@ import pytest
 from pages import make_report, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
 )
+# Clicks and keys have effects in later tasks of the page: what they change is waited for, by `expect` and the two below.
+ALL_DRAWN = "[...document.querySelectorAll('.plot')].every((p) => p.dataset.drawn === 'yes')"
+ALL_FILLED = "[...document.querySelectorAll('details')].every((d) => d.open && d.childElementCount > 1)"
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: install one, or name it in CHROMIUM"
 )
@@ -69,7 +74,7 @@ def open_page(browser, report):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(report.as_uri())
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        page.wait_for_function("[...document.querySelectorAll('.plot')].every((p) => p.dataset.drawn === 'yes')")
+        page.wait_for_function(ALL_DRAWN)
         return page
 
     yield open_page
@@ -77,6 +82,12 @@ def open_page(browser, report):
         context.close()
     assert said == []
     assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+
+
+def open_everything(page):
+    """Open all that folds, and wait until it is filled."""
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_function(ALL_FILLED)
 
 
 def test_every_plot_is_drawn_with_its_text_and_numbers(open_page):
@@ -94,46 +105,53 @@ def test_search_and_filters_find_the_example(open_page):
     records, status = page.locator("#search-records > li"), page.locator("#search-status")
     every = int(status.inner_text().split()[0])
     page.get_by_label("Search in the texts").fill("</SCRIPT> needle")
-    assert records.count() == 1 and status.inner_text() == f"1 of {every} fits."
+    expect(records).to_have_count(1)
+    expect(status).to_have_text(f"1 of {every} fits.")
     records.first.locator("summary").click()
-    texts = records.first.locator(".text").all_inner_texts()
-    assert any("</script><script>alert('needle')</script><img src=x onerror=alert(1)>" in text for text in texts)
+    needle = "</script><script>alert('needle')</script><img src=x onerror=alert(1)>"
+    expect(records.first.locator(".text").filter(has_text=needle).first).to_be_visible()
     assert page.locator("#search-records script, #search-records img").count() == 0
     page.get_by_label("Search in the texts").fill("no such words anywhere")
-    assert records.count() == 0
+    expect(records).to_have_count(0)
     page.get_by_label("Search in the texts").fill("")
     page.locator("#search [name=kind]").select_option("answer")
+    expect(status).not_to_have_text(re.compile(f"^(0|{every}) of "))
     answers = int(status.inner_text().split()[0])
     page.locator("#search [name=verdict]").select_option("loss")
+    expect(status).not_to_have_text(re.compile(f"^{answers} of "))
     losses = int(status.inner_text().split()[0])
     assert 0 < losses < answers < every
     page.locator("#search [name=language]").select_option("de")
-    assert all("de" in text for text in records.locator("summary .tag:last-child").all_inner_texts())
+    expect(status).not_to_have_text(re.compile(f"^{losses} of "))
+    languages = records.locator("summary .tag:last-child").all_inner_texts()
+    assert languages and all("de" in text for text in languages)
 
 
 def test_more_examples_are_shown_on_demand(open_page):
     page = open_page()
-    assert page.locator("#search-records > li").count() == 25
+    records = page.locator("#search-records > li")
+    expect(records).to_have_count(25)
     page.locator("#search-more").click()
-    assert page.locator("#search-records > li").count() > 25
+    expect(records.nth(25)).to_be_visible()
 
 
 def test_manifests_are_filtered_and_opened(open_page):
     page = open_page()
     page.locator("#manifests [name=stage]").select_option("train")
     rows = page.locator("#manifests-records > li")
-    assert rows.count() == 3
+    expect(rows).to_have_count(3)
     rows.first.locator("summary").click()
-    assert "uncommitted changes" in rows.first.inner_text() and "input data" in rows.first.inner_text()
+    expect(rows.first).to_contain_text("uncommitted changes")
+    expect(rows.first).to_contain_text("input data")
 
 
 def test_a_selection_changes_the_plot(open_page):
     page = open_page()
-    plot = page.locator("#figure-confusion svg")
-    before = plot.inner_html()
+    before = page.locator("#figure-confusion svg").inner_html()
     page.locator("#choose-confusion").select_option(index=1)
-    page.wait_for_timeout(300)
-    assert plot.inner_html() != before
+    page.wait_for_function(
+        "(before) => document.querySelector('#figure-confusion svg').innerHTML !== before", arg=before
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -145,7 +163,7 @@ def test_theme_follows_the_system_and_the_button(open_page, scheme):
     drawn = page.evaluate(labels)
     page.locator("#theme").click()
     assert page.evaluate(ground) != before
-    page.wait_for_function("[...document.querySelectorAll('.plot')].every((p) => p.dataset.drawn === 'yes')")
+    page.wait_for_function(ALL_DRAWN)
     assert page.evaluate(labels) != drawn, "the plots keep the other theme's colours"
     page.reload()
     assert page.evaluate(ground) != before, "the choice is forgotten"
@@ -154,8 +172,7 @@ def test_theme_follows_the_system_and_the_button(open_page, scheme):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(open_page, scheme):
     page = open_page(scheme)
-    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    page.wait_for_timeout(300)
+    open_everything(page)
     found = page.evaluate(CONTRASTS)
     assert len(found) > 300
     assert [entry for entry in found if entry[0] < 4.5] == []
@@ -164,8 +181,7 @@ def test_text_has_enough_contrast(open_page, scheme):
 @pytest.mark.parametrize("width", [375, 768, 1280])
 def test_nothing_makes_the_page_scroll_sideways(open_page, width):
     page = open_page(width=width, height=800)
-    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    page.wait_for_timeout(300)
+    open_everything(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -175,11 +191,11 @@ def test_keyboard_reaches_the_content_and_the_controls(open_page):
     assert page.evaluate("document.activeElement.className") == "skip"
     assert page.locator(".skip").bounding_box()["x"] > 0
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
+    page.wait_for_function("document.activeElement.id === 'main'")
     page.locator("#search-records summary").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#search-records details").first.get_attribute("open") is not None
-    page.locator("#search-records details").first.locator(".text").first.wait_for()
+    expect(page.locator("#search-records details").first).to_have_attribute("open", "")
+    expect(page.locator("#search-records details").first.locator(".text").first).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "text", "long texts scroll by key"
 
