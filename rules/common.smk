@@ -12,7 +12,7 @@ sys.path.insert(0, SCRIPTS)
 
 from croco.cli import put_interpreter_first
 from croco.config import Locator, check_config
-from croco.digests import code_digest, file_digest, lock_digest, model_identity
+from croco.digests import code_digest, file_digest, lock_digest, model_identity, tokenizer_identity
 from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
@@ -135,6 +135,11 @@ def need(files):
     `partial` files are no inputs but read as they are, and list_found tells when there are others.
     """
     return [] if PARTIAL else files
+
+
+def list_readable(files):
+    """The files that a table or page reads: all of its inputs, or with `partial` those that exist."""
+    return [path for path in files if not PARTIAL or Path(path).exists()]
 
 
 def list_found(files):
@@ -326,7 +331,11 @@ def list_block_inputs(use, wildcards):
 
 
 def hash_dataset(use):
-    return hash_folder(GRID.prompts[use].get("dataset", ""))
+    """What a block of prompts is made from besides its input files: a local dataset, the tokenizer that counts tokens."""
+    row = GRID.prompts[use]
+    tokenizer = GRID.path(row.get("tokenizer", ""))
+    made = tokenizer.startswith(place("miniature/"))
+    return [hash_folder(row.get("dataset", "")), None if made or not tokenizer else tokenizer_identity(tokenizer)]
 
 
 def hash_folder(path):
@@ -568,8 +577,8 @@ def list_fidelity(run):
 
 
 def list_audits():
-    """The audits of reward models that were made; the findings do without."""
-    return [path for name in GRID.reward_models if Path(path := place(f"audit/{name}.json")).exists()]
+    """The audits of reward models that the findings read, where the config wants them there."""
+    return [place(f"audit/{name}.json") for name in GRID.reward_models if AUDIT["in_findings"]]
 
 
 def describe_run(run):

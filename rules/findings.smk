@@ -1,6 +1,6 @@
 """The paper's findings tested on this run, and its tables in the paper's shape.
 
-In:  summary.csv, prompts/{language}.jsonl, prompts/evaluate/{language}.jsonl; audit/{reward}.json where there is one.
+In:  summary.csv, prompts/{language}.jsonl, prompts/evaluate/{language}.jsonl; audit/{reward}.json with audit.in_findings.
 Out: {results}/findings.json (or with `partial: true` under {results}/partial/), {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
 """
 
@@ -40,7 +40,7 @@ rule check_findings:
             if not PARTIAL or all(Path(path).exists() for path in paths)
             for part in ("--prompts", code, *paths)
         ],
-        audits=lambda wc: ["--audit", *list_audits()] if list_audits() else [],
+        audits=lambda wc: ["--audit", *list_readable(list_audits())],
         found=lambda wc: list_found([*list_audits(), *(path for paths in COMPARED.values() for path in paths)]),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
         tables=lambda wc, output: str(Path(output.tables[0]).parent),

@@ -43,8 +43,7 @@ rule generate:
     """N samples for each prompt of a block; chunks under state/ survive a kill."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
-        # A new report alone samples nothing again.
-        template=lambda wc: ancient(place(f"{find_policy(wc)['name']}/template.json")),
+        template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
         adapter=lambda wc: list_checkpoint(find_sampled_round(wc)),
         model=lambda wc: list_model_files(find_policy(wc)),
     output:

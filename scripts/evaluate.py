@@ -29,7 +29,7 @@ from numbers import Real
 from pathlib import Path
 
 from croco import cli, harness
-from croco.digests import code_digest, digest, file_digest, prompt_digest, prompt_seed, versions
+from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.engines import describe_engine, load_policy
 from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
@@ -105,7 +105,7 @@ def describe_inputs(args):
             },
         },
         "batch": args.batch,
-        "code": code_digest(__file__),
+        "code": behaviour_digest("evaluate.py", "croco/harness.py", "croco/suites.py"),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
     inputs = {}

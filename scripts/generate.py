@@ -55,6 +55,7 @@ def open_parts(args, identity, prompts):
         **describe_engine(args),
         **{name: getattr(args, name) for name in ("temperature", "top_p", "max_tokens", "template_options", "seed")},
         "language": prompts[0]["language"] if prompts else None,
+        "seeds": prompt_seed(args.seed, "", ""),  # how they are derived
     }
     wanted = {prompt_digest(row) for row in prompts}
     return Parts(args.state, "generations", inputs, wanted, extent=lambda line: line["start"] + len(line["responses"]))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.chats import TOO_LONG
-from croco.digests import code_digest
+from croco.digests import behaviour_digest
 from croco.engines import describe_engine, load_policy
 from croco.identification import can_identify, identify
 from croco.judging import Comparison, Encoder, read_template, write_question
@@ -212,7 +212,7 @@ def open_judge(args, tables):
         **describe_engine(args),
         **{name: getattr(args, name) for name in ("template_options", "max_tokens")},
         "template": template,
-        "asking": code_digest(Path(__file__).with_name("croco") / "judging.py", follow=False),
+        "asking": behaviour_digest("croco/judging.py"),
     }
     parts = Parts(args.state, "verdicts", inputs, wanted)
     missing = [comparison for key, comparison in wanted.items() if not is_done(args, parts, key)]

@@ -18,8 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from croco import chats, cli, examples, templates, training
-from croco.digests import code_digest, versions
+from croco import cli, training
+from croco.digests import behaviour_digest, versions
 from croco.examples import COLUMNS, SMOOTHED, digest_rows
 from croco.guards import Guards, check_guards
 from croco.records import InputError, read_jsonl, write_json
@@ -46,8 +46,8 @@ ASIDE = [
     "identity",
     "rows_digest",
 ]
-# The modules whose behaviour decides the tuned weights.
-DECIDING = (training, examples, templates, chats)
+# The files whose behaviour decides the tuned weights.
+DECIDING = tuple(f"croco/{name}.py" for name in ("training", "examples", "templates", "chats"))
 
 
 def main():
@@ -230,7 +230,7 @@ def describe_inputs(args):
         "data": args.rows_digest,
         "policy": args.identity,
         "reward_model": cli.identify(args.reward_model, args.reward_revision, args.state) if online else None,
-        "code": [code_digest(module.__file__, follow=False) for module in DECIDING],
+        "code": behaviour_digest(*DECIDING),
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
 

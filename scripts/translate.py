@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.digests import code_digest, digest, prompt_digest, versions
+from croco.digests import behaviour_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
 from croco.records import InputError, prompt_rows, read_jsonl, write_jsonl
 from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
@@ -148,7 +148,7 @@ def describe_inputs(args, identity, how):
         **describe_engine(args),
         "template_options": args.template_options,
         **how,
-        "translation": code_digest(Path(__file__).with_name("croco") / "translation.py"),
+        "translation": behaviour_digest("croco/translation.py", "croco/identification.py"),
         "identifier": versions("py3langid"),
     }
 

@@ -119,6 +119,12 @@ def copy_project(folder):
 
 
 @pytest.fixture(scope="session")
+def fresh_project(tmp_path_factory):
+    """A copy of the project in which nothing was ever run: the checkout's own results play no part in a test."""
+    return copy_project(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A copy of the project in which the small grid of tests/config/two_languages.yaml has run to its end."""
     folder = copy_project(tmp_path_factory.mktemp("project"))

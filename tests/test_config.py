@@ -49,7 +49,7 @@ BAD = {
     "judge of a reserved name": ("judges:\n  - {name: oracle, path: a/b}\n", 2, ["oracle", "reserved"]),
     "judge twice": ("judges:\n  - {name: j, path: a/b}\n  - {name: j, path: a/b}\n", 3, ["twice"]),
     "judge without a prompt": ("judges:\n  - {name: j, path: a/b, prompt: no.txt}\n", 2, ["prompt", "no.txt"]),
-    "prompt without fields": ("judges:\n  - {name: j, path: a/b, prompt: README.md}\n", 2, ["prompt", "lacks a field"]),
+    "prompt without fields": ("judges:\n  - {name: j, path: a/b, prompt: Snakefile}\n", 2, ["prompt", "lacks a field"]),
     "judge that the miniature lacks": ("judges:\n  - {name: j, path: '{results}/miniature/judge'}\n", 2, ["the miniature makes no"]),
     "share above one": ("evaluation:\n  max_unparseable: 50\n", 2, ["max_unparseable", "50"]),
     "languages of one subset": (PROMPTS.format("dataset: a/b, subset: en, languages: [en]"), 2, ["languages", "no effect"]),
@@ -112,11 +112,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_config(case, tmp_path):
+def test_bad_config(case, tmp_path, fresh_project):
     text, line, said = BAD[case]
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
-    done = snakemake(ROOT, "--dry-run", "--configfile", path, check=False)
+    done = snakemake(fresh_project, "--dry-run", "--configfile", path, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     message = output[output.index("error: ") :]
@@ -125,24 +125,24 @@ def test_bad_config(case, tmp_path):
     assert "field " in message and (f"bad.yaml:{line}" if line else "config.yaml:") in message, message
 
 
-def test_pool_too_small_for_a_pair(tmp_path):
+def test_pool_too_small_for_a_pair(tmp_path, fresh_project):
     path = tmp_path / "bad.yaml"
     path.write_text(
         "samples: 1\nsettings:\n  - {name: base, objective: none}\n"
         "  - {name: x, objective: dpo, target: pair, rejected: min, pools: [monolingual]}\ncontrasts: []\n"
     )
-    done = snakemake(ROOT, "--dry-run", "--configfile", path, check=False)
+    done = snakemake(fresh_project, "--dry-run", "--configfile", path, check=False)
     assert done.returncode == 1 and "a pair needs two responses" in done.stdout + done.stderr
 
 
-def test_degenerate_pool_is_accepted_on_purpose(tmp_path):
+def test_degenerate_pool_is_accepted_on_purpose(tmp_path, fresh_project):
     path = tmp_path / "small.yaml"
     path.write_text(
         "samples: 4\nresults: results/degenerate\nsettings:\n  - {name: base, objective: none}\n"
         "  - {name: dpo, objective: dpo, target: pair, rejected: mean-2sd, pools: [monolingual], allow_degenerate: true}\n"
         "contrasts: []\n"
     )
-    assert snakemake(ROOT, "--dry-run", "--configfile", path).returncode == 0
+    assert snakemake(fresh_project, "--dry-run", "--configfile", path).returncode == 0
 
 
 def test_bad_prompts_of_the_users_end_before_any_job(tmp_path):
@@ -189,13 +189,13 @@ def test_help_teaches(name):
 
 
 @pytest.mark.parametrize("name", ["paper", "small"])
-def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
+def test_shipped_configs_plan_their_whole_grid(name, tmp_path, fresh_project):
     """Every language and block, by real resources; another language adds its own jobs only."""
     path = ROOT / "config" / f"{name}.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     trained = [row["code"] for row in config["languages"] if row.get("train", True)]
     blocks = math.ceil(config["prompts"][0]["limit"] / config["block"])
-    jobs = planned(ROOT, "--resources", "gpu=8", "--configfile", path)
+    jobs = planned(fresh_project, "--resources", "gpu=8", "--configfile", path)
     assert jobs["generate"] == jobs["identify"] == len(config["policies"]) * len(trained) * blocks == jobs["score"]
     assert jobs["translate_train"] == (len(trained) - 1) * blocks and jobs["select_train"] == blocks
     translated = {task["name"]: len(task["languages"]) for task in config["evaluation"]["tasks"]}
@@ -212,9 +212,15 @@ def test_shipped_configs_plan_their_whole_grid(name, tmp_path):
     assert all(count > 0 for count in added.values()) and "select_train" not in added
 
 
-def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path):
+def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project):
     done = snakemake(
-        ROOT, "--dry-run", "--printshellcmds", "--resources", "gpu=8", "--configfile", ROOT / "config/paper.yaml"
+        fresh_project,
+        "--dry-run",
+        "--printshellcmds",
+        "--resources",
+        "gpu=8",
+        "--configfile",
+        ROOT / "config/paper.yaml",
     )
     output = done.stdout + done.stderr
     assert "--suite sv belebele_swe_Latn m_mmlu_sv arc_sv hellaswag_sv multiblimp_swe --seed" in output

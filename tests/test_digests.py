@@ -1,5 +1,6 @@
 """What a digest depends on: behaviour, not looks."""
 
+import re
 import shutil
 
 import pytest
@@ -14,6 +15,8 @@ from croco import digests
 def copied(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path / "scripts")
+    digests.code_digest.cache_clear()
+    digests.behaviour_digest.cache_clear()
     return tmp_path / "scripts"
 
 
@@ -50,6 +53,76 @@ def test_looks_do_not_change_the_code_digest(copied):
 def test_behaviour_of_script_or_helper_changes_it(copied, file, old, new):
     before = digests.code_digest(copied / "build_pairs.py")
     assert digest_after_edit(copied, file, old, new) != before
+
+
+@pytest.mark.parametrize(
+    ("script", "file"),
+    [
+        (script, f"croco/{engine}_engine.py")
+        for script in ("generate", "score", "judge", "translate", "evaluate", "audit")
+        for engine in ("transformers", "vllm")
+    ]
+    + [("train", "croco/training.py"), ("check_template", "croco/templates.py"), ("build_pairs", "croco/__init__.py")],
+)
+def test_re_runs_follow_every_import(copied, script, file):
+    before = digests.code_digest(copied / f"{script}.py")
+    (copied / file).write_text((copied / file).read_text(encoding="utf-8") + "\nx = 1\n", encoding="utf-8")
+    digests.code_digest.cache_clear()
+    assert digests.code_digest(copied / f"{script}.py") != before
+
+
+def test_re_runs_follow_packages_and_relative_imports(copied):
+    for name, text in {
+        "croco/inner/__init__.py": "from . import near\n",
+        "croco/inner/near.py": "from ..far import z\n",
+        "croco/far.py": "z = 1\n",
+        "stage.py": "def main():\n    import croco.inner\n",
+    }.items():
+        (copied / name).parent.mkdir(exist_ok=True)
+        (copied / name).write_text(text, encoding="utf-8")
+    found = {digests.code_digest(copied / "stage.py")}
+    for name in ("croco/inner/__init__.py", "croco/inner/near.py", "croco/far.py", "croco/__init__.py"):
+        (copied / name).write_text((copied / name).read_text(encoding="utf-8") + "y = 1\n", encoding="utf-8")
+        digests.code_digest.cache_clear()
+        found.add(digests.code_digest(copied / "stage.py"))
+    assert len(found) == 5
+
+
+def test_no_import_hides_from_the_re_run_digest():
+    for path in (ROOT / "scripts").rglob("*.py"):
+        assert not {"import_module(", "__import__("} & set(re.findall(r"\w+\(", path.read_text(encoding="utf-8"))), path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"prompt_too_long"', '"too_long"', False),
+        ("self.tokenizer.decode(", "self.tokenizer.batch_decode(", False),
+        ("the tokenizer has no chat template", "there is no chat template", True),
+        ("use an instruction-tuned model", "take another model", True),
+        ('"""Token ids', '"""The ids', True),
+    ],
+)
+def test_cache_keys_follow_decisions_and_no_wording(copied, old, new, same):
+    before = digests.behaviour_digest("croco/chats.py")
+    text = (copied / "croco/chats.py").read_text(encoding="utf-8")
+    assert old in text
+    (copied / "croco/chats.py").write_text(text.replace(old, new), encoding="utf-8")
+    digests.behaviour_digest.cache_clear()
+    assert (digests.behaviour_digest("croco/chats.py") == before) is same
+
+
+def test_cache_keys_follow_no_import_and_no_help(copied):
+    before = digests.behaviour_digest("evaluate.py", "croco/transformers_engine.py")
+    for file, old, new in (
+        ("croco/records.py", "no such file", "this file is not there"),
+        ("evaluate.py", "answers a prompt", "answers per prompt"),
+    ):
+        text = (copied / file).read_text(encoding="utf-8")
+        assert old in text
+        (copied / file).write_text(text.replace(old, new), encoding="utf-8")
+    digests.behaviour_digest.cache_clear()
+    assert digests.behaviour_digest("evaluate.py", "croco/transformers_engine.py") == before
 
 
 def test_lock_digest_ignores_comments_and_order(tmp_path):

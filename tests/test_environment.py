@@ -51,8 +51,8 @@ def test_style(command):
     subprocess.run(command.split(), cwd=ROOT, env=environment, check=True)
 
 
-def test_snakemake_lint_is_clean():
-    output = snakemake(ROOT, "--lint")
+def test_snakemake_lint_is_clean(fresh_project):
+    output = snakemake(fresh_project, "--lint")
     assert "in a good condition" in output.stdout + output.stderr
 
 

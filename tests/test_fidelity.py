@@ -214,7 +214,7 @@ def test_real_answers_are_measured_and_scored_by_one_model_for_all_languages(min
     assert (tmp_path / "alone.jsonl").read_bytes() == rewards[1].read_bytes()
 
 
-def test_rules_measure_each_run_and_the_base_by_all_reward_models(tmp_path):
+def test_rules_measure_each_run_and_the_base_by_all_reward_models(tmp_path, fresh_project):
     config = yaml.safe_load((ROOT / "tests" / "config" / "two_languages.yaml").read_text(encoding="utf-8"))
     config["results"] = str(tmp_path / "results")
     rewards = [{"name": name, "path": "{results}/miniature/reward", "max_length": 128} for name in ("english", "second", "idle")]  # fmt: skip
@@ -224,7 +224,7 @@ def test_rules_measure_each_run_and_the_base_by_all_reward_models(tmp_path):
 
     def plan(*targets, **changes):
         path.write_text(yaml.safe_dump({**config, "reward_models": rewards, "settings": settings, **changes}))
-        return planned(ROOT, *targets, "--configfile", path)
+        return planned(fresh_project, *targets, "--configfile", path)
 
     kinds = [f"{kind}_{batch}" for kind in ("measure", "score_answers") for batch in ("multi", "language")]
     jobs = plan()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from croco.chats import model_errors
 from croco.digests import code_digest, file_digest, model_identity, versions
-from croco.engines import ENGINES
 from croco.records import InputError, write_json
 
 STARTED = time.time()
+ENGINES = ("transformers", "vllm")
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 
 

@@ -78,13 +78,22 @@ def model_identity(path, revision=None, cache=None):
     """
     folder = Path(path)
     if folder.is_dir():
-        files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
-        if not any(file.match(WEIGHTS) for file in files):
+        if not any(folder.glob(WEIGHTS)):
             raise FileNotFoundError(f"{path}: no {WEIGHTS} in the folder")
-        return digest([[f.name, file_digest(f, cache if f.match(WEIGHTS) else None)] for f in files])
+        return digest(_digest_files(folder, MODEL_FILES, cache))
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     return f"{path}@{extract_commit_hash(cached_file(path, 'config.json', revision=revision), None)}"
+
+
+def tokenizer_identity(path):
+    """Content hash of a model folder without its weights, or None where there is no such folder."""
+    return digest(_digest_files(Path(path), set(MODEL_FILES) - {WEIGHTS})) if Path(path).is_dir() else None
+
+
+def _digest_files(folder, patterns, cache=None):
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return [[file.name, file_digest(file, cache if file.match(WEIGHTS) else None)] for file in files]
 
 
 def versions(*packages):
@@ -99,43 +108,77 @@ def versions(*packages):
 
 
 @functools.cache
-def code_digest(script, follow=True):
-    """Digest of what a script does: the syntax trees, docstrings removed, of it and all it imports from croco.
+def code_digest(script):
+    """Digest of what a script does, for re-runs: it and all that it imports from this project, however it imports it.
 
-    Comments, docstrings and layout do not change it; behaviour, messages included, does. Without ``follow`` the script
-    counts alone.
+    Comments, docstrings and layout do not change it; behaviour, messages included, does.
     """
     trees, waiting = {}, [Path(script).resolve()]
     while waiting:
         path = waiting.pop()
-        if path in trees:
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "croco":
-                names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.split(".")[0] == "croco"]
-            else:
-                continue
-            files = (SCRIPTS / (name.replace(".", "/") + ".py") for name in names)
-            waiting += [file for file in files if follow and file.is_file()]
-        trees[path] = ast.dump(_without_docstrings(tree))
+        if path not in trees:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            waiting += _imported_files(tree, path)
+            trees[path] = ast.dump(_Behaviour().visit(tree))
     return digest([[path.name, trees[path]] for path in sorted(trees)])
 
 
-def _without_docstrings(tree):
+@functools.cache
+def behaviour_digest(*files):
+    """Digest of what the named files under scripts/ do by themselves, for cache keys.
+
+    Imports are not followed, and what does not decide a result is left out: what errors, prints and options' help say.
+    So a key lists the files that decide its results, and a reworded message elsewhere or in them orphans nothing.
+    """
+    trees = [_Decisions().visit(ast.parse((SCRIPTS / file).read_text(encoding="utf-8"))) for file in files]
+    return digest([[file, ast.dump(tree)] for file, tree in zip(files, trees, strict=True)])
+
+
+def _imported_files(tree, path):
+    """The project's files that an import statement anywhere in the file runs, packages' __init__ among them."""
+    files = set()
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-            and isinstance(body[0].value.value, str)
-        ):
-            node.body = body[1:]
-    return tree
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(SCRIPTS).parts[: -node.level] if node.level else ()
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            modules = [SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+            files |= {module.with_suffix(".py") for module in modules} | {module / "__init__.py" for module in modules}
+    return [file for file in files if file.is_file()]
+
+
+class _Behaviour(ast.NodeTransformer):
+    """A syntax tree without docstrings."""
+
+    def generic_visit(self, node):
+        super().generic_visit(node)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(ast.Constant(str())), *rest]:
+                    node.body = rest
+        return node
+
+
+class _Decisions(_Behaviour):
+    """A syntax tree without what only speaks to the user."""
+
+    def visit_Raise(self, node):
+        return ast.Raise()
+
+    def visit_keyword(self, node):
+        return None if node.arg in ("help", "metavar", "desc") else self.generic_visit(node)
+
+    def visit_Expr(self, node):
+        match node.value:
+            case ast.Call(ast.Name("print")):
+                return ast.Pass()
+        return self.generic_visit(node)
 
 
 def lock_digest(path):

@@ -3,13 +3,10 @@
 A policy has ``encode``, ``room``, ``sample`` and ``respond``; a reward model has ``score``.
 """
 
-import importlib
 import os
-from pathlib import Path
 
-from croco.digests import code_digest, versions
+from croco.digests import behaviour_digest, versions
 
-ENGINES = ("transformers", "vllm")
 VLLM_MODES = ("VLLM_BATCH_INVARIANT", "VLLM_ATTENTION_BACKEND")
 # Options of an engine that decide where and how fast it runs, not what it computes.
 OF_THE_MACHINE = [
@@ -73,10 +70,15 @@ def describe_engine(args):
         "options": {name: value for name, value in args.engine_options.items() if name not in OF_THE_MACHINE} | modes,
         "dtype": args.dtype,
         "trust_remote_code": args.trust_remote_code,
-        "code": code_digest(Path(__file__).with_name(f"{args.engine}_engine.py")),
+        "code": behaviour_digest(f"croco/{args.engine}_engine.py", "croco/chats.py"),
         "versions": versions(*packages),
     }
 
 
 def _module(args):
-    return importlib.import_module(f"croco.{args.engine}_engine")
+    # Statements, so that the re-run digest sees them.
+    if args.engine == "vllm":
+        from croco import vllm_engine as engine
+    else:
+        from croco import transformers_engine as engine
+    return engine
