@@ -37,15 +37,12 @@ def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=F
     """
     import transformers
 
-    arguments = {"revision": revision, "trust_remote_code": trust_remote_code, "use_safetensors": True}
+    wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
+    # Weights of another shape are refused below, in the words of all others.
+    checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
     with model_errors(path), quiet_reports():
-        model, found = getattr(transformers, kind).from_pretrained(
-            path,
-            **{**arguments, "dtype": dtype, **(options or {})},
-            ignore_mismatched_sizes=True,  # they are refused below, in the words of all others
-            output_loading_info=True,
-        )
-    check_found(kind, path, model, found, revision)
+        model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
+        check_found(kind, path, model, found, revision)
     check_finite(path, model.named_parameters())
     return model
 
@@ -110,7 +107,7 @@ def check_files(kind, path, revision=None, trust_remote_code=False, adapter=None
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    check_found(kind, path, model, forgive_packing(found, model) if quantized else found, revision)
+        check_found(kind, path, model, forgive_packing(found, model) if quantized else found, revision)
     if adapter:
         load_adapter(model, adapter)
 
@@ -208,8 +205,12 @@ def read_headers(path, revision=None):
 
 @contextmanager
 def quiet_reports():
-    """Without transformers' table of what it did not load: an error says it, or the manifest."""
+    """Without transformers' bars and its table of what it did not load: an error says it, or the manifest."""
     import logging
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     def keep(record):
         return "LOAD REPORT" not in record.getMessage()
