@@ -29,6 +29,7 @@ import jinja2
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.examples import digest_rows
+from croco.loading import POLICY, check_files, load_adapter, load_weights
 from croco.records import InputError, read_jsonl, read_lines, replacing
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
@@ -238,6 +239,10 @@ def write_model(args, folder):
     weights = args.weights if (args.checkpoint / ADAPTER).is_file() else "full"
     if weights == "merged":
         merge(args, folder)
+    elif weights == "adapter":
+        check_files(POLICY, args.model, args.revision, args.trust_remote_code, args.checkpoint)
+    else:
+        check_files(POLICY, args.checkpoint)
     patterns = [*MODEL_FILES, "model.safetensors.index.json"]
     for file in sorted({file for pattern in patterns for file in args.checkpoint.glob(pattern)}):
         target = folder / file.relative_to(args.checkpoint)
@@ -253,21 +258,10 @@ def write_model(args, folder):
 
 def merge(args, folder):
     """Adds the adapter to the weights, in float32: 16 bits would round away much of what a small learning rate changed."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    from croco.chats import model_errors
-
-    with model_errors(args.model):
-        model = AutoModelForCausalLM.from_pretrained(
-            args.model,
-            revision=args.revision,
-            dtype="float32",
-            trust_remote_code=args.trust_remote_code,
-            use_safetensors=True,
-        )
-    with model_errors(args.checkpoint):
-        model = PeftModel.from_pretrained(model, args.checkpoint).merge_and_unload(safe_merge=True)
+    model = load_weights(POLICY, args.model, args.revision, "float32", args.trust_remote_code)
+    model = load_adapter(model, args.checkpoint).merge_and_unload(safe_merge=True)
     # The checkpoint's takes its place; saving would refuse a model's own odd one (a temperature without sampling).
     model.generation_config = GenerationConfig()
     model.save_pretrained(folder)

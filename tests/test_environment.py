@@ -61,5 +61,7 @@ def test_nothing_is_fetched_from_elsewhere_without_asking():
     for path in (ROOT / "scripts").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "trust_remote_code=True" not in text, path
-        for call in re.findall(r"AutoModel\w*\.from_pretrained\((.*?)\)\n", text, re.S):
-            assert "use_safetensors=True" in call or "args.policy" in call, path
+        # The one loader checks what it loads; the miniature's reward model begins with a head drawn at random.
+        if path.name not in ("loading.py", "miniature.py"):
+            assert not re.search(r"(Auto|Peft)Model\w*\.from_pretrained", text), path
+    assert '"use_safetensors": True' in (ROOT / "scripts/croco/loading.py").read_text(encoding="utf-8")

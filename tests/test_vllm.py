@@ -2,12 +2,14 @@
 the blocks, chunks and kills; rewards, adapters and translations as in transformers."""
 
 import json
+import shutil
 import signal
 import time
 
 import pytest
 import yaml
 from conftest import ROOT, copy_project, rows, script, snakemake, start, write_rows
+from safetensors.torch import load_file, save_file
 
 ENGINE = ("--engine", "vllm")
 SAMPLING = ("--samples", 64, "--temperature", "0.8", "--max-tokens", 16)
@@ -181,6 +183,28 @@ def test_unusable_options_are_named(miniature, forty, tmp_path):
     done = script("generate", *arguments(miniature, forty, tmp_path, "--engine-options", '{"no_such_option": 1}'), check=False)  # fmt: skip
     assert done.returncode == 1 and "no_such_option" in done.stderr and "Remedy" in done.stderr
     assert not (tmp_path / "generations.jsonl").exists()
+
+
+def test_what_is_incomplete_is_refused_before_the_engine_starts(miniature, adapter, forty, tmp_path):
+    """Weights and adapters of another name, as in transformers; vLLM would leave some of them out."""
+    broken = {"policy": ("layers.1.mlp", "old.layers.1.mlp"), "reward": ("score.weight", "v_head.weight"), "adapter": ("layers.1.", "blocks.1.")}  # fmt: skip
+    for role, (old, new) in broken.items():
+        shutil.copytree(adapter if role == "adapter" else miniature / role, tmp_path / role)
+        file = next((tmp_path / role).glob("*model.safetensors"))
+        save_file({name.replace(old, new): weight for name, weight in load_file(file).items()}, file, {"format": "pt"})
+    write_rows(tmp_path / "some.jsonl", rows(forty)[:2])
+    answers = [{"prompt_id": row["prompt_id"], "responses": [{"text": "a", "finish_reason": "stop", "n_tokens": 1, "token_digest": "0" * 16}]} for row in rows(tmp_path / "some.jsonl")]  # fmt: skip
+    write_rows(tmp_path / "answers.jsonl", answers)
+    sample = arguments(miniature, tmp_path / "some.jsonl", tmp_path)
+    score = ["--prompts", tmp_path / "some.jsonl", "--generations", tmp_path / "answers.jsonl", *ENGINE, "--state", tmp_path / "state", "--output", tmp_path / "scores.jsonl"]  # fmt: skip
+    for name, command, said in (
+        ("generate", [*sample, "--model", tmp_path / "policy"], "fit nothing in the model: model.old.layers.1.mlp."),
+        ("generate", [*sample, "--adapter", tmp_path / "adapter"], "fit nothing in the adapter: base_model.model.model.blocks.1."),
+        ("score", [*score, "--model", tmp_path / "reward"], "not in the file: score.weight"),
+    ):  # fmt: skip
+        refused = script(name, *command, check=False)
+        assert refused.returncode == 1 and said in refused.stderr and "Traceback" not in refused.stderr, refused.stderr
+    assert not (tmp_path / "generations.jsonl").exists() and not (tmp_path / "scores.jsonl").exists()
 
 
 def test_the_workflow_runs_on_vllm(tmp_path):

@@ -1,6 +1,7 @@
 """What both engines share: a model's tokenizer and chat template, sampled token ids as responses, clear load errors."""
 
 import hashlib
+import re
 from contextlib import contextmanager
 
 from croco.records import InputError
@@ -173,7 +174,11 @@ def model_errors(path):
         from huggingface_hub.errors import GatedRepoError
         from safetensors import SafetensorError
 
-        if not isinstance(error, OSError | ValueError | SafetensorError):
+        # A bare RuntimeError of transformers' and PEFT's loaders; torch's own, as of a full GPU, are other matters.
+        wrong_weights = isinstance(error, RuntimeError) and re.search(
+            r"loading state_dict|conversion of the weights", str(error)
+        )
+        if not (wrong_weights or isinstance(error, OSError | ValueError | SafetensorError)):
             raise
 
         gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from croco.chats import model_errors
 from croco.digests import code_digest, file_digest, model_identity, versions
+from croco.loading import UNUSED
 from croco.records import InputError, write_json
 
 STARTED = time.time()
@@ -170,6 +171,7 @@ def write_manifest(path, script, args, inputs, **facts):
             "options": {name: _plain(value) for name, value in vars(args).items()},
             "inputs": hashes,
             "versions": {"python": platform.python_version(), **versions(*LIBRARIES)},
+            **({"unused_weights": UNUSED} if UNUSED else {}),
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - STARTED, 2),

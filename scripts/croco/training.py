@@ -24,6 +24,7 @@ from croco.chats import load_stops, load_tokenizer, model_errors
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 from croco.examples import encode_rows, hold_out
 from croco.guards import Guards
+from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
 from croco.records import InputError, dump, rows, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
 
@@ -244,18 +245,12 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
     """TRL's OnlineDPO: two responses a prompt, sampled as the policy's row says, the better rewarded one is chosen."""
     import functools
 
-    from transformers import AutoModelForSequenceClassification
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
+    source = [job.reward["model"], job.reward["revision"]]
     with model_errors(job.reward["model"]):
-        scorer_tokenizer = load_tokenizer(job.reward["model"], job.reward["revision"], job.reward["trust_remote_code"])
-        scorer = AutoModelForSequenceClassification.from_pretrained(
-            job.reward["model"],
-            revision=job.reward["revision"],
-            dtype=job.reward["dtype"],
-            trust_remote_code=job.reward["trust_remote_code"],
-            use_safetensors=True,
-        )
+        scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"])
+    scorer = load_weights(REWARD_MODEL, *source, job.reward["dtype"], job.reward["trust_remote_code"])
     if job.template_options:  # TRL passes none on
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
@@ -302,27 +297,18 @@ def sample_as_offline(trainer_class):
 def load_policy(job):
     """(policy, its reference or None where switching the adapter off gives it, LoraConfig or None)."""
     import torch
-    from peft import LoraConfig, PeftModel
-    from transformers import AutoModelForCausalLM
+    from peft import LoraConfig
 
     def load(dtype):
-        with model_errors(job.model):
-            return AutoModelForCausalLM.from_pretrained(
-                job.model,
-                revision=job.revision,
-                dtype=dtype,
-                trust_remote_code=job.trust_remote_code,
-                use_safetensors=True,
-            )
+        return load_weights(POLICY, job.model, job.revision, dtype, job.trust_remote_code)
 
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
         # The reference too, or rounding alone would tell the two apart.
         return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None
     if job.start:
-        with model_errors(job.start):
-            # TRL keeps a frozen copy of the adapter as the reference.
-            model = PeftModel.from_pretrained(load(job.dtype), job.start, is_trainable=True)
+        # TRL keeps a frozen copy of the adapter as the reference.
+        model = load_adapter(load(job.dtype), job.start, trainable=True)
         check_adapter(job, model.peft_config["default"])
         return model, None, None
     lora = LoraConfig(

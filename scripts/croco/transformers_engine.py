@@ -1,15 +1,11 @@
 """The transformers engine: sampling from a policy and scoring with a reward model, on the CPU or one GPU."""
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    LogitsProcessor,
-    LogitsProcessorList,
-)
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
-from croco.chats import ChatModel, ChatScorer, model_errors
+from croco.chats import ChatModel, ChatScorer
+from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -64,7 +60,7 @@ class Policy(ChatModel):
         path: local folder or hub id; ``adapter``: folder of a LoRA adapter, or None; merged in float32 only.
         dtype: name of a torch dtype, e.g. ``bfloat16``; ``batch``: rows of a forward pass.
         options: passed on to ``from_pretrained``; ``template_options`` to the chat template.
-    Raises InputError as ChatModel does, and for a model without weights.
+    Raises InputError as ChatModel does, and as loading.load_weights and load_adapter do.
     """
 
     def __init__(
@@ -72,20 +68,9 @@ class Policy(ChatModel):
     ):  # fmt: skip
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         self.batch = batch
-        with model_errors(path):
-            self.model = AutoModelForCausalLM.from_pretrained(
-                path,
-                revision=revision,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                **(options or {}),
-            )
+        self.model = load_weights(POLICY, path, revision, dtype, trust_remote_code, options)
         if adapter:
-            from peft import PeftModel
-
-            with model_errors(adapter):
-                self.model = PeftModel.from_pretrained(self.model, adapter)
+            self.model = load_adapter(self.model, adapter)
             if dtype == "float32":
                 # In 16 bits the sum would round away most of what a small learning rate has changed.
                 self.model = self.model.merge_and_unload()
@@ -155,15 +140,7 @@ class RewardModel(ChatScorer):
     ):
         super().__init__(path, revision, max_length, trust_remote_code)
         self.batch = batch
-        with model_errors(path):
-            self.model = AutoModelForSequenceClassification.from_pretrained(
-                path,
-                revision=revision,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                **(options or {}),
-            )
+        self.model = load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options)
         self.tokenizer.padding_side = "right"
         if self.model.config.get_text_config().pad_token_id is None:
             self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id

@@ -9,6 +9,7 @@ import os
 import torch
 
 from croco.chats import ChatModel, ChatScorer, model_errors
+from croco.loading import POLICY, REWARD_MODEL, check_files
 from croco.records import InputError
 
 ON_CPU = not torch.cuda.is_available()
@@ -63,6 +64,7 @@ class Policy(ChatModel):
         self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
     ):  # fmt: skip
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
+        check_files(POLICY, path, revision, trust_remote_code, adapter)
         options = options or {}
         self.context = min(self.context, options.get("max_model_len", self.context))
         lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
@@ -135,6 +137,7 @@ class RewardModel(ChatScorer):
         self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
     ):
         super().__init__(path, revision, max_length, trust_remote_code)
+        check_files(REWARD_MODEL, path, revision, trust_remote_code)
         options = options or {}
         self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
