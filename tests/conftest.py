@@ -137,7 +137,7 @@ GENERATION_SETTINGS = [
     {"num_beams": 3},
     {"num_return_sequences": 2, "num_beams": 2},
     {"stop_strings": ["i", "e"]},
-    {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "min_p": 0.9, "bad_words_ids": [[1]], "forced_eos_token_id": 1},
+    {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "min_p": 0.9, "bad_words_ids": [[1]], "forced_eos_token_id": 7},
 ]  # fmt: skip
 
 

@@ -85,8 +85,9 @@ def test_settings_that_come_with_a_model_decide_no_written_answer(miniature, tmp
         assert answers(with_settings(miniature / "policy", tmp_path / str(number), settings)) == expected, settings
 
 
-def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path):
-    """A tokenizer that adds a BOS, and a template that writes it: one BOS in every sequence that reaches the model."""
+@pytest.mark.parametrize("written", [True, False])
+def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path, written):
+    """A tokenizer that adds a BOS, and a template that writes it or not: the template alone decides."""
     from argparse import Namespace
 
     from tokenizers.processors import TemplateProcessing
@@ -99,7 +100,7 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
     bos, first = tokenizer.convert_ids_to_tokens(5), 5
     tokenizer.bos_token = bos
-    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.chat_template = ("{{ bos_token }}" if written else "") + tokenizer.chat_template
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, first)])
     tokenizer.save_pretrained(tmp_path / "policy")
     policy = Policy(str(tmp_path / "policy"))
@@ -110,7 +111,7 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path)
 
     def record(module, arguments, inputs):
         ids = (arguments or [inputs["input_ids"]])[0]
-        seen.extend(ids.tolist())
+        seen.extend(ids.tolist() if ids.shape[1] > 1 else [])  # not the steps of an answer
 
     policy.model.register_forward_pre_hook(record, with_kwargs=True)
     model = harness.wrap(policy, Namespace(engine="transformers", batch=1, template_options={}))
@@ -118,10 +119,10 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path)
         seen.clear()
         harness.run(model, load(name, config, data, tmp_path))
         chats = [policy.encode([{"role": "user", "content": row["question"]}]) for row in questions]
-        assert all(chat[0] == first and first not in chat[1:] for chat in chats)
+        assert all(chat.count(first) == written for chat in chats)
         for chat in chats:
             assert any(ids[: len(chat)] == chat for ids in seen), name
-        assert all(ids.count(first) <= 1 for ids in seen)
+        assert seen and all(ids.count(first) == written for ids in seen)
 
 
 def write_answers(path, answers, prompt_id="add-2-3-a"):
