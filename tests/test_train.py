@@ -573,6 +573,7 @@ def test_online_responses_are_sampled_without_dropout_and_cut_ones_lose():
             return torch.tensor([3.0, 1.0, 2.0])
 
     trainer, model = sample_as_offline(Trainer)(), torch.nn.Dropout()
+    model.generation_config = None
     assert (trainer._generate(model, []), model.training) == (False, True)
     completions = [chat("assistant", text) for text in ("cut", "whole", " ")]
     rewards = trainer._calculate_rewards_from_functions([], completions, [[5, 6], [5, 9], [9]])

@@ -288,7 +288,7 @@ def sample_as_offline(trainer_class):
 
     class Sampling(trainer_class):
         def _generate(self, model, *args, **kwargs):
-            policy = self.accelerator.unwrap_model(model)
+            policy = getattr(model, "module", model)  # within that of several processes
             policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
             own, policy.generation_config = policy.generation_config, only_stops(self.eos_token_ids)
             model.eval()
