@@ -130,3 +130,26 @@ def finished_run(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("project"))
     snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
     return folder
+
+
+# What models ship in generation_config.json besides stop tokens, of which nothing may reach a result; token 1 is the
+# tiny models' stop token.
+GENERATION_SETTINGS = [
+    {"repetition_penalty": 1.8},
+    {"no_repeat_ngram_size": 1},
+    {"min_new_tokens": 12},
+    {"min_length": 80},
+    {"suppress_tokens": [1, 5]},
+    {"num_beams": 3},
+    {"num_return_sequences": 2, "num_beams": 2},
+    {"stop_strings": ["i", "e"]},
+    {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "min_p": 0.9, "bad_words_ids": [[1]], "forced_eos_token_id": 7},
+]  # fmt: skip
+
+
+def with_settings(policy, folder, settings):
+    """A copy of a policy's folder with more settings in its generation_config.json."""
+    shutil.copytree(policy, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder

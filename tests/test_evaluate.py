@@ -1,9 +1,11 @@
 """scripts/evaluate.py, judge.py and summary.py by their command lines."""
 
 import csv
+import shutil
 
 import pytest
-from conftest import ROOT, rows, script, write_rows
+import yaml
+from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows
 
 
 def evaluate(miniature, prompts, folder, languages, *options, check=True):
@@ -43,6 +45,84 @@ def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
     long = {"en": write_rows(tmp_path / "long.jsonl", long)}
     done = evaluate(miniature, long, tmp_path, ["en"], check=False)
     assert done.returncode == 1 and "prompt_too_long" in done.stderr and "Traceback" not in done.stderr
+
+
+CHOICE = {
+    "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+    "doc_to_choice": ["5", "It is 5."], "doc_to_target": 0,
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}  # fmt: skip
+
+
+WRITTEN = yaml.safe_load((ROOT / "config/tasks/question_answer.yaml").read_text(encoding="utf-8"))
+
+
+def load(name, config, data, folder):
+    """{name: lm-eval's task} over a file of questions and answers."""
+    from lm_eval.tasks import TaskManager
+
+    source = {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")}
+    return TaskManager(include_defaults=False).load({**config, "task": name, "dataset_kwargs": source})["tasks"]
+
+
+def test_settings_that_come_with_a_model_decide_no_written_answer(miniature, tmp_path):
+    """lm-eval's answers of the same policy with each setting in its generation_config.json."""
+    from argparse import Namespace
+
+    from croco import harness
+    from croco.transformers_engine import Policy
+
+    data = write_rows(tmp_path / "data.jsonl", rows(miniature / "tasks" / "heldout" / "en.jsonl")[:4])
+
+    def answers(path):
+        model = harness.wrap(Policy(str(path)), Namespace(engine="transformers", batch=2, template_options={}))
+        samples = harness.run(model, load("written", WRITTEN, data, tmp_path))["samples"]["written"]
+        return [sample["resps"] for sample in samples]
+
+    expected = answers(miniature / "policy")
+    assert len(expected) == 4
+    for number, settings in enumerate(GENERATION_SETTINGS):
+        assert answers(with_settings(miniature / "policy", tmp_path / str(number), settings)) == expected, settings
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path, written):
+    """A tokenizer that adds a BOS, and a template that writes it or not: the template alone decides."""
+    from argparse import Namespace
+
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    from croco import harness
+    from croco.transformers_engine import Policy
+
+    shutil.copytree(miniature / "policy", tmp_path / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    bos, first = tokenizer.convert_ids_to_tokens(5), 5
+    tokenizer.bos_token = bos
+    tokenizer.chat_template = ("{{ bos_token }}" if written else "") + tokenizer.chat_template
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, first)])
+    tokenizer.save_pretrained(tmp_path / "policy")
+    policy = Policy(str(tmp_path / "policy"))
+    assert policy.tokenizer("x")["input_ids"][0] == first
+    questions = rows(miniature / "tasks" / "heldout" / "en.jsonl")[:3]
+    data = write_rows(tmp_path / "data.jsonl", questions)
+    seen = []
+
+    def record(module, arguments, inputs):
+        ids = (arguments or [inputs["input_ids"]])[0]
+        seen.extend(ids.tolist() if ids.shape[1] > 1 else [])  # not the steps of an answer
+
+    policy.model.register_forward_pre_hook(record, with_kwargs=True)
+    model = harness.wrap(policy, Namespace(engine="transformers", batch=1, template_options={}))
+    for name, config in (("choice", CHOICE), ("written", WRITTEN)):
+        seen.clear()
+        harness.run(model, load(name, config, data, tmp_path))
+        chats = [policy.encode([{"role": "user", "content": row["question"]}]) for row in questions]
+        assert all(chat.count(first) == written for chat in chats)
+        for chat in chats:
+            assert any(ids[: len(chat)] == chat for ids in seen), name
+        assert seen and all(ids.count(first) == written for ids in seen)
 
 
 def write_answers(path, answers, prompt_id="add-2-3-a"):

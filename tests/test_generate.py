@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
+from conftest import ENVIRONMENT, GENERATION_SETTINGS, ROOT, rows, script, start, with_settings, write_rows
 
 
 def arguments(miniature, prompts, folder, samples, *options):
@@ -210,3 +210,85 @@ def test_samples_follow_the_models_distribution(miniature, prompts, tmp_path):
     narrow = policy.respond([ids] * 256, list(range(256)), 0.9, 0.3, 1)
     allowed = {policy.tokenizer.decode([i], skip_special_tokens=True) for i in expected.sort(descending=True).indices[:1000][(expected.sort(descending=True).values.cumsum(0) - expected.sort(descending=True).values)[:1000] < 0.3].tolist()}  # fmt: skip
     assert {response["text"] for response in narrow} <= allowed
+
+
+def test_settings_that_come_with_a_model_decide_nothing(miniature, prompts, tmp_path, undisturbed):
+    """Samples and greedy answers of the same policy with each setting in its generation_config.json."""
+    from croco.transformers_engine import Policy
+
+    def answers(path):
+        policy = Policy(str(path))
+        chats = [policy.encode(row["messages"]) for row in rows(prompts["de"])[:6]]
+        samples = policy.sample([(chat, 4096 * i, 3) for i, chat in enumerate(chats)], 0.8, 0.9, 12)
+        return list(samples), policy.respond(chats, [0] * len(chats), 0, 1.0, 12)
+
+    expected = answers(miniature / "policy")
+    for number, settings in enumerate(GENERATION_SETTINGS):
+        assert answers(with_settings(miniature / "policy", tmp_path / str(number), settings)) == expected, settings
+    patched = with_settings(miniature / "policy", tmp_path / "all", {"repetition_penalty": 1.8, "min_new_tokens": 12})
+    generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3, "--model", patched)
+    assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_stop_token_that_is_not_special_ends_the_text_before_it(miniature, prompts, tmp_path):
+    from croco.chats import digest_tokens
+    from croco.transformers_engine import Policy
+
+    plain = Policy(str(miniature / "policy"))
+    chats = [plain.encode(row["messages"]) for row in rows(prompts["de"])]
+    whole = plain.respond(chats, [0] * len(chats), 0, 1.0, 12)
+    written = [plain.tokenizer.encode(response["text"]) for response in whole]
+    word = next(ids[3] for ids in written if len(ids) > 4 and ids.index(ids[3]) == 3)
+    assert word not in plain.tokenizer.all_special_ids
+    stopping = Policy(str(with_settings(miniature / "policy", tmp_path / "p", {"eos_token_id": [word, 1]})))
+    found = stopping.respond(chats, [0] * len(chats), 0, 1.0, 12)
+    stopped = 0
+    for ids, response, before in zip(written, found, whole, strict=True):
+        if word not in ids:
+            assert response == before
+            continue
+        end = ids.index(word)
+        assert response["text"] == plain.tokenizer.decode(ids[:end]) and response["finish_reason"] == "stop"
+        assert response["n_tokens"] == end + 1 and response["token_digest"] == digest_tokens(ids[: end + 1])
+        stopped += 1
+    assert stopped
+
+
+def test_no_two_prompts_share_a_stream():
+    """200,000 prompt ids; a sample's numbers are its own seed's, whatever is in its batch."""
+    import torch
+
+    from croco.digests import prompt_seed
+    from croco.transformers_engine import SeededSampling
+
+    seeds = [prompt_seed(0, "de", f"prompt-{i}") for i in range(200_000)]
+    uniforms = SeededSampling(seeds, 1.0, 1.0, 2).uniforms
+    assert len(torch.unique(uniforms, dim=0)) == 200_000
+    assert abs(uniforms.mean().item() - 0.5) < 0.005
+    # The highest and the lowest bit count.
+    alone, *others = (SeededSampling([seed], 1.0, 1.0, 8).uniforms for seed in (5, 5 + 2**62, 4, 5 + 2**32))
+    assert all(len(set(alone.flatten().tolist()) & set(other.flatten().tolist())) == 0 for other in others)
+    assert torch.equal(SeededSampling([9, 5, 4], 1.0, 1.0, 12).uniforms[1:2, :8], alone)
+
+
+def test_a_model_that_states_no_context_length(miniature, prompts, tmp_path):
+    """BLOOM's positions have no limit; max_tokens bounds the answers, --max-length the chats of its reward model."""
+    import torch
+    from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, BloomForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(miniature / "policy")
+    for name, kind, options in (("policy", BloomForCausalLM, {}), ("reward", BloomForSequenceClassification, {"num_labels": 1})):  # fmt: skip
+        sizes = {"vocab_size": len(tokenizer), "hidden_size": 64, "n_layer": 1, "n_head": 2}
+        kind(BloomConfig(**sizes, eos_token_id=1, pad_token_id=0, **options)).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    generate(tmp_path, prompts["de"], tmp_path, 2)
+    lines = rows(tmp_path / "generations.jsonl")
+    assert all(len(line["responses"]) == 2 and line["skip"] is None for line in lines)
+    assert {r["n_tokens"] for line in lines for r in line["responses"]} <= set(range(1, 13))
+    found = {}
+    for batch in (1, 64):
+        output = tmp_path / f"scores-{batch}.jsonl"
+        script("score", "--prompts", prompts["de"], "--generations", tmp_path / "generations.jsonl", "--model", tmp_path / "reward", "--max-length", 128, "--batch", batch, "--state", tmp_path / f"state-{batch}", "--output", output)  # fmt: skip
+        found[batch] = [reward for line in rows(output) for reward in line["rewards"]]
+    assert len(set(found[1])) > 12 and found[64] == pytest.approx(found[1], abs=1e-5)

@@ -71,3 +71,36 @@ def test_model_with_two_logits_is_refused(miniature, files, tmp_path):
     model.save_pretrained(two)
     done = script("score", "--prompts", files[0], "--generations", files[1], "--model", two, "--state", tmp_path, "--output", tmp_path / "o", check=False)  # fmt: skip
     assert done.returncode == 1 and "2 logits" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("pad", ["other in the config", "none", "the end token"])
+def test_padding_moves_no_reward(miniature, prompts, tmp_path, pad):
+    """Whatever id the model's files call padding: the logit at a chat's last token, in any batch."""
+    import shutil
+
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from croco.transformers_engine import RewardModel
+
+    folder = tmp_path / "reward"
+    shutil.copytree(miniature / "reward", folder)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    if pad == "other in the config":
+        config["pad_token_id"] = 5
+    elif pad == "none":
+        config["pad_token_id"] = tokenizer["pad_token"] = None
+    else:
+        config["pad_token_id"], tokenizer["pad_token"] = config["eos_token_id"], tokenizer["eos_token"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    answers = [(row["messages"], answer) for row in rows(prompts["en"])[:4] for answer in ("7", "It is 7.", "no " * 9)]
+    plain = AutoModelForSequenceClassification.from_pretrained(miniature / "reward", dtype=torch.float32)
+    batches = {batch: RewardModel(str(folder), batch=batch) for batch in (1, 3, 64)}
+    with torch.inference_mode():
+        last = [plain.model(torch.tensor([batches[1].encode(*answer)])).last_hidden_state[0, -1] for answer in answers]
+        expected = [plain.score(state).item() for state in last]
+    assert batches[1].encode(*answers[0])[-1] == config["eos_token_id"]
+    for model in batches.values():
+        assert model.score(answers) == pytest.approx(expected, abs=1e-5)

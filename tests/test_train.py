@@ -12,7 +12,7 @@ import time
 
 import psutil
 import pytest
-from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
+from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, write_rows
 
 from croco.chats import digest_tokens
 from croco.checkpoints import newest_whole_checkpoint
@@ -231,6 +231,21 @@ def test_online_dpo_resumes(miniature, data, tmp_path):
     assert "resuming from" in script("train", *commands[1]).stderr
     assert adapter(folders[0]) == adapter(folders[1]) and metrics(folders[0]) == metrics(folders[1])
     assert manifest(folders[1])["rows_seen"] == {"sum": 34, "repeats": 0}
+
+
+def test_online_dpo_samples_and_scores_as_the_stages_do(miniature, data, tmp_path):
+    """Neither settings that come with the policy nor the reward model's pad token move a step; the checkpoint keeps both."""
+    policy = with_settings(miniature / "policy", tmp_path / "policy", {"repetition_penalty": 1.8, "min_new_tokens": 9})
+    reward = tmp_path / "reward"
+    shutil.copytree(miniature / "reward", reward)
+    config = json.loads((reward / "config.json").read_text())
+    (reward / "config.json").write_text(json.dumps(config | {"pad_token_id": 5}))
+    for name, model, scorer in (("plain", miniature / "policy", miniature / "reward"), ("patched", policy, reward)):
+        online = ("--model", model, "--reward-model", scorer, "--max-tokens", 16, "--epochs", 1)
+        script("train", *arguments(miniature, data, tmp_path / name, "online_dpo", *online))
+    assert metrics(tmp_path / "patched") == metrics(tmp_path / "plain")
+    saved = json.loads((tmp_path / "patched" / "checkpoint" / "generation_config.json").read_text())
+    assert saved["repetition_penalty"] == 1.8 and saved["min_new_tokens"] == 9
 
 
 def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path):
@@ -558,6 +573,7 @@ def test_online_responses_are_sampled_without_dropout_and_cut_ones_lose():
             return torch.tensor([3.0, 1.0, 2.0])
 
     trainer, model = sample_as_offline(Trainer)(), torch.nn.Dropout()
+    model.generation_config = None
     assert (trainer._generate(model, []), model.training) == (False, True)
     completions = [chat("assistant", text) for text in ("cut", "whole", " ")]
     rewards = trainer._calculate_rewards_from_functions([], completions, [[5, 6], [5, 9], [9]])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, copy_project, rows, script, snakemake, start, write_rows
+from conftest import GENERATION_SETTINGS, ROOT, copy_project, rows, script, snakemake, start, with_settings, write_rows
 from safetensors.torch import load_file, save_file
 
 ENGINE = ("--engine", "vllm")
@@ -163,6 +163,55 @@ def test_structured_tasks_of_an_adapter_agree_with_transformers(miniature, adapt
         assert ours["response"] == (pytest.approx(theirs["response"], abs=1e-3) if choice else theirs["response"])
     changed = [abs(a["response"][0] - b["response"][0]) for a, b in zip(found["vllm"], found["base"], strict=True) if a["task"] == "choice"]  # fmt: skip
     assert min(changed) > 1e-3, "the adapter is on"
+
+
+def test_settings_that_come_with_a_model_decide_nothing(miniature, forty, tmp_path):
+    """Samples and greedy answers with all settings in generation_config.json at once; greedy as in transformers."""
+    from croco import transformers_engine, vllm_engine
+
+    settings = {name: value for some in GENERATION_SETTINGS for name, value in some.items()}
+    patched = with_settings(miniature / "policy", tmp_path / "policy", settings)
+    found = []
+    for engine, path in ((vllm_engine, miniature / "policy"), (vllm_engine, patched), (transformers_engine, patched)):
+        policy = engine.Policy(str(path))
+        chats = [policy.encode(row["messages"]) for row in rows(forty)[:20]]
+        samples = dict(policy.sample([(chat, 4096 * i, 4) for i, chat in enumerate(chats)], 0.8, 0.9, 16, 64))
+        found.append((samples, policy.respond(chats, [0] * len(chats), 0, 1.0, 16)))
+        if engine is vllm_engine:
+            policy.close()
+    assert found[0] == found[1] and found[1][1] == found[2][1]
+
+
+def test_next_tokens_have_the_probabilities_of_transformers(miniature, forty):
+    """Log-probabilities after temperature and top_p, of all tokens that top_p leaves."""
+    import torch
+    from vllm import SamplingParams
+
+    from croco import transformers_engine, vllm_engine
+
+    plain = transformers_engine.Policy(str(miniature / "policy"))
+    options = {"logprobs_mode": "processed_logprobs", "max_logprobs": -1}
+    policy = vllm_engine.Policy(str(miniature / "policy"), options=options)
+    compared = 0
+    for temperature, top_p in ((0.6, 1.0), (1.0, 0.9), (0.7, 0.5)):
+        sampling = transformers_engine.SeededSampling([0], temperature, top_p, 1)
+        parameters = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=1, logprobs=-1, seed=1)
+        for row in rows(forty)[:5]:
+            chat = plain.encode(row["messages"])
+            with torch.inference_mode():
+                kept, order = sampling.weigh(plain.model(torch.tensor([chat])).logits[:, -1])
+            if order is not None:
+                kept = torch.zeros_like(kept).scatter(-1, order, kept)
+            expected = (kept / kept.sum()).log()[0]
+            (output,) = policy.llm.generate({"prompt_token_ids": chat}, parameters, use_tqdm=False)
+            theirs = {
+                token: found.logprob for token, found in output.outputs[0].logprobs[0].items() if found.logprob > -60
+            }
+            ours = {token: value for token, value in enumerate(expected.tolist()) if value > -60}
+            assert theirs == pytest.approx(ours, abs=1e-4)
+            compared += len(ours)
+    policy.close()
+    assert compared > 100
 
 
 def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):

@@ -28,7 +28,7 @@ class ChatModel:
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         self.stops = set(load_stops(path, self.tokenizer, revision, trust_remote_code))
-        self.context = config.get_text_config().max_position_embeddings
+        self.context = state_context(config)
         self.vocabulary = config.get_text_config().vocab_size
         if adapter:
             self._check_adapter(adapter)
@@ -63,17 +63,23 @@ class ChatModel:
     def room(self, tokens, max_tokens):
         """How many tokens a response may have, 0 where the prompt is too long.
 
-        A response may take max_tokens, or what the context leaves, which must be half of it at least.
+        A response may take max_tokens, or what the context leaves, which must be half of it at least. A model that
+        states no context length has no limit but max_tokens.
         """
+        if self.context is None:
+            return max_tokens
         left = self.context - len(tokens)
         return min(max_tokens, left) if left >= min(max_tokens, self.context // 2) else 0
 
     def response(self, tokens, room):
-        """A sampled sequence as a row of the generations: text, finish_reason (stop or length), n_tokens, token_digest."""
+        """A sampled sequence as a row of the generations: text, finish_reason (stop or length), n_tokens, token_digest.
+
+        The stop token counts as a token and is not part of the text, even where the tokenizer does not mark it special.
+        """
         stop = next((i for i, token in enumerate(tokens[:room]) if token in self.stops), None)
         tokens = tokens[:room] if stop is None else tokens[: stop + 1]
         return {
-            "text": self.tokenizer.decode(tokens, skip_special_tokens=True),
+            "text": self.tokenizer.decode(tokens[:stop], skip_special_tokens=True),
             "finish_reason": "length" if stop is None else "stop",
             "n_tokens": len(tokens),
             "token_digest": digest_tokens(tokens),
@@ -100,13 +106,18 @@ class ChatScorer:
                 )
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
         self.vocabulary = config.get_text_config().vocab_size
-        self.max_length = min(max_length, config.get_text_config().max_position_embeddings)
+        self.max_length = min(max_length, state_context(config) or max_length)
 
     def encode(self, messages, answer):
         """Token ids of a prompt's chat with an answer, or None where they are more than max_length."""
         chat = [*messages, {"role": "assistant", "content": answer}]
         ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
         return check_ids(ids, self.vocabulary, self.path) if len(ids) <= self.max_length else None
+
+
+def state_context(config):
+    """The context length of a model in tokens, or None where its config states none (as BLOOM's)."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def digest_tokens(tokens):
@@ -140,7 +151,7 @@ def load_tokenizer(path, revision=None, trust_remote_code=False):
 
 
 def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
-    """Ids of the tokens that generation ends at, a list: the generation config's, else the model's or tokenizer's."""
+    """Ids of the tokens that generation ends at, a list: the generation config's, else the model's; and the tokenizer's."""
     from transformers import AutoConfig, GenerationConfig
 
     try:
@@ -150,9 +161,10 @@ def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
     if stops is None:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         stops = config.get_text_config().eos_token_id
-    if stops is None:
-        stops = tokenizer.eos_token_id
-    return stops if isinstance(stops, list) else [] if stops is None else [stops]
+    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    # vLLM and TRL stop at it in any case.
+    end = tokenizer.eos_token_id
+    return stops if end is None or end in stops else [*stops, end]
 
 
 def check_ids(ids, vocabulary, path):

@@ -4,6 +4,7 @@ Under vLLM an adapter stays beside the weights, as it does in generation: merged
 learning rate has changed would be rounded away.
 """
 
+import itertools
 from unittest.mock import patch
 
 from croco.records import InputError
@@ -20,16 +21,35 @@ def check_options(args):
 
 
 def wrap(policy, args):
-    """The policy as a model of lm-eval."""
+    """The policy as a model of lm-eval.
+
+    The chat template alone adds special tokens, as it does for the policy's own prompts: there is no second BOS.
+    """
     if args.engine == "transformers":
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(
+        model = HFLM(
             pretrained=policy.model,
             tokenizer=policy.tokenizer,
             batch_size=args.batch,
+            max_length=policy.context,
+            add_bos_token=False,
             chat_template_args=args.template_options,
         )
+        generate, decode = model._model_generate, model.tok_decode
+
+        def generate_from_all(*args, **options):
+            """Where a task samples, transformers would keep the 50 likeliest tokens; vLLM keeps all."""
+            return generate(*args, **({"top_k": 0} if options.get("do_sample") else {}) | options)
+
+        def decode_answer(tokens, skip_special_tokens=True):
+            """Text of an answer up to its stop token, which lm-eval knows only as the tokenizer's own."""
+            if skip_special_tokens:
+                tokens = [*itertools.takewhile(lambda token: token not in policy.stops, tokens)]
+            return decode(tokens, skip_special_tokens=skip_special_tokens)
+
+        model._model_generate, model.tok_decode = generate_from_all, decode_answer
+        return model
     from lm_eval.models import vllm_causallms
 
     with patch.object(vllm_causallms, "LLM", lambda **_: policy.llm):
@@ -39,17 +59,22 @@ def wrap(policy, args):
             tokenizer_revision=args.revision,
             trust_remote_code=args.trust_remote_code,
             max_model_len=policy.context,
+            add_bos_token=False,
             chat_template_args=dict(args.template_options),
         )
     model.lora_request = policy.lora
     generate = model.modify_gen_kwargs
 
-    def strip_special_tokens(*args, **options):
-        """As the transformers back end, which leaves them out of answers."""
+    def answer_as_transformers(*args, **options):
+        """As the transformers back end: the policy's stop tokens alone, and no special tokens in answers."""
         chosen, *rest = generate(*args, **options)
-        return chosen | {"skip_special_tokens": True}, *rest
+        return chosen | {
+            "skip_special_tokens": True,
+            "ignore_eos": True,
+            "stop_token_ids": sorted(policy.stops),
+        }, *rest
 
-    model.modify_gen_kwargs = strip_special_tokens
+    model.modify_gen_kwargs = answer_as_transformers
     return model
 
 

@@ -247,6 +247,8 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
 
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
+    from croco.transformers_engine import pool_last_token
+
     source = [job.reward["model"], job.reward["revision"]]
     with model_errors(job.reward["model"]):
         scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"])
@@ -262,7 +264,7 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
             beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
         ),
         ref_model=reference,
-        reward_funcs=scorer,
+        reward_funcs=pool_last_token(scorer),
         reward_processing_classes=scorer_tokenizer,
         **shared,
     )
@@ -273,14 +275,22 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
 
 
 def sample_as_offline(trainer_class):
-    """Online DPO whose responses are sampled without dropout, and where cut-off and empty ones lose, as hygiene has it."""
+    """Online DPO whose responses are sampled without dropout, and where cut-off and empty ones lose, as hygiene has it.
+
+    Of the policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
+    """
+    from croco.transformers_engine import only_stops
 
     class Sampling(trainer_class):
         def _generate(self, model, *args, **kwargs):
+            policy = getattr(model, "module", model)  # within that of several processes
+            policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+            own, policy.generation_config = policy.generation_config, only_stops(self.eos_token_ids)
             model.eval()
             try:
                 return super()._generate(model, *args, **kwargs)
             finally:
+                policy.generation_config = own
                 model.train()
 
         def _calculate_rewards_from_functions(self, prompts, completions, completion_ids_list, **kwargs):

@@ -1,7 +1,10 @@
 """The transformers engine: sampling from a policy and scoring with a reward model, on the CPU or one GPU."""
 
+import itertools
+
+import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
 from croco.chats import ChatModel, ChatScorer
@@ -17,6 +20,36 @@ def place(model):
     return (model if getattr(model, "hf_device_map", None) else model.to(DEVICE)).eval()
 
 
+def only_stops(stops):
+    """Generation settings that hold nothing but stop tokens, to put in the place of a model's own.
+
+    ``generate`` fills in what its caller leaves open from ``model.generation_config``: penalties, beams, a minimal
+    length.
+    """
+    return GenerationConfig(eos_token_id=sorted(stops) or None)
+
+
+def pool_last_token(model):
+    """Makes a sequence classifier read the last token of each row, whatever pads the rows; returns the model.
+
+    The classifiers of transformers read the last token that is not ``config.pad_token_id``, even in a row without
+    padding. So all padding is filled with an id that no row of the batch ends in, and the config names that id.
+    """
+    config = model.config.get_text_config()
+    own = config.pad_token_id
+
+    def fill(module, arguments, inputs):
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)
+        ends = set(ids.gather(1, last).flatten().tolist())
+        usable = own is not None and 0 <= own < config.vocab_size and own not in ends
+        config.pad_token_id = own if usable else next(i for i in itertools.count() if i not in ends)
+        return arguments, {**inputs, "input_ids": ids.masked_fill(mask == 0, config.pad_token_id)}
+
+    model.register_forward_pre_hook(fill, with_kwargs=True)
+    return model
+
+
 class SeededSampling(LogitsProcessor):
     """Sampling in which every row has its own seed, so that a sample does not depend on its neighbours.
 
@@ -24,26 +57,29 @@ class SeededSampling(LogitsProcessor):
     chosen token is left as the only possible one, and ``generate`` picks it greedily.
 
     Args:
-        seeds: one integer a row, in [0, 2**63).
+        seeds: one integer a row, in [0, 2**63): the key of the row's generator, so no two seeds share a stream.
         temperature, top_p: as in the sampling of transformers; top_p = 1 keeps the whole distribution.
         max_tokens: how many steps to draw numbers for.
     """
 
     def __init__(self, seeds, temperature, top_p, max_tokens):
         self.temperature, self.top_p = temperature, top_p
-        draws = [
-            torch.rand(max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds
-        ]
-        self.uniforms = torch.stack(draws).to(DEVICE)
+        # torch's generator would keep the low 32 bits of a seed on the CPU.
+        draws = [np.random.Generator(np.random.Philox(key=seed)).random(max_tokens) for seed in seeds]
+        self.uniforms = torch.from_numpy(np.stack(draws)).to(DEVICE)
         self.step = 0
 
-    def __call__(self, input_ids, scores):
+    def weigh(self, scores):
+        """(what of its probability each token keeps after temperature and top_p, its id or None for the usual order)."""
         probabilities = torch.softmax(scores.double() / self.temperature, dim=-1)
-        order = None
-        if self.top_p < 1:
-            probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
-            before = probabilities.cumsum(dim=-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
+        if self.top_p == 1:
+            return probabilities, None
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        return probabilities.masked_fill(before >= self.top_p, 0.0), order
+
+    def __call__(self, input_ids, scores):
+        probabilities, order = self.weigh(scores)
         cumulative = probabilities.cumsum(dim=-1)
         threshold = self.uniforms[:, self.step : self.step + 1] * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
@@ -75,7 +111,10 @@ class Policy(ChatModel):
                 # In 16 bits the sum would round away most of what a small learning rate has changed.
                 self.model = self.model.merge_and_unload()
         self.model = place(self.model)
-        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base.generation_config = only_stops(self.stops)
+        pad = self.tokenizer.pad_token_id
+        self.pad = pad if pad is not None and pad < self.vocabulary else 0  # masked: any id will do
 
     def sample(self, requests, temperature, top_p, max_tokens, at_once=1):
         """Samples of many prompts, one prompt after the other: a batch holds one prompt's samples only.
@@ -121,13 +160,12 @@ class Policy(ChatModel):
             input_ids=ids,
             attention_mask=mask,
             logits_processor=LogitsProcessorList(sampling),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=max(rooms),
-            eos_token_id=sorted(self.stops),
-            pad_token_id=self.pad,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=max(rooms),
+                eos_token_id=sorted(self.stops) or None,
+                pad_token_id=self.pad,
+            ),
         )
         return [self.response(tokens, room) for tokens, room in zip(output[:, width:].tolist(), rooms, strict=True)]
 
@@ -140,11 +178,7 @@ class RewardModel(ChatScorer):
     ):
         super().__init__(path, revision, max_length, trust_remote_code)
         self.batch = batch
-        self.model = load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options)
-        self.tokenizer.padding_side = "right"
-        if self.model.config.get_text_config().pad_token_id is None:
-            self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
-        self.model = place(self.model)
+        self.model = pool_last_token(place(load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options)))
 
     @torch.inference_mode()
     def score(self, answers):
@@ -157,8 +191,10 @@ class RewardModel(ChatScorer):
         rewards = [None] * len(ids)
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            padded = self.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(DEVICE)
-            logits = self.model(**padded).logits[:, 0].float().tolist()
+            lengths = [len(ids[i]) for i in batch]
+            tokens = torch.tensor([ids[i] + [0] * (max(lengths) - len(ids[i])) for i in batch], device=DEVICE)
+            mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths], device=DEVICE)
+            logits = self.model(input_ids=tokens, attention_mask=mask).logits[:, 0].float().tolist()
             for i, logit in zip(batch, logits, strict=True):
                 rewards[i] = logit if abs(logit) < float("inf") else None
         return rewards

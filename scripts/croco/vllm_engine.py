@@ -1,7 +1,8 @@
 """The vLLM engine: the same interface as transformers_engine, for GPUs, and for tests on the CPU build.
 
 Token ids go in, never text, so no special token is added twice. A prompt's samples share its prefill; sample j has
-the seed ``first + j``. Requests are fed while others run, so the GPU does not wait at the end of a chunk.
+the seed ``first + j``; all 63 bits of it reach a GPU's generator, and the low 32 that of the CPU build, which is for
+tests. Requests are fed while others run, so the GPU does not wait at the end of a chunk.
 """
 
 import os
@@ -34,12 +35,13 @@ def start(path, revision, dtype, trust_remote_code, options, length, **needed):
     """
     defaults = {
         "max_model_len": length,
+        "generation_config": "vllm",  # the model's own would be the defaults of lm-eval's requests
         "tensor_parallel_size": max(1, torch.cuda.device_count() // options.get("pipeline_parallel_size", 1)),
     }
     if ON_CPU:
         # Seeded requests with chunked prefill end the process on the CPU.
         defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
-        defaults["max_num_batched_tokens"] = max(2048, options.get("max_model_len", length))
+        defaults["max_num_batched_tokens"] = max(2048, options.get("max_model_len", length) or 0)
     with model_errors(path):
         try:
             return LLM(
@@ -66,11 +68,12 @@ class Policy(ChatModel):
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         check_files(POLICY, path, revision, trust_remote_code, adapter)
         options = options or {}
-        self.context = min(self.context, options.get("max_model_len", self.context))
         lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
         # With the output layer among them, vLLM could not give the log-probabilities of a prompt, which lm-eval asks for.
         lora |= {"lora_target_modules": list_targets(adapter)} if adapter else {}
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
+        # That of engine_options, or of vLLM itself where the model states none.
+        self.context = self.llm.llm_engine.model_config.max_model_len
         self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
 
     def sample(self, requests, temperature, top_p, max_tokens, at_once):
@@ -93,6 +96,7 @@ class Policy(ChatModel):
                     top_p=top_p,
                     max_tokens=room,
                     stop_token_ids=sorted(self.stops),
+                    ignore_eos=True,  # these stop tokens alone, as under transformers, not the tokenizer's too
                     detokenize=False,
                 )
                 (name,) = self.llm.enqueue(
