@@ -44,7 +44,8 @@ def test_rewards_are_raw_logits_of_the_model(miniature, files, tmp_path):
     with torch.inference_mode():
         assert first["rewards"][0] == pytest.approx(model(ids).logits.item(), abs=1e-5)
     counts = json.loads((tmp_path / "scores.manifest.json").read_text())["counts"]
-    assert counts == {"prompts": 2, "responses": 4, "null": 1}
+    assert counts == {"prompts": 2, "responses": 4, "null": 1, "reasons": {"too_long": 1}}
+    assert first["reasons"] == [None, None, None, "too_long"] and second["reasons"] == []
 
 
 def test_only_new_responses_are_scored(miniature, files, tmp_path):

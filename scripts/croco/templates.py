@@ -6,11 +6,10 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 """
 
 import re
-from datetime import datetime
 
 from jinja2 import TemplateError
 
-from croco.chats import encode_prompt
+from croco.chats import DATED, THINKING, encode_prompt, follows_clock
 from croco.digests import digest
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
@@ -128,9 +127,9 @@ def measure(tokenizer, stops, options):
             for probe in probes
             if probe["chat"] == "single" and probe["answer"] in WHITE_SPACE
         },
-        "date": any(shows_date(tokenizer, chat, options) for chat in chats.values()),
+        "date": follows_clock(tokenizer, options),
         "think": {
-            "added": bool(re.search("think|thought|reason", before, re.IGNORECASE)),
+            "added": bool(THINKING.search(before)),
             "kept": REASONING in render(tokenizer, prompt + answer_of(ANSWERS["think"]), options),
         },
         "added_text": {"before": before, "after": decode(tokenizer, inserted)},
@@ -217,12 +216,6 @@ def describe_system(tokenizer, options):
     if not between:
         return "dropped"
     return "separate" if between[1].strip() else "merged"
-
-
-def shows_date(tokenizer, prompt, options):
-    """Whether the rendered prompt follows the clock."""
-    days = (datetime(2001, 2, 3, 4, 5, 6), datetime(2010, 11, 12, 13, 14, 15))
-    return len({render(tokenizer, prompt, {**options, "strftime_now": day.strftime}, True) for day in days}) > 1
 
 
 def render(tokenizer, messages, options, add_generation_prompt=False):
@@ -336,11 +329,7 @@ def find_faults(report):
             "none is needed where answers rarely have any; otherwise take the trim filter out of the template",
         )
     if report["date"]:
-        yield warning(
-            "date_in_template",
-            "the template puts today's date into prompts: they change from one day to the next",
-            'set the date, if the template can: {"date_string": "26 Jul 2024"}',
-        )
+        yield error("date_in_template", *DATED)
     if report["system"] in ("refused", "dropped"):
         yield warning(
             "no_system_role",

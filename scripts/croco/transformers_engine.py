@@ -9,7 +9,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from croco.chats import ChatModel, ChatScorer, model_errors
+from croco.chats import ChatModel, ChatScorer, check_reward, model_errors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -151,9 +151,9 @@ class RewardModel(ChatScorer):
     """A sequence classifier with one logit over chats."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
-    ):
-        super().__init__(path, revision, max_length, trust_remote_code)
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, max_length, trust_remote_code, template_options)
         self.batch = batch
         with model_errors(path):
             self.model = AutoModelForSequenceClassification.from_pretrained(
@@ -171,17 +171,18 @@ class RewardModel(ChatScorer):
 
     @torch.inference_mode()
     def score(self, answers):
-        """Raw logits of answers [(messages of the prompt, text)], in order; None where a chat exceeds max_length.
+        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order.
 
         Chats of like length share a batch, which wastes the least on padding.
         """
-        ids = [self.encode(messages, text) for messages, text in answers]
+        encoded = [self.encode(messages, text) for messages, text in answers]
+        ids = [tokens for tokens, _ in encoded]
         order = sorted((i for i, tokens in enumerate(ids) if tokens is not None), key=lambda i: len(ids[i]))
-        rewards = [None] * len(ids)
+        rewards = [(None, reason) for _, reason in encoded]
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             padded = self.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(DEVICE)
             logits = self.model(**padded).logits[:, 0].float().tolist()
             for i, logit in zip(batch, logits, strict=True):
-                rewards[i] = logit if abs(logit) < float("inf") else None
+                rewards[i] = check_reward(logit)
         return rewards
