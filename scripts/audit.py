@@ -79,8 +79,7 @@ def parse_arguments():
         "--audited", choices=("reference", "policy"), default="reference", help="whose answers, where there are both"
     )
     score.add_argument("--comparisons", nargs="+", type=Path, default=[], help="files with further comparisons")
-    cli.add_engine_options(score, batch="texts a forward pass of the transformers engine")
-    score.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and answer at most")
+    cli.add_reward_options(score)
     score.add_argument("--seed", type=int, default=0, help="seed of the order of shuffled words")
     cli.add_state_options(score, chunk=16)
     score.set_defaults(step=audit)
@@ -279,7 +278,8 @@ def score_missing(args, identity, prompts, comparisons):
     for line in comparisons:
         wanted[line["language"], line["prompt_id"]].update({line["answer"]: None, line["damaged"]: None})
     rows = {names: prompts[names[0]][names[1]]["row"] for names in wanted}
-    inputs = {"reward_model": identity, **describe_engine(args), "max_length": args.max_length}
+    how = {"max_length": args.max_length, "template_options": args.template_options}
+    inputs = {"reward_model": identity, **describe_engine(args), **how}
     parts = Parts(args.state, "audit", inputs, map(prompt_digest, rows.values()))
 
     rewards, missing = {}, []
@@ -295,12 +295,8 @@ def score_missing(args, identity, prompts, comparisons):
     for start in cli.progress(range(0, len(missing), args.chunk), desc=f"audit {args.output.stem}", unit="chunk"):
         chunk = missing[start : start + args.chunk]
         answers = [(rows[names]["messages"], text) for names, texts in chunk for text in texts]
-        found = {}
-        for (names, text), answer, reward in zip(
-            [(names, text) for names, texts in chunk for text in texts], answers, model.score(answers), strict=True
-        ):
-            reason = None if reward is not None else "too_long" if model.encode(*answer) is None else "not_finite"
-            found[(*names, text)] = [reward, reason]
+        scored_now = [(*names, text) for names, texts in chunk for text in texts]
+        found = dict(zip(scored_now, model.score(answers), strict=True))
         parts.add(
             [
                 {

@@ -6,7 +6,8 @@ Example:
 
 Loads the tokenizer and the generation config only. What makes training on the policy's own answers wrong (a second
 BOS, prompts in other tokens, no stop token) is an error, once the report is written; what changes some answers is a
-warning. Both are named in the report under `findings`, with the remedy.
+warning. Both are named in the report under `findings`, with the remedy. Models of other roles are not trained: for them
+the template must take an ordinary chat, write one BOS and no date, and keep the answers that a reward model scores.
 """
 
 import inspect
@@ -17,15 +18,20 @@ from croco import cli
 from croco.digests import digest
 from croco.records import InputError, write_json
 
+ROLES = ("policy", "reward", "judge")
+
 
 def main():
     args = parse_arguments()
     tokenizer, stops = load(args)
     check_template_options(tokenizer, args.template_options)
 
-    from croco.templates import examine
+    from croco.templates import examine, examine_untrained
 
-    report = examine(tokenizer, stops, args.template_options)
+    if args.role == "policy":
+        report = examine(tokenizer, stops, args.template_options)
+    else:
+        report = examine_untrained(tokenizer, args.template_options, answers=args.role == "reward")
     write_json(args.output, report)
     inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
     counts = {name: report[name] for name in ("errors", "warnings")}
@@ -39,6 +45,7 @@ def parse_arguments():
     parser.add_argument("--revision", help="commit or tag on the hub")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     cli.add_template_options(parser)
+    parser.add_argument("--role", choices=ROLES, default="policy", help="what the model does in the workflow")
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.chats import REFUSED, TOO_LONG
+from croco.chats import SKIPS
 from croco.digests import prompt_digest, prompt_seed
 from croco.engines import describe_engine, load_policy
 from croco.records import prompt_rows
@@ -67,7 +67,7 @@ def find_missing(args, parts, prompts):
     for row in prompts:
         have = 0
         for line in sorted(parts.lines(prompt_digest(row)), key=lambda line: line["start"]):
-            stop = args.samples if line["skip"] in (TOO_LONG, REFUSED) else line["start"] + len(line["responses"])
+            stop = args.samples if line["skip"] in SKIPS else line["start"] + len(line["responses"])
             have = max(have, stop) if line["start"] <= have else have
         if have < args.samples and not row.get("skip"):
             missing.append((row, have))
@@ -139,7 +139,7 @@ def gather(args, parts, row):
     """The line of one prompt, from its finished parts."""
     skip, responses = row.get("skip"), {}
     for part in [] if skip else parts.lines(prompt_digest(row)):
-        skip = part["skip"] if part["skip"] in (TOO_LONG, REFUSED) else skip
+        skip = part["skip"] if part["skip"] in SKIPS else skip
         responses.update(enumerate(part["responses"], start=part["start"]))
     return describe(row, 0, [] if skip else [responses[j] for j in range(args.samples)], skip)
 

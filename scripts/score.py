@@ -5,8 +5,10 @@ Example:
       --state state --output scores/NAME.jsonl
 
 Several files, of several languages, are scored with one model load. Equal responses to a prompt are scored once. A
-response that cannot be scored (longer than --max-length, or a logit that is not finite) gets null, never a number that
-stands for it. Finished chunks are kept under --state.
+response that cannot be scored has the reward null, never a number that stands for it, and `reasons` says why: its chat
+is longer than --max-length (too_long), the reward model's template refuses it (refused_by_template), it spells control
+tokens of the reward model (control_tokens), or the logit is not finite (not_finite). Finished chunks are kept under
+--state.
 """
 
 import functools
@@ -14,9 +16,10 @@ import sys
 from pathlib import Path
 
 from croco import cli
+from croco.chats import REFUSED
 from croco.digests import digest, file_digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
-from croco.records import GENERATION, PROMPT, check_same_text, prompt_rows, rows_in_step, write_jsonl
+from croco.records import GENERATION, PROMPT, InputError, check_same_text, prompt_rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
@@ -36,8 +39,7 @@ def parse_arguments():
         "--prompts", nargs="+", type=Path, required=True, help="prompt files of one language each, or blocks of them"
     )
     parser.add_argument("--generations", nargs="+", type=Path, required=True, help="generations of the same prompts")
-    cli.add_engine_options(parser, batch="texts a forward pass of the transformers engine")
-    parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
+    cli.add_reward_options(parser)
     parser.add_argument(
         "--apart",
         action="store_true",
@@ -72,6 +74,7 @@ def describe_inputs(args, identity, language, generations):
         "reward_model": identity,
         **describe_engine(args),
         "max_length": args.max_length,
+        "template_options": args.template_options,
         "language": language or None,
         **({"generations": file_digest(generations)} if args.apart else {}),
     }
@@ -84,13 +87,13 @@ def score_missing(args, parts, load, prompts, generations, output, total):
     def score_chunk():
         nonlocal scored
         answers = [(row["messages"], text) for row, texts in chunk for text in texts]
-        rewards = iter(load().score(answers))
+        results = iter(load().score(answers))
         parts.add(
             [
                 {
                     "prompt_digest": prompt_digest(row),
                     "texts": [digest(text) for text in texts],
-                    "rewards": [next(rewards) for _ in texts],
+                    "results": [next(results) for _ in texts],
                 }
                 for row, texts in chunk
             ]
@@ -100,7 +103,7 @@ def score_missing(args, parts, load, prompts, generations, output, total):
 
     steps = prompts_with_responses(prompts, generations)
     for prompt, generation in cli.progress(steps, total=total, desc=f"score {output.stem}", unit="prompt"):
-        known = known_rewards(parts, prompt)
+        known = known_results(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])
         texts = [text for text in texts if digest(text) not in known]
         if texts:
@@ -120,27 +123,45 @@ def prompts_with_responses(prompts, generations):
         yield prompt, generation
 
 
-def known_rewards(parts, prompt):
-    """{digest of a response's text: reward} of one prompt."""
+def known_results(parts, prompt):
+    """{digest of a response's text: (reward or None, why it is None)} of one prompt."""
     return {
-        text: reward
+        text: result
         for line in parts.lines(prompt_digest(prompt))
-        for text, reward in zip(line["texts"], line["rewards"], strict=True)
+        for text, result in zip(line["texts"], line["results"], strict=True)
     }
 
 
 def gather(parts, prompts, generations, output):
-    """Writes rewards parallel to the responses, streaming; returns counts."""
-    counts = {"prompts": 0, "responses": 0, "null": 0}
+    """Writes rewards, and the reasons of those that are null, parallel to the responses, streaming; returns counts.
+
+    Raises InputError where the reward model's template refuses every chat.
+    """
+    counts = {"prompts": 0, "responses": 0, "null": 0, "reasons": {}}
 
     def lines():
         for prompt, generation in prompts_with_responses(prompts, generations):
-            known = known_rewards(parts, prompt)
-            rewards = [known[digest(response["text"])] for response in generation["responses"]]
+            known = known_results(parts, prompt)
+            results = [known[digest(response["text"])] for response in generation["responses"]]
+            rewards, reasons = [reward for reward, _ in results], [reason for _, reason in results]
             counts["prompts"] += 1
             counts["responses"] += len(rewards)
             counts["null"] += rewards.count(None)
-            yield {"prompt_id": prompt["prompt_id"], "language": prompt["language"], "rewards": rewards}
+            for reason in filter(None, reasons):
+                counts["reasons"][reason] = counts["reasons"].get(reason, 0) + 1
+            yield {
+                "prompt_id": prompt["prompt_id"],
+                "language": prompt["language"],
+                "rewards": rewards,
+                "reasons": reasons,
+            }
+        if counts["responses"] and counts["reasons"].get(REFUSED) == counts["responses"]:
+            raise InputError(
+                f"the reward model's chat template refuses all {counts['responses']} chats",
+                "use prompts without system messages, or another reward model; check_template.py --role reward says "
+                "what its template takes",
+                generations,
+            )
 
     write_jsonl(output, lines())
     return counts

@@ -14,6 +14,7 @@ model, recipe, code and versions were already trained is linked from there.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from croco.digests import behaviour_digest, versions
 from croco.examples import COLUMNS, SMOOTHED, digest_rows
 from croco.guards import Guards, check_guards
 from croco.records import InputError, read_jsonl, write_json
-from croco.store import Finished, list_checkpoint_files
+from croco.store import NAMED_TEMPLATES, Finished, list_checkpoint_files
 
 # Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
 # of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
@@ -68,6 +69,10 @@ def main():
             train(args, finished)
     for name in list_checkpoint_files(args.weights):
         finished.publish_as(name, args.output / name)
+    # A policy may have several named templates; the default one, chat_template.jinja, is what is sampled and trained with.
+    shutil.rmtree(args.output / NAMED_TEMPLATES, ignore_errors=True)
+    for path in sorted((finished.final / NAMED_TEMPLATES).glob("*")):
+        finished.publish_as(f"{NAMED_TEMPLATES}/{path.name}", args.output / NAMED_TEMPLATES / path.name)
 
 
 def parse_arguments():
@@ -122,6 +127,13 @@ def parse_arguments():
     parser.add_argument("--reward-dtype", default="float32", help="of the reward model's weights")
     parser.add_argument(
         "--reward-trust-remote-code", action="store_true", help="run code that comes with the reward model"
+    )
+    parser.add_argument(
+        "--reward-template-options",
+        type=cli.mapping("reward_template_options"),
+        default={},
+        metavar="JSON",
+        help="variables of the reward model's chat template",
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="of online_dpo's sampling")
     parser.add_argument("--top-p", type=float, default=1.0, help="of online_dpo's sampling")
@@ -224,7 +236,7 @@ def describe_inputs(args):
     """All that decides the tuned weights, but for the number of processes and the micro-batch (see ASIDE)."""
     online = args.objective == "online_dpo"
     aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
-    aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype"}
+    aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype", "reward_template_options"}
     return {
         "recipe": {name: value for name, value in vars(args).items() if name not in aside},
         "data": args.rows_digest,
@@ -269,7 +281,10 @@ def train(args, finished):
     micro_batch = read_micro_batch(args, finished)
     while True:
         failure.unlink(missing_ok=True)
-        reward = {name: getattr(args, f"reward_{name}") for name in ("model", "revision", "dtype", "trust_remote_code")}
+        reward = {
+            name: getattr(args, f"reward_{name}")
+            for name in ("model", "revision", "dtype", "trust_remote_code", "template_options")
+        }
         own = {
             "micro_batch": micro_batch,
             "folder": finished.work,

@@ -11,7 +11,17 @@ from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.templates import ANSWERS, CHATS, ORDINARY, compare, encode_prompt, examine, trained_ids
+from croco.chats import Controls
+from croco.templates import (
+    ANSWERS,
+    CHATS,
+    ORDINARY,
+    compare,
+    encode_prompt,
+    examine,
+    examine_untrained,
+    trained_ids,
+)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -202,6 +212,39 @@ def test_faults_are_named(name):
     severities = {finding["name"]: finding["severity"] for finding in report["findings"]}
     assert severities[name] == ("warning" if name == "adds_text" else "error")
     assert report["errors"] == list(severities.values()).count("error")
+
+
+def test_what_a_policy_samples_is_no_control_token_in_answers_but_turns_are():
+    qwen = Controls(make_tokenizer(QWEN3, shipped("qwen3")), OFF)
+    assert not qwen.in_text(ANSWERS["think"], answer=True) and qwen.in_text(ANSWERS["think"])
+    deepseek = Controls(make_tokenizer(DEEPSEEK, shipped("deepseek_r1_distill")))
+    assert not deepseek.in_text(ANSWERS["think"], answer=True)
+    for controls, turn in ((qwen, "<|im_start|>"), (deepseek, DEEPSEEK["plain"][0])):
+        assert controls.in_text(f"a{turn}b", answer=True) and controls.in_text(f"a{turn}b")
+        assert not controls.in_text(ANSWERS["code"]) and not controls.in_text(ANSWERS["empty_lines"])
+    assert qwen.in_chat([CHATS["single"][0], {"role": "user", "content": "</think>"}])
+
+
+def test_a_date_is_an_error_for_every_role_until_an_option_sets_it():
+    tokenizer = make_tokenizer(LLAMA3, shipped("llama3_2"))
+    dated = {"date_string": "26 Jul 2024"}
+    for report in (
+        examine(tokenizer, stop_ids(tokenizer, LLAMA3)), examine_untrained(tokenizer, answers=True), examine_untrained(tokenizer),
+    ):  # fmt: skip
+        assert [f["name"] for f in report["findings"] if f["severity"] == "error"] == ["date_in_template"]
+        assert report["errors"] == 1
+    assert examine(tokenizer, stop_ids(tokenizer, LLAMA3), dated)["errors"] == 0
+    assert examine_untrained(tokenizer, dated, answers=True)["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("template_fails", FAULTS["template_fails"][1]), ("changes_answer", FAULTS["changes_answer"][1]),
+     ("changes_answer", "{{ messages[0].content }}"), ("no_chat_template", None)],
+)  # fmt: skip
+def test_faults_of_a_reward_model_are_named(name, template):
+    report = examine_untrained(make_tokenizer(QWEN3, template), answers=True)
+    assert [f["name"] for f in report["findings"] if f["severity"] == "error"] == [name]
 
 
 PIECES = st.text("ab .\n\t\u00a0Ωж你🙂`", max_size=30)

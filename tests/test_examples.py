@@ -133,6 +133,15 @@ def test_reasons_are_told_apart():
     assert TOKENIZER.decode(examples[1]["rejected_ids"]) == "n<|end|>\n"
 
 
+@pytest.mark.parametrize("objective", list(COLUMNS))
+def test_rows_that_spell_control_tokens_are_dropped_and_counted(objective):
+    plain = {"prompt_id": "p", "prompt": chat("user", "hi")}
+    plain |= {name: chat("assistant", name) for name in COLUMNS[objective][1:]}
+    bad = [plain | {name: chat(plain[name][0]["role"], "a<|end|>b")} for name in COLUMNS[objective]]
+    examples, counts = encode_rows([*bad, plain], objective, TOKENIZER, [END], 90)
+    assert counts["dropped"] == {"control_tokens": len(bad)} and [e["row"] for e in examples] == [len(bad)]
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(texts, st.sampled_from(["right", "wrong", "unknown"])), min_size=1, max_size=6))
 def test_sampled_tokens_are_compared_where_they_are_known(answers):

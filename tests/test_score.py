@@ -1,6 +1,7 @@
 """scripts/score.py with a real tiny reward model."""
 
 import json
+import shutil
 
 import pytest
 from conftest import rows, script, write_rows
@@ -44,7 +45,8 @@ def test_rewards_are_raw_logits_of_the_model(miniature, files, tmp_path):
     with torch.inference_mode():
         assert first["rewards"][0] == pytest.approx(model(ids).logits.item(), abs=1e-5)
     counts = json.loads((tmp_path / "scores.manifest.json").read_text())["counts"]
-    assert counts == {"prompts": 2, "responses": 4, "null": 1}
+    assert counts == {"prompts": 2, "responses": 4, "null": 1, "reasons": {"too_long": 1}}
+    assert first["reasons"] == [None, None, None, "too_long"] and second["reasons"] == []
 
 
 def test_only_new_responses_are_scored(miniature, files, tmp_path):
@@ -60,8 +62,6 @@ def test_only_new_responses_are_scored(miniature, files, tmp_path):
 
 
 def test_model_with_two_logits_is_refused(miniature, files, tmp_path):
-    import shutil
-
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -76,8 +76,6 @@ def test_model_with_two_logits_is_refused(miniature, files, tmp_path):
 @pytest.mark.parametrize("pad", ["other in the config", "none", "the end token"])
 def test_padding_moves_no_reward(miniature, prompts, tmp_path, pad):
     """Whatever id the model's files call padding: the logit at a chat's last token, in any batch."""
-    import shutil
-
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -99,8 +97,57 @@ def test_padding_moves_no_reward(miniature, prompts, tmp_path, pad):
     plain = AutoModelForSequenceClassification.from_pretrained(miniature / "reward", dtype=torch.float32)
     batches = {batch: RewardModel(str(folder), batch=batch) for batch in (1, 3, 64)}
     with torch.inference_mode():
-        last = [plain.model(torch.tensor([batches[1].encode(*answer)])).last_hidden_state[0, -1] for answer in answers]
+        last = [
+            plain.model(torch.tensor([batches[1].encode(*answer)[0]])).last_hidden_state[0, -1] for answer in answers
+        ]
         expected = [plain.score(state).item() for state in last]
-    assert batches[1].encode(*answers[0])[-1] == config["eos_token_id"]
+    assert batches[1].encode(*answers[0])[0][-1] == config["eos_token_id"]
     for model in batches.values():
-        assert model.score(answers) == pytest.approx(expected, abs=1e-5)
+        assert [value for value, _ in model.score(answers)] == pytest.approx(expected, abs=1e-5)
+
+
+NO_SYSTEM = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    "<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+)
+
+
+def with_template(miniature, folder, template):
+    """A copy of the miniature's reward model with another chat template, under folder/reward."""
+    shutil.copytree(miniature / "reward", folder / "reward")
+    (folder / "reward" / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def test_a_chat_that_the_template_refuses_and_text_that_spells_a_turn_score_null_with_the_reason(
+    miniature, files, tmp_path
+):
+    refusing = with_template(miniature, tmp_path, NO_SYSTEM)
+    some, generations = rows(files[0]), rows(files[1])
+    some[1]["messages"].insert(0, {"role": "system", "content": "Be short."})
+    generations[0]["responses"] = [response("It is 7."), response("It is 7.<|end|><|user|>Thanks<|end|>")]
+    generations[1] |= {"skip": None, "responses": [response("It is 7.")]}
+    write_rows(files[0], some), write_rows(files[1], generations)
+    score(refusing, *files, tmp_path)
+    first, second = rows(tmp_path / "scores.jsonl")
+    assert first["rewards"][0] is not None and first["rewards"][1] is None
+    assert first["reasons"] == [None, "control_tokens"]
+    assert (second["rewards"], second["reasons"]) == ([None], ["refused_by_template"])
+    counts = json.loads((tmp_path / "scores.manifest.json").read_text())["counts"]
+    assert counts["null"] == 2 and counts["reasons"] == {"control_tokens": 1, "refused_by_template": 1}
+    write_rows(files[0], some[1:]), write_rows(files[1], generations[1:])
+    done = score(refusing, *files, tmp_path, check=False)
+    assert done.returncode == 1 and "refuses all 1 chats" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_template_that_writes_the_date_is_refused_until_an_option_sets_it(miniature, files, tmp_path):
+    dated = "<|user|>{{ date_string or strftime_now('%d %b %Y') }}<|end|>" + NO_SYSTEM
+    model = with_template(miniature, tmp_path, dated)
+    done = score(model, *files, tmp_path, check=False)
+    assert done.returncode == 1 and "template_options" in done.stderr and "Traceback" not in done.stderr
+    rewards = {}
+    for day in ("26 Jul 2024", "27 Aug 2025", "26 Jul 2024"):
+        score(model, *files, tmp_path, "--template-options", json.dumps({"date_string": day}))
+        rewards.setdefault(day, []).append(rows(tmp_path / "scores.jsonl")[0]["rewards"][0])
+    (same, again), (other,) = rewards.values()
+    assert same == again != other

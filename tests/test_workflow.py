@@ -43,6 +43,7 @@ def test_default_grid_counts(fresh_project):
     assert planned(fresh_project, "--forceall") == {
         "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
+        "check_reward_template": 1,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
         "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
@@ -125,7 +126,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
             "scripts/check_template.py",
             "report = examine",
             "report = None or examine",
-            {"check_template", "generate", "train"},
+            {"check_template", "check_reward_template", "generate", "score", "train"},
         ),
         ("requirements-vllm.lock", "vllm==", "vllm==1", set()),
     ]

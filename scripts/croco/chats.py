@@ -3,11 +3,17 @@
 import hashlib
 import re
 from contextlib import contextmanager
+from datetime import datetime
 
 from croco.records import InputError
 
-# Why a prompt is given no response.
-TOO_LONG, REFUSED = "prompt_too_long", "refused_by_template"
+# Why a prompt is given no response. CONTROL: its text would become control tokens (see Controls).
+TOO_LONG, REFUSED, CONTROL = "prompt_too_long", "refused_by_template", "control_tokens"
+SKIPS = (TOO_LONG, REFUSED, CONTROL)
+# Why a response has no reward, besides REFUSED and CONTROL.
+LONG_CHAT, NOT_FINITE = "too_long", "not_finite"
+
+THINKING = re.compile("think|thought|reason", re.IGNORECASE)
 
 
 class ChatModel:
@@ -25,18 +31,22 @@ class ChatModel:
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
         with model_errors(path):
-            self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
+            self.tokenizer = load_tokenizer(path, revision, trust_remote_code, self.template_options)
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         self.stops = set(load_stops(path, self.tokenizer, revision, trust_remote_code))
         self.context = state_context(config)
         self.vocabulary = config.get_text_config().vocab_size
+        self.controls = Controls(self.tokenizer, self.template_options)
         if adapter:
             self._check_adapter(adapter)
 
     def _check_adapter(self, adapter):
         with model_errors(adapter):
-            trained = load_tokenizer(adapter)
-        if trained.get_vocab() != self.tokenizer.get_vocab() or trained.chat_template != self.tokenizer.chat_template:
+            trained = load_tokenizer(adapter, options=self.template_options)
+        if (trained.get_vocab(), trained.get_chat_template()) != (
+            self.tokenizer.get_vocab(),
+            self.tokenizer.get_chat_template(),
+        ):
             raise InputError(
                 f"the adapter was trained with another tokenizer or chat template than {self.path} has",
                 "give the model that the adapter was trained from",
@@ -51,7 +61,11 @@ class ChatModel:
         return check_ids(encode_prompt(self.tokenizer, messages, self.template_options), self.vocabulary, self.path)
 
     def prepare(self, messages, max_tokens):
-        """(token ids of a chat, None), or (None, the reason to skip it: TOO_LONG or REFUSED)."""
+        """(token ids of a chat, None), or (None, the reason to skip it, one of SKIPS)."""
+        return (None, CONTROL) if self.controls.in_chat(messages) else self.prepare_trusted(messages, max_tokens)
+
+    def prepare_trusted(self, messages, max_tokens):
+        """As prepare, of a chat that may spell control tokens."""
         from jinja2.exceptions import TemplateError
 
         try:
@@ -89,13 +103,16 @@ class ChatModel:
 class ChatScorer:
     """A reward model's tokenizer and sizes; the engines add the model.
 
-    Raises InputError for a model with another number of logits than one, or without a chat template.
+    Args:
+        max_length: tokens of a chat at most; template_options: further variables of the chat template, or None.
+    Raises InputError for a model with another number of logits than one, without a chat template, or with one that
+    follows the clock.
     """
 
-    def __init__(self, path, revision=None, max_length=4096, trust_remote_code=False):
+    def __init__(self, path, revision=None, max_length=4096, trust_remote_code=False, template_options=None):
         from transformers import AutoConfig
 
-        self.path = path
+        self.path, self.template_options = path, template_options or {}
         with model_errors(path):
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
             if config.num_labels != 1:
@@ -104,15 +121,104 @@ class ChatScorer:
                     "name a Bradley-Terry reward model (num_labels 1)",
                     path,
                 )
-            self.tokenizer = load_tokenizer(path, revision, trust_remote_code)
+            self.tokenizer = load_tokenizer(path, revision, trust_remote_code, self.template_options)
+        self.controls = Controls(self.tokenizer, self.template_options)
         self.vocabulary = config.get_text_config().vocab_size
         self.max_length = min(max_length, state_context(config) or max_length)
 
     def encode(self, messages, answer):
-        """Token ids of a prompt's chat with an answer, or None where they are more than max_length."""
+        """(token ids of a prompt's chat with an answer, None), or (None, why it has no reward).
+
+        The reasons are LONG_CHAT, REFUSED and CONTROL; NOT_FINITE is known only when the model has run.
+        """
+        from jinja2.exceptions import TemplateError
+
         chat = [*messages, {"role": "assistant", "content": answer}]
-        ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
-        return check_ids(ids, self.vocabulary, self.path) if len(ids) <= self.max_length else None
+        if self.controls.in_chat(chat):
+            return None, CONTROL
+        try:
+            ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, **self.template_options)
+        except TemplateError:  # e.g. a template that knows no system messages
+            return None, REFUSED
+        ids = ids["input_ids"]
+        return (check_ids(ids, self.vocabulary, self.path), None) if len(ids) <= self.max_length else (None, LONG_CHAT)
+
+
+class Controls:
+    """The control tokens of a tokenizer, and which texts would become them.
+
+    Control tokens are the special tokens, and of the added ones those that the chat template writes. A tokenizer makes
+    them of whatever text spells them, so that a prompt could hold turns of its own. In answers, added tokens that are
+    not special count only where the template writes them between the turns of a chat: a policy samples the others
+    (``<think>``, ``<tool_call>``), and they are part of its answer.
+
+    Args:
+        options: further variables of the chat template, {name: value} or None.
+    Attributes: ``ids``, a set, and ``texts``, what spells them. Tokens of white space or one character are ordinary text.
+    """
+
+    def __init__(self, tokenizer, options=None):
+        template = tokenizer.get_chat_template()
+        added = tokenizer.added_tokens_decoder
+        special = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        texts = {i: tokenizer.convert_ids_to_tokens(i) for i in special} | {i: t.content for i, t in added.items()}
+        texts = {i: text for i, text in texts.items() if len(text.strip()) > 1}
+        self.ids = {i for i, text in texts.items() if i in special or text in template}
+        turns = _render_turns(tokenizer, options)
+        between = {i for i in self.ids if texts[i] in turns and not THINKING.search(texts[i])}
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._normalizer = backend.normalizer if backend is not None else None
+        self.texts = {texts[i] for i in self.ids}
+        # Some tokens are looked for in the normalised text, and are then normalised themselves.
+        normal = {i: self._normalize(text) for i, text in texts.items() if i in added and added[i].normalized}
+        in_answers = self.ids & (special | between)
+        self._anywhere, self._in_answers = (
+            match_any({texts[i] for i in ids} | {normal[i] for i in ids if len(normal.get(i, "").strip()) > 1})
+            for ids in (self.ids, in_answers)
+        )
+        # A text may hold characters that the tokenizer does not know.
+        self.ids.discard(tokenizer.unk_token_id)
+
+    def _normalize(self, text):
+        return text if self._normalizer is None else self._normalizer.normalize_str(text)
+
+    def in_text(self, text, answer=False):
+        """Whether a text spells a control token; ``answer``: the text is of an assistant's turn."""
+        pattern = self._in_answers if answer else self._anywhere
+        return bool(pattern.search(text) or pattern.search(self._normalize(text)))
+
+    def in_chat(self, messages):
+        """Whether any message of a chat spells a control token."""
+        return any(
+            self.in_text(text, message.get("role") == "assistant")
+            for message in messages
+            for text in list_texts(message)
+        )
+
+
+def match_any(texts):
+    """A pattern of any of the texts, the longest first; of no text, one that never matches."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text)))) or "(?!)")
+
+
+def list_texts(message):
+    """The texts of a message, whose content is text or a list of parts."""
+    content = message["content"]
+    return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
+
+
+def _render_turns(tokenizer, options):
+    """What the template writes around finished turns; "" where it takes no such chat."""
+    chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, **(options or {}))
+    except Exception:  # templates raise what they like; translators take no text
+        return ""
+
+
+def check_reward(logit):
+    """(reward, None), or (None, NOT_FINITE)."""
+    return (logit, None) if abs(logit) < float("inf") else (None, NOT_FINITE)
 
 
 def state_context(config):
@@ -136,18 +242,55 @@ def encode_prompt(tokenizer, messages, options=None):
     )["input_ids"]
 
 
-def load_tokenizer(path, revision=None, trust_remote_code=False):
-    """A tokenizer with a chat template; raises InputError without one."""
+def load_tokenizer(path, revision=None, trust_remote_code=False, options=None):
+    """A tokenizer with a chat template.
+
+    Raises InputError without one, or where the template writes the date or the time that ``options``, variables of the
+    template, leave open: prompts and rewards would change from one day to the next.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    if tokenizer.chat_template is None:
+    try:
+        tokenizer.get_chat_template()
+    except ValueError as error:
         raise InputError(
             "the tokenizer has no chat template",
             "use an instruction-tuned model, or add chat_template.jinja to its folder",
             path,
-        )
+        ) from error
+    if follows_clock(tokenizer, options):
+        raise InputError(*DATED, path, field="template_options")
     return tokenizer
+
+
+DATED = (
+    "the chat template writes today's date: chats change from one day to the next",
+    'set the date in template_options, under the name that the template has for it, e.g. {"date_string": "26 Jul 2024"}; '
+    "where it has none, write the date into chat_template.jinja in a local copy of the model",
+)
+
+
+def follows_clock(tokenizer, options=None):
+    """Whether what the template writes around an ordinary chat depends on the day or the time of day."""
+    system, user, answer = ({"role": role, "content": "x"} for role in ("system", "user", "assistant"))
+    moments = (datetime(2001, 2, 3, 4, 5, 6), datetime(2010, 11, 12, 13, 14, 15))
+    for chat in ([user], [user, answer], [user, answer, user], [system, user], [system, user, answer]):
+        try:
+            texts = {
+                tokenizer.apply_chat_template(
+                    chat,
+                    tokenize=False,
+                    add_generation_prompt=chat[-1] is user,
+                    **{**(options or {}), "strftime_now": moment.strftime},
+                )
+                for moment in moments
+            }
+        except Exception:  # a chat that the template refuses, each in its own way
+            continue
+        if len(texts) > 1:
+            return True
+    return False
 
 
 def load_stops(path, tokenizer, revision=None, trust_remote_code=False):

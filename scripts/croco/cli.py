@@ -96,6 +96,13 @@ def add_template_options(parser):
     )
 
 
+def add_reward_options(parser):
+    """A reward model that scores chats."""
+    add_engine_options(parser, batch="texts a forward pass of the transformers engine")
+    add_template_options(parser)
+    parser.add_argument("--max-length", type=positive, default=4096, help="tokens of prompt and response at most")
+
+
 def add_chat_options(parser, required=True):
     """A model that writes answers."""
     add_engine_options(parser, required=required)

@@ -47,6 +47,7 @@ def load_reward_model(args):
         args.trust_remote_code,
         args.batch,
         args.engine_options,
+        args.template_options,
     )
 
 

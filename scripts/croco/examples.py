@@ -6,7 +6,7 @@ them); preparing them here once shows what is trained on before any of it is.
 
 from collections import Counter
 
-from croco.chats import REFUSED, digest_tokens, encode_prompt
+from croco.chats import CONTROL, REFUSED, Controls, digest_tokens, encode_prompt
 from croco.digests import derive_seed, digest
 from croco.records import InputError, rows
 
@@ -32,7 +32,7 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
         options: variables of the chat template.
     Returns (examples, counts). An example has the row's number and prompt_id, and int32 arrays of ids: prompt_ids,
     chosen_ids, rejected_ids (dpo), input_ids, labels (sft); of online_dpo the chat list. counts: rows, trained,
-    dropped by reason, truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
+    dropped by reason (CONTROL: a row that spells control tokens), truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
     """
     import numpy as np
     from jinja2.exceptions import TemplateError
@@ -41,9 +41,12 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
 
     counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
     examples = []
-    answers = COLUMNS[objective][1:]
+    answers, controls = COLUMNS[objective][1:], Controls(tokenizer, options)
     for number, row in enumerate(data):
         counts["rows"] += 1
+        if any(controls.in_chat(row[name]) for name in COLUMNS[objective]):
+            counts["dropped"][CONTROL] += 1
+            continue
         try:
             if objective == "online_dpo":
                 ids = [encode_prompt(tokenizer, row["prompt"], options)]

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from croco.chats import CONTROL, TOO_LONG, match_any
 from croco.digests import digest
 from croco.records import InputError
 
 FIELDS = ("language", "question", "answer_a", "answer_b", "nonce")
-CONTROL = "control_tokens"  # why a comparison is not put to the judge: its texts would become control tokens
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def write_request(template, comparison):
 class Encoder:
     """Encodes comparisons for a judge; texts from outside cannot become its control tokens.
 
-    The control tokens are the tokenizer's special tokens, and of the added ones those that its chat template writes
-    (``</think>``). Where one stands in a question or an answer, a space is put after its first character: the judge
+    The control tokens are those of chats.Controls. Where one stands in a question or an answer, a space is put after its first character: the judge
     can still read it, and no tokenizer takes it for the token.
 
     Args:
@@ -79,16 +78,7 @@ class Encoder:
 
     def __init__(self, model, template, max_tokens, max_length):
         self.model, self.template, self.max_tokens, self.max_length = model, template, max_tokens, max_length
-        tokenizer, chat = model.tokenizer, str(model.tokenizer.chat_template)
-        added = tokenizer.added_tokens_decoder
-        self.controls = {i for i, token in added.items() if token.special or token.content in chat}
-        self.controls |= set(tokenizer.all_special_ids)
-        texts = {token for token in tokenizer.convert_ids_to_tokens(sorted(self.controls)) if len(token.strip()) > 1}
-        self._pattern = re.compile(
-            "|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text)))) or "(?!)"
-        )
-        # A text may hold characters that the tokenizer does not know.
-        self.controls.discard(tokenizer.unk_token_id)
+        self.controls, self._pattern = model.controls.ids, match_any(model.controls.texts)
         self._expected = None
 
     def disarm(self, text):
@@ -99,8 +89,6 @@ class Encoder:
 
     def encode(self, comparison):
         """(token ids, None), or (None, why it cannot be put to the judge: TOO_LONG, REFUSED or CONTROL)."""
-        from croco.chats import TOO_LONG
-
         if self._expected is None:
             plain, reason = self._prepare(Comparison("English", "x", "x", "x"))
             self._expected = self._list_controls(plain or [])
@@ -117,7 +105,7 @@ class Encoder:
 
     def _prepare(self, comparison):
         messages = [{"role": "user", "content": write_request(self.template, comparison)}]
-        return self.model.prepare(messages, self.max_tokens)
+        return self.model.prepare_trusted(messages, self.max_tokens)
 
     def _list_controls(self, tokens):
         return [token for token in tokens if token in self.controls]

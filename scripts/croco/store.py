@@ -17,6 +17,7 @@ from croco.digests import digest
 from croco.records import InputError, dump, replacing, write_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+NAMED_TEMPLATES = "additional_chat_templates"  # a folder that some tokenizers have
 # What a checkpoint has besides its weights.
 CHECKPOINT_FILES = (*TOKENIZER_FILES, "generation_config.json", "metrics.jsonl", "manifest.json")
 WEIGHT_FILES = {

@@ -6,11 +6,10 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 """
 
 import re
-from datetime import datetime
 
 from jinja2 import TemplateError
 
-from croco.chats import encode_prompt
+from croco.chats import DATED, THINKING, encode_prompt, follows_clock
 from croco.digests import digest
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
@@ -55,6 +54,38 @@ def trained_ids(tokenizer, prompt, answer, options=None):
     return list(whole[:length]), list(whole[length:])
 
 
+def examine_untrained(tokenizer, options=None, answers=False):
+    """The report of a model that is not tuned: of a judge, or with ``answers`` of a reward model.
+
+    Returns as examine; only bos, date and system are measured.
+    """
+    report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
+    if findings := refuse_template(tokenizer, options or {}, report):
+        return close_report(report, findings)
+    report["system"] = describe_system(tokenizer, options or {})
+    report["date"] = follows_clock(tokenizer, options)
+    ids = encode_prompt(tokenizer, CHATS["single"], options)
+    text = render(tokenizer, CHATS["single"], options or {}, True)
+    report["bos"] = {
+        "token": tokenizer.bos_token,
+        "sampled": count_bos(tokenizer, ids),
+        "trained": None,
+        "as_text": count_bos(tokenizer, tokenizer(text)["input_ids"]),
+    }
+    if report["bos"]["sampled"] > 1:
+        what = f"a chat starts with {report['bos']['sampled']} {tokenizer.bos_token}"
+        findings.append(error("double_bos", what, "let the template write the BOS once, and nothing else"))
+    if answers and not all(keeps_rendered(tokenizer, text, options or {}) for text in ORDINARY.values()):
+        what = "the template changes ordinary answers, or leaves them out"
+        findings.append(error("changes_answer", what, "use a template that leaves the text of answers as it is"))
+    return close_report(report, [*findings, *find_shared_faults(report)])
+
+
+def keeps_rendered(tokenizer, text, options):
+    """Whether an answer's text is in the rendered chat as it is."""
+    return text in render(tokenizer, CHATS["single"] + answer_of(text), options)
+
+
 def examine(tokenizer, stops, options=None):
     """Compares sampled with trained ids for every chat of CHATS with every answer of ANSWERS.
 
@@ -65,17 +96,28 @@ def examine(tokenizer, stops, options=None):
     measured), probes, the counts `errors` and `warnings`, and findings: [{name, severity, what, remedy}], errors first.
     """
     report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
-    if tokenizer.chat_template is None:
-        remedy = "use an instruction-tuned model, or add chat_template.jinja to its folder"
-        findings = [error("no_chat_template", "the tokenizer has no chat template", remedy)]
-    else:
+    findings = refuse_template(tokenizer, options or {}, report)
+    if not findings:
+        report |= measure(tokenizer, set(stops), options or {})
+        findings = [*find_faults(report), *find_shared_faults(report)]
+    return close_report(report, findings)
+
+
+def refuse_template(tokenizer, options, report):
+    """Findings of a tokenizer without a usable chat template, else []; notes the template's digest in the report."""
+    try:
         report["template_digest"] = digest(tokenizer.get_chat_template())
-        if fault := refusal(tokenizer, options or {}):
-            what = f"the chat template refuses an ordinary chat: {fault}"
-            findings = [error("template_fails", what, "mend the template, or the template options")]
-        else:
-            report |= measure(tokenizer, set(stops), options or {})
-            findings = list(find_faults(report))
+    except ValueError:
+        remedy = "use an instruction-tuned model, or add chat_template.jinja to its folder"
+        return [error("no_chat_template", "the tokenizer has no chat template", remedy)]
+    if fault := refusal(tokenizer, options):
+        what = f"the chat template refuses an ordinary chat: {fault}"
+        return [error("template_fails", what, "fix the template, or the template options")]
+    return []
+
+
+def close_report(report, findings):
+    """The report with its findings, errors first, and their counts."""
     findings.sort(key=lambda finding: finding["severity"])
     severities = [finding["severity"] for finding in findings]
     counts = {"errors": severities.count("error"), "warnings": severities.count("warning")}
@@ -128,9 +170,9 @@ def measure(tokenizer, stops, options):
             for probe in probes
             if probe["chat"] == "single" and probe["answer"] in WHITE_SPACE
         },
-        "date": any(shows_date(tokenizer, chat, options) for chat in chats.values()),
+        "date": follows_clock(tokenizer, options),
         "think": {
-            "added": bool(re.search("think|thought|reason", before, re.IGNORECASE)),
+            "added": bool(THINKING.search(before)),
             "kept": REASONING in render(tokenizer, prompt + answer_of(ANSWERS["think"]), options),
         },
         "added_text": {"before": before, "after": decode(tokenizer, inserted)},
@@ -217,12 +259,6 @@ def describe_system(tokenizer, options):
     if not between:
         return "dropped"
     return "separate" if between[1].strip() else "merged"
-
-
-def shows_date(tokenizer, prompt, options):
-    """Whether the rendered prompt follows the clock."""
-    days = (datetime(2001, 2, 3, 4, 5, 6), datetime(2010, 11, 12, 13, 14, 15))
-    return len({render(tokenizer, prompt, {**options, "strftime_now": day.strftime}, True) for day in days}) > 1
 
 
 def render(tokenizer, messages, options, add_generation_prompt=False):
@@ -335,24 +371,24 @@ def find_faults(report):
             f"answers are not trained with the white space they were sampled with: {', '.join(stripped)}",
             "none is needed where answers rarely have any; otherwise take the trim filter out of the template",
         )
-    if report["date"]:
-        yield warning(
-            "date_in_template",
-            "the template puts today's date into prompts: they change from one day to the next",
-            'set the date, if the template can: {"date_string": "26 Jul 2024"}',
-        )
-    if report["system"] in ("refused", "dropped"):
-        yield warning(
-            "no_system_role",
-            f"the template has no place for system messages: they are {report['system']}",
-            "use prompts without them, or put their text into the first user message",
-        )
     # Whatever else makes ordinary answers differ has no name of its own.
     if other_ids and not (changed or other_text or added["before"] or added["after"] or stop["trained"] is None):
         yield warning(
             "answer_ids_differ",
             f"ordinary answers are trained on in other tokens than sampled: {describe(probes, other_ids)}",
             "look at the probes for what the template or the tokenizer does there",
+        )
+
+
+def find_shared_faults(report):
+    """Yields the findings that hold for every role."""
+    if report["date"]:
+        yield error("date_in_template", *DATED)
+    if report["system"] in ("refused", "dropped"):
+        yield warning(
+            "no_system_role",
+            f"the template has no place for system messages: they are {report['system']}",
+            "use prompts without them, or put their text into the first user message",
         )
 
 

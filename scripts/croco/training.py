@@ -136,7 +136,7 @@ def train(job):
 def load_vocabulary(job):
     """(tokenizer with a pad token, ids of the stop tokens)."""
     with model_errors(job.model):
-        tokenizer = load_tokenizer(job.model, job.revision, job.trust_remote_code)
+        tokenizer = load_tokenizer(job.model, job.revision, job.trust_remote_code, job.template_options)
         stops = load_stops(job.model, tokenizer, job.revision, job.trust_remote_code)
     if not stops or tokenizer.eos_token is None:
         raise InputError(
@@ -251,10 +251,13 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
 
     source = [job.reward["model"], job.reward["revision"]]
     with model_errors(job.reward["model"]):
-        scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"])
+        reward_options = job.reward["template_options"]
+        scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"], reward_options)
     scorer = load_weights(REWARD_MODEL, *source, job.reward["dtype"], job.reward["trust_remote_code"])
     if job.template_options:  # TRL passes none on
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
+    if reward_options:
+        scorer_tokenizer.apply_chat_template = functools.partial(scorer_tokenizer.apply_chat_template, **reward_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.

@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
-from croco.chats import ChatModel, ChatScorer
+from croco.chats import ChatModel, ChatScorer, check_reward
 from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -174,21 +174,22 @@ class RewardModel(ChatScorer):
     """A sequence classifier with one logit over chats."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
-    ):
-        super().__init__(path, revision, max_length, trust_remote_code)
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, max_length, trust_remote_code, template_options)
         self.batch = batch
         self.model = pool_last_token(place(load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options)))
 
     @torch.inference_mode()
     def score(self, answers):
-        """Raw logits of answers [(messages of the prompt, text)], in order; None where a chat exceeds max_length.
+        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order.
 
         Chats of like length share a batch, which wastes the least on padding.
         """
-        ids = [self.encode(messages, text) for messages, text in answers]
+        encoded = [self.encode(messages, text) for messages, text in answers]
+        ids = [tokens for tokens, _ in encoded]
         order = sorted((i for i, tokens in enumerate(ids) if tokens is not None), key=lambda i: len(ids[i]))
-        rewards = [None] * len(ids)
+        rewards = [(None, reason) for _, reason in encoded]
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             lengths = [len(ids[i]) for i in batch]
@@ -196,5 +197,5 @@ class RewardModel(ChatScorer):
             mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths], device=DEVICE)
             logits = self.model(input_ids=tokens, attention_mask=mask).logits[:, 0].float().tolist()
             for i, logit in zip(batch, logits, strict=True):
-                rewards[i] = logit if abs(logit) < float("inf") else None
+                rewards[i] = check_reward(logit)
         return rewards

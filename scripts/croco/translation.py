@@ -2,6 +2,7 @@
 
 import re
 
+from croco.chats import TOO_LONG
 from croco.digests import prompt_seed
 from croco.identification import identify
 
@@ -17,6 +18,7 @@ PROMPT = (
 )
 TAGS = "<<<source>>>{source_code}<<<target>>>{target_code}<<<text>>>{text}"
 RETRY_TEMPERATURE = 0.5
+FAULTS = {TOO_LONG: "too_long"}  # of a piece that cannot be put to the translator, where its name is another
 FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
 PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
 
@@ -108,7 +110,8 @@ def translate_chunk(model, chunk, how, attempts):
         model: a policy of an engine; ``chunk``: lines of a prompt file.
         how: source and target names and codes, language, format, template, max_tokens, longest, seed.
         attempts: how often a piece may be tried.
-    Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took.
+    Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took. A piece
+    that spells control tokens of the translator, or that its template refuses, is not translated.
     """
     texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
     for i, row in enumerate(chunk):
@@ -119,16 +122,17 @@ def translate_chunk(model, chunk, how, attempts):
     todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
     taken, faults = [0] * len(chunk), {}
     for attempt in range(attempts):
-        ids = [model.encode(request(texts[key][n], how["format"], how["template"], how)) for key, n in todo]
-        work = [k for k, tokens in enumerate(ids) if model.room(tokens, how["max_tokens"])]
+        requests = [request(texts[key][n], how["format"], how["template"], how) for key, n in todo]
+        prepared = [model.prepare(messages, how["max_tokens"]) for messages in requests]
+        work = [k for k, (_, reason) in enumerate(prepared) if not reason]
         seeds = [_seed(chunk, *todo[k], how) + attempt for k in work]
         temperature = RETRY_TEMPERATURE if attempt else 0
-        responses = model.respond([ids[k] for k in work], seeds, temperature, 1.0, how["max_tokens"])
+        responses = model.respond([prepared[k][0] for k in work], seeds, temperature, 1.0, how["max_tokens"])
         found = dict(zip(work, responses, strict=True))
         again = []
         for k, (key, n) in enumerate(todo):
             taken[key[0]] = attempt + 1
-            fault = find_fault(found[k], how["language"]) if k in found else "too_long"
+            fault = find_fault(found[k], how["language"]) if k in found else FAULTS.get(prepared[k][1], prepared[k][1])
             if fault:
                 faults[key, n] = fault
                 again += [(key, n)] if k in found else []

@@ -9,7 +9,7 @@ import os
 
 import torch
 
-from croco.chats import ChatModel, ChatScorer, model_errors
+from croco.chats import ChatModel, ChatScorer, check_reward, model_errors
 from croco.loading import POLICY, REWARD_MODEL, check_files
 from croco.records import InputError
 
@@ -138,26 +138,25 @@ class RewardModel(ChatScorer):
     """A sequence classifier with one logit under vLLM."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None
-    ):
-        super().__init__(path, revision, max_length, trust_remote_code)
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, max_length, trust_remote_code, template_options)
         check_files(REWARD_MODEL, path, revision, trust_remote_code)
         options = options or {}
         self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
 
     def score(self, answers):
-        """Raw logits of answers [(messages of the prompt, text)], in order; None where a chat exceeds max_length."""
-        ids = [self.encode(messages, text) for messages, text in answers]
-        fitting = [{"prompt_token_ids": tokens} for tokens in ids if tokens is not None]
+        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order."""
+        encoded = [self.encode(messages, text) for messages, text in answers]
+        fitting = [{"prompt_token_ids": tokens} for tokens, _ in encoded if tokens is not None]
         # The default activation would give sigmoid(logit).
         outputs = iter(
             self.llm.classify(fitting, pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
             if fitting
             else []
         )
-        rewards = [None if tokens is None else next(outputs).outputs.probs[0] for tokens in ids]
-        return [reward if reward is not None and abs(reward) < float("inf") else None for reward in rewards]
+        return [(None, reason) if reason else check_reward(next(outputs).outputs.probs[0]) for _, reason in encoded]
 
 
 def find_rank(adapter):
