@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from croco import chats, cli, examples, templates, training
+from croco import chats, cli, examples, lora, templates, training
 from croco.digests import code_digest, versions
 from croco.examples import COLUMNS, SMOOTHED, digest_rows
 from croco.guards import Guards, check_guards
@@ -47,7 +47,7 @@ ASIDE = [
     "rows_digest",
 ]
 # The modules whose behaviour decides the tuned weights.
-DECIDING = (training, examples, templates, chats)
+DECIDING = (training, lora, examples, templates, chats)
 
 
 def main():
@@ -93,6 +93,9 @@ def parse_arguments():
     parser.add_argument(
         "--too-long", choices=("drop", "truncate"), default="drop", help="longer rows; both count, truncate keeps the end token"
     )  # fmt: skip
+    parser.add_argument(
+        "--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat"
+    )
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
     parser.add_argument("--loss", default="sigmoid", help="DPO's loss, by its name in TRL")
     parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"of the losses {' and '.join(SMOOTHED)}")
@@ -102,8 +105,13 @@ def parse_arguments():
     parser.add_argument("--lora-dropout", type=float, default=0.05, help="kept on during training")
     parser.add_argument(
         "--lora-targets",
-        default=r"^(?!.*(vision|visual|image|audio)).*\.(q|k|v|o|gate|up|down)_proj$",
-        help="pattern of the modules to adapt; the default spares vision and audio towers",
+        help="pattern of the modules to adapt (default: all attention and MLP projections of the text model but experts)",
+    )
+    parser.add_argument(
+        "--lora-coverage",
+        choices=("all", "partial"),
+        default="all",
+        help="whether --lora-targets may leave projections out",
     )
     parser.add_argument("--validation", type=float, default=0.0, help="share of prompts held out, in [0, 1)")
     parser.add_argument(
@@ -153,6 +161,18 @@ def check_options(args):
             "the best checkpoint is told by the validation loss, and nothing is held out",
             "hold out a share of the prompts: validation, e.g. 0.05",
             "checkpoint",
+        ),
+        (
+            args.lora_coverage == "partial" and not args.lora_targets,
+            "without a pattern all projections are adapted",
+            "name a part by lora_targets, or leave it out",
+            "lora_coverage",
+        ),
+        (
+            args.loss_on != "answer" and args.objective != "sft",
+            f"has no effect on {args.objective}",
+            "leave it out",
+            "loss_on",
         ),
         (not 0 <= args.validation < 1, "is a share of the prompts", "give a number from 0 to below 1", "validation"),
         (online and args.validation, "online DPO has no validation loss", "leave it out", "validation"),

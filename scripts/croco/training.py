@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 
 from croco import cli
@@ -24,6 +25,7 @@ from croco.chats import load_stops, load_tokenizer, model_errors
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 from croco.examples import encode_rows, hold_out
 from croco.guards import Guards
+from croco.lora import find_targets
 from croco.records import InputError, dump, rows, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
 
@@ -104,6 +106,7 @@ def train(job):
         job.too_long,
         job.template_options,
         job.max_tokens,
+        job.loss_on,
     )
     check_examples(job, examples, counts)
     training, validation = hold_out(examples, job.validation, job.seed)
@@ -123,7 +126,7 @@ def train(job):
     if guards.problem:
         raise guards.problem
     check_weights(job, trainer)
-    facts = progress.close(trainer, result)
+    facts = progress.close(trainer, result) | describe_adapted(job, trainer.model)
     save(
         job,
         trainer,
@@ -185,7 +188,7 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    model, reference, lora = load_policy(job)
+    model, reference, lora, job.adapted = load_policy(job)
     common = {
         "output_dir": str(job.folder),
         "learning_rate": job.learning_rate,
@@ -300,7 +303,7 @@ def sample_as_offline(trainer_class):
 
 
 def load_policy(job):
-    """(policy, its reference or None where switching the adapter off gives it, LoraConfig or None)."""
+    """(policy, its reference or None where switching the adapter off gives it, LoraConfig or None, what is adapted)."""
     import torch
     from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM
@@ -318,13 +321,15 @@ def load_policy(job):
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
         # The reference too, or rounding alone would tell the two apart.
-        return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None
+        return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None, None
+    model = load(job.dtype)
+    job.lora_targets, *adapted = find_targets(model, job.lora_targets, job.lora_coverage, job.model)
     if job.start:
         with model_errors(job.start):
             # TRL keeps a frozen copy of the adapter as the reference.
-            model = PeftModel.from_pretrained(load(job.dtype), job.start, is_trainable=True)
-        check_adapter(job, model.peft_config["default"])
-        return model, None, None
+            model = PeftModel.from_pretrained(model, job.start, is_trainable=True)
+        check_adapter(job, model, adapted[0])
+        return model, None, None, adapted
     lora = LoraConfig(
         r=job.lora_r,
         lora_alpha=job.lora_alpha,
@@ -332,20 +337,14 @@ def load_policy(job):
         target_modules=job.lora_targets,
         task_type="CAUSAL_LM",
     )
-    model = load(job.dtype)
-    if not any(re.fullmatch(job.lora_targets, name) for name, _ in model.named_modules()):
-        raise InputError(
-            f"no module of {job.model} has a name like {job.lora_targets}",
-            "give a pattern of its attention and MLP projections",
-            field="lora_targets",
-        )
-    return model, None, lora
+    return model, None, lora, adapted
 
 
-def check_adapter(job, config):
+def check_adapter(job, model, adapted):
     """Raises InputError where the adapter to go on from is not of the recipe's make."""
-    pairs = {"lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
-    for name, value in {**pairs, "lora_targets": config.target_modules}.items():
+    config = model.peft_config["default"]
+    values = {"lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+    for name, value in values.items():
         if value != getattr(job, name):
             raise InputError(
                 f"the adapter to start from has {value}, the recipe {getattr(job, name)}",
@@ -353,6 +352,20 @@ def check_adapter(job, config):
                 job.start,
                 field=name,
             )
+    if list_adapted(model) != set(adapted):
+        raise InputError(
+            "the adapter to start from adapts other modules than the recipe",
+            "use one recipe for all rounds",
+            job.start,
+            field="lora_targets",
+        )
+
+
+def list_adapted(model):
+    """Names of the modules that an adapter has been put to, as the model without it has them."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)}
 
 
 def check_trainer(job, trainer):
@@ -363,8 +376,19 @@ def check_trainer(job, trainer):
     if batch != job.batch:
         raise RuntimeError(f"the effective batch is {batch}, not {job.batch}")
     rates = {module.p for name, module in trainer.model.named_modules() if ".lora_dropout.default" in name and hasattr(module, "p")}  # fmt: skip
+    if job.weights == "lora" and list_adapted(trainer.model) != set(job.adapted[0]):
+        raise RuntimeError("the adapter was put to other modules than the pattern names")
     if job.weights == "lora" and job.lora_dropout and rates != {job.lora_dropout}:
         raise RuntimeError(f"LoRA's dropout is {rates}, not {job.lora_dropout}")
+
+
+def describe_adapted(job, model):
+    """Facts for the manifest: what is tuned, by kind of module and number, and what is left as it is."""
+    facts = {"trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad)}
+    if job.weights == "full":
+        return facts
+    modules, spared = job.adapted
+    return {**facts, "adapted": dict(sorted(Counter(modules.values()).items())), "not_adapted": spared}
 
 
 def check_weights(job, trainer):
@@ -497,7 +521,7 @@ def save(job, trainer, tokenizer, facts):
     # As save_pretrained, but a model's own odd settings (a temperature without sampling) are not refused at the end.
     model.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
     shutil.copyfile(job.folder / "metrics.jsonl", job.saving / "metrics.jsonl")
-    own = ("folder", "saving", "script", "reward", "identity", "rows_digest")
+    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted")
     options = Namespace(**{name: value for name, value in vars(job).items() if name not in own})
     inputs = {"data": job.data, "rows": job.rows_digest, "policy": job.identity}
     cli.write_manifest(job.saving / "manifest.json", Path(job.script), options, inputs, **facts)
