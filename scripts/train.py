@@ -93,9 +93,7 @@ def parse_arguments():
     parser.add_argument(
         "--too-long", choices=("drop", "truncate"), default="drop", help="longer rows; both count, truncate keeps the end token"
     )  # fmt: skip
-    parser.add_argument(
-        "--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat"
-    )
+    parser.add_argument("--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat")
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
     parser.add_argument("--loss", default="sigmoid", help="DPO's loss, by its name in TRL")
     parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"of the losses {' and '.join(SMOOTHED)}")

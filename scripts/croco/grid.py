@@ -53,7 +53,13 @@ OF_THE_ROW = frozenset(
 # responses of an online pair are the policy's own of that step.
 GUARDS = {"sft": {}, "dpo": {"collapse": 3, "chance_after": 0.5}, "online_dpo": {}}
 # Keys of a setting that only change how a pool of several languages is paired, with their defaults.
-OF_MULTILINGUAL_POOLS = {"per_prompt": "one", "balance": False, "standardise": False, "rejected_from": "pool", "prompt_language": "chosen"}
+OF_MULTILINGUAL_POOLS = {
+    "per_prompt": "one",
+    "balance": False,
+    "standardise": False,
+    "rejected_from": "pool",
+    "prompt_language": "chosen",
+}
 # Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
 OF_THE_MINIATURE = (
     ("results",),

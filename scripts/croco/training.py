@@ -7,6 +7,7 @@ checkpoint). With several processes to start, it starts itself again in each, by
 left in FOLDER/failure.json for the starter, which alone tells of it: {problem}, or {out_of_memory}.
 """
 
+import contextlib
 import ctypes
 import json
 import math
@@ -127,6 +128,8 @@ def train(job):
         raise guards.problem
     check_weights(job, trainer)
     facts = progress.close(trainer, result) | describe_adapted(job, trainer.model)
+    if job.objective == "online_dpo":
+        counts["no_pair"] = sum(entry.get("no_pair", 0) for entry in trainer.state.log_history)
     save(
         job,
         trainer,
@@ -197,7 +200,7 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
         "num_train_epochs": job.epochs,
         "weight_decay": job.weight_decay,
         "per_device_train_batch_size": job.micro_batch,
-        "per_device_eval_batch_size": job.micro_batch,
+        "per_device_eval_batch_size": 1,  # the validation loss is the mean over rows
         "gradient_accumulation_steps": job.batch // (job.micro_batch * WORLD),
         "max_length": None,  # nothing is cut silently: all rows fit
         "remove_unused_columns": False,
@@ -265,7 +268,7 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.
     sampling["generation_kwargs"] = {"use_cache": True}
-    trainer = sample_as_offline(count_rows(OnlineDPOTrainer, progress))(
+    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress))(
         args=OnlineDPOConfig(
             beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
         ),
@@ -274,16 +277,23 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
         reward_processing_classes=scorer_tokenizer,
         **shared,
     )
-    # TRL 1.16 adds up the gradients of a step's micro-batches where its other trainers take their mean.
-    backward = trainer.accelerator.backward
-    trainer.accelerator.backward = lambda loss: backward(loss / trainer.current_gradient_accumulation_steps)
     return trainer
 
 
-def sample_as_offline(trainer_class):
-    """Online DPO whose responses are sampled without dropout, and where cut-off and empty ones lose, as hygiene has it."""
+def pair_as_offline(trainer_class):
+    """Online DPO that samples without dropout and forms its pairs as they are formed offline (``choose``).
 
-    class Sampling(trainer_class):
+    The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
+    of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it.
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    class Pairing(trainer_class):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.stats, self.sums = {}, {}  # TRL's are means of means
+
         def _generate(self, model, *args, **kwargs):
             model.eval()
             try:
@@ -291,15 +301,80 @@ def sample_as_offline(trainer_class):
             finally:
                 model.train()
 
-        def _calculate_rewards_from_functions(self, prompts, completions, completion_ids_list, **kwargs):
-            rewards = super()._calculate_rewards_from_functions(prompts, completions, completion_ids_list, **kwargs)
-            stops = set(self.eos_token_ids)
-            for i, (completion, ids) in enumerate(zip(completions, completion_ids_list, strict=True)):
-                if not stops & set(ids) or not completion[0]["content"].strip():
-                    rewards[i] = rewards.min() - 1
-            return rewards
+        def step_by_rows(self, model, inputs, own, left, *args, **kwargs):
+            prompts = inputs["prompt"]
+            count = len(prompts)
+            *ids, vision = self._generate(model, prompts)
+            completion_ids, completion_mask = ids[2:]
+            policy = (self._forward(model, *ids, vision) * completion_mask).sum(1).view(2, count)
+            with torch.no_grad(), contextlib.ExitStack() as without:
+                if self.ref_model is None:
+                    without.enter_context(self.model.disable_adapter())
+                reference = self._forward(self.ref_model or self.model, *ids, vision)
+            reference = (reference * completion_mask).sum(1).view(2, count)
+            texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+            rewards = self._calculate_rewards_from_functions(
+                prompts=2 * prompts,
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids_list=completion_ids.tolist(),
+            ).view(2, count)
+            stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
+            ended = torch.isin(completion_ids, stops).any(1).view(2, count)
+            whole = ended & torch.tensor([bool(text.strip()) for text in texts], device=ended.device).view(2, count)
+            first, paired = choose(rewards, whole)
+            real = torch.arange(count, device=ended.device) < own
+            sides = torch.stack([~first, first]).long()  # which answer is chosen, which rejected
+            chosen, rejected = policy.gather(0, sides)
+            gains = (policy - reference).gather(0, sides)
+            logits = gains[0] - gains[1]
+            losses = (
+                -logsigmoid(self.beta * logits)
+                if self.args.loss_type == "sigmoid"
+                else (logits - 1 / (2 * self.beta)) ** 2
+            )
+            paired &= real
+            loss = (losses * paired).sum() * WORLD / self.step_rows
+            gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
+            for name, values, mask in (
+                ("objective/scores", rewards, real),
+                ("objective/scores_margin", better[0] - better[1], paired),
+                ("val/contain_eos_token", ended, real),
+                ("logps/chosen", chosen, paired),
+                ("logps/rejected", rejected, paired),
+                ("rewards/chosen", gains[0], paired),
+                ("rewards/rejected", gains[1], paired),
+                ("rewards/margins", gains[0] - gains[1], paired),
+                ("rewards/accuracies", gains[0] > gains[1], paired),
+                ("no_pair", ~paired, real),
+            ):
+                mask = mask.expand_as(values)
+                part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
+                self.sums[name] = self.sums.get(name, 0) + part
+            self.accelerator.backward(loss)
+            return loss.detach()
 
-    return Sampling
+        def log(self, logs, *args, **kwargs):
+            if self.sums:
+                totals = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum").tolist()
+                logs |= {
+                    name: total / count if count else math.nan
+                    for name, (total, count) in zip(self.sums, totals, strict=True)
+                }
+                logs["no_pair"] = int(totals[list(self.sums).index("no_pair")][0])
+                self.sums = {}
+            super().log(logs, *args, **kwargs)
+
+    return Pairing
+
+
+def choose(rewards, whole):
+    """(whether the first of two answers is chosen, whether the two form a pair), each for every prompt.
+
+    ``rewards`` and ``whole``, which is false where an answer was cut off or is empty: two rows, the first and the second
+    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
+    """
+    first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
+    return first, (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
 
 
 def load_policy(job):
@@ -430,22 +505,103 @@ def with_row_numbers(collate):
 
 
 def count_rows(trainer_class, progress):
-    """A trainer that tells Progress which rows, and how many tokens, each training step really saw."""
+    """A trainer whose steps are means over their rows, whatever the micro-batch and the number of processes.
+
+    TRL averages over micro-batches, of which the last of an epoch may be smaller; and with several processes rows are
+    repeated to fill it. Here repeats weigh nothing. Progress is told which rows, and how many tokens, each step saw.
+    """
     import torch
 
-    class RowCounting(trainer_class):
+    class ByRows(trainer_class):
+        weight, step_rows, first = 1.0, 0, 0  # the loss's factor, rows in this step, those before this micro-batch
+
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset  # holds token ids already
 
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            batch, total = (
+                self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD,
+                len(self.train_dataset),
+            )
+            self.step_rows = min(batch, total - self.state.global_step % math.ceil(total / batch) * batch)
+            self.whole, self.first = self.step_rows == batch, 0
+            if WORLD > 1 and not self.whole and "labels" in batches[0]:
+                for number, inputs in enumerate(batches):
+                    inputs["labels"][self._count_own(number * WORLD * self.args.train_batch_size) :] = -100
+                items = self._get_num_items_in_batch(batches, device)
+            return batches, items
+
+        def _count_own(self, first):
+            """Rows of this process that are no repeats, of its micro-batch in the ``first`` rows of the step and on."""
+            size = self.args.train_batch_size
+            return min(size, max(0, self.step_rows - first - RANK * size))
+
         def training_step(self, model, inputs, *args, **kwargs):
-            progress.count(inputs.pop("row"), inputs.get("attention_mask"))
-            return super().training_step(model, inputs, *args, **kwargs)
+            own, left = self._count_own(self.first), self.step_rows - self.first
+            self.first += WORLD * self.args.train_batch_size
+            numbers = inputs.pop("row")
+            seen = take_rows(inputs, len(numbers), range(own))
+            progress.count(numbers[:own], seen.get("attention_mask"))
+            return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
+
+        def step_by_rows(self, model, inputs, own, left, *args, **kwargs):
+            """As training_step: of the rows ``own`` are no repeats, and ``left`` are those of the step in all processes."""
+            if self.whole:
+                return super().training_step(model, inputs, *args, **kwargs)
+            if "labels" in inputs:
+                with gather_first(self.accelerator, WORLD):
+                    return super().training_step(model, inputs, *args, **kwargs)
+            # Row by row, the same number in all processes, whose first have one where others may have a repeat.
+            size = self.args.train_batch_size
+            count, loss = min(size, left), 0.0
+            self.current_gradient_accumulation_steps = self.step_rows / WORLD
+            for i in range(count):
+                self.weight = float(i < own)
+                synced = contextlib.nullcontext() if i == count - 1 else self.accelerator.no_sync(model)
+                rows_now = min(WORLD, math.ceil((left - i) / size))
+                with synced, gather_first(self.accelerator, rows_now):
+                    loss += super().training_step(model, take_rows(inputs, count, [i]), *args, **kwargs)
+                for values in self._metrics["train"].values():  # a mean of so many rows, to be averaged by TRL
+                    values += values[-1:] * (rows_now - 1)
+            self.weight = 1.0
+            return loss
+
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            return loss if self.weight == 1 else loss * self.weight
 
         def evaluate(self, *args, **kwargs):
             with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
                 return super().evaluate(*args, **kwargs)
 
-    return RowCounting
+    return ByRows
+
+
+def take_rows(inputs, count, kept):
+    """These rows of a batch of ``count``; its tensors may hold several blocks of them, such as chosen and rejected."""
+    import torch
+
+    def take(value):
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) % count == 0:
+            return value.unflatten(0, (-1, count))[:, list(kept)].flatten(0, 1)
+        return [value[i] for i in kept] if isinstance(value, list) and len(value) == count else value
+
+    return {name: take(value) for name, value in inputs.items()}
+
+
+@contextlib.contextmanager
+def gather_first(accelerator, processes):
+    """Metrics are those of the first processes: the others hold repeats. (Accelerate knows of repeated rows at the end of
+    what it takes for a whole batch alone.)"""
+    gather = accelerator.gather
+    if WORLD > 1:
+        accelerator.gather = accelerator.gather_for_metrics = lambda tensor: gather(tensor)[:processes]
+    try:
+        yield
+    finally:
+        for name in ("gather", "gather_for_metrics"):
+            accelerator.__dict__.pop(name, None)
 
 
 def live_metrics(job, progress, guards):
