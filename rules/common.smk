@@ -67,10 +67,10 @@ PARTIAL = GRID.config["partial"]
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
-    "weights lora_r lora_alpha lora_dropout lora_targets validation checkpoint save_every"
+    "weights lora_r lora_alpha lora_dropout lora_targets lora_coverage loss_on validation checkpoint save_every"
 ).split()
 # Keys of a setting that are options of scripts/build_pairs.py by the same name.
-PAIRING_KEYS = ("target rejected pool_size balance standardise rejected_from prompt_language caliper").split()
+PAIRING_KEYS = ("target rejected pool_size per_prompt balance standardise rejected_from prompt_language caliper").split()
 
 
 @functools.cache

@@ -11,7 +11,8 @@ the one nearest the rule's target among those strictly below it; the prompt is t
 
 --target pair       writes pairs (chosen, rejected)
 --target best       writes completions: each pool's best response (Max-R)
---target reference  writes completions: the data set's reference answers, in every language
+--target reference  writes completions: the data set's reference answers, each prompt's in one language, drawn among
+                    those that have it; with --per-prompt all in every language
 --target prompts    writes prompts for online tuning: each in one language, drawn among those that have it
 
 What sets the languages of a multilingual pool apart can be held constant:
@@ -53,6 +54,7 @@ from croco.records import PROMPT, InputError, rows_in_step, write_json, write_js
 SIDES = ("chosen", "rejected")
 # The targets that an option makes sense with; others refuse it.
 ONLY_WITH = {
+    "per_prompt": ("reference",),
     "balance": ("pair", "best"),
     "standardise": ("pair", "best"),
     "prompt_language": ("pair",),
@@ -107,6 +109,9 @@ def parse_arguments():
     parser.add_argument(
         "--target", choices=("pair", "best", "reference", "prompts"), default="pair", help="what to write"
     )
+    parser.add_argument(
+        "--per-prompt", choices=("one", "all"), default="one", help="languages that a prompt's reference is taken in"
+    )
     parser.add_argument("--rejected", choices=RULES, help="rule for the rejected response (default: mean-2sd)")
     parser.add_argument(
         "--rejected-from",
@@ -129,7 +134,7 @@ def parse_arguments():
         default=["paper"],
         help="responses that leave a pool before mean and std; `paper` filters nothing",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the rule `random` and of --target prompts")
+    parser.add_argument("--seed", type=int, default=0, help="of the rule `random`, and of languages drawn")
     parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json to write")
     args = parser.parse_args()
@@ -333,17 +338,31 @@ def build_best(args, ledger, formed, no_pair):
 
 
 def build_references(args, ledger, formed, no_pair):
-    """One completion for each prompt and language that has a reference."""
+    """One completion for each prompt that has a reference, or for each of its languages that has one."""
+    ledger["per_prompt"] = args.per_prompt
     for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
+        usable, reasons = [], []
         for prompt in prompts:
             counts = count_language(ledger["languages"], prompt)
             counts["prompts"] += 1
             reason = prompt.get("skip") or (None if prompt.get("reference") else "no_reference")
             if reason:
                 count_reason(counts["skipped"], reason)
-                no_pair[reason] += 1
-                continue
+                reasons.append(reason)
+            else:
+                usable.append(prompt)
+        if args.per_prompt == "all":
+            no_pair.update(reasons)
+        elif not usable:
+            no_pair["no_reference" if "no_reference" in reasons else "skipped"] += 1
+        else:
+            drawn = derive_seed(args.seed, "reference-language", prompts[0]["prompt_id"]) % len(usable)
+            for prompt in [*usable[:drawn], *usable[drawn + 1 :]]:
+                count_reason(ledger["languages"][prompt["language"]]["skipped"], "other_language")
+            usable = [usable[drawn]]
+        for prompt in usable:
             formed[prompt["language"]] += 1
+            ledger["languages"][prompt["language"]]["chosen"] += 1
             yield completion(prompt, prompt["reference"], None, None)
 
 
@@ -383,7 +402,7 @@ def close_ledger(ledger, count, formed, no_pair):
     """Adds the totals and fails where they do not add up."""
     languages = ledger["languages"].values()
     per_language = [counts["prompts"] for counts in languages]
-    ledger["prompts"] = sum(per_language) if ledger["target"] == "reference" else max(per_language, default=0)
+    ledger["prompts"] = sum(per_language) if ledger.get("per_prompt") == "all" else max(per_language, default=0)
     ledger["formed"] = count
     ledger["formed_by_language"] = dict(formed)
     ledger["no_pair"] = dict(no_pair)

@@ -48,7 +48,7 @@ ASIDE = [
     "rows_digest",
 ]
 # The files whose behaviour decides the tuned weights.
-DECIDING = tuple(f"croco/{name}.py" for name in ("training", "examples", "templates", "chats"))
+DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "templates", "chats"))
 
 
 def main():
@@ -98,6 +98,7 @@ def parse_arguments():
     parser.add_argument(
         "--too-long", choices=("drop", "truncate"), default="drop", help="longer rows; both count, truncate keeps the end token"
     )  # fmt: skip
+    parser.add_argument("--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat")
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
     parser.add_argument("--loss", default="sigmoid", help="DPO's loss, by its name in TRL")
     parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"of the losses {' and '.join(SMOOTHED)}")
@@ -107,8 +108,13 @@ def parse_arguments():
     parser.add_argument("--lora-dropout", type=float, default=0.05, help="kept on during training")
     parser.add_argument(
         "--lora-targets",
-        default=r"^(?!.*(vision|visual|image|audio)).*\.(q|k|v|o|gate|up|down)_proj$",
-        help="pattern of the modules to adapt; the default spares vision and audio towers",
+        help="pattern of the modules to adapt (default: all attention and MLP projections of the text model but experts)",
+    )
+    parser.add_argument(
+        "--lora-coverage",
+        choices=("all", "partial"),
+        default="all",
+        help="whether --lora-targets may leave projections out",
     )
     parser.add_argument("--validation", type=float, default=0.0, help="share of prompts held out, in [0, 1)")
     parser.add_argument(
@@ -165,6 +171,18 @@ def check_options(args):
             "the best checkpoint is told by the validation loss, and nothing is held out",
             "hold out a share of the prompts: validation, e.g. 0.05",
             "checkpoint",
+        ),
+        (
+            args.lora_coverage == "partial" and not args.lora_targets,
+            "without a pattern all projections are adapted",
+            "name a part by lora_targets, or leave it out",
+            "lora_coverage",
+        ),
+        (
+            args.loss_on != "answer" and args.objective != "sft",
+            f"has no effect on {args.objective}",
+            "leave it out",
+            "loss_on",
         ),
         (not 0 <= args.validation < 1, "is a share of the prompts", "give a number from 0 to below 1", "validation"),
         (online and args.validation, "online DPO has no validation loss", "leave it out", "validation"),

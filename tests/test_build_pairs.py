@@ -109,9 +109,25 @@ def test_best_and_reference_targets(tmp_path):
     files = make_files(tmp_path, ["en", "de"], {"en": [[1.0, 4.0]], "de": [[5.0, 0.0]]})
     best, _ = build(tmp_path, files, "--target", "best")
     assert [(row["completion"][0]["content"], row["reward"]) for row in best] == [("de0-0", 5.0)]
-    references, ledger = build(tmp_path, {"prompts": files["prompts"]}, "--target", "reference")
+    references, ledger = build(tmp_path, {"prompts": files["prompts"]}, "--target", "reference", "--per-prompt", "all")
     assert len(references) == 2 and {row["reward"] for row in references} == {None}
-    assert ledger["formed_by_language"] == {"en": 1, "de": 1}
+    assert ledger["formed_by_language"] == {"en": 1, "de": 1} and ledger["prompts"] == 2
+
+
+def test_references_are_taken_in_one_language_a_prompt(tmp_path):
+    count = 40
+    codes = ["en", "de", "nl"]
+    files = make_files(tmp_path, codes, {code: [[1.0, 0.0]] * count for code in codes}, skip={("de", 0), ("nl", 0)})
+    prompts = {"prompts": files["prompts"]}
+    lines, ledger = build(tmp_path, prompts, "--target", "reference")
+    assert [line["prompt_id"] for line in lines] == [f"p{i}" for i in range(count)]
+    assert ledger["prompts"] == ledger["formed"] == count and ledger["no_pair"] == {}
+    assert ledger["formed_by_language"]["en"] >= 1 and min(ledger["formed_by_language"].values()) >= count // 6
+    for code, counts in ledger["languages"].items():
+        assert counts["prompts"] == counts["chosen"] + sum(counts["skipped"].values())
+        assert counts["skipped"].get("translation_empty", 0) == (code != "en")
+    assert build(tmp_path, prompts, "--target", "reference")[0] == lines
+    assert build(tmp_path, prompts, "--target", "reference", "--seed", 1)[0] != lines
 
 
 @pytest.mark.parametrize("damage", ["order", "missing", "rewards", "field", "type", "stale"])
@@ -454,7 +470,7 @@ def test_token_digests_of_what_was_sampled_stand_beside_the_rows(tmp_path):
     best, _ = build(tmp_path, files, "--target", "best")
     assert [row["token_digest"] for row in best] == ["digest of en0-1", None]
     references, _ = build(tmp_path, {"prompts": files["prompts"]}, "--target", "reference")
-    assert [row["token_digest"] for row in references] == [None, None]
+    assert {row["token_digest"] for row in references} == {None}
 
 
 @pytest.mark.parametrize(
@@ -464,6 +480,7 @@ def test_token_digests_of_what_was_sampled_stand_beside_the_rows(tmp_path):
         ("--target best --prompt-language rejected", "--prompt-language goes with --target pair"),
         ("--target best --match pairs.jsonl", "--match goes with --target pair"),
         ("--target reference --balance", "--balance goes with --target pair or best"),
+        ("--target best --per-prompt all", "--per-prompt goes with --target reference"),
         ("--target prompts --standardise", "--standardise goes with --target pair or best"),
         ("--target prompts", "--generations goes with --target pair or best or reference"),
         ("--rejected random --balance", "--rejected random looks"),

@@ -17,7 +17,7 @@ from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, writ
 from croco.chats import digest_tokens
 from croco.checkpoints import newest_whole_checkpoint
 from croco.examples import hold_out
-from croco.training import sample_as_offline
+from croco.training import choose
 
 COUNT = 24
 
@@ -251,8 +251,8 @@ def test_online_dpo_samples_and_scores_as_the_stages_do(miniature, data, tmp_pat
 def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path):
     online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1, "--processes", 2)
     script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online))
-    # 17 prompts fill five micro-batches of 4; the sixth, and the rest of the fifth, repeat others.
-    assert manifest(tmp_path)["rows_seen"] == {"sum": 24, "repeats": 7}
+    # 17 prompts fill four micro-batches of 4 and one of 1; what fills the last ones up weighs nothing.
+    assert manifest(tmp_path)["rows_seen"] == {"sum": 17, "repeats": 0}
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
 
 
@@ -470,7 +470,7 @@ def test_lora_spares_the_vision_tower(miniature, data, tmp_path, multimodal):
 
 def test_pattern_that_matches_no_module_is_an_error(miniature, data, tmp_path):
     command = arguments(miniature, data, tmp_path, "dpo", "--lora-targets", ".*query", "--processes", 2)
-    assert_error(script("train", *command, check=False), "no module of", "field lora_targets")
+    assert_error(script("train", *command, check=False), "no module of", "field lora_targets", "or write ^(model")
 
 
 def test_full_weights_are_tuned_from_the_policy_as_reference(miniature, data, tmp_path):
@@ -560,24 +560,47 @@ def test_how_often_is_validated_changes_nothing(miniature, data, tmp_path):
     assert adapter(tmp_path / "2") == adapter(tmp_path / "3")
 
 
-def test_online_responses_are_sampled_without_dropout_and_cut_ones_lose():
+def test_cut_and_empty_answers_lose_and_two_of_them_form_no_pair():
     import torch
 
-    class Trainer:
-        eos_token_ids = (9,)
+    rewards = torch.tensor([[3.0, 1.0, 2.0, 5.0, 1.0], [1.0, 2.0, 1.0, 4.0, 1.0]])
+    whole = torch.tensor([[False, True, False, True, True], [True, True, False, True, True]])
+    first, paired = choose(rewards, whole)
+    assert paired.tolist() == [True, True, False, True, False], "nor do two of equal reward"
+    assert first[paired].tolist() == [False, False, True]
 
-        def _generate(self, model, prompts):
-            return model.training
 
-        def _calculate_rewards_from_functions(self, prompts, completions, ids):
-            return torch.tensor([3.0, 1.0, 2.0])
+def test_online_dpo_learns_nothing_from_answers_that_are_all_cut(miniature, data, tmp_path):
+    from safetensors.torch import load_file
 
-    trainer, model = sample_as_offline(Trainer)(), torch.nn.Dropout()
-    model.generation_config = None
-    assert (trainer._generate(model, []), model.training) == (False, True)
-    completions = [chat("assistant", text) for text in ("cut", "whole", " ")]
-    rewards = trainer._calculate_rewards_from_functions([], completions, [[5, 6], [5, 9], [9]])
-    assert rewards[1] == 1 and max(rewards[0], rewards[2]) < 1
+    # The policy was never taught to end an answer at once, and an empty one is no answer.
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 1, "--epochs", 1, "--processes", 2)
+    script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online))
+    assert manifest(tmp_path)["counts"]["no_pair"] == 17 and [e["no_pair"] for e in metrics(tmp_path)] == [8, 8, 1]
+    assert all(line["rewards_margins"] is None and line["grad_norm"] == 0 for line in metrics(tmp_path))
+    assert all(line["objective/scores"] is not None for line in metrics(tmp_path)), "the rewards are logged as they are"
+    weights = load_file(tmp_path / "checkpoint" / "adapter_model.safetensors")
+    assert not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path, objective):
+    """Of 21 rows in batches of 16 the last step has 5, of unequal lengths, in micro-batches that are not full."""
+    answers = [(f"It is {i + 1}." + " yes" * (i % 5), "... no" + " so" * (i % 3)) for i in range(21)]
+    lines = [pair(i, *sides) for i, sides in enumerate(answers)]
+    lines = [{**line, "completion": line["chosen"]} for line in lines]
+    uneven = {objective: write_rows(tmp_path / "rows.jsonl", lines)}
+    exact = ("loss", "grad_norm", "logps_chosen", "rewards_chosen", "rewards_margins", "rewards_accuracies")
+    logged = []
+    for micro_batch, processes in ((16, 1), (1, 1), (4, 2)):
+        folder = tmp_path / f"{micro_batch}-{processes}"
+        options = ("--batch", 16, "--micro-batch", micro_batch, "--processes", processes, "--lora-dropout", 0)
+        script("train", *arguments(miniature, uneven, folder, objective, *options, "--epochs", 2))
+        logged.append([line[name] for line in metrics(folder) for name in exact if name in line])
+        assert manifest(folder)["rows_seen"] == {"sum": 42, "repeats": 0}, "what fills a batch up weighs nothing"
+    assert len(logged[0]) == 4 * (6 if objective == "dpo" else 2)
+    for other in logged[1:]:
+        assert other == pytest.approx(logged[0], rel=2e-6, abs=1e-6)
 
 
 def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, undisturbed):
@@ -614,6 +637,8 @@ ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
         (None, ("--micro-batch", 3), "no multiple"),
         (None, ("--label-smoothing", 0.1), "field label_smoothing: has no effect on the loss sigmoid"),
         (None, ("--checkpoint", "best"), "nothing is held out"),
+        (None, ("--loss-on", "all"), "field loss_on: has no effect on dpo"),
+        (None, ("--lora-coverage", "partial"), "field lora_coverage"),
         (None, ("--validation", 1), "field validation"),
         (None, ("--reward-model", "somewhere"), "field reward_model"),
         (None, ("--weights", "full", "--start", "somewhere"), "field start"),

@@ -21,7 +21,7 @@ def digest_rows(path, objective):
     return digest([[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in rows(path)])
 
 
-def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0):
+def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0, loss_on="answer"):
     """Examples for a trainer, and the account of what became of the rows.
 
     Args:
@@ -30,6 +30,7 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
         max_length: tokens of prompt and answer at most; ``room``: tokens that online_dpo keeps free for an answer.
         too_long: "drop" leaves a longer row out, "truncate" cuts its answers and keeps what ends them.
         options: variables of the chat template.
+        loss_on: of sft, "answer" or "all": the tokens that have labels.
     Returns (examples, counts). An example has the row's number and prompt_id, and int32 arrays of ids: prompt_ids,
     chosen_ids, rejected_ids (dpo), input_ids, labels (sft); of online_dpo the chat list. counts: rows, trained,
     dropped by reason (CONTROL: a row that spells control tokens), truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
@@ -75,8 +76,8 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
         if objective == "dpo":
             example |= dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), arrays, strict=True))
         elif objective == "sft":
-            ignored = np.full(len(arrays[0]), -100, dtype=np.int32)
-            example |= {"input_ids": np.concatenate(arrays), "labels": np.concatenate([ignored, arrays[1]])}
+            before = arrays[0] if loss_on == "all" else np.full(len(arrays[0]), -100, dtype=np.int32)
+            example |= {"input_ids": np.concatenate(arrays), "labels": np.concatenate([before, arrays[1]])}
         else:
             example["prompt"] = row["prompt"]
         counts["trained"] += 1

@@ -53,7 +53,13 @@ OF_THE_ROW = frozenset(
 # responses of an online pair are the policy's own of that step.
 GUARDS = {"sft": {}, "dpo": {"collapse": 3, "chance_after": 0.5}, "online_dpo": {}}
 # Keys of a setting that only change how a pool of several languages is paired, with their defaults.
-OF_MULTILINGUAL_POOLS = {"balance": False, "standardise": False, "rejected_from": "pool", "prompt_language": "chosen"}
+OF_MULTILINGUAL_POOLS = {
+    "per_prompt": "one",
+    "balance": False,
+    "standardise": False,
+    "rejected_from": "pool",
+    "prompt_language": "chosen",
+}
 # Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
 OF_THE_MINIATURE = (
     ("results",),
@@ -422,6 +428,18 @@ class Grid:
                 "give it its own recipe",
             ),
             (
+                objective != "sft" and "loss_on" in recipe,
+                ["loss_on"],
+                f"has no effect on {setting['name']}, which is {objective}",
+                "give sft its own recipe",
+            ),
+            (
+                "lora_coverage" in recipe and "lora_targets" not in recipe,
+                ["lora_coverage"],
+                "without a pattern all projections are adapted",
+                "name a part by lora_targets, or leave it out",
+            ),
+            (
                 ("label_smoothing" in recipe) != (loss in SMOOTHED),
                 ["label_smoothing"],
                 f"goes with the losses {' and '.join(SMOOTHED)}, and the loss is {loss}",
@@ -565,6 +583,8 @@ class Grid:
             idle["reward_model"] = "where the references are the target"
         if row["target"] != "pair":
             idle |= dict.fromkeys(("rounds", "caliper", "rejected_from", "prompt_language"), "without pairs")
+        if row["target"] != "reference":
+            idle["per_prompt"] = "without references as the target"
         if row["target"] not in ("pair", "best"):
             idle |= dict.fromkeys(("balance", "standardise"), f"where the target is {row['target']}")
         if row.get("rejected") == "random":

@@ -7,6 +7,7 @@ checkpoint). With several processes to start, it starts itself again in each, by
 left in FOLDER/failure.json for the starter, which alone tells of it: {problem}, or {out_of_memory}.
 """
 
+import contextlib
 import ctypes
 import json
 import math
@@ -17,6 +18,7 @@ import signal
 import sys
 import tempfile
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 
 from croco import cli
@@ -25,6 +27,7 @@ from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, re
 from croco.examples import encode_rows, hold_out
 from croco.guards import Guards
 from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
+from croco.lora import find_targets
 from croco.records import InputError, dump, rows, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
 
@@ -105,6 +108,7 @@ def train(job):
         job.too_long,
         job.template_options,
         job.max_tokens,
+        job.loss_on,
     )
     check_examples(job, examples, counts)
     training, validation = hold_out(examples, job.validation, job.seed)
@@ -124,7 +128,9 @@ def train(job):
     if guards.problem:
         raise guards.problem
     check_weights(job, trainer)
-    facts = progress.close(trainer, result)
+    facts = progress.close(trainer, result) | describe_adapted(job, trainer.model)
+    if job.objective == "online_dpo":
+        counts["no_pair"] = sum(entry.get("no_pair", 0) for entry in trainer.state.log_history)
     save(
         job,
         trainer,
@@ -186,7 +192,7 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    model, reference, lora = load_policy(job)
+    model, reference, lora, job.adapted = load_policy(job)
     common = {
         "output_dir": str(job.folder),
         "learning_rate": job.learning_rate,
@@ -195,7 +201,7 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
         "num_train_epochs": job.epochs,
         "weight_decay": job.weight_decay,
         "per_device_train_batch_size": job.micro_batch,
-        "per_device_eval_batch_size": job.micro_batch,
+        "per_device_eval_batch_size": 1,  # the validation loss is the mean over rows
         "gradient_accumulation_steps": job.batch // (job.micro_batch * WORLD),
         "max_length": None,  # nothing is cut silently: all rows fit
         "remove_unused_columns": False,
@@ -262,7 +268,7 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.
     sampling["generation_kwargs"] = {"use_cache": True}
-    trainer = sample_as_offline(count_rows(OnlineDPOTrainer, progress))(
+    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress))(
         args=OnlineDPOConfig(
             beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
         ),
@@ -271,20 +277,26 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
         reward_processing_classes=scorer_tokenizer,
         **shared,
     )
-    # TRL 1.16 adds up the gradients of a step's micro-batches where its other trainers take their mean.
-    backward = trainer.accelerator.backward
-    trainer.accelerator.backward = lambda loss: backward(loss / trainer.current_gradient_accumulation_steps)
     return trainer
 
 
-def sample_as_offline(trainer_class):
-    """Online DPO whose responses are sampled without dropout, and where cut-off and empty ones lose, as hygiene has it.
+def pair_as_offline(trainer_class):
+    """Online DPO that samples without dropout and forms its pairs as they are formed offline (``choose``).
 
-    Of the policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
+    The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
+    of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
+    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
     """
+    import torch
+    from torch.nn.functional import logsigmoid
+
     from croco.transformers_engine import only_stops
 
-    class Sampling(trainer_class):
+    class Pairing(trainer_class):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.stats, self.sums = {}, {}  # TRL's are means of means
+
         def _generate(self, model, *args, **kwargs):
             policy = getattr(model, "module", model)  # within that of several processes
             policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
@@ -296,19 +308,84 @@ def sample_as_offline(trainer_class):
                 policy.generation_config = own
                 model.train()
 
-        def _calculate_rewards_from_functions(self, prompts, completions, completion_ids_list, **kwargs):
-            rewards = super()._calculate_rewards_from_functions(prompts, completions, completion_ids_list, **kwargs)
-            stops = set(self.eos_token_ids)
-            for i, (completion, ids) in enumerate(zip(completions, completion_ids_list, strict=True)):
-                if not stops & set(ids) or not completion[0]["content"].strip():
-                    rewards[i] = rewards.min() - 1
-            return rewards
+        def step_by_rows(self, model, inputs, own, left, *args, **kwargs):
+            prompts = inputs["prompt"]
+            count = len(prompts)
+            *ids, vision = self._generate(model, prompts)
+            completion_ids, completion_mask = ids[2:]
+            policy = (self._forward(model, *ids, vision) * completion_mask).sum(1).view(2, count)
+            with torch.no_grad(), contextlib.ExitStack() as without:
+                if self.ref_model is None:
+                    without.enter_context(self.model.disable_adapter())
+                reference = self._forward(self.ref_model or self.model, *ids, vision)
+            reference = (reference * completion_mask).sum(1).view(2, count)
+            texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+            rewards = self._calculate_rewards_from_functions(
+                prompts=2 * prompts,
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids_list=completion_ids.tolist(),
+            ).view(2, count)
+            stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
+            ended = torch.isin(completion_ids, stops).any(1).view(2, count)
+            whole = ended & torch.tensor([bool(text.strip()) for text in texts], device=ended.device).view(2, count)
+            first, paired = choose(rewards, whole)
+            real = torch.arange(count, device=ended.device) < own
+            sides = torch.stack([~first, first]).long()  # which answer is chosen, which rejected
+            chosen, rejected = policy.gather(0, sides)
+            gains = (policy - reference).gather(0, sides)
+            logits = gains[0] - gains[1]
+            losses = (
+                -logsigmoid(self.beta * logits)
+                if self.args.loss_type == "sigmoid"
+                else (logits - 1 / (2 * self.beta)) ** 2
+            )
+            paired &= real
+            loss = (losses * paired).sum() * WORLD / self.step_rows
+            gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
+            for name, values, mask in (
+                ("objective/scores", rewards, real),
+                ("objective/scores_margin", better[0] - better[1], paired),
+                ("val/contain_eos_token", ended, real),
+                ("logps/chosen", chosen, paired),
+                ("logps/rejected", rejected, paired),
+                ("rewards/chosen", gains[0], paired),
+                ("rewards/rejected", gains[1], paired),
+                ("rewards/margins", gains[0] - gains[1], paired),
+                ("rewards/accuracies", gains[0] > gains[1], paired),
+                ("no_pair", ~paired, real),
+            ):
+                mask = mask.expand_as(values)
+                part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
+                self.sums[name] = self.sums.get(name, 0) + part
+            self.accelerator.backward(loss)
+            return loss.detach()
 
-    return Sampling
+        def log(self, logs, *args, **kwargs):
+            if self.sums:
+                totals = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum").tolist()
+                logs |= {
+                    name: total / count if count else math.nan
+                    for name, (total, count) in zip(self.sums, totals, strict=True)
+                }
+                logs["no_pair"] = int(totals[list(self.sums).index("no_pair")][0])
+                self.sums = {}
+            super().log(logs, *args, **kwargs)
+
+    return Pairing
+
+
+def choose(rewards, whole):
+    """(whether the first of two answers is chosen, whether the two form a pair), each for every prompt.
+
+    ``rewards`` and ``whole``, which is false where an answer was cut off or is empty: two rows, the first and the second
+    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
+    """
+    first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
+    return first, (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
 
 
 def load_policy(job):
-    """(policy, its reference or None where switching the adapter off gives it, LoraConfig or None)."""
+    """(policy, its reference or None where switching the adapter off gives it, LoraConfig or None, what is adapted)."""
     import torch
     from peft import LoraConfig
 
@@ -318,12 +395,14 @@ def load_policy(job):
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
         # The reference too, or rounding alone would tell the two apart.
-        return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None
+        return load(torch.float32), load(torch.float32) if job.objective != "sft" else None, None, None
+    model = load(job.dtype)
+    job.lora_targets, *adapted = find_targets(model, job.lora_targets, job.lora_coverage, job.model)
     if job.start:
         # TRL keeps a frozen copy of the adapter as the reference.
-        model = load_adapter(load(job.dtype), job.start, trainable=True)
-        check_adapter(job, model.peft_config["default"])
-        return model, None, None
+        model = load_adapter(model, job.start, trainable=True)
+        check_adapter(job, model, adapted[0])
+        return model, None, None, adapted
     lora = LoraConfig(
         r=job.lora_r,
         lora_alpha=job.lora_alpha,
@@ -331,20 +410,14 @@ def load_policy(job):
         target_modules=job.lora_targets,
         task_type="CAUSAL_LM",
     )
-    model = load(job.dtype)
-    if not any(re.fullmatch(job.lora_targets, name) for name, _ in model.named_modules()):
-        raise InputError(
-            f"no module of {job.model} has a name like {job.lora_targets}",
-            "give a pattern of its attention and MLP projections",
-            field="lora_targets",
-        )
-    return model, None, lora
+    return model, None, lora, adapted
 
 
-def check_adapter(job, config):
+def check_adapter(job, model, adapted):
     """Raises InputError where the adapter to go on from is not of the recipe's make."""
-    pairs = {"lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
-    for name, value in {**pairs, "lora_targets": config.target_modules}.items():
+    config = model.peft_config["default"]
+    values = {"lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+    for name, value in values.items():
         if value != getattr(job, name):
             raise InputError(
                 f"the adapter to start from has {value}, the recipe {getattr(job, name)}",
@@ -352,6 +425,20 @@ def check_adapter(job, config):
                 job.start,
                 field=name,
             )
+    if list_adapted(model) != set(adapted):
+        raise InputError(
+            "the adapter to start from adapts other modules than the recipe",
+            "use one recipe for all rounds",
+            job.start,
+            field="lora_targets",
+        )
+
+
+def list_adapted(model):
+    """Names of the modules that an adapter has been put to, as the model without it has them."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)}
 
 
 def check_trainer(job, trainer):
@@ -362,8 +449,19 @@ def check_trainer(job, trainer):
     if batch != job.batch:
         raise RuntimeError(f"the effective batch is {batch}, not {job.batch}")
     rates = {module.p for name, module in trainer.model.named_modules() if ".lora_dropout.default" in name and hasattr(module, "p")}  # fmt: skip
+    if job.weights == "lora" and list_adapted(trainer.model) != set(job.adapted[0]):
+        raise RuntimeError("the adapter was put to other modules than the pattern names")
     if job.weights == "lora" and job.lora_dropout and rates != {job.lora_dropout}:
         raise RuntimeError(f"LoRA's dropout is {rates}, not {job.lora_dropout}")
+
+
+def describe_adapted(job, model):
+    """Facts for the manifest: what is tuned, by kind of module and number, and what is left as it is."""
+    facts = {"trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad)}
+    if job.weights == "full":
+        return facts
+    modules, spared = job.adapted
+    return {**facts, "adapted": dict(sorted(Counter(modules.values()).items())), "not_adapted": spared}
 
 
 def check_weights(job, trainer):
@@ -405,22 +503,103 @@ def with_row_numbers(collate):
 
 
 def count_rows(trainer_class, progress):
-    """A trainer that tells Progress which rows, and how many tokens, each training step really saw."""
+    """A trainer whose steps are means over their rows, whatever the micro-batch and the number of processes.
+
+    TRL averages over micro-batches, of which the last of an epoch may be smaller; and with several processes rows are
+    repeated to fill it. Here repeats weigh nothing. Progress is told which rows, and how many tokens, each step saw.
+    """
     import torch
 
-    class RowCounting(trainer_class):
+    class ByRows(trainer_class):
+        weight, step_rows, first = 1.0, 0, 0  # the loss's factor, rows in this step, those before this micro-batch
+
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset  # holds token ids already
 
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            batch, total = (
+                self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD,
+                len(self.train_dataset),
+            )
+            self.step_rows = min(batch, total - self.state.global_step % math.ceil(total / batch) * batch)
+            self.whole, self.first = self.step_rows == batch, 0
+            if WORLD > 1 and not self.whole and "labels" in batches[0]:
+                for number, inputs in enumerate(batches):
+                    inputs["labels"][self._count_own(number * WORLD * self.args.train_batch_size) :] = -100
+                items = self._get_num_items_in_batch(batches, device)
+            return batches, items
+
+        def _count_own(self, first):
+            """Rows of this process that are no repeats, of its micro-batch in the ``first`` rows of the step and on."""
+            size = self.args.train_batch_size
+            return min(size, max(0, self.step_rows - first - RANK * size))
+
         def training_step(self, model, inputs, *args, **kwargs):
-            progress.count(inputs.pop("row"), inputs.get("attention_mask"))
-            return super().training_step(model, inputs, *args, **kwargs)
+            own, left = self._count_own(self.first), self.step_rows - self.first
+            self.first += WORLD * self.args.train_batch_size
+            numbers = inputs.pop("row")
+            seen = take_rows(inputs, len(numbers), range(own))
+            progress.count(numbers[:own], seen.get("attention_mask"))
+            return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
+
+        def step_by_rows(self, model, inputs, own, left, *args, **kwargs):
+            """As training_step: of the rows ``own`` are no repeats, and ``left`` are those of the step in all processes."""
+            if self.whole:
+                return super().training_step(model, inputs, *args, **kwargs)
+            if "labels" in inputs:
+                with gather_first(self.accelerator, WORLD):
+                    return super().training_step(model, inputs, *args, **kwargs)
+            # Row by row, the same number in all processes, whose first have one where others may have a repeat.
+            size = self.args.train_batch_size
+            count, loss = min(size, left), 0.0
+            self.current_gradient_accumulation_steps = self.step_rows / WORLD
+            for i in range(count):
+                self.weight = float(i < own)
+                synced = contextlib.nullcontext() if i == count - 1 else self.accelerator.no_sync(model)
+                rows_now = min(WORLD, math.ceil((left - i) / size))
+                with synced, gather_first(self.accelerator, rows_now):
+                    loss += super().training_step(model, take_rows(inputs, count, [i]), *args, **kwargs)
+                for values in self._metrics["train"].values():  # a mean of so many rows, to be averaged by TRL
+                    values += values[-1:] * (rows_now - 1)
+            self.weight = 1.0
+            return loss
+
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            return loss if self.weight == 1 else loss * self.weight
 
         def evaluate(self, *args, **kwargs):
             with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
                 return super().evaluate(*args, **kwargs)
 
-    return RowCounting
+    return ByRows
+
+
+def take_rows(inputs, count, kept):
+    """These rows of a batch of ``count``; its tensors may hold several blocks of them, such as chosen and rejected."""
+    import torch
+
+    def take(value):
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) % count == 0:
+            return value.unflatten(0, (-1, count))[:, list(kept)].flatten(0, 1)
+        return [value[i] for i in kept] if isinstance(value, list) and len(value) == count else value
+
+    return {name: take(value) for name, value in inputs.items()}
+
+
+@contextlib.contextmanager
+def gather_first(accelerator, processes):
+    """Metrics are those of the first processes: the others hold repeats. (Accelerate knows of repeated rows at the end of
+    what it takes for a whole batch alone.)"""
+    gather = accelerator.gather
+    if WORLD > 1:
+        accelerator.gather = accelerator.gather_for_metrics = lambda tensor: gather(tensor)[:processes]
+    try:
+        yield
+    finally:
+        for name in ("gather", "gather_for_metrics"):
+            accelerator.__dict__.pop(name, None)
 
 
 def live_metrics(job, progress, guards):
@@ -496,7 +675,7 @@ def save(job, trainer, tokenizer, facts):
     # As save_pretrained, but a model's own odd settings (a temperature without sampling) are not refused at the end.
     model.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
     shutil.copyfile(job.folder / "metrics.jsonl", job.saving / "metrics.jsonl")
-    own = ("folder", "saving", "script", "reward", "identity", "rows_digest")
+    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted")
     options = Namespace(**{name: value for name, value in vars(job).items() if name not in own})
     inputs = {"data": job.data, "rows": job.rows_digest, "policy": job.identity}
     cli.write_manifest(job.saving / "manifest.json", Path(job.script), options, inputs, **facts)
