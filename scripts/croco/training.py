@@ -22,10 +22,11 @@ from pathlib import Path
 from croco import cli
 from croco.chats import load_stops, load_tokenizer, model_errors
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
-from croco.examples import encode_rows, hold_out
+from croco.examples import encode_rows, hold_out, read_rows
 from croco.guards import Guards
-from croco.records import InputError, dump, rows, write_json, write_jsonl
+from croco.records import InputError, dump, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
+from croco.text import is_blank
 
 # In what a disk that is full, or a quota, shows itself while torch and safetensors write.
 DISK_FULL = re.compile(
@@ -96,7 +97,7 @@ def train(job):
         raise RuntimeError(f"{WORLD} processes were started, not {job.processes}")
     tokenizer, stops = load_vocabulary(job)
     examples, counts = encode_rows(
-        cli.progress(rows(job.data), desc="tokenise", unit="row", disable=RANK > 0),
+        cli.progress(read_rows(job.data, job.objective), desc="tokenise", unit="row", disable=RANK > 0),
         job.objective,
         tokenizer,
         stops,
@@ -292,7 +293,7 @@ def sample_as_offline(trainer_class):
             rewards = super()._calculate_rewards_from_functions(prompts, completions, completion_ids_list, **kwargs)
             stops = set(self.eos_token_ids)
             for i, (completion, ids) in enumerate(zip(completions, completion_ids_list, strict=True)):
-                if not stops & set(ids) or not completion[0]["content"].strip():
+                if not stops & set(ids) or is_blank(completion[0]["content"]):
                     rewards[i] = rewards.min() - 1
             return rewards
 
