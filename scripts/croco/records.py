@@ -145,7 +145,6 @@ class Completion(Row, frozen=True, kw_only=True):
 class Verdict(Record, frozen=True, kw_only=True):
     """A line of the arena's files; scores are in [0, 1], one a sample in ``verdicts``."""
 
-    language: str
     verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable"]]]
     score: Finite | None
     skip: str | None = None
