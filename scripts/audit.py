@@ -25,18 +25,20 @@ from croco import cli
 from croco.digests import derive_seed, digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
 from croco.records import (
-    GENERATION,
-    PROMPT,
+    Generation,
     InputError,
+    Prompt,
+    Record,
     check_same_text,
     prompt_rows,
-    read_fields,
+    read_records,
     replacing,
     rows_in_step,
     write_json,
     write_jsonl,
 )
 from croco.store import Parts
+from croco.text import is_blank
 
 DAMAGES = ("shuffled", "truncated", "wrong_language", "off_topic", "repeated")
 CHECKS = (*DAMAGES, "weak")
@@ -50,7 +52,16 @@ FEWEST = 10
 CAUGHT_BY_HYGIENE = {"truncated": "truncated", "wrong_language": "wrong_language"}
 # A quarter of the variance in ranks: beyond it a reward is in good part a measure of length.
 LENGTH_BOUND = 0.5
-COMPARISON = {"language": str, "prompt_id": str, "check": str, "answer": str, "damaged": str}
+
+
+class Brought(Record, frozen=True, kw_only=True):
+    """A line of --comparisons."""
+
+    remedy = "write language, prompt_id, check, answer and damaged, all of them texts"
+    language: str
+    check: str
+    answer: str
+    damaged: str
 
 
 def main():
@@ -144,7 +155,7 @@ def read_prompts(args, language, i, left_out):
     """{prompt_id: {row, reference, responses, answers, place}} of one language; raises InputError."""
     from croco.identification import identify
 
-    files = [(args.prompts[i], PROMPT), *([(args.answers[i], GENERATION)] if args.answers else [])]
+    files = [(args.prompts[i], Prompt), *([(args.answers[i], Generation)] if args.answers else [])]
     prompts = {}
     for place, (row, *generation) in enumerate(rows_in_step(files)):
         if row["language"] != language:
@@ -158,13 +169,13 @@ def read_prompts(args, language, i, left_out):
         if row.get("skip"):
             left_out[language, "prompts", row["skip"]] += 1
             continue
-        responses, reference = [], (row.get("reference") or "").strip()
+        responses, reference = [], "" if is_blank(row.get("reference") or "") else row["reference"].strip()
         for line in generation:
             check_same_text(row, line)
             for response in line["responses"]:
-                if response.get("finish_reason") == "length":
+                if response["finish_reason"] == "length":
                     left_out[language, "answers", "cut_off"] += 1
-                elif not response["text"].strip():
+                elif is_blank(response["text"]):
                     left_out[language, "answers", "empty"] += 1
                 elif identify(response["text"], language) not in (None, language):
                     left_out[language, "answers", "wrong_language"] += 1
@@ -250,8 +261,10 @@ def read_comparisons(args, prompts, left_out):
     """Yields the comparisons that were brought, of prompts that are audited; raises InputError."""
     for path in args.comparisons:
         used = 0
-        for number, row in read_fields(path, COMPARISON):
-            language, prompt_id, check, answer, damaged = (row[name] for name in COMPARISON)
+        for number, row in read_records(path, Brought):
+            language, prompt_id, check, answer, damaged = (
+                row[name] for name in ("language", "prompt_id", "check", "answer", "damaged")
+            )
             if check in CHECKS:
                 raise InputError("this check is the audit's own", "give it another name", path, number, "check")
             if prompt_id not in prompts.get(language, {}):

@@ -49,7 +49,8 @@ from croco.pairing import (
     select_pair,
 )
 from croco.pools import count_language, count_reason, measure_rewards, read_policies, read_pools, with_other_pairs
-from croco.records import PROMPT, InputError, rows_in_step, write_json, write_jsonl
+from croco.records import InputError, Prompt, rows_in_step, write_json, write_jsonl
+from croco.text import is_blank
 
 SIDES = ("chosen", "rejected")
 # The targets that an option makes sense with; others refuse it.
@@ -340,12 +341,12 @@ def build_best(args, ledger, formed, no_pair):
 def build_references(args, ledger, formed, no_pair):
     """One completion for each prompt that has a reference, or for each of its languages that has one."""
     ledger["per_prompt"] = args.per_prompt
-    for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
+    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
         usable, reasons = [], []
         for prompt in prompts:
             counts = count_language(ledger["languages"], prompt)
             counts["prompts"] += 1
-            reason = prompt.get("skip") or (None if prompt.get("reference") else "no_reference")
+            reason = prompt.get("skip") or ("no_reference" if is_blank(prompt.get("reference") or "") else None)
             if reason:
                 count_reason(counts["skipped"], reason)
                 reasons.append(reason)
@@ -368,7 +369,7 @@ def build_references(args, ledger, formed, no_pair):
 
 def build_prompts(args, ledger, formed, no_pair):
     """One prompt for each prompt id, in a language drawn among those that do not skip it."""
-    for prompts in rows_in_step([(path, PROMPT) for path in args.prompts]):
+    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
         for prompt in prompts:
             counts = count_language(ledger["languages"], prompt)
             counts["prompts"] += 1

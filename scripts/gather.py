@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, read_jsonl, write_jsonl
+from croco.records import InputError, Record, read_records, write_jsonl
 from croco.store import publish
 
 
@@ -42,7 +42,7 @@ def parse_arguments():
 
 def lines_in_order(args):
     """The parts' lines; raises InputError where one is not that of the next prompt."""
-    lines = ((path, number, row) for path in args.parts for number, row in read_jsonl(path))
+    lines = ((path, number, row) for path in args.parts for number, row in read_records(path, Record))
     if not args.prompts:
         seen = set()
         for path, number, row in lines:
@@ -57,7 +57,7 @@ def lines_in_order(args):
             seen.add(row["prompt_id"])
             yield row
         return
-    for prompt, line in itertools.zip_longest(read_jsonl(args.prompts), lines):
+    for prompt, line in itertools.zip_longest(read_records(args.prompts, Record), lines):
         path, number, row = line or (args.parts[-1], None, {})
         expected = prompt[1]["prompt_id"] if prompt else None
         if row.get("prompt_id") != expected:

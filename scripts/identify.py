@@ -17,7 +17,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import versions
 from croco.identification import can_identify, identify
-from croco.records import GENERATION, PROMPT, InputError, check_same_text, rows, rows_in_step, write_jsonl
+from croco.records import Generation, InputError, Prompt, check_same_text, rows, rows_in_step, write_jsonl
 
 CHUNK = 16  # prompts that a process takes at a time
 
@@ -83,7 +83,7 @@ def read_chunks(args):
     """Lists of (prompt id, language, texts)."""
 
     def prompts():
-        for prompt, generation in rows_in_step([(args.prompts, PROMPT), (args.generations, GENERATION)]):
+        for prompt, generation in rows_in_step([(args.prompts, Prompt), (args.generations, Generation)]):
             if prompt["language"] != args.language:
                 raise InputError(
                     f"{prompt['prompt_id']} is in {prompt['language']}, not {args.language}",

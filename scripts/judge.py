@@ -24,7 +24,7 @@ from croco.digests import behaviour_digest
 from croco.engines import describe_engine, load_policy
 from croco.identification import can_identify, identify
 from croco.judging import Comparison, Encoder, read_template, write_question
-from croco.records import GENERATION, PROMPT, InputError, check_same_text, rows_in_step, write_jsonl
+from croco.records import Generation, InputError, Prompt, check_same_text, rows_in_step, write_jsonl
 from croco.store import Parts
 from croco.verdicts import (
     ORDERS,
@@ -98,8 +98,8 @@ def parse_arguments():
 def read_table(args, i, code):
     """Yields (prompt row or None, the tuned model's line, the base's line); raises InputError where they do not fit."""
     files = {"answers": args.answers[i], "baseline": args.baseline[i]}
-    prompts = [(args.prompts[i], PROMPT)] if args.prompts else []
-    steps = zip(count(1), rows_in_step([*prompts, *((path, GENERATION) for path in files.values())]), strict=False)
+    prompts = [(args.prompts[i], Prompt)] if args.prompts else []
+    steps = zip(count(1), rows_in_step([*prompts, *((path, Generation) for path in files.values())]), strict=False)
     for number, (*prompt, ours, theirs) in steps:
         for path, line in zip(files.values(), (ours, theirs), strict=True):
             check_line(path, number, code, line)
@@ -129,8 +129,6 @@ def check_line(path, number, code, line):
     if line["language"] != code:
         problem = f"an answer in {line['language']} among those in {code}"
         raise InputError(problem, "give the files in the order of --languages", path, number, "language")
-    if not all(isinstance(r, dict) and isinstance(r.get("text"), str) for r in line["responses"]):
-        raise InputError("an answer without text", "answer again with scripts/evaluate.py", path, number, "responses")
 
 
 def judge_prompt(code, translated, row, rule, counts, reasons):

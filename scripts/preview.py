@@ -36,27 +36,21 @@ from croco import cli
 from croco.digests import derive_seed
 from croco.pairing import FILTERS, mean_std
 from croco.records import (
-    GENERATION,
-    IDENTIFIED,
-    PROMPT,
-    SCORE,
+    Generation,
+    Identified,
     InputError,
+    Prompt,
+    Score,
+    ScoredPair,
     check_same_text,
-    read_fields,
     read_lines,
+    read_records,
     replacing,
     rows_in_step,
 )
+from croco.text import normalise_id
 
 PER_LANGUAGE = ("language", "prompts", "generations", "scores", "pairs", "ledger")
-PAIR = {
-    "prompt_id": str,
-    "chosen": list,
-    "rejected": list,
-    "chosen_reward": int | float,
-    "rejected_reward": int | float,
-    "pool_size": int,
-}
 NO_PAIR = {
     "pool_too_small": "fewer than two responses stay in the pool",
     "all_texts_equal": "all responses are the same text",
@@ -180,14 +174,14 @@ def read_ledger(entry):
 
 def walk(args, entry):
     """Yields (prompt, its source, generation, score, languages or None, pair or None) for each prompt, streaming."""
-    pairs = read_fields(entry["pairs"], PAIR)
+    pairs = read_records(entry["pairs"], ScoredPair)
     line, waiting = next(pairs, (None, None))
     files = [
-        (entry["prompts"], PROMPT),
-        (args.source, PROMPT),
-        (entry["generations"], GENERATION),
-        (entry["scores"], SCORE),
-        *([(entry["identified"], IDENTIFIED)] if entry["identified"] else []),
+        (entry["prompts"], Prompt),
+        (args.source, Prompt),
+        (entry["generations"], Generation),
+        (entry["scores"], Score),
+        *([(entry["identified"], Identified)] if entry["identified"] else []),
     ]
     for step in rows_in_step(files):
         pair = None
@@ -348,8 +342,8 @@ def guard(text):
 
 
 def normalise(cell):
-    """What is left of a cell when spreadsheets may change white space and take or leave the guard."""
-    return " ".join(cell.split()).removeprefix("'").lstrip()
+    """What is left of a cell when spreadsheets may change white space and Unicode's form, and take or leave the guard."""
+    return normalise_id(" ".join(cell.split()).removeprefix("'").lstrip())
 
 
 def format_ballot(ballot):

@@ -21,7 +21,17 @@ from pathlib import Path
 from croco import cli
 from croco.digests import derive_seed, digest
 from croco.records import InputError, prompt_rows, write_jsonl
-from croco.sources import LAST_TURN, ROW_NUMBER, Source, open_dataset, read_entry, read_prompt_id, read_source
+from croco.sources import (
+    LAST_TURN,
+    ROW_NUMBER,
+    Source,
+    open_dataset,
+    read_entry,
+    read_prompt_id,
+    read_source,
+    spell_id,
+    tell_apart,
+)
 
 
 def main():
@@ -173,7 +183,8 @@ def read_dataset(args, source, facts):
     for i, prompt_id in enumerate(ids):
         if first.setdefault(prompt_id, i) != i and (args.unique or args.select):
             raise InputError(
-                f"the id {prompt_id} stands in row {first[prompt_id]} too",
+                f"the id {prompt_id} stands in row {first[prompt_id]} too"
+                + tell_apart(*(spell_id(data[row], source) for row in (first[prompt_id], i))),
                 "give each prompt its own id",
                 args.dataset,
                 i,

@@ -19,7 +19,7 @@ from croco import cli
 from croco.chats import REFUSED
 from croco.digests import digest, file_digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
-from croco.records import GENERATION, PROMPT, InputError, check_same_text, prompt_rows, rows_in_step, write_jsonl
+from croco.records import Generation, InputError, Prompt, check_same_text, prompt_rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
@@ -118,7 +118,7 @@ def score_missing(args, parts, load, prompts, generations, output, total):
 
 def prompts_with_responses(prompts, generations):
     """(prompt row, generation row) in step."""
-    for prompt, generation in rows_in_step([(prompts, PROMPT), (generations, GENERATION)]):
+    for prompt, generation in rows_in_step([(prompts, Prompt), (generations, Generation)]):
         check_same_text(prompt, generation)
         yield prompt, generation
 

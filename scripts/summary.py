@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from croco import cli, win_rates
-from croco.records import InputError, read_lines, replacing, rows
+from croco.records import InputError, Score, Verdict, read_lines, read_records, replacing, rows
 from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
 from croco.statistics import (
     align,
@@ -130,7 +130,7 @@ def read_tasks(run, language, path):
 
 
 def read_arena(run, language, path):
-    lines = list(rows(path))
+    lines = [line for _, line in read_records(path, Verdict)]
     judged = {metric: {line["prompt_id"]: line[name] for line in lines} for metric, name in SCORES.items()}
     judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
     judged["quality"] = {line["prompt_id"]: line["quality"] for line in lines}
@@ -159,7 +159,7 @@ def read_fidelity(run, language, path):
 
 def read_rewards(run, language, path):
     """A prompt's mean reward, by reward model; compare_rewards puts them in the results."""
-    values = {line["prompt_id"]: mean(line["rewards"]) for line in rows(path)}
+    values = {line["prompt_id"]: mean(line["rewards"]) for _, line in read_records(path, Score)}
     keep(run["rewards"].setdefault(path.parent.name, {}), language, values)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from croco import cli, training
 from croco.digests import behaviour_digest, versions
-from croco.examples import COLUMNS, SMOOTHED, digest_rows
+from croco.examples import COLUMNS, SMOOTHED, digest_rows, read_rows
 from croco.guards import Guards, check_guards
 from croco.records import InputError, read_jsonl, write_json
 from croco.store import NAMED_TEMPLATES, Finished, list_checkpoint_files
@@ -213,29 +213,13 @@ def check_options(args):
 
 def check_data(args):
     """Raises InputError for a row that cannot be trained on, before any library is loaded."""
-    number = 0
-    for number, row in read_jsonl(args.data):
-        if "prompt_id" not in row:
-            raise InputError("missing", "give the file that build_pairs.py wrote", args.data, number, "prompt_id")
-        for column in COLUMNS[args.objective]:
-            if not is_chat(row.get(column)):
-                raise InputError(
-                    "not a chat list",
-                    f"{args.objective} needs {', '.join(COLUMNS[args.objective])}",
-                    args.data,
-                    number,
-                    column,
-                )
+    number = sum(1 for _ in read_rows(args.data, args.objective))
     if number < max(2, args.processes):
         raise InputError(
             f"{number or 'no'} rows, to be trained on in {args.processes} processes",
             "look at the ledger for why no more were formed, or ask for fewer GPUs",
             args.data,
         )
-
-
-def is_chat(value):
-    return isinstance(value, list) and all(isinstance(message, dict) and "content" in message for message in value)
 
 
 def check_policy(args):

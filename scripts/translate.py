@@ -12,7 +12,7 @@ texts. The other fields stay, `translated` says from which language and by which
 and counted.
 
 Fenced code is kept as it is; long messages are translated by groups of paragraphs. A translation that was cut off, is
-empty or in another language is tried again, sampled, and then marked: the prompt's line says skip: translation_...,
+empty, gives the source back or is in another language is tried again, sampled, and then marked: the prompt's line says skip: translation_...,
 and no response is sampled for it. References are translated too; one that fails is null, and counted. A source
 prompt that is changed or new is translated, all others are kept under --state.
 

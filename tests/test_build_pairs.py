@@ -337,7 +337,8 @@ def test_random_pairs_in_one_language_need_two_texts_there(tmp_path):
 
 def other_pairs(path, rewards):
     """A pairs file with {prompt_id: (chosen_reward, rejected_reward)}."""
-    return write_rows(path, [{"prompt_id": i, "chosen_reward": c, "rejected_reward": r} for i, (c, r) in rewards.items()])  # fmt: skip
+    chats = {"prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "A"}], "rejected": [{"role": "assistant", "content": "B"}]}  # fmt: skip
+    return write_rows(path, [{"prompt_id": i, **chats, "chosen_reward": c, "rejected_reward": r, "pool_size": 2} for i, (c, r) in rewards.items()])  # fmt: skip
 
 
 def test_match_finds_the_responses_with_the_nearest_rewards(tmp_path):

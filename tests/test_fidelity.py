@@ -70,7 +70,7 @@ def test_answers_that_do_not_fit_the_prompts_end_with_one_message(files, tmp_pat
     for broken, says in (
         (other, "'q0'"),
         (good[:-1], "'p2'"),
-        (lacks, "field n_tokens"),
+        (lacks, "field responses[0].n_tokens: missing"),
         (foreign, "p0 is in nl, not de"),
         (altered, "another text"),
     ):

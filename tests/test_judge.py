@@ -308,7 +308,7 @@ def change_prompt(lines):
         (drop_prompt, "bad.jsonl:5, field prompt_id: prompt_id is"),
         (mix_prompts, "bad.jsonl:3, field prompt_id: prompt_id is"),
         (drop_sample, "bad.jsonl:5, field responses: 1 answers where"),
-        (drop_text, "bad.jsonl:5, field responses: an answer without text"),
+        (drop_text, "bad.jsonl:5, field responses[1].text: missing"),
         (change_language, "bad.jsonl:5, field language: an answer in de"),
         (change_prompt, "field prompt_digest: en"),
     ],

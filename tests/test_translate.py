@@ -7,7 +7,7 @@ from conftest import ROOT, rows, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.translation import FORMATS, find_fault, request, split_text
+from croco.translation import FORMATS, differs, find_fault, request, split_text
 
 NAMES = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
 CODE = "```python\nprint('do not touch')\n\nx = {text}\n```"
@@ -50,6 +50,20 @@ def test_faults_of_a_translation():
     assert fault("Das Wetter ist heute schön und wir gehen spazieren.") is None
     assert fault("The weather is nice today and we go for a walk.") == "wrong_language"
     assert fault("Das Wetter ist", "length") == "truncated" and fault(" \n") == "empty" and fault("Paris") is None
+
+
+def test_a_translation_that_gives_the_source_back_is_a_fault():
+    def fault(text, source, language="xx"):  # of which the identifier knows nothing
+        return find_fault({"text": text, "finish_reason": "stop"}, language, source)
+
+    source = "The caf\u00e9 is open today, and we all go for a walk."
+    assert fault(source, source) == fault(source, source, "de") == "is_source"
+    assert fault("the cafe\u0301 is open\u200b TODAY,\nand we all go for a walk. ", source) == "is_source"
+    assert fault("Le caf\u00e9 est ouvert, nous allons nous promener.", source) is None
+    assert fault("Johann Sebastian", "Johann Sebastian") is fault("12 + 30 = 42", "12 + 30 = 42") is None
+    code = "`return sorted(numbers, reverse=True)`"
+    assert fault(code, code) is fault(source, None) is None
+    assert differs("en", "de") and not differs("pt", "pt_BR") and not differs("nb", "nn")
 
 
 GERMAN = {

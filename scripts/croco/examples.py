@@ -8,17 +8,25 @@ from collections import Counter
 
 from croco.chats import CONTROL, REFUSED, Controls, digest_tokens, encode_prompt
 from croco.digests import derive_seed, digest
-from croco.records import InputError, rows
+from croco.records import Completion, InputError, Pair, Row, read_records
 
 # The chat lists of a row, by objective; the first is what the others answer.
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
+KINDS = {"dpo": Pair, "sft": Completion, "online_dpo": Row}  # of the rows, by objective
 SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
 
 
 def digest_rows(path, objective):
     """Digest of what is trained on of a data file: a pool's mean or target may change where its pair stays the same."""
-    return digest([[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in rows(path)])
+    return digest(
+        [[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in read_rows(path, objective)]
+    )
+
+
+def read_rows(path, objective):
+    """The rows to train on; raises InputError for one that cannot be."""
+    return (row for _, row in read_records(path, KINDS[objective]))
 
 
 def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0, loss_on="answer"):

@@ -6,6 +6,8 @@ import re
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from croco.text import strip_invisible
+
 FEWEST_LETTERS = 20  # below this an answer would be a guess
 LONGEST = 2000  # characters looked at; accuracy is at its ceiling from 100 letters on, time is not
 DOUBT = 2  # another language must be this many times as likely as the pool's own
@@ -45,9 +47,10 @@ def identify(text, language):
     It is judged among ``language``, the project's languages and some hundred others, whatever the run's config. In
     doubt it is the pool's own: two close relatives cannot be told apart in a few words. Norwegian is one language,
     and a script or region in the code (pt_BR) makes no other.
+    Characters that show nothing do not count, nor do the code points that spell a character.
     None where it cannot be determined: fewer than 20 letters besides code, or a language that py3langid lacks.
     """
-    text = strip_code(text)[:LONGEST]
+    text = strip_code(strip_invisible(text))[:LONGEST]
     if not can_identify(language) or sum(map(str.isalpha, text)) < FEWEST_LETTERS:
         return None
     shares = {}

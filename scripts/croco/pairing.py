@@ -4,11 +4,13 @@ import math
 import random
 from collections import Counter
 
+from croco.text import is_blank
+
 RULES = ("mean-2sd", "q1", "min", "random")
 # Left out of a pool before mean and std, by name; a missing score leaves it always. ``found`` is the language that
 # the response is in, None where that cannot be said.
 FILTERS = {
-    "empty": lambda response, language, found: not response["text"].strip(),
+    "empty": lambda response, language, found: is_blank(response["text"]),
     "truncated": lambda response, language, found: response["finish_reason"] == "length",
     "wrong_language": lambda response, language, found: found not in (None, language),
 }

@@ -4,9 +4,17 @@ import json
 from typing import NamedTuple
 
 from croco.pairing import FILTERS, Moments
-from croco.records import GENERATION, IDENTIFIED, PROMPT, SCORE, InputError, check_same_text, read_fields, rows_in_step
-
-PAIR = {"prompt_id": str, "chosen_reward": int | float, "rejected_reward": int | float}
+from croco.records import (
+    Generation,
+    Identified,
+    InputError,
+    Prompt,
+    Score,
+    ScoredPair,
+    check_same_text,
+    read_records,
+    rows_in_step,
+)
 
 
 class Pool(NamedTuple):
@@ -35,13 +43,13 @@ def read_pools(args, counts, standards=None):
     """
     filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
     files = [
-        (args.prompts, PROMPT),
-        (args.generations, GENERATION),
-        (args.scores, SCORE),
-        (args.identified, IDENTIFIED),
+        (args.prompts, Prompt),
+        (args.generations, Generation),
+        (args.scores, Score),
+        (args.identified, Identified),
     ]
     width = len(args.prompts)
-    for step in rows_in_step([(path, fields) for paths, fields in files for path in paths]):
+    for step in rows_in_step([(path, kind) for paths, kind in files for path in paths]):
         prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
         responses = []
         for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
@@ -75,7 +83,7 @@ def with_other_pairs(pools, path):
 
     Raises InputError for a line that no prompt claims.
     """
-    lines = read_fields(path, PAIR) if path else iter(())
+    lines = read_records(path, ScoredPair) if path else iter(())
     number, other = next(lines, (None, None))
     for pool in pools:
         if other and other["prompt_id"] == pool.prompt_id:
@@ -138,8 +146,6 @@ def eligible(args, filters, counts, prompt, generation, score, found):
         )
     stay = []
     for response, reward, language in zip(responses, score["rewards"], found, strict=False):
-        if reward is not None and not isinstance(reward, int | float):
-            raise InputError(f"{prompt['prompt_id']}: a reward is no number", "a failed score is null", field="rewards")
         reason = (
             "null_reward"
             if reward is None

@@ -2,10 +2,16 @@
 
 import json
 import os
+import re
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
 
 from croco.digests import prompt_digest
+from croco.text import normalise_id
 
 
 class InputError(Exception):
@@ -59,44 +65,131 @@ def rows(path):
     return (row for _, row in read_jsonl(path))
 
 
-def read_fields(path, fields):
-    """read_jsonl of a stage file; raises InputError for a line that lacks one of ``fields``, {name: type}."""
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a stage file, by its kind; keys that are not named here may follow."""
+
+    remedy: ClassVar[str] = "give the file that the stage before wrote"
+    prompt_id: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+Chat = Annotated[list[Message], msgspec.Meta(min_length=1)]
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+class Prompt(Record, frozen=True, kw_only=True):
+    language: str
+    messages: Chat
+    reference: str | None = None
+    skip: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    text: str
+    finish_reason: Literal["stop", "length"]
+    n_tokens: int | None = None
+    token_digest: str | None = None
+
+
+class Generation(Record, frozen=True, kw_only=True):
+    remedy: ClassVar[str] = (
+        "write each response as {text, finish_reason}, finish_reason being stop, or length where it was cut off; a call "
+        'that failed is no response: leave it out, or write it as cut off with the text ""'
+    )
+    language: str
+    responses: list[Response]
+    prompt_digest: str | None = None
+    skip: str | None = None
+
+
+class Score(Record, frozen=True, kw_only=True):
+    remedy: ClassVar[str] = "write a number for each response, and null for one that could not be scored"
+    language: str
+    rewards: list[Finite | None]
+
+
+class Identified(Record, frozen=True, kw_only=True):
+    remedy: ClassVar[str] = "write a language code for each response, and null where none can be told"
+    language: str
+    languages: list[str | None]
+
+
+class Row(Record, frozen=True, kw_only=True):
+    """A row to train on; online DPO samples the answers itself."""
+
+    remedy: ClassVar[str] = "give the file that build_pairs.py wrote; leave out a row whose answer failed"
+    prompt: Chat
+
+
+class Pair(Row, frozen=True, kw_only=True):
+    chosen: Chat
+    rejected: Chat
+
+
+class ScoredPair(Pair, frozen=True, kw_only=True):
+    """A pair with what it was chosen by, which training does without."""
+
+    chosen_reward: Finite
+    rejected_reward: Finite
+    pool_size: int
+
+
+class Completion(Row, frozen=True, kw_only=True):
+    completion: Chat
+
+
+class Verdict(Record, frozen=True, kw_only=True):
+    """A line of the arena's files; scores are in [0, 1], one a sample in ``verdicts``."""
+
+    verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable"]]]
+    score: Finite | None
+    skip: str | None = None
+
+
+def read_records(path, kind):
+    """read_jsonl of a stage file whose lines are ``kind``, a Record; ids are given in NFC.
+
+    Raises InputError with file, line and field where a field, or an element of one, is missing or of the wrong type.
+    """
     for number, row in read_jsonl(path):
-        for name, kind in fields.items():
-            if not isinstance(row.get(name), kind):
-                raise InputError(
-                    "missing, or of the wrong type", "give the file that the stage before wrote", path, number, name
-                )
+        try:
+            msgspec.convert(row, kind)
+        except msgspec.ValidationError as error:
+            problem, _, where = str(error).partition(" - at `$")
+            field = where.rstrip("`").lstrip(".")
+            if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
+                problem, field = "missing", f"{field}.{missing[1]}".lstrip(".")
+            raise InputError(problem, kind.remedy, path, number, field) from error
+        if not row["prompt_id"].isascii():
+            row["prompt_id"] = normalise_id(row["prompt_id"])
         yield number, row
-
-
-PROMPT = {"prompt_id": str, "language": str, "messages": list}
-GENERATION = {"prompt_id": str, "language": str, "responses": list}
-SCORE = {"prompt_id": str, "language": str, "rewards": list}
-IDENTIFIED = {"prompt_id": str, "language": str, "languages": list}
 
 
 def prompt_rows(path):
     """The rows of a prompt file, checked for what every stage needs of them."""
-    return (row for _, row in read_fields(path, PROMPT))
+    return (row for _, row in read_records(path, Prompt))
 
 
 def rows_in_step(files):
     """Yields, for each prompt, one row of every file, streaming; all must hold the same prompt ids in the same order.
 
     Args:
-        files: [(path, fields that each line must have, {name: type})].
+        files: [(path, kind of its lines, a Record)].
     Raises InputError at the first line where they do not.
     """
     paths = [path for path, _ in files]
-    readers = [read_fields(path, fields) for path, fields in files]
+    readers = [read_records(path, kind) for path, kind in files]
     while True:
         step = [next(reader, None) for reader in readers]
         if all(entry is None for entry in step):
             return
         leading, first = next((path, entry) for path, entry in zip(paths, step, strict=True) if entry is not None)
         for path, entry in zip(paths, step, strict=True):
-            if entry is None or entry[1].get("prompt_id") != first[1].get("prompt_id"):
+            if entry is None or entry[1]["prompt_id"] != first[1]["prompt_id"]:
                 found = "the file ends" if entry is None else f"prompt_id is {entry[1].get('prompt_id')!r}"
                 raise InputError(
                     f"{found} where {leading} has {first[1].get('prompt_id')!r}",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from croco.digests import digest
 from croco.records import InputError, read_jsonl, read_lines
+from croco.text import is_blank, normalise_id
 
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
@@ -50,14 +51,15 @@ def read_source(path, source):
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
         entry = read_entry(row, source, path, number, line)
         if entry.prompt_id in lines:
+            first, spelling = lines[entry.prompt_id]
             raise InputError(
-                f"the id {entry.prompt_id} stands on line {lines[entry.prompt_id]} too",
+                f"the id {entry.prompt_id} stands on line {first} too{tell_apart(spelling, spell_id(row, source))}",
                 "give each prompt its own id",
                 path,
                 line,
                 source.id,
             )
-        lines[entry.prompt_id] = line
+        lines[entry.prompt_id] = (line, spell_id(row, source))
         entries.append(entry)
     if not entries:
         raise InputError("no prompts", "give a file with at least one", path)
@@ -168,12 +170,22 @@ def _get(row, column, path, line):
 
 def read_prompt_id(row, source, path, line):
     value = _get(row, source.id, path, line)
-    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+    if not isinstance(value, str | int) or isinstance(value, bool) or is_blank(str(value)):
         raise InputError(
             "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
         )
     _refuse_half_characters(str(value), path, line, source.id)
-    return str(value).strip()
+    return normalise_id(str(value).strip())
+
+
+def spell_id(row, source):
+    """The id of a row in its own code points, None where rows are numbered."""
+    return None if source.id == ROW_NUMBER else str(_get(row, source.id, None, None)).strip()
+
+
+def tell_apart(spelling, other):
+    """Words for a message on two ids that are the same in NFC, "" where their code points are the same."""
+    return "" if spelling == other else f", in other code points: {spelling!a} and {other!a} are the same in NFC"
 
 
 def _read_messages(row, source, path, line):
@@ -197,7 +209,7 @@ def _read_messages(row, source, path, line):
                 source.text,
             )
         _refuse_half_characters(message["content"], path, line, source.text)
-        if not message["content"].strip():
+        if is_blank(message["content"]):
             raise InputError(
                 "empty text", "write the prompt, or remove its id from every language", path, line, source.text
             )
@@ -223,7 +235,7 @@ def _read_reference(row, source, path, line):
     if value is not None and not isinstance(value, str):
         raise InputError("the reference is no text", "write it as text, or null for none", path, line, source.reference)
     _refuse_half_characters(value or "", path, line, source.reference)
-    return value or None
+    return None if is_blank(value or "") else value
 
 
 def _refuse_half_characters(text, path, line, field):

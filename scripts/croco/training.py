@@ -24,12 +24,13 @@ from pathlib import Path
 from croco import cli
 from croco.chats import load_stops, load_tokenizer, model_errors
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
-from croco.examples import encode_rows, hold_out
+from croco.examples import encode_rows, hold_out, read_rows
 from croco.guards import Guards
 from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
 from croco.lora import find_targets
-from croco.records import InputError, dump, rows, write_json, write_jsonl
+from croco.records import InputError, dump, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
+from croco.text import is_blank
 
 # In what a disk that is full, or a quota, shows itself while torch and safetensors write.
 DISK_FULL = re.compile(
@@ -100,7 +101,7 @@ def train(job):
         raise RuntimeError(f"{WORLD} processes were started, not {job.processes}")
     tokenizer, stops = load_vocabulary(job)
     examples, counts = encode_rows(
-        cli.progress(rows(job.data), desc="tokenise", unit="row", disable=RANK > 0),
+        cli.progress(read_rows(job.data, job.objective), desc="tokenise", unit="row", disable=RANK > 0),
         job.objective,
         tokenizer,
         stops,
@@ -327,7 +328,7 @@ def pair_as_offline(trainer_class):
             ).view(2, count)
             stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
             ended = torch.isin(completion_ids, stops).any(1).view(2, count)
-            whole = ended & torch.tensor([bool(text.strip()) for text in texts], device=ended.device).view(2, count)
+            whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ended.device).view(2, count)
             first, paired = choose(rewards, whole)
             real = torch.arange(count, device=ended.device) < own
             sides = torch.stack([~first, first]).long()  # which answer is chosen, which rejected

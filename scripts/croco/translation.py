@@ -4,7 +4,8 @@ import re
 
 from croco.chats import TOO_LONG
 from croco.digests import prompt_seed
-from croco.identification import identify
+from croco.identification import FEWEST_LETTERS, identify, name_language, strip_code
+from croco.text import fold, is_blank
 
 # Of the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
 # https://huggingface.co/Infomaniak-AI/vllm-translategemma-4b-it, which takes plain text.
@@ -92,15 +93,31 @@ def request(piece, form, template, names):
     return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]
 
 
-def find_fault(response, language):
-    """Why a translated piece cannot be used, or None: truncated, empty or wrong_language."""
+def find_fault(response, language, source=None):
+    """Why a translated piece cannot be used, or None: truncated, empty, is_source or wrong_language.
+
+    ``source``: the piece itself, None where a translation may be the same, as into another standard of one language.
+    Code, numbers and names of fewer than 20 letters may stay as they are.
+    """
     if response["finish_reason"] == "length":
         return "truncated"
-    if not response["text"].strip():
+    if is_blank(response["text"]):
         return "empty"
+    if source is not None and fold(response["text"]) == fold(source) and has_prose(source):
+        return "is_source"
     if identify(response["text"], language) not in (language, None):
         return "wrong_language"
     return None
+
+
+def differs(language, other):
+    """Whether a translation has to be another text: not so between scripts, regions and standards of one language."""
+    return name_language(language) != name_language(other)
+
+
+def has_prose(text):
+    """Whether the text has enough letters besides code, URLs and maths for its language to be seen."""
+    return sum(map(str.isalpha, strip_code(text))) >= FEWEST_LETTERS
 
 
 def translate_chunk(model, chunk, how, attempts):
@@ -132,7 +149,9 @@ def translate_chunk(model, chunk, how, attempts):
         again = []
         for k, (key, n) in enumerate(todo):
             taken[key[0]] = attempt + 1
-            fault = find_fault(found[k], how["language"]) if k in found else FAULTS.get(prepared[k][1], prepared[k][1])
+            source = texts[key][n] if differs(chunk[key[0]]["language"], how["language"]) else None
+            skip = prepared[k][1]
+            fault = find_fault(found[k], how["language"], source) if k in found else FAULTS.get(skip, skip)
             if fault:
                 faults[key, n] = fault
                 again += [(key, n)] if k in found else []

@@ -1,0 +1,33 @@
+"""What of a text can be seen, and when two ids are the same, whatever code points spell them."""
+
+import unicodedata
+
+import regex
+
+# Neither white space, nor a control or format character, nor one that Unicode says to show nothing for (zero-width
+# characters, fillers, variation selectors, tags); braille's blank is a symbol. The few format characters that are
+# drawn, such as the Arabic number sign, count as seen.
+VISIBLE = regex.compile(
+    r"[^\p{Z}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800[\p{Cf}--\p{Prepended_Concatenation_Mark}]]", regex.V1
+)
+INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t\n\r]]]+", regex.V1)
+
+
+def is_blank(text):
+    """Whether nothing of the text can be seen."""
+    return VISIBLE.search(text) is None
+
+
+def normalise_id(prompt_id):
+    """The form in which ids are compared and written: NFC."""
+    return unicodedata.normalize("NFC", prompt_id)
+
+
+def strip_invisible(text):
+    """The text in NFC, without format and control characters; white space stays."""
+    return INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+
+
+def fold(text):
+    """The text in NFC without case, and with one space for each run of white space."""
+    return " ".join(unicodedata.normalize("NFC", strip_invisible(text).casefold()).split())
