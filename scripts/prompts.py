@@ -176,8 +176,8 @@ def select_first(args, facts, origin):
         print(f"left out: {count} with {reason}", file=sys.stderr)
     if not taken and not args.after:
         raise InputError(
-            f"none of the {len(ids)} rows can be used",
-            "correct id, text, reference or max_tokens",
+            f"none of the {origin['rows']} rows can be used",
+            "correct id, text, reference, where or max_tokens",
             args.input or args.dataset,
         )
     if args.limit and taken < args.limit:
