@@ -314,6 +314,10 @@ def list_prompt_source(use, language, start):
     if language != source:
         return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
     options += list_options({**row, "limit": GRID.block_limit(use, int(start))}, "limit", "max_tokens", "tokenizer")
+    for column, values in row.get("where", {}).items():
+        for value in values if isinstance(values, list) else [values]:
+            options += ["--where", f"{column}={value if isinstance(value, str) else json.dumps(value)}"]
+    options += ["--no-language-check"] * (not row["language_check"])
     return options + ["--after", place(find_block_before(use, start))] * (int(start) > 0)
 
 

@@ -8,8 +8,9 @@ Example:
 
 Writes for each language, under --output:
   answers/LANGUAGE.jsonl       sampled answers to the evaluation prompts, for pairwise judging
-  eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number a document;
-                               the others' names, with lm-eval's own value over the task, under left_out
+  eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number per document;
+                               the others' names, with lm-eval's own value over the task, under left_out; metrics of
+                               which less is better, under lower_is_better (in the samples, too)
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
 Tasks are lm-eval's: own ones by a YAML file over local data (--task), and its suites by name (--suite), of which
@@ -31,6 +32,7 @@ from pathlib import Path
 from croco import cli, harness
 from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.engines import describe_engine, load_policy
+from croco.metrics import better
 from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
 from croco.suites import REMEDY, describe, load_suite
@@ -168,9 +170,9 @@ def load_tasks(args, language):
     for name, path, data in list_own_tasks(args, language):
         try:
             config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            # Local data is kept prepared in the run's own folder.
-            source = {"data_files": {config["test_split"]: str(data)}, "cache_dir": str(args.state / "datasets_cache")}
-            tasks |= manager.load({**config, "task": name, "dataset_kwargs": source})["tasks"]
+            dataset = {config["test_split"]: read_documents(data)}
+            own = {"task": name, "custom_dataset": lambda dataset=dataset, **_: dataset}
+            tasks |= manager.load({**config, **own, "dataset_kwargs": {}})["tasks"]
         except Exception as error:
             raise InputError(
                 f"lm-eval cannot make the task {name} over {data}: {describe(error)}",
@@ -178,6 +180,25 @@ def load_tasks(args, language):
                 path,
             ) from error
     return tasks
+
+
+def read_documents(path):
+    """A task's JSON Lines as a dataset whose values are what the file says.
+
+    Its own loader guesses: it makes times of texts such as 1957-03-25, and fails on a column of several types.
+    """
+    from datasets import Dataset, Features, Json, Value
+
+    table = [row for _, row in read_jsonl(path)]
+    columns = {name: [row.get(name) for row in table] for name in dict.fromkeys(name for row in table for name in row)}
+    features = {}
+    for name, values in columns.items():
+        kinds = {type(value) for value in values if value is not None}
+        plain_kind = {str: "string", bool: "bool", float: "float64"}.get(*kinds) if len(kinds) == 1 else None
+        features[name] = Value(plain_kind) if plain_kind else Json()
+        if not plain_kind:
+            columns[name] = [json.dumps(value) for value in values]  # a text as it is would be taken for JSON
+    return Dataset.from_dict(columns, features=Features(features))
 
 
 def load_suites(args, languages):
@@ -227,7 +248,8 @@ def run_tasks(args, model, own, suite):
             continue
         output = harness.run(model, tasks, limit)
         for name in tasks:
-            results[name], found = read_samples(name, output["samples"][name], output["results"][name])
+            declared = tasks[name].higher_is_better()
+            results[name], found = read_samples(name, output["samples"][name], output["results"][name], declared)
             lines += found
     for group, tasks in suite.items():
         for task in tasks:
@@ -235,26 +257,41 @@ def run_tasks(args, model, own, suite):
     return results, lines
 
 
-def read_samples(task, samples, aggregated):
+def read_samples(task, samples, aggregated, declared):
     """(n, means and left-out metrics of a task; a line for each document) from lm-eval's samples.
 
     Args:
-        samples: lm-eval's, one for each document and filter; ``aggregated``: its results over the task.
-    A metric is left out where it is not one finite number for each document, such as f1 over labels.
+        samples: lm-eval's, one for each document and filter; ``aggregated``: its results over the task; ``declared``:
+            {metric: whether higher is better}, as the task says.
+    A metric is left out where it is not one finite number for each document, such as f1 over labels, or where their mean
+    is not lm-eval's own value: such numbers are something else than what the metric's name says. ``perplexity`` is, of
+    a document, its log-likelihood, and is called so: its sign is the other one.
     """
-    documents, metrics, values, names = {}, {}, {}, {}
+    documents, metrics, values, names, lower = {}, {}, {}, {}, []
     several = len({sample["filter"] for sample in samples}) > 1
     for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
         documents.setdefault(sample["doc_id"], sample)
         for metric in sample["metrics"]:
             name = re.sub(r"\W+", "_", f"{metric}_{sample['filter']}") if several else metric
-            names[name] = f"{metric},{sample['filter']}"
+            names[name] = metric, f"{metric},{sample['filter']}"
             values.setdefault(name, {})[sample["doc_id"]] = sample[metric]
+    left_out = {}
     for name, by_document in values.items():
-        if len(by_document) == len(documents) and all(map(is_number, by_document.values())):
-            metrics[name] = {document: float(value) for document, value in by_document.items()}
-    left_out = {name: aggregated.get(names[name]) for name in values if name not in metrics}
+        metric, key = names[name]
+        whole = aggregated.get(key)
+        if len(by_document) == len(documents) and all(map(is_number, [*by_document.values(), whole])):
+            numbers = {document: float(value) for document, value in by_document.items()}
+            mean = sum(numbers.values()) / len(numbers)
+            if math.isclose(whole, mean, rel_tol=1e-6, abs_tol=1e-9):
+                metrics[name] = numbers
+                lower += [name] * (better(metric, declared.get(metric)) == "lower")
+                continue
+            if metric == "perplexity" and math.isclose(whole, math.exp(min(-mean, 700)), rel_tol=1e-6):
+                metrics[name.replace("perplexity", "log_likelihood", 1)] = numbers
+        left_out[name] = whole
     results = {"n": len(documents), **{name: sum(some.values()) / len(documents) for name, some in metrics.items()}}
+    direction = {"lower_is_better": sorted(lower)} if lower else {}
+    results |= direction
     if left_out:
         results["left_out"] = {name: float(v) if is_number(v) else None for name, v in left_out.items()}
     ids = [find_id(sample["doc"]) for sample in documents.values()]
@@ -268,6 +305,7 @@ def read_samples(task, samples, aggregated):
             "target": plain(sample["target"]),
             "response": plain(find_response(sample["filtered_resps"])),
             **{name: metrics[name][document] for name in metrics},
+            **direction,
         }
         for prompt_id, (document, sample) in zip(ids, documents.items(), strict=True)
     ]

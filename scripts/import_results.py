@@ -9,23 +9,33 @@ A result belongs to a policy, by its name or path, or to a tuned run: by MODEL/P
 or of its release, or its release's name on the hub (--release). Results of any other model are an error. Tasks are
 called NAME/TASK.
 
-euroeval: EuroEval's JSON Lines. Its values are percent, here shares; its `_se` is half of a 95 % interval, 1.96 times
-the standard error over its resampled test sets, whose number is n. `delta` is against the same policy's imported
-result, its interval that of two independent values. What no run evaluates (languages, speed) is counted and left out.
-csv: a table with some of summary.csv's columns, taken as it is.
+euroeval: JSON Lines of EuroEval 15 to 18. Its values are percent, here shares, bits per character excepted; its `_se`
+is half of a 95 % interval, 1.96 times the standard error over its resampled test sets, whose number is n. `delta` is
+against the untuned policy's imported result, better being positive, its interval that of two independent values. What
+no run evaluates (languages, speed) is counted and left out.
+csv: a table with some of summary.csv's columns, each cell checked for what its column holds.
 """
 
 import csv
+import json
 import math
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, read_jsonl, replacing
+from croco.metrics import better
+from croco.records import InputError, read_jsonl, read_lines, replacing
 from croco.runs import COLUMNS, RUN, add_run_options, identify, read_runs
 
 NEEDED = ("model", "language", "setting", "eval_language", "task", "metric", "value")
+# What the columns hold; the others are names.
+WHOLE = ("round", "pool_size", "n")
+SHARES = ("p", "p_adjusted", "q")
+NUMBERS = ("value", "baseline_value", "delta", "se", "ci_low", "ci_high", "mde", *SHARES)
+DIGITS, DECIMAL = r"[0-9]+", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
+NOT_PERCENT = ("bits_per_character",)
 NORWEGIAN = {"nb": "no", "nn": "no"}
 
 
@@ -105,18 +115,26 @@ def find_run(model, known, path, line):
 
 def read_euroeval(path, name, known, left_out):
     """Yields the rows of EuroEval's results, each with its own standard error under `error`."""
-    for line, record in read_jsonl(path):
-        total = (record.get("results") or {}).get("total") if isinstance(record.get("results"), dict) else None
-        for field, kind in (("model", str), ("dataset", str), ("task", str), ("dataset_languages", list)):
-            if not isinstance(record.get(field), kind):
+    for line, record in read_jsonl(path, blank_lines=True):  # up to version 17 each record begins with a line break
+        if "schema_version" in record:
+            record = read_every_eval_ever(record, path, line)
+        results = record.get("results")
+        total = results.get("total") if isinstance(results, dict) else None
+        languages = record.get("languages", record.get("dataset_languages"))  # the one since 16.12, the other before
+        for field, value, kind in (
+            ("model", record.get("model"), str),
+            ("dataset", record.get("dataset"), str),
+            ("task", record.get("task"), str),
+            ("languages", languages, list),
+            ("results.total", total, dict),
+        ):
+            if not isinstance(value, kind):
                 raise InputError("missing, or of the wrong type", "give EuroEval's own JSON Lines", path, line, field)
-        if not isinstance(total, dict):
-            raise InputError("missing", "give EuroEval's own JSON Lines", path, line, "results.total")
         run = find_run(record["model"], known, path, line)
-        raw = record["results"].get("raw") or []
+        raw = results.get("raw") or []
         task = f"{name}/{record['dataset']}{'-val' * bool(record.get('validation_split'))}"
         task += "-zero-shot" * (record.get("few_shot") is False)
-        languages = {NORWEGIAN.get(code, code) for code in record["dataset_languages"]}
+        languages = {NORWEGIAN.get(code, code) for code in map(str, languages)}
         if record["task"] == "speed" or not languages & set(run["languages"]):
             left_out["speed" if record["task"] == "speed" else "language not evaluated"] += 1
             continue
@@ -124,19 +142,61 @@ def read_euroeval(path, name, known, left_out):
             if not key.startswith("test_") or key.endswith("_se"):
                 continue
             se = total.get(f"{key}_se")
-            if not all(isinstance(number, int | float) and math.isfinite(number) for number in (value, se or 0)):
+            if isinstance(se, float) and math.isnan(se):  # of a single test set
+                se = None
+            if not all(is_finite(number) for number in (value, se or 0)):
                 left_out["not a number"] += 1
                 continue
+            unit = 1 if key.removeprefix("test_") in NOT_PERCENT else 100
             for language in sorted(languages & set(run["languages"])):
                 yield {
                     **identify(run),
                     "eval_language": language,
                     "task": task,
                     "metric": key.removeprefix("test_"),
-                    "value": value / 100,
+                    "value": value / unit,
                     "n": len(raw.get("test", []) if isinstance(raw, dict) else raw) or None,
-                    "error": None if se is None else se / 1.96 / 100,
+                    "error": None if se is None else se / 1.96 / unit,
                 }
+
+
+def read_every_eval_ever(record, path, line):
+    """A record of EuroEval 17 and later (schema 0.2 of Every Eval Ever) in the form of those before."""
+    try:
+        library = record["eval_library"]
+        details = library["additional_details"]
+        total = {}
+        for result in record["evaluation_results"]:
+            name, scores = result["evaluation_name"], result["score_details"]
+            total[name] = scores["score"]
+            interval = (scores.get("uncertainty") or {}).get("confidence_interval")
+            if interval:
+                if interval["confidence_level"] != 0.95:
+                    raise InputError("not a 95 % interval", "give EuroEval's own", path, line, "confidence_level")
+                total[f"{name}_se"] = (interval["upper"] - interval["lower"]) / 2
+        read = {
+            "model": record["model_info"]["name"],
+            "dataset": record["evaluation_results"][0]["source_data"]["dataset_name"],
+            "task": details["task"],
+            "languages": json.loads(details["languages"]),
+            "results": {"total": total, "raw": json.loads(details.get("raw_results") or "[]")},
+            **{key: {"true": True, "false": False}.get(details.get(key)) for key in ("few_shot", "validation_split")},
+        }
+        harness = library["name"]
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"no record of EuroEval in the schema of Every Eval Ever ({type(error).__name__}: {error})",
+            "give EuroEval's own JSON Lines",
+            path,
+            line,
+        ) from error
+    if str(harness).lower() != "euroeval":
+        raise InputError(f"a record of {harness}", "give EuroEval's own JSON Lines", path, line, "eval_library.name")
+    return read
+
+
+def is_finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def compare(found):
@@ -150,7 +210,8 @@ def compare(found):
         other = base.get(tuple(row[key] for key in ("model", "eval_language", "task", "metric")))
         if other is None or other is row:
             continue
-        row |= {"baseline": "base", "baseline_value": other["value"], "delta": row["value"] - other["value"]}
+        sign = -1 if better(row["metric"]) == "lower" else 1
+        row |= {"baseline": "base", "baseline_value": other["value"], "delta": sign * (row["value"] - other["value"])}
         if None not in (row["error"], other["error"]):
             row["se"] = math.hypot(row["error"], other["error"])
             half = 1.96 * row["se"]
@@ -159,13 +220,18 @@ def compare(found):
 
 def read_table(path, name, known, left_out):
     """Yields the rows of a CSV in summary.csv's columns."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        header = reader.fieldnames or []
+    reader = csv.DictReader((text + "\n" for _, text in read_lines(path)), strict=True)
+    try:
+        header = list(reader.fieldnames or [])
         missing, unknown = [c for c in NEEDED if c not in header], [c for c in header if c not in COLUMNS]
-        if missing or unknown:
+        twice = [c for c in header if header.count(c) > 1]
+        if missing or unknown or twice:
             raise InputError(
-                f"no column {missing[0]}" if missing else f"unknown column {unknown[0]}",
+                f"no column {missing[0]}"
+                if missing
+                else f"unknown column {unknown[0]}"
+                if unknown
+                else f"{twice[0]} twice",
                 f"the columns are those of summary.csv; needed are {', '.join(NEEDED)}",
                 path,
                 1,
@@ -173,18 +239,57 @@ def read_table(path, name, known, left_out):
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(f"not {len(header)} fields", "mend the row", path, reader.line_num)
+            check_cells(row, path, reader.line_num)
             run = find_run(f"{row['model']}/{row['language']}/{row['setting']}", known, path, reader.line_num)
+            for column in ("seed", "reward_model", "pool_size"):
+                cell, own = row.get(column), identify(run)[column]
+                if cell and cell != str(own) and (column, cell) != ("seed", "all"):
+                    raise InputError(f"{cell!r} where the run has {own}", "correct it", path, reader.line_num, column)
             if row["eval_language"] not in (*run["languages"], "all"):
                 left_out["language not evaluated"] += 1
                 continue
-            try:
-                finite = math.isfinite(float(row["value"]))
-            except ValueError:
-                finite = False
-            if not finite:
-                raise InputError("the value is no number", "write a decimal number", path, reader.line_num, "value")
             given = {key: value for key, value in row.items() if value}
             yield {**identify(run), **given, "task": f"{name}/{row['task']}"}
+    except csv.Error as error:
+        raise InputError(f"broken CSV ({error})", "quote as RFC 4180 says", path, reader.line_num) from error
+
+
+def check_cells(row, path, line):
+    """Raises InputError for a cell that is not what its column holds; all but the needed ones may be empty."""
+    for name, cell in row.items():
+        field = {"path": path, "line": line, "field": name}
+        if not cell:
+            if name in NEEDED:
+                raise InputError("empty", "fill in the cell", **field)
+            continue
+        if name in WHOLE or name in NUMBERS:
+            if not re.fullmatch(DIGITS if name in WHOLE else DECIMAL, cell, re.ASCII):
+                kind = "no whole number" if name in WHOLE else "no number"
+                raise InputError(f"{cell!r} is {kind}", "write a finite number, its decimals behind a point", **field)
+            if not math.isfinite(float(cell)):
+                raise InputError(f"{cell!r} is too large", "write a finite number", **field)
+        if name in SHARES and not 0 <= float(cell) <= 1:
+            raise InputError(f"{cell} is no share of 1", "write a p value as a number from 0 to 1", **field)
+        if name in ("se", "mde") and float(cell) < 0:
+            raise InputError(f"{cell} is below 0", "write a standard error or an effect's size, without sign", **field)
+        if name not in (*WHOLE, *NUMBERS) and (cell != cell.strip() or not cell.isprintable()):
+            raise InputError(f"{cell!r} has spaces around it or characters that are not seen", "mend the cell", **field)
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if bool(low) != bool(high) or (low and float(low) > float(high)):
+        raise InputError("no interval", "give both ends, the lower one first", path, line, "ci_low")
+    if row.get("delta") and not row.get("baseline"):
+        raise InputError("empty beside a delta", "name what the result is compared with", path, line, "baseline")
+    if row.get("delta") and row.get("baseline_value"):
+        difference = float(row["value"]) - float(row["baseline_value"])
+        wanted = -difference if better(row["metric"]) == "lower" else difference
+        if not math.isclose(float(row["delta"]), wanted, rel_tol=1e-3, abs_tol=2e-5):
+            raise InputError(
+                f"{row['delta']} is not the difference of value and baseline_value, {wanted:.6g}",
+                "give value - baseline_value, or the other way round for a metric of which less is better",
+                path,
+                line,
+                "delta",
+            )
 
 
 def refuse_twins(found, path):

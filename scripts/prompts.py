@@ -10,9 +10,11 @@ Examples:
 With --limit K, the K prompts whose seeded hash of the id ranks first are taken, in that order, from those that pass
 the token filter; --after continues where another block ended. So more prompts later only add to the end, and neither
 a language nor a policy changes the selection. A local file must be sound, or the run ends with its first fault; of a
-dataset, rows that cannot be used are left out, and the manifest counts them by reason.
+dataset, rows that cannot be used are left out. Of both, rows that --where does not choose, chats with tools or pictures
+and prompts in another language than the source's (20 letters and more) are left out. The manifest counts them by reason.
 """
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -20,11 +22,15 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed, digest
+from croco.identification import identify, name_language
 from croco.records import InputError, prompt_rows, write_jsonl
 from croco.sources import (
+    FIRST_TURN,
     LAST_TURN,
+    NOT_CHOSEN,
     ROW_NUMBER,
     Source,
+    is_chosen,
     open_dataset,
     read_entry,
     read_prompt_id,
@@ -70,8 +76,24 @@ def parse_arguments():
     parser.add_argument("--language", required=True, help="code of the language")
     parser.add_argument("--columns", nargs="+", help="names of the columns, for a TSV or CSV without a header")
     parser.add_argument("--id", default="id", help=f"column with the id, or {ROW_NUMBER}")
-    parser.add_argument("--text", default="text", help="column with the prompt: text, or a list of messages")
+    parser.add_argument(
+        "--text",
+        default="text",
+        help=f"column with the prompt: text, or a list of messages; {FIRST_TURN} is the first user's turn of the column "
+        f"messages, COLUMN.{FIRST_TURN} that of another column",
+    )
     parser.add_argument("--reference", help=f"column with a reference answer, or {LAST_TURN} of the messages")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        type=read_condition,
+        metavar="COLUMN=VALUE",
+        help="take only rows with this value; several of one column are alternatives",
+    )
+    parser.add_argument(
+        "--no-language-check", action="store_true", help="keep prompts in another language than --language"
+    )
     parser.add_argument("--limit", type=cli.positive, help="how many prompts to take (without: all, in file order)")
     parser.add_argument("--after", type=Path, help="block file after which to continue, with its manifest beside it")
     parser.add_argument("--max-tokens", type=cli.positive, help="leave out prompts with more tokens, by --tokenizer")
@@ -88,10 +110,24 @@ def parse_arguments():
     return args
 
 
+def read_condition(text):
+    column, equals, value = text.partition("=")
+    if not column or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE")
+    return column, value
+
+
+def describe_source(args):
+    where = {}
+    for column, value in args.where:
+        where.setdefault(column, []).append(value)
+    return Source(args.id, args.text, args.reference, args.columns, where)
+
+
 def select_same(args, facts):
     """Yields (entry, place) for each prompt of --select, from this language's own file or dataset."""
-    source = Source(args.id, args.text, args.reference, args.columns)
-    ids, entry_at = read_local(args, source) if args.input else read_dataset(args, source, facts)
+    source = describe_source(args)
+    ids, entry_at = read_local(args, source, facts) if args.input else read_dataset(args, source, facts)
     places = {prompt_id: i for i, prompt_id in enumerate(ids)}
     for row in prompt_rows(args.select):
         name = args.input or f"{args.dataset}, {args.subset}"
@@ -105,7 +141,7 @@ def select_same(args, facts):
         entry, place = entry_at(places[row["prompt_id"]])
         if entry is None:
             raise InputError(
-                f"the prompt {row['prompt_id']} cannot be used: {next(iter(facts['left out']))}",
+                f"the prompt {row['prompt_id']} cannot be used: {list(facts['left out'])[-1]}",
                 "leave the language out of the prompts' `languages`, so that it is translated",
                 name,
                 field=args.text,
@@ -115,11 +151,12 @@ def select_same(args, facts):
 
 def select_first(args, facts, origin):
     """Yields (entry, place) for the first --limit prompts that can be used."""
-    source = Source(args.id, args.text, args.reference, args.columns)
-    ids, entry_at = read_local(args, source) if args.input else read_dataset(args, source, facts)
-    origin |= {"rows": len(ids), "ids": digest(ids), "next": 0}
+    source = describe_source(args)
+    ids, entry_at = read_local(args, source, facts) if args.input else read_dataset(args, source, facts)
+    origin |= {"rows": len(ids) + facts["left out"][NOT_CHOSEN], "ids": digest(ids), "next": 0}
     if args.after:
         origin["next"] = read_next(args, origin)
+        facts["left out"].pop(NOT_CHOSEN, None)  # the first block has counted them
     count_tokens = load_counter(args)
     order = range(len(ids))
     if args.limit:
@@ -131,6 +168,9 @@ def select_first(args, facts, origin):
         if entry and count_tokens and sum(map(count_tokens, entry.messages)) > args.max_tokens:
             facts["left out"][f"longer than {args.max_tokens} tokens"] += 1
             entry = None
+        if entry and not args.no_language_check and is_foreign(entry.messages, args.language):
+            facts["left out"]["wrong_language"] += 1
+            entry = None
         if entry:
             taken += 1
             yield entry, place
@@ -138,8 +178,8 @@ def select_first(args, facts, origin):
         print(f"left out: {count} with {reason}", file=sys.stderr)
     if not taken and not args.after:
         raise InputError(
-            f"none of the {len(ids)} rows can be used",
-            "correct id, text, reference or max_tokens",
+            f"none of the {origin['rows']} rows can be used",
+            "correct id, text, reference, where or max_tokens",
             args.input or args.dataset,
         )
     if args.limit and taken < args.limit:
@@ -158,29 +198,55 @@ def read_next(args, origin):
     return before["next"]
 
 
-def read_local(args, source):
-    """(ids, function from index to (entry, place)) of a file, checked as a whole."""
-    entries = read_source(args.input, source)
-    return [entry.prompt_id for entry in entries], lambda i: (entries[i], f"{args.input.name}:{entries[i].line}")
+def is_foreign(messages, language):
+    """Whether the user's turns are in another language; texts that are too short to tell are not."""
+    text = "\n".join(message["content"] for message in messages if message["role"] == "user")
+    found = identify(text, language)
+    return found is not None and name_language(found) != name_language(language)
+
+
+def read_local(args, source, facts):
+    """(ids, function from index to (entry, place)) of a file, checked as a whole.
+
+    An entry that cannot be used is None, and counted by its fault.
+    """
+    entries, not_chosen = read_source(args.input, source)
+    if not_chosen:
+        facts["left out"][NOT_CHOSEN] = not_chosen
+
+    def entry_at(i):
+        entry = entries[i]
+        if entry.fault:
+            facts["left out"][entry.fault] += 1
+        return None if entry.fault else entry, f"{args.input.name}:{entry.line}"
+
+    return [entry.prompt_id for entry in entries], entry_at
 
 
 def read_dataset(args, source, facts):
-    """As read_local, of a dataset; an entry that cannot be used is None, and counted by its fault."""
+    """As read_local, of a dataset."""
     data = open_dataset(args.dataset, args.subset, args.revision, args.split)
-    top = args.id if args.id in data.column_names else args.id.split(".")[0]
-    if args.id != ROW_NUMBER and top not in data.column_names:
-        raise InputError(
-            "missing column",
-            f"name another under `id`; here are {', '.join(data.column_names)}",
-            args.dataset,
-            field=top,
-        )
+    tops = [name if name in data.column_names else name.split(".")[0] for name in (args.id, *source.where)]
+    for top in tops[args.id == ROW_NUMBER :]:
+        if top not in data.column_names:
+            raise InputError(
+                "missing column",
+                f"name another under `{'id' if top == tops[0] else 'where'}`; here are {', '.join(data.column_names)}",
+                args.dataset,
+                field=top,
+            )
+    chosen = range(len(data))
+    if source.where:
+        present = data.select_columns(sorted(set(tops[1:])))
+        chosen = [i for i, row in enumerate(present) if is_chosen(row, source, args.dataset, i)]
+        facts["left out"][NOT_CHOSEN] = len(data) - len(chosen)
     if args.id == ROW_NUMBER:
-        ids = [str(i) for i in range(1, len(data) + 1)]
+        ids = [str(i + 1) for i in chosen]
     else:
-        ids = [read_prompt_id(row, source, args.dataset, i) for i, row in enumerate(data.select_columns([top]))]
+        column = data.select_columns(tops[:1])
+        ids = [read_prompt_id(column[i], source, args.dataset, i) for i in chosen]
     first = {}
-    for i, prompt_id in enumerate(ids):
+    for i, prompt_id in zip(chosen, ids, strict=True):
         if first.setdefault(prompt_id, i) != i and (args.unique or args.select):
             raise InputError(
                 f"the id {prompt_id} stands in row {first[prompt_id]} too"
@@ -191,9 +257,10 @@ def read_dataset(args, source, facts):
                 args.id,
             )
 
-    def entry_at(i):
+    def entry_at(k):
+        i = chosen[k]
         place = f"{args.dataset}#{i}"
-        if first[ids[i]] != i:
+        if first[ids[k]] != i:
             facts["left out"]["the id of an earlier row"] += 1
             return None, place
         try:

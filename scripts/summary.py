@@ -5,7 +5,8 @@ Example:
       --run mini multi dpo 1 english 64 en,de --contrast dpo multi base --judged --fidelity english \\
       --output summary.csv
 
-`delta` is value - baseline_value over the same prompts, with a 95 % interval over prompts (of the value itself for win
+`delta` is value - baseline_value over the same prompts, of a task's metric of which less is better (perplexity, ter)
+baseline_value - value, so that more is better; with a 95 % interval over prompts (of the value itself for win
 rates); the row `all` is the mean over languages. Rows with the seed `all` are means over a setting's training seeds, with
 an interval for other seeds and prompts. `p` is of a paired test, `p_adjusted` (Holm) belongs to the declared contrasts
 alone, `q` (false discovery rate) to all other rows, `mde` is the effect found in 80 % of repetitions. See
@@ -87,6 +88,7 @@ def read_results(args, run, runs, gaps):
     ``against`` has the same form: the base's values as the run's own files hold them.
     """
     run["files"], run["results"], run["against"], run["rewards"] = [], defaultdict(dict), defaultdict(dict), {}
+    run["lower"] = set()  # (task, metric) of which less is better
     tuned = (run["pool"], run["setting"]) != BASE
     for language in run["languages"]:
         read = [("eval", f"eval/{language}.samples.jsonl", read_tasks)]
@@ -123,6 +125,7 @@ def own_reward(args, run):
 def read_tasks(run, language, path):
     for sample in rows(path):
         prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
+        run["lower"] |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
         for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
             if isinstance(sample[metric], int | float | None):
                 of_task = run["results"][sample["task"], metric].setdefault(language, {})
@@ -249,11 +252,12 @@ def row(run, language, task, metric, baseline, pairs):
     if baseline is None:
         return cells
     others = over_groups([theirs for _, theirs in pairs])
+    sign = -1 if (task, metric) in run["lower"] else 1
     return cells | {
         "baseline": baseline,
         "baseline_value": mean(others.values()),
-        "delta": cells["value"] - mean(others.values()),
-        "differences": {prompt: value - others[prompt] for prompt, value in values.items()},
+        "delta": sign * (cells["value"] - mean(others.values())),
+        "differences": {prompt: sign * (value - others[prompt]) for prompt, value in values.items()},
     }
 
 

@@ -1,11 +1,15 @@
 """scripts/evaluate.py, judge.py and summary.py by their command lines."""
 
 import csv
+import json
+import math
 import shutil
 
 import pytest
 import yaml
 from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows
+
+from croco.metrics import better
 
 
 def evaluate(miniature, prompts, folder, languages, *options, check=True):
@@ -123,6 +127,67 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path,
         for chat in chats:
             assert any(ids[: len(chat)] == chat for ids in seen), name
         assert seen and all(ids.count(first) == written for ids in seen)
+
+
+def test_task_data_are_what_the_file_says(miniature, prompts, tmp_path):
+    """Neither dates nor numbers are made of texts, and a column may hold several types."""
+    answers = ["1957-03-25", "05", "1e5", "true", "null", '{"a": 1}', "5 "]
+    texts = [{"id": str(i), "question": "What?", "answer": answer} for i, answer in enumerate(answers)]
+    mixed = [{"id": f"m{i}", "question": "What?", "answer": value, **more} for i, (value, more) in enumerate([(5, {}), ("05", {}), ("Paris", {"extra": {"a": "1"}}), (2.50, {}), (True, {"extra": []})])]  # fmt: skip
+    task = ROOT / "config" / "tasks" / "question_answer.yaml"
+    options = []
+    for name, lines in (("texts", texts), ("mixed", mixed)):
+        options += ["--task", name, task, write_rows(tmp_path / f"{name}.jsonl", lines)]
+    evaluate(miniature, prompts, tmp_path, ["en"], *options)
+    samples = rows(tmp_path / "run" / "eval" / "en.samples.jsonl")
+    found = {line["prompt_id"]: line["target"] for line in samples if line["task"] in ("texts", "mixed")}
+    assert found == {**{str(i): answer for i, answer in enumerate(answers)}, "m0": "5", "m1": "05", "m2": "Paris", "m3": "2.5", "m4": "True"}  # fmt: skip
+
+
+def test_perplexities_have_no_wrong_sign(miniature, prompts, tmp_path):
+    """lm-eval's number per document is a log-likelihood, or a pair: neither is a perplexity."""
+    data = write_rows(tmp_path / "d.jsonl", [{"id": f"d{i}", "text": f"{i} plus 2 is {i + 2}."} for i in range(5)])
+    options = []
+    for name, kind, task in (
+        ("cloze", "loglikelihood", {"doc_to_text": "{{text[:9]}}", "metrics": {"perplexity": "perplexity", "acc": "mean"}}),
+        ("rolling", "loglikelihood_rolling", {"doc_to_text": "", "metrics": {"word_perplexity": "weighted_perplexity", "bits_per_byte": "bits_per_byte"}}),
+        ("written", "generate_until", {"doc_to_text": "{{text[:9]}}", "metrics": {"exact_match": "mean"}, "generation_kwargs": {"until": ["."], "max_gen_toks": 4}}),
+    ):  # fmt: skip
+        metrics = [{"metric": metric, "aggregation": how, "higher_is_better": metric == "acc"} for metric, how in task.pop("metrics").items()]  # fmt: skip
+        text = yaml.safe_dump({"dataset_path": "json", "test_split": "test", "output_type": kind, "doc_to_target": "{{text}}", "metric_list": metrics, **task})  # fmt: skip
+        (tmp_path / f"{name}.yaml").write_text(text)
+        options += ["--task", name, tmp_path / f"{name}.yaml", data]
+    evaluate(miniature, prompts, tmp_path, ["en"], *options)
+    results = json.loads((tmp_path / "run" / "eval" / "en.json").read_text())
+    cloze, rolling, written = (results[name] for name in ("cloze", "rolling", "written"))
+    assert cloze["left_out"]["perplexity"] == pytest.approx(math.exp(-cloze["log_likelihood"])) and "perplexity" not in cloze  # fmt: skip
+    assert cloze["log_likelihood"] < 0 and "lower_is_better" not in cloze
+    assert set(rolling) == {"n", "left_out"} and all(value > 0 for value in rolling["left_out"].values())
+    assert written["lower_is_better"] == ["exact_match"], "as the task says, whatever the metric's name"
+    samples = rows(tmp_path / "run" / "eval" / "en.samples.jsonl")
+    assert all(line["log_likelihood"] < 0 for line in samples if line["task"] == "cloze")
+    assert {line["task"] for line in samples if "lower_is_better" in line} == {"written"}
+
+
+@pytest.mark.parametrize("metric, declared, direction", [
+    ("acc", None, "higher"), ("ter", None, "lower"), ("perplexity", None, "lower"), ("mine", False, "lower"), ("mine", True, "higher"), ("ter", True, "higher"),
+])  # fmt: skip
+def test_a_metrics_direction(metric, declared, direction):
+    assert better(metric, declared) == direction
+
+
+def test_less_of_a_metric_that_is_better_lower_is_a_positive_delta(tmp_path):
+    for run, value in (("untuned/base", 0.8), ("multi/dpo", 0.5)):
+        lines = [{"task": "t", "prompt_id": f"p{i}", "doc_hash": f"{i}", "target": "x", "response": "x", "ter": value + i / 100 - (i == 3) / 9, "acc": value, "lower_is_better": ["ter"]} for i in range(8)]  # fmt: skip
+        write_rows(tmp_path / "m" / run / "eval" / "en.samples.jsonl", lines)
+    script(
+        "summary", "--root", tmp_path, "--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en",
+        "--output", tmp_path / "summary.csv",
+    )  # fmt: skip
+    with open(tmp_path / "summary.csv", encoding="utf-8") as file:
+        table = {r["metric"]: r for r in csv.DictReader(file) if (r["setting"], r["eval_language"]) == ("dpo", "all")}
+    assert float(table["ter"]["value"]) < float(table["ter"]["baseline_value"])
+    assert float(table["ter"]["delta"]) == pytest.approx(0.3) and float(table["acc"]["delta"]) == pytest.approx(-0.3)
 
 
 def write_answers(path, answers, prompt_id="add-2-3-a"):

@@ -100,7 +100,7 @@ def test_dataset_is_sampled_filtered_and_counted(tmp_path, miniature):
     assert manifest["origin"]["rows"] == 60 == counts["selected"] + sum(counts["left out"].values())
     assert counts["selected"] == len(lines) == len({line["prompt_id"] for line in lines})
     assert set(counts["left out"]) == {
-        "a message with more than role and content", "the last turn is not the user's", "empty text", "the id of an earlier row",
+        "a tool or function call", "the last turn is not the user's", "empty text", "the id of an earlier row",
     }  # fmt: skip
     chat = next(line for line in lines if line["prompt_id"] == "d11")
     assert [message["role"] for message in chat["messages"]] == ["system", "user", "assistant", "user"]
@@ -283,3 +283,144 @@ def test_parallel_subsets_that_do_not_fit(tmp_path):
     data = make_arena(tmp_path / "empty", de=lambda rows: [{**row, "prompt": " "} for row in rows])
     done = select_arena(tmp_path, data, "de", "--select", tmp_path / "en.jsonl", check=False)
     assert done.returncode == 1 and "cannot be used: empty text" in done.stderr and "Traceback" not in done.stderr
+
+
+def select_rows(folder, chats, *options, suffix=".jsonl", check=True):
+    """(prompts selected from {"id", "messages", ...} rows, counts of what was left out)."""
+    write_rows(folder / f"chats{suffix}", chats)
+    output = folder / "chosen.jsonl"
+    script("prompts", "--input", folder / f"chats{suffix}", "--language", "en", "--text", "messages", *options, "--output", output, check=check)  # fmt: skip
+    return rows(output), json.loads(output.with_suffix(".manifest.json").read_text())["counts"]["left out"]
+
+
+USER, ASSISTANT = {"role": "user", "content": "Name a lake."}, {"role": "assistant", "content": "Lake Como."}
+SHAPES = {
+    "further keys": [{**USER, "toxic": False, "country": "Malta", "turn": 7}, {**ASSISTANT, "timestamp": "2023-05-01T10:00:00"}],
+    "empty tool fields": [{**USER, "tool_calls": None, "function_call": {"name": None}}, {**ASSISTANT, "tool_calls": []}],
+    "empty system turns": [{"role": "system", "content": ""}, {"role": "system", "content": None}, USER, ASSISTANT],
+    "ShareGPT": [{"from": "human", "value": "Name a lake."}, {"from": "gpt", "value": "Lake Como."}],
+    "OASST": [{"role": "prompter", "text": "Name a lake.", "lang": "en"}, {"role": "assistant", "text": "Lake Como."}],
+    "OpenAI parts": [{"role": "user", "content": [{"type": "text", "text": "Name a lake.", "image_url": None}]}, ASSISTANT],
+}  # fmt: skip
+
+
+def test_chats_of_public_data_are_read_by_role_and_content(tmp_path):
+    """Each shape, and as a dataset, whose table fills in keys that a turn lacks."""
+    import datasets
+
+    options = ("--text", "messages", "--reference", "last_turn", "--language", "en", "--output", tmp_path / "o.jsonl")
+    source = write_rows(tmp_path / "s.jsonl", [{"id": name, "messages": chat} for name, chat in SHAPES.items()])
+    script("prompts", "--input", source, *options)
+    found = {row["prompt_id"]: (row["messages"], row["reference"]) for row in rows(tmp_path / "o.jsonl")}
+    assert found == dict.fromkeys(SHAPES, ([USER], "Lake Como."))
+    names = [name for name in SHAPES if name != "OpenAI parts"]
+    datasets.Dataset.from_list([{"id": name, "messages": SHAPES[name]} for name in names]).to_parquet(
+        tmp_path / "d" / "train.parquet"
+    )
+    script("prompts", "--dataset", tmp_path / "d", *options)
+    found = {row["prompt_id"]: (row["messages"], row["reference"]) for row in rows(tmp_path / "o.jsonl")}
+    assert found == dict.fromkeys(names, ([USER], "Lake Como."))
+
+
+def test_parts_are_joined_and_what_no_text_answers_is_counted(tmp_path):
+    def ask(*parts):
+        return [{"role": "user", "content": list(parts)}]
+
+    text, picture = {"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}
+    chats = [
+        ask(text, {"type": "text", "text": "Be brief."}),
+        ask(text, picture),
+        [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}, {"role": "tool", "content": "4"}, USER],
+        [{**USER, "images": ["x.png"]}],
+        [{"from": "human", "value": "Hi"}, {"from": "observation", "value": "{}"}, {"from": "human", "value": "And?"}],
+    ]  # fmt: skip
+    found, left_out = select_rows(tmp_path, [{"id": i, "messages": chat} for i, chat in enumerate(chats)])
+    assert [row["messages"] for row in found] == [[{"role": "user", "content": "What is this?\nBe brief."}]]
+    assert left_out == {"content that is no text": 2, "a tool or function call": 2}
+    write_rows(tmp_path / "bad.jsonl", [{"id": 1, "messages": [{"role": "narrator", "content": "Once"}]}])
+    done = script("prompts", "--input", tmp_path / "bad.jsonl", "--text", "messages", "--language", "en", "--output", tmp_path / "x", check=False)  # fmt: skip
+    assert done.returncode == 1 and "bad.jsonl:1, field messages" in done.stderr and "narrator" in done.stderr
+
+
+def test_the_first_turn_alone(tmp_path):
+    chat = [{"role": "system", "content": "Be kind."}, USER, ASSISTANT, {"role": "user", "content": "And a river?"}, {"role": "assistant", "content": "The Po."}]  # fmt: skip
+    source = write_rows(tmp_path / "c.jsonl", [{"id": 1, "messages": chat, "talk": {"turns": chat[3:]}}])
+    for column, prompt, answer in (("first_turn", "Name a lake.", "Lake Como."), ("talk.turns.first_turn", "And a river?", "The Po.")):  # fmt: skip
+        for reference in ("last_turn", None):
+            options = ("--reference", reference) if reference else ()
+            script("prompts", "--input", source, "--text", column, *options, "--language", "en", "--output", tmp_path / "o.jsonl")  # fmt: skip
+            (line,) = rows(tmp_path / "o.jsonl")
+            assert line["messages"] == [{"role": "user", "content": prompt}]
+            assert line["reference"] == (answer if reference else None), "the answer to that turn, not the chat's last"
+
+
+@pytest.mark.parametrize("data", ("file", "dataset"))
+def test_rows_chosen_by_a_column(tmp_path, data):
+    """The others are counted once, in the first block; row numbers stay those of the whole source."""
+    table = [{"lang": "English" if i % 3 else "French", "part": {"no": i % 2}, "old": i > 8, "text": f"Say {i}"} for i in range(12)]  # fmt: skip
+    source = write_rows(tmp_path / "d" / "train.jsonl", table)
+    options = ("--input", source) if data == "file" else ("--dataset", tmp_path / "d")
+    options += ("--id", "row_number", "--language", "en", "--where", "lang=English", "--where", "old=false", "--where", "part.no=1", "--where", "part.no=0", "--limit", 4)  # fmt: skip
+    script("prompts", *options, "--output", tmp_path / "0.jsonl")
+    script("prompts", *options, "--after", tmp_path / "0.jsonl", "--output", tmp_path / "4.jsonl")
+    script("gather", "--parts", tmp_path / "0.jsonl", tmp_path / "4.jsonl", "--output", tmp_path / "all.jsonl")
+    wanted = [i for i in range(12) if i % 3 and i <= 8]
+    found = rows(tmp_path / "all.jsonl")
+    assert sorted(int(row["prompt_id"]) - 1 for row in found) == wanted
+    assert all(row["messages"][0]["content"] == f"Say {int(row['prompt_id']) - 1}" for row in found)
+    counts = json.loads((tmp_path / "all.manifest.json").read_text())["counts"]
+    assert counts["selected"] == len(wanted) and counts["left out"] == {"not chosen by where": 12 - len(wanted)}
+    done = script("prompts", *options[:6], "--where", "tongue=English", "--output", tmp_path / "x", check=False)
+    assert done.returncode == 1 and "field tongue" in done.stderr and "Traceback" not in done.stderr
+    done = script("prompts", *options[:6], "--where", "lang=english", "--output", tmp_path / "x", check=False)
+    assert done.returncode == 1 and "12 rows" in done.stderr, "no row is chosen"
+
+
+def test_prompts_in_another_language_are_counted_and_left_out(tmp_path):
+    texts = [
+        "Which mountains lie between Spain and France?",
+        "Quelles montagnes séparent la France de l'Espagne, et quelle est la plus haute ?",
+        "Welche Berge liegen zwischen Spanien und Frankreich, und welcher ist der höchste?",
+        "Wie bitte?",
+    ]
+    source = write_rows(tmp_path / "s.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
+    for option, kept, left_out in (((), ["0", "3"], {"wrong_language": 2}), (("--no-language-check",), ["0", "1", "2", "3"], {})):  # fmt: skip
+        script("prompts", "--input", source, "--language", "en", *option, "--output", tmp_path / "o.jsonl")
+        assert [row["prompt_id"] for row in rows(tmp_path / "o.jsonl")] == kept, "under 20 letters nothing can be told"
+        assert json.loads((tmp_path / "o.manifest.json").read_text())["counts"]["left out"] == left_out
+
+
+def test_the_miniatures_prompts_are_all_kept(miniature, tmp_path):
+    for use in ("train", "dev"):
+        source = miniature / "prompts" / use / "en.jsonl"
+        script("prompts", "--input", source, "--language", "en", "--output", tmp_path / "o.jsonl")
+        assert len(rows(tmp_path / "o.jsonl")) == len(rows(source)) > 0
+
+
+CELLS = ['Explain "ad hoc".', "Two\nlines", '"Quoted" first', "a, b; c\td", 'plain "middle"']
+
+
+@pytest.mark.parametrize("suffix, separator, encoding", [
+    ("tsv", "\t", "utf-8"), ("tsv", "\t", "utf-8-sig"), ("csv", ",", "utf-8"), ("csv", ";", "utf-8-sig"), ("csv", "\t", "utf-8"), ("tsv", ";", "utf-8"),
+])  # fmt: skip
+def test_tables_of_pandas_and_spreadsheets(tmp_path, suffix, separator, encoding):
+    import pandas as pd
+
+    table = pd.DataFrame({"id": [f"q{i}" for i in range(len(CELLS))], "text": CELLS, "note": "x"})
+    table.to_csv(tmp_path / f"en.{suffix}", sep=separator, index=False, encoding=encoding, lineterminator="\r\n")
+    select(tmp_path, "en", suffix=suffix)
+    assert [row["messages"][0]["content"] for row in rows(tmp_path / "out" / "en.jsonl")] == CELLS
+
+
+@pytest.mark.parametrize("text, line", [
+    ('id\ttext\na\t"Yes" she said\nb\tWhy?\n', 2),  # neither quoted throughout, nor without quotes at the start
+    ('id\ttext\na\t"one\nb\ttwo"\nc\tthree\n', 2),  # one cell of two lines, or two cells
+    ('id\ttext\na\t"never closed\nb\ttwo\n', 3),
+])  # fmt: skip
+def test_a_table_that_can_be_read_in_two_ways_is_refused(tmp_path, text, line):
+    (tmp_path / "en.tsv").write_text(text)
+    done = select(tmp_path, "en", suffix="tsv", check=False)
+    assert done.returncode == 1 and f"en.tsv:{line}" in done.stderr and "begins with a quote" in done.stderr, (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr and not (tmp_path / "out" / "en.jsonl").exists()

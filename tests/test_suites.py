@@ -182,8 +182,111 @@ def test_results_that_cannot_be_imported(tmp_path, lines, said):
     assert not (tmp_path / "imported.csv").exists()
 
 
-def test_results_of_a_table(tmp_path):
+def every_eval_ever(model, dataset, value, half, name="test_mcc"):
+    """A record with the fields that EuroEval 17.0.0 and 18.0.0 write (benchmark_result_to_eee_dict), made-up values."""
+    interval = {"lower": value - half, "upper": value + half, "confidence_level": 0.95, "method": "bootstrap"}
+    result = {
+        "evaluation_name": name,
+        "source_data": {"dataset_name": dataset, "source_type": "hf_dataset"},
+        "metric_config": {"lower_is_better": False, "score_type": "continuous", "min_score": 0, "max_score": 100},
+        "score_details": {"score": value, "details": {"num_failed_instances": "0.0"}, "uncertainty": {"confidence_interval": interval, "num_samples": 10}},
+    }  # fmt: skip
+    details = {
+        "dataset": dataset, "languages": '["de"]', "task": "knowledge", "few_shot": "true", "validation_split": "false",
+        "transformers_version": "4.57.1", "vllm_version": None, "raw_results": json.dumps([{name: value / 100}] * 10),
+    }  # fmt: skip
+    return {
+        "schema_version": "0.2.1", "evaluation_id": f"{dataset}/{model}/1", "evaluation_timestamp": "2026-01-01T00:00:00+00:00", "retrieved_timestamp": "1",
+        "source_metadata": {"source_name": "EuroEval", "source_type": "evaluation_run", "evaluator_relationship": "third_party"},
+        "model_info": {"name": model, "id": model, "additional_details": {"generative": "true", "generative_type": None}},
+        "eval_library": {"name": "euroeval", "version": "17.0.0", "additional_details": details}, "evaluation_results": [result],
+    }  # fmt: skip
 
+
+def rename(record):
+    return {"languages" if key == "dataset_languages" else key: value for key, value in record.items()}
+
+
+@pytest.mark.parametrize("version", ("15 to 16.11", "16.12", "17", "18"))
+def test_files_as_each_version_of_euroeval_writes_them(tmp_path, version):
+    """Up to 17 a record begins with a line break; its languages have another name since 16.12, and its form since 17."""
+    pairs = (("org/model", 40.0, 1.96), ("me/tuned", 45.0, 3.92))
+    if version in ("17", "18"):
+        lines = [every_eval_ever(model, "mmlu-de", value, half) for model, value, half in pairs]
+    else:
+        lines = [euroeval(model, "mmlu-de", value, half) for model, value, half in pairs]
+        lines = lines if version == "15 to 16.11" else [rename(line) for line in lines]
+    text = "".join(json.dumps(line) + "\n" if version == "18" else "\n" + json.dumps(line) for line in lines)
+    (tmp_path / "r.jsonl").write_text(text)
+    import_results(tmp_path, "euroeval", tmp_path / "r.jsonl")
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        base, tuned = csv.DictReader(file)
+    assert (base["task"], base["eval_language"], base["metric"], base["value"], base["n"]) == ("other/mmlu-de", "de", "mcc", "0.4", "10")  # fmt: skip
+    assert float(tuned["delta"]) == pytest.approx(0.05) and float(tuned["se"]) == pytest.approx(0.05**0.5 / 10, abs=1e-5)  # fmt: skip
+
+
+def test_bits_per_character_are_no_percent_and_less_is_better(tmp_path):
+    lines = [every_eval_ever(model, "bpc-de", value, 0.098, "test_bits_per_character") for model, value in (("m", 1.5), ("me/tuned", 1.2))]  # fmt: skip
+    import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        base, tuned = csv.DictReader(file)
+    assert (base["value"], tuned["value"]) == ("1.5", "1.2") and float(tuned["delta"]) == pytest.approx(0.3)
+    assert float(tuned["ci_low"]) == pytest.approx(0.3 - 0.098 * 2**0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"eval_library": {"name": "helm", "additional_details": {"task": "knowledge", "languages": "[]"}}}, "a record of helm"),
+    ({"evaluation_results": []}, "no record of EuroEval"),
+    ({"model_info": None}, "no record of EuroEval"),
+])  # fmt: skip
+def test_records_of_another_form_are_refused(tmp_path, change, said):
+    path = write_rows(tmp_path / "r.jsonl", [every_eval_ever("m", "x", 1.0, 1.0) | change])
+    done = import_results(tmp_path, "euroeval", path, check=False)
+    assert (
+        done.returncode == 1 and "r.jsonl:1" in done.stderr and said in done.stderr and "Traceback" not in done.stderr
+    )
+
+
+CELLS = {
+    "value": ["1,5", "nan", "inf", "0x1", "", "1e999", "٣"],
+    "n": ["12.5", "-1", "many"],
+    "baseline_value": ["x"],
+    "delta": ["x", "-0.1", "0.2"],
+    "se": ["-0.1", "x"],
+    "ci_low": ["0.3", "x", ""],
+    "p": ["1.5", "-0.1", "x"],
+    "pool_size": ["32", "x"],
+    "seed": ["3"],
+    "reward_model": ["other"],
+    "baseline": [""],
+    "metric": ["", " f1", "f1\u200b"],
+    "task": [""],
+}
+
+
+def test_each_cell_of_a_table_is_checked(tmp_path):
+    good = {"model": "m", "language": "multi", "setting": "dpo", "seed": "1", "reward_model": "rm", "pool_size": "64", "eval_language": "de", "task": "qa", "metric": "f1", "value": "0.5",
+        "n": "12", "baseline": "base", "baseline_value": "0.4", "delta": "0.1", "se": ".05", "ci_low": "0", "ci_high": "2e-1", "p": "0.04"}  # fmt: skip
+    table = tmp_path / "t.csv"
+
+    def write(*lines):
+        with open(table, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, good)
+            writer.writeheader()
+            writer.writerows(lines)
+
+    lower = {**good, "metric": "ter", "delta": "-0.1", "ci_low": "-.2"}
+    write(good, lower)
+    import_results(tmp_path, "csv", table)
+    for column, cells in CELLS.items():
+        for cell in cells:
+            write(lower, {**good, column: cell})
+            done = import_results(tmp_path, "csv", table, check=False)
+            assert done.returncode == 1 and f"t.csv:3, field {column}" in done.stderr, (column, cell, done.stderr)
+            assert "Traceback" not in done.stderr
+
+
+def test_results_of_a_table(tmp_path):
     table = tmp_path / "t.csv"
     header = "model,language,setting,eval_language,task,metric,value,n\n"
     table.write_text(f"{header}m,multi,dpo,de,qa,f1,0.5,12\nm,multi,dpo,it,qa,f1,0.5,12\n")
@@ -193,7 +296,7 @@ def test_results_of_a_table(tmp_path):
     assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
-        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "value is no number"),
+        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is no number"),
         ("model,value\nm,1\n", "no column language"),
     ):
         table.write_text(text)

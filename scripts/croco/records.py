@@ -46,9 +46,11 @@ def read_lines(path):
         raise InputError("no such file", "check the path", path) from error
 
 
-def read_jsonl(path):
+def read_jsonl(path, blank_lines=False):
     """Yields (line number, dict) for each line; raises InputError for broken JSON or a line that is no object."""
     for number, text in read_lines(path):
+        if blank_lines and not text.strip():
+            continue
         try:
             row = json.loads(text, parse_constant=_refuse_constant)
         except ValueError as error:

@@ -1,8 +1,10 @@
 """Reading prompt sources: local JSONL, TSV or CSV files, checked line by line, and datasets of the hub."""
 
 import csv
+import json
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from croco.digests import digest
@@ -11,27 +13,52 @@ from croco.text import is_blank, normalise_id
 
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
+FIRST_TURN = "first_turn"
+NOT_CHOSEN = "not chosen by where"
+# Roles as the public chat formats write them: OpenAI, ShareGPT, OASST.
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "function_response")
+# Keys of a turn that hold what no text answers; all others beside role and content are about the turn.
+TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
+MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
 
 
 @dataclass(frozen=True)
 class Source:
     """How the rows of a prompt source are read; the keys of the config's ``prompts``.
 
-    A column may be a path into nested records, such as ``conversation.messages``.
+    A column may be a path into nested records, such as ``conversation.messages``; ``where`` is {column: value or
+    values that a row must have there}.
     """
 
     id: str = "id"
     text: str = "text"
     reference: str | None = None
     columns: tuple | None = None
+    where: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Entry:
     line: int
     prompt_id: str
-    messages: list
+    messages: list | None  # None where the row is sound but cannot be asked, for the reason ``fault``
     reference: str | None
+    fault: str | None = None
+
+
+class Unanswerable(InputError):
+    """A sound row that no text answers: tool calls, pictures. It is left out and counted."""
 
 
 def read_entry(row, source, path, number, line):
@@ -43,13 +70,20 @@ def read_entry(row, source, path, number, line):
 
 
 def read_source(path, source):
-    """The entries of one file, in file order.
+    """(entries of one file, in file order; number of rows that ``where`` does not choose).
 
     Raises InputError for broken JSON or a ragged row, a missing or duplicate id, empty text and wrong encoding.
     """
-    entries, lines = [], {}
+    entries, lines, not_chosen = [], {}, 0
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
-        entry = read_entry(row, source, path, number, line)
+        if not is_chosen(row, source, path, line):
+            not_chosen += 1
+            continue
+        try:
+            entry = read_entry(row, source, path, number, line)
+        except Unanswerable as error:
+            prompt_id = str(number) if source.id == ROW_NUMBER else read_prompt_id(row, source, path, line)
+            entry = Entry(line, prompt_id, None, None, error.problem)
         if entry.prompt_id in lines:
             first, spelling = lines[entry.prompt_id]
             raise InputError(
@@ -62,8 +96,25 @@ def read_source(path, source):
         lines[entry.prompt_id] = (line, spell_id(row, source))
         entries.append(entry)
     if not entries:
-        raise InputError("no prompts", "give a file with at least one", path)
-    return entries
+        raise InputError(
+            f"no prompts among {not_chosen} rows" if not_chosen else "no prompts",
+            "correct `where`" if not_chosen else "give a file with at least one",
+            path,
+        )
+    return entries, not_chosen
+
+
+def is_chosen(row, source, path, line):
+    """Whether a row has the values of ``where``; numbers, truth values and null are compared as JSON writes them."""
+    for column, wanted in source.where.items():
+        value = _as_text(_get(row, column, path, line))
+        if value not in map(_as_text, wanted if isinstance(wanted, list | tuple) else [wanted]):
+            return False
+    return True
+
+
+def _as_text(value):
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def open_dataset(name, subset, revision, split):
@@ -120,15 +171,16 @@ def _read_rows(path, source):
     if path.suffix == ".jsonl":
         yield from read_jsonl(path)
         return
-    # A TSV field holds no tab or line break and quotes mean nothing in it; CSV follows RFC 4180.
     csv.field_size_limit(sys.maxsize)  # a prompt may be a long document
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
+    options = _find_format(path, source)
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), **options)
     header = list(source.columns) if source.columns else None
-    line = 1
+    line, several_lines = 1, None
     try:
         for values in reader:
             start, line = line, reader.line_num + 1
+            if line - start > 1:
+                several_lines = several_lines or start
             if values == header or (header is None and len(set(values)) < len(values)):
                 raise InputError(
                     "a header line with names given too" if header else f"a column stands twice in {', '.join(values)}",
@@ -149,8 +201,46 @@ def _read_rows(path, source):
                 yield start, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise InputError(
-            f"broken CSV ({error})", "quote fields that hold commas, quotes or line breaks", path, reader.line_num
+            f"a field begins with a quote, but the file is not quoted throughout ({error})",
+            "quote fields that begin with a quote or hold separators, quotes or line breaks, and double the quotes in "
+            "them, as pandas and spreadsheets do",
+            path,
+            reader.line_num,
         ) from error
+    if path.suffix == ".tsv" and several_lines and len(header) > 1:
+        tabs = {text.count(options["delimiter"]) for _, text in read_lines(path)}
+        if tabs == {len(header) - 1}:
+            raise InputError(
+                "a field that begins with a quote ends on a later line, though each line has all fields by itself",
+                "quote the fields that hold line breaks and those that begin with a quote, or none",
+                path,
+                several_lines,
+            )
+
+
+def _find_format(path, source):
+    """The csv module's options for a file.
+
+    Its separator is the comma, of a .tsv the tab; or the semicolon or the other one, where only so its first line has the
+    columns that are asked for. Quotes are those of RFC 4180; in a .tsv only where a field begins with one.
+    """
+    first = next((text for _, text in read_lines(path)), "")
+    top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
+    needed = top - {ROW_NUMBER, LAST_TURN, FIRST_TURN}
+
+    def fits(separator):
+        try:
+            names = next(csv.reader([first], delimiter=separator), [])
+        except csv.Error:
+            return False
+        return len(names) == len(source.columns) if source.columns else needed <= set(names)
+
+    usual, other = ("\t", ",") if path.suffix == ".tsv" else (",", "\t")
+    separator = next((some for some in (usual, ";", other) if fits(some)), usual)
+    begins = re.compile(f'(?:^|{separator})"')
+    if path.suffix == ".tsv" and not any(begins.search(text) for _, text in read_lines(path)):
+        return {"delimiter": separator, "quoting": csv.QUOTE_NONE}
+    return {"delimiter": separator, "strict": True}
 
 
 def _get(row, column, path, line):
@@ -189,43 +279,85 @@ def tell_apart(spelling, other):
 
 
 def _read_messages(row, source, path, line):
-    """(prompt as a chat, last answer or None): a text becomes the user's turn, a list of messages is taken as it is.
+    """(prompt as a chat, answer to it or None): a text becomes the user's turn, a list of turns is read by its format.
 
-    With ``reference: last_turn`` the assistant's last turn is no part of the prompt.
+    With ``reference: last_turn`` the assistant's last turn is no part of the prompt. With ``text: first_turn`` the
+    prompt is the first user's turn alone, and the answer that of the assistant right after it.
     """
-    value = _get(row, source.text, path, line)
-    messages = value if isinstance(value, list) else [{"role": "user", "content": value}]
-    for message in messages or [None]:
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise InputError(
-                "neither text nor a list of {role, content}", "write the prompt as text", path, line, source.text
-            )
-        if any(value for key, value in message.items() if key not in ("role", "content")):
-            raise InputError(
-                "a message with more than role and content",
-                "take out function calls and the like",
-                path,
-                line,
-                source.text,
-            )
-        _refuse_half_characters(message["content"], path, line, source.text)
-        if is_blank(message["content"]):
-            raise InputError(
-                "empty text", "write the prompt, or remove its id from every language", path, line, source.text
-            )
-    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
-    answer = (
-        messages.pop()["content"] if source.reference == LAST_TURN and messages[-1]["role"] == "assistant" else None
-    )
+    column, alone = source.text, False
+    if column not in row and column.split(".")[-1] == FIRST_TURN:
+        column, alone = column.removesuffix(FIRST_TURN).removesuffix(".") or "messages", True
+    value = _get(row, column, path, line)
+    if not isinstance(value, list):
+        value = [{"role": "user", "content": value}]
+    messages = []
+    for turn in value or [None]:
+        message = _read_turn(turn, path, line, column)
+        _refuse_half_characters(message["content"], path, line, column)
+        if not is_blank(message["content"]):
+            messages.append(message)
+        elif message["role"] != "system":
+            raise InputError("empty text", "write the prompt, or remove its id from every language", path, line, column)
+    if alone:
+        start = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
+        end = start + 1
+        if source.reference == LAST_TURN and [message["role"] for message in messages[end : end + 1]] == ["assistant"]:
+            end += 1
+        messages = messages[start:end]
+    answer = None
+    if source.reference == LAST_TURN and messages and messages[-1]["role"] == "assistant":
+        answer = messages.pop()["content"]
     if not messages or messages[-1]["role"] != "user":
         raise InputError(
-            "the last turn is not the user's",
+            "no turn is the user's" if alone else "the last turn is not the user's",
             f"end the chat with the turn to answer, or write reference: {LAST_TURN}",
             path,
             line,
-            source.text,
+            column,
         )
     return messages, answer
+
+
+def _read_turn(turn, path, line, column):
+    """{role, content} of a turn as OpenAI, ShareGPT or OASST write it; raises InputError."""
+    place = (path, line, column)
+    if not isinstance(turn, dict):
+        raise InputError("neither text nor a list of {role, content}", "write the prompt as text", *place)
+    role = turn.get("role") if turn.get("role") is not None else turn.get("from")
+    if role in TOOL_ROLES or any(_says_something(turn.get(key)) for key in TOOL_KEYS):
+        raise Unanswerable("a tool or function call", "take out chats with tools", *place)
+    if any(_says_something(turn.get(key)) for key in MEDIA_KEYS):
+        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+    content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
+    if content is None and isinstance(role, str) and any(key in turn for key in ("content", "value", "text")):
+        content = "" if ROLES.get(role) == "system" else None
+    if isinstance(content, list):
+        content = "\n".join(_read_part(part, place) for part in content)
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise InputError("neither text nor a list of {role, content}", "write the prompt as text", *place)
+    if role not in ROLES:
+        raise InputError(f"the role {role!r} is unknown", f"write one of {', '.join(ROLES)}", *place)
+    return {"role": ROLES[role], "content": content}
+
+
+def _read_part(part, place):
+    """The text of one of OpenAI's content parts."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "input_text", "output_text"):
+        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+    if not isinstance(part.get("text"), str):
+        raise InputError("a content part without its text", "write {type: text, text: ...}", *place)
+    return part["text"]
+
+
+def _says_something(value):
+    """Whether a field holds anything: tables fill the fields that a row lacks with nulls and empty lists."""
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_says_something, value))
+    return value not in (None, False, "", "[]", "{}", "null")
 
 
 def _read_reference(row, source, path, line):
@@ -255,14 +387,16 @@ def check_sources(grid):
     """
     for use, row in grid.prompts.items():
         source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"))
+        where = row.get("where", {})  # chooses in the source language; the others follow by id
         leading, files = grid.config["source_language"], {}
         for code in dict.fromkeys([leading, *grid.prompt_languages(use)]):
             path = grid.prompt_file(use, code)
             if path and not Path(path).is_relative_to(grid.results):
-                files[code] = (path, read_source(Path(path), source))
+                chosen = replace(source, where=where) if code == leading else source
+                files[code] = (path, read_source(Path(path), chosen)[0])
         for code, (path, entries) in files.items():
             if code != leading and leading in files:
                 others_path, others = files[leading]
                 ids = {entry.prompt_id for entry in others}
-                own = grid.own_translation(use, code) is not None  # may hold more than is asked for
-                check_parallel(path, [e for e in entries if not own or e.prompt_id in ids], others_path, others)
+                more = where or grid.own_translation(use, code) is not None  # may hold more than is asked for
+                check_parallel(path, [e for e in entries if not more or e.prompt_id in ids], others_path, others)
