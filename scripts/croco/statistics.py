@@ -208,16 +208,18 @@ def _adjust(p_values, method):
 
 
 def _widen(values, low, high, lowest, highest):
-    """An interval that holds Student's, too, where few prompts differ at all, within the range.
+    """An interval that holds Student's, too, where few prompts differ at all.
 
     There the bootstrap says more than the permutation test: with two wins, 18 ties and no loss nearly all resamples lie
-    above no change, though p is .5. The degrees of freedom are those of the prompts that differ.
+    above no change, though p is .5. The degrees of freedom are those of the prompts that differ. What Student's adds
+    goes no further than if as many prompts differed as Clopper and Pearson's bound allows, all in one direction.
     """
-    differ = np.count_nonzero(np.abs(values) > NEAR)
+    size, differ = len(values), np.count_nonzero(np.abs(values) > NEAR)
     if differ >= FEW:
         return low, high
-    half, mean = _student(max(differ - 1, 1)) * values.std(ddof=1) / np.sqrt(len(values)), values.mean()
-    return float(min(low, max(mean - half, lowest))), float(max(high, min(mean + half, highest)))
+    half, mean = _student(max(differ - 1, 1)) * values.std(ddof=1) / np.sqrt(size), values.mean()
+    share = special.betaincinv(differ + 1, size - differ, 1 - LEVEL / 2) if differ < size else 1.0
+    return float(min(low, max(mean - half, share * lowest))), float(max(high, min(mean + half, share * highest)))
 
 
 @functools.cache
