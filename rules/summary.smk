@@ -1,6 +1,6 @@
 """One table of all results.
 
-In:  {run}/eval/{language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}/fidelity/ of all runs.
+In:  {run}/eval/{language}.json and {language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}/fidelity/ of all runs.
 Out: {results}/summary.csv, with `partial: true` {results}/partial/summary.csv
 """
 
@@ -8,7 +8,11 @@ RESULTS = [
     file
     for run in GRID.runs.values()
     for file in [
-        *[place(f"{run.name}/eval/{language}.samples.jsonl") for language in run.evaluated],
+        *[
+            place(f"{run.name}/eval/{language}.{kind}")
+            for language in run.evaluated
+            for kind in ("json", "samples.jsonl")
+        ],
         *[
             place(f"{run.name}/arena/{code}.jsonl")
             for code in run.evaluated

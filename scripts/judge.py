@@ -48,7 +48,7 @@ def main():
         if not can_identify(code):
             print(f"warning: {code} cannot be identified; no answer counts as in a wrong language", file=sys.stderr)
     judge, rule = (None, ask_oracle) if args.judge == ORACLE else open_judge(args, tables)
-    total = Counter()
+    counted = {}
     for i, code in enumerate(args.languages):
         counts, reasons = Counter(prompts=0, verdicts=0, unparseable=0), Counter()
         lines = (judge_prompt(code, code in args.translated, row, rule, counts, reasons) for row in tables[code])
@@ -57,8 +57,8 @@ def main():
         inputs |= {"answers": args.answers[i], "baseline": args.baseline[i]}
         facts = {"counts": {**counts, "reasons": dict(sorted(reasons.items()))}} | ({"judge": judge} if judge else {})
         cli.write_manifest(args.output / f"{code}.manifest.json", __file__, args, inputs, **facts)
-        total += counts
-    check_readable(args, total)
+        counted[code] = counts
+    check_readable(args, counted)
 
 
 def parse_arguments():
@@ -81,7 +81,7 @@ def parse_arguments():
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
     parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")
     parser.add_argument(
-        "--max-unparseable", type=float, default=0.5, help="share of unparseable verdicts above which the job fails"
+        "--max-unparseable", type=float, default=0.5, help="share of a language's verdicts that may be unparseable"
     )
     cli.add_state_options(parser, chunk=512, unit="comparisons", required=False)
     parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
@@ -274,19 +274,23 @@ def describe(args, comparison, encoded, responses):
     }
 
 
-def check_readable(args, total):
-    """Warns of verdicts that cannot be read; raises InputError where they are too many."""
-    share = total["unparseable"] / total["verdicts"] if total["verdicts"] else 0
-    said = f"{total['unparseable']} of {total['verdicts']} verdicts are unparseable ({share:.0%})"
-    if share > args.max_unparseable:
+def check_readable(args, counted):
+    """Warns of verdicts that cannot be read; raises InputError where they are too many in a language."""
+    shares = {code: counts["unparseable"] / max(1, counts["verdicts"]) for code, counts in counted.items()}
+    said = {
+        code: f"{code}: {counts['unparseable']} of {counts['verdicts']} verdicts are unparseable ({shares[code]:.0%})"
+        for code, counts in counted.items()
+        if counts["unparseable"]
+    }
+    if bad := [text for code, text in said.items() if shares[code] > args.max_unparseable]:
         raise InputError(
-            f"{said}, more than {args.max_unparseable:.0%}; counts.reasons in the manifests say why",
+            f"{'; '.join(bad)}, more than {args.max_unparseable:.0%}; counts.reasons in the manifests say why",
             "no_verdict: another judge or prompt; cut: raise its max_tokens; prompt_too_long: raise its max_length; "
             "to accept it, raise evaluation.max_unparseable; replies are kept and not asked for again",
             args.output,
         )
-    if total["unparseable"]:
-        print(f"warning: {said}", file=sys.stderr)
+    for text in said.values():
+        print(f"warning: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def read_contrasts(summary, declared):
                     "p": None if pd.isna(row.p_adjusted) else row.p_adjusted,
                     "claim": claim,
                     "of_paper": expected is not None,
-                    **compare_with_paper(low - middle, high - middle, expected),
+                    **compare_with_paper(low - middle, high - middle, expected, row.n),
                 }
             )
     return contrasts

@@ -8,12 +8,15 @@ Example:
 `delta` is value - baseline_value over the same prompts, of a task's metric of which less is better (perplexity, ter)
 baseline_value - value, so that more is better; with a 95 % interval over prompts (of the value itself for win
 rates); the row `all` is the mean over languages. Rows with the seed `all` are means over a setting's training seeds, with
-an interval for other seeds and prompts. `p` is of a paired test, `p_adjusted` (Holm) belongs to the declared contrasts
+an interval for other seeds and prompts. `languages` are those that a row is the mean over: the row `all` is left out, and
+told under `not_pooled` in the manifest, where one of them has no value. The mean over a group of tasks is a row of its
+own, and `suite` names the group in the rows of its tasks: in a mean over tasks, leave these out. `p` is of a paired test, `p_adjusted` (Holm) belongs to the declared contrasts
 alone, `q` (false discovery rate) to all other rows, `mde` is the effect found in 80 % of repetitions. See
 docs/statistics.md.
 """
 
 import csv
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -50,21 +53,23 @@ WITHOUT_BASELINE = ("position_consistency", "unparseable")
 def main():
     args = parse_arguments()
     runs = read_runs(args, RUN)
-    gaps = []
+    gaps, not_pooled = [], []
     for run in runs:
         read_results(args, run, runs, gaps)
     for run in runs:
         compare_rewards(args, run, find_last(runs, run["model"], *BASE))
-    table = [row for run in runs for row in summarise(run, find_last(runs, run["model"], *BASE))]
-    table += contrast_rows(args, runs)
+    expect_languages(runs)
+    table = [row for run in runs for row in summarise(run, find_last(runs, run["model"], *BASE), not_pooled)]
+    table += contrast_rows(args, runs, not_pooled)
     fill_tests(table)
-    table += replicate_rows(table)
+    table += replicate_rows(runs, table, not_pooled)
     adjust(args, runs, table)
     imported = read_imported(args.imported) if args.imported else []
     write_csv(args.output, table, imported)
     inputs = {str(path): path for run in runs for path in run["files"]}
     manifest = args.output.with_suffix(".manifest.json")
-    cli.write_manifest(manifest, __file__, args, inputs, rows=len(table), imported=len(imported), gaps=gaps)
+    facts = {"rows": len(table), "imported": len(imported), "gaps": gaps, "not_pooled": not_pooled}
+    cli.write_manifest(manifest, __file__, args, inputs, **facts)
 
 
 def parse_arguments():
@@ -89,9 +94,11 @@ def read_results(args, run, runs, gaps):
     """
     run["files"], run["results"], run["against"], run["rewards"] = [], defaultdict(dict), defaultdict(dict), {}
     run["lower"] = set()  # (task, metric) of which less is better
+    run["documents"] = defaultdict(dict)  # {(task, metric): {language: {doc_hash: [value or None]}}} for groups
+    run["suites"] = defaultdict(dict)  # {language: {task: its group's name}}
     tuned = (run["pool"], run["setting"]) != BASE
     for language in run["languages"]:
-        read = [("eval", f"eval/{language}.samples.jsonl", read_tasks)]
+        read = [("eval", f"eval/{language}.json", read_suites), ("eval", f"eval/{language}.samples.jsonl", read_tasks)]
         if args.judged and tuned:
             read.append(("arena", f"arena/{language}.jsonl", read_arena))
         if args.fidelity:
@@ -104,7 +111,8 @@ def read_results(args, run, runs, gaps):
             path = run["folder"] / name
             if args.partial and not path.is_file():
                 part = f"{run['model']}/{run['pool']}/{run['part']}"
-                gaps.append({"run": part, "language": language, "what": what})
+                gap = {"run": part, "language": language, "what": what}
+                gaps += [gap] if gap not in gaps else []
                 continue
             run["files"].append(path)
             reader(run, language, path)
@@ -122,14 +130,38 @@ def own_reward(args, run):
     return args.fidelity if run["reward_model"] == "-" else run["reward_model"]
 
 
+def read_suites(run, language, path):
+    """Which tasks form a group: an lm-eval group's, and own ones over the same documents (see name_variants)."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(
+            f"no results of structured tasks: no such file or no JSON ({error})", "evaluate again", path
+        ) from error
+    run["suites"][language] = {task: found["suite"] for task, found in results.items() if "suite" in found}
+
+
 def read_tasks(run, language, path):
     for sample in rows(path):
         prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
         run["lower"] |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
         for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
             if isinstance(sample[metric], int | float | None):
-                of_task = run["results"][sample["task"], metric].setdefault(language, {})
-                of_task.setdefault(prompt, []).append(sample[metric])
+                for key, name in (("results", prompt), ("documents", sample["doc_hash"])):
+                    of_task = run[key][sample["task"], metric].setdefault(language, {})
+                    of_task.setdefault(name, []).append(sample[metric])
+    name_variants(run, language)
+
+
+def name_variants(run, language):
+    """Own tasks that have the same documents, such as variants of a prompt, form a group with their joined names."""
+    same = defaultdict(dict)
+    for (task, _), by_language in sorted(run["documents"].items()):
+        if language in by_language and task not in run["suites"][language]:
+            same[frozenset(by_language[language])][task] = None
+    for tasks in same.values():
+        if len(tasks) > 1:
+            run["suites"][language] |= dict.fromkeys(tasks, "+".join(tasks))
 
 
 def read_arena(run, language, path):
@@ -197,30 +229,77 @@ def compare_rewards(args, run, base):
         keep(run["against"]["arena", "reward_judge_agreement"], language, dict.fromkeys(agreed, 0.5))
 
 
-def summarise(run, base):
-    """The rows of one run, each language by itself and then all of them together."""
+def expect_languages(runs):
+    """Adds {(task, metric): languages} that a mean over a run's languages consists of.
+
+    All of the run's for its answers, whatever file or value is missing; those that the task has in some run for others.
+    """
+    known = defaultdict(set)
+    for run in runs:
+        for measured, by_language in run["results"].items():
+            known[measured] |= by_language.keys()
+    for run in runs:
+        run["expected"] = {
+            (task, metric): [code for code in run["languages"] if task in ("arena", "fidelity") or code in languages]
+            for (task, metric), languages in known.items()
+            if languages
+        }
+        run["groups"] = list_groups(run)
+
+
+def summarise(run, base, not_pooled):
+    """The rows of one run, each language by itself and then all of them together; then those of groups of tasks."""
     for (task, metric), by_language in sorted(run["results"].items()):
         others, name = run["against"].get((task, metric)), "chance" if metric == "reward_judge_agreement" else "base"
         if run is base or metric in WITHOUT_BASELINE:
             others, name = None, None
         elif others is None:
             others = base["results"].get((task, metric), {})
-        yield from compare(run, task, metric, by_language, name, others)
+        parts = {code: [(values, others and others.get(code))] for code, values in by_language.items()}
+        if others is not None:
+            parts = {code: part for code, part in parts.items() if code in others}
+        yield from compare(run, task, metric, parts, name, run["expected"].get((task, metric), []), not_pooled)
+    for (group, metric), tasks in run["groups"].items():
+        name, parts = None if run is base else "base", {}
+        for code, members in tasks.items():
+            sides = [[side["documents"][task, metric].get(code) for task in members] for side in (run, base)]
+            if all(values is not None for side in sides for values in side):
+                parts[code] = list(zip(sides[0], sides[1] if name else [None] * len(members), strict=True))
+        yield from compare(run, group, metric, parts, name, list(tasks), not_pooled)
 
 
-def compare(run, task, metric, by_language, name, others):
-    """The rows of one metric: the languages in the run's order, then the mean over them."""
-    languages = [code for code in run["languages"] if code in by_language and (others is None or code in others)]
+def list_groups(run):
+    """{(group, metric): {language: [task]}} of groups of several tasks, in the run's order of languages."""
+    groups = defaultdict(lambda: defaultdict(list))
+    for (task, metric), languages in sorted(run["expected"].items()):
+        for code in languages:
+            if task in run["suites"][code]:
+                groups[run["suites"][code][task], metric][code].append(task)
+    several = {key for key, tasks in groups.items() if any(len(members) > 1 for members in tasks.values())}
+    return {key: groups[key] for key in sorted(several)}
+
+
+def compare(run, task, metric, parts, name, expected, not_pooled):
+    """The rows of one metric: the languages in the run's order, then the mean over them, if no expected one is missing.
+
+    ``parts`` are {language: [(values, baseline's values or None), one a task of the group]}.
+    """
     pairs = {}
-    for language in languages:
-        values = by_language[language]
-        found = pair(run, task, name, values, values if others is None else others[language])
-        if found[0]:
+    for language in (code for code in run["languages"] if code in parts):
+        found = [pair(run, task, name, ours, ours if theirs is None else theirs) for ours, theirs in parts[language]]
+        if all(ours for ours, _ in found):
             pairs[language] = found
     for language, found in pairs.items():
-        yield row(run, language, task, metric, name, [found])
-    if pairs:
-        yield row(run, ALL, task, metric, name, list(pairs.values()))
+        yield row(run, language, task, metric, name, {language: found})
+    if missing := [code for code in expected if code not in pairs]:
+        leave_out(not_pooled, run, task, metric, name, languages=missing)
+    elif pairs:
+        yield row(run, ALL, task, metric, name, pairs)
+
+
+def leave_out(not_pooled, run, task, metric, baseline, **missing):
+    names = {"run": f"{run['model']}/{run['pool']}/{run['part']}", "task": task, "metric": metric, "baseline": baseline}
+    not_pooled.append({**names, "missing": missing})
 
 
 def pair(run, task, baseline, values, others):
@@ -238,12 +317,14 @@ def pair(run, task, baseline, values, others):
 
 
 def row(run, language, task, metric, baseline, pairs):
-    """One line of the table; ``pairs`` are (values, baseline's values), each {prompt: [value]}, one a language."""
-    values = over_groups([ours for ours, _ in pairs])
+    """One line of the table; ``pairs`` are {language: [(values, baseline's values), one a task]}, each {prompt: [value]}."""
+    values = pool(pairs, 0)
     cells = dict.fromkeys(COLUMNS) | {
         **identify(run),
         "eval_language": language,
+        "languages": ",".join(pairs),
         "task": task,
+        "suite": name_suite(run, pairs, task, metric),
         "metric": metric,
         "value": mean(values.values()),
         "n": len(values),
@@ -251,17 +332,38 @@ def row(run, language, task, metric, baseline, pairs):
     }
     if baseline is None:
         return cells
-    others = over_groups([theirs for _, theirs in pairs])
-    sign = -1 if (task, metric) in run["lower"] else 1
+    others, sign = pool(pairs, 1), -1 if (task, metric) in run["lower"] else 1
+    low, high = find_range(pairs, baseline == "chance" or (baseline == "base" and metric.startswith("win_rate")))
     return cells | {
         "baseline": baseline,
         "baseline_value": mean(others.values()),
         "delta": sign * (cells["value"] - mean(others.values())),
         "differences": {prompt: sign * (value - others[prompt]) for prompt, value in values.items()},
+        "range": (low, high) if sign == 1 else (-high, -low),
     }
 
 
-def contrast_rows(args, runs):
+def pool(pairs, side):
+    """One value a prompt of the mean over languages of the means over tasks of their means: see over_groups."""
+    of_languages = [over_groups([found[side] for found in tasks]) for tasks in pairs.values()]
+    return over_groups([{prompt: [value] for prompt, value in values.items()} for values in of_languages])
+
+
+def find_range(pairs, of_chance):
+    """(lowest, highest) that a difference can be: values lie in [0, 1], or as far beyond as those of both sides do."""
+    sides = [side for tasks in pairs.values() for both in tasks for side in both]
+    seen = [value for side in sides for values in side.values() for value in values]
+    lowest, highest = min(0, *seen), max(1, *seen)
+    return (lowest - 0.5, highest - 0.5) if of_chance else (lowest - highest, highest - lowest)
+
+
+def name_suite(run, pairs, task, metric):
+    """The group that a task is part of in these languages, if it has a row of its own; None for others."""
+    names = {run["suites"][code].get(task) for code in pairs} - {None}
+    return next((name for name in sorted(names) if (name, metric) in run["groups"] and name != task), None)
+
+
+def contrast_rows(args, runs, not_pooled):
     """Declared comparisons with another setting than the base, of each seed: the difference of the two win rates."""
     for setting, pool, versus in args.contrast:
         if versus == "base":
@@ -274,15 +376,19 @@ def contrast_rows(args, runs):
                 ):
                     run, other = (find_last(runs, model, pool, name) for name in names)
                     ours, theirs = (some["results"]["arena", "win_rate"] for some in (run, other))
-                    found = compare(run, "arena", "win_rate", ours, names[1], theirs)
+                    parts = {code: [(ours[code], theirs[code])] for code in ours if code in theirs}
+                    shared = [code for code in run["languages"] if code in other["languages"]]
+                    found = compare(run, "arena", "win_rate", parts, names[1], shared, not_pooled)
                     yield from (cells for cells in found if cells["eval_language"] == ALL)
 
 
 def fill_tests(table):
     """Fills in interval, p and detectable effect, of all rows at once."""
     tested = [cells for cells in table if "differences" in cells]
-    columns = [list(cells["differences"].values()) for cells in tested]
-    for cells, column, (low, high), p in zip(tested, columns, intervals(columns), p_values(columns), strict=True):
+    columns, ranges = [list(cells["differences"].values()) for cells in tested], [cells["range"] for cells in tested]
+    for cells, column, (low, high), p in zip(
+        tested, columns, intervals(columns, ranges=ranges), p_values(columns), strict=True
+    ):
         fill(cells, {"se": standard_error(column), "low": low, "high": high, "p": p, "mde": detectable(column)})
 
 
@@ -294,22 +400,40 @@ def fill(cells, found):
     cells |= {name: found[name] for name in ("se", "p", "mde")}
 
 
-def replicate_rows(table):
-    """A row with the seed `all` for each that exists with several training seeds."""
+def list_seeds(runs, model, pool, number, setting, baseline):
+    """The seeds of a setting's replicates; with another setting as baseline, those that both have."""
+    seeds = defaultdict(dict)
+    for run in runs:
+        if (run["model"], run["pool"]) == (model, pool):
+            name = run["setting"].removesuffix(f".s{run['seed']}")
+            if name != setting or run["round"] == number:
+                seeds[name][run["seed"]] = None
+    return [seed for seed in seeds[setting] if baseline not in seeds or seed in seeds[baseline]]
+
+
+def replicate_rows(runs, table, not_pooled):
+    """A row with the seed `all` for each that exists with several training seeds, if all of them have it."""
     arms = defaultdict(list)
     for cells in table:
         ending = f".s{cells['seed']}"
         arm = tuple((cells[name] or "").removesuffix(ending) for name in ("setting", "baseline"))
         same = [cells[name] for name in ("model", "language", "round", "eval_language", "task", "metric")]
         arms[*same, *arm].append(cells)
-    for (*_, setting, baseline), some in arms.items():
-        if len(some) < 2:
+    for (model, pool, number, language, task, metric, setting, baseline), some in arms.items():
+        seeds = list_seeds(runs, model, pool, number, setting, baseline)
+        if len(seeds) < 2:
+            continue
+        if missing := [seed for seed in seeds if seed not in {one["seed"] for one in some}]:
+            if language == ALL:
+                arm = {"model": model, "pool": pool, "part": setting if number == 1 else f"{setting}/round{number}"}
+                leave_out(not_pooled, arm, task, metric, baseline or None, seeds=missing)
             continue
         cells = dict.fromkeys(COLUMNS) | some[0] | {"setting": setting, "seed": ALL, "baseline": baseline or None}
         cells |= {"value": mean([one["value"] for one in some]), "n": max(one["n"] for one in some)}
         if baseline:
             cells |= {name: mean([one[name] for one in some]) for name in ("baseline_value", "delta")}
-            found = replicates(align([one["differences"] for one in some]))
+            lows, highs = zip(*(one["range"] for one in some), strict=True)
+            found = replicates(align([one["differences"] for one in some]), min(lows), max(highs))
             fill(cells, found or dict.fromkeys(("se", "low", "high", "p", "mde")))
         yield cells
 
@@ -332,8 +456,16 @@ def adjust(args, runs, table):
     ]
     over_seeds = [cells for cells in pooled if cells["seed"] == ALL]
     single = [cells for cells in pooled if cells["seed"] != ALL]
-    for family in (single, over_seeds):
-        for cells, p in zip(family, holm([cells["p"] for cells in family]), strict=True):
+    several = [
+        names
+        for model, pool, setting, number, versus in declared
+        if len(list_seeds(runs, *(names := (model, pool, number, setting, versus)))) > 1
+    ]
+    for family, asked in ((single, declared), (over_seeds, several)):
+        # A contrast without a result is one of the family, too.
+        missing = len(asked) - len(family) if args.judged else 0
+        adjusted = holm([cells["p"] for cells in family] + [1.0] * missing)
+        for cells, p in zip(family, adjusted, strict=False):
             cells["p_adjusted"] = p
     of_contrasts = {id(cells) for cells in pooled}
     others = [cells for cells in table if id(cells) not in of_contrasts]

@@ -1,6 +1,7 @@
 """scripts/judge.py: replies and scores as rules, a real tiny judge through the command line and the Snakefile, answers
 that try to move it, resuming, and input that does not fit."""
 
+import argparse
 import json
 import shutil
 import signal
@@ -25,6 +26,7 @@ from croco.verdicts import (
     score_strict,
     see_from_tuned,
 )
+from judge import check_readable
 
 TEMPLATE = "{language}? {nonce}\n{question}\n{nonce}A\n{answer_a}\n{nonce}B\n{answer_b}\n{nonce}"
 REQUEST = "--max-tokens", 12
@@ -264,15 +266,25 @@ def test_a_killed_judge_goes_on_and_long_pairs_are_counted(arguments, tmp_path):
     assert "; 2 to ask" in script("judge", *arguments("en", baseline=theirs), "--max-length", 20000).stderr
 
 
+def test_unreadable_verdicts_count_by_language(tmp_path, capsys):
+    """A judge that fails in one small language is not hidden by the others."""
+    counted = {"en": {"verdicts": 400, "unparseable": 4}, "mt": {"verdicts": 20, "unparseable": 12}, "ga": {"verdicts": 0, "unparseable": 0}}  # fmt: skip
+    allowed = {share: argparse.Namespace(max_unparseable=share, output=tmp_path) for share in (0.5, 0.6)}
+    with pytest.raises(InputError, match=r": mt: 12 of 20 verdicts are unparseable \(60%\), more than 50%"):
+        check_readable(allowed[0.5], counted)
+    check_readable(allowed[0.6], counted)
+    assert "warning: mt: 12 of 20" in capsys.readouterr().err
+
+
 def test_a_model_that_is_no_judge_ends_the_job_with_its_replies_kept(arguments, miniature):
     options = arguments("en", model=miniature / "policy")
     done = script("judge", *options, check=False)
-    assert done.returncode == 1 and "48 of 48 verdicts are unparseable (100%), more than 50%" in done.stderr
+    assert done.returncode == 1 and "en: 48 of 48 verdicts are unparseable (100%), more than 50%" in done.stderr
     assert "Remedy" in done.stderr and "Traceback" not in done.stderr
     manifest = json.loads((arguments.arena / "en.manifest.json").read_text())
     assert manifest["counts"]["unparseable"] == 48 == sum(manifest["counts"]["reasons"].values())
     done = script("judge", *options, "--max-unparseable", 1)
-    assert "; 0 to ask" in done.stderr and "warning: 48 of 48 verdicts are unparseable" in done.stderr
+    assert "; 0 to ask" in done.stderr and "warning: en: 48 of 48 verdicts are unparseable" in done.stderr
     lines = rows(arguments.arena / "en.jsonl")
     assert all(line["score"] is line["score_single_order"] is line["score_strict"] is None for line in lines)
     assert all(isinstance(reply, str) for line in lines for reply in line["replies"]["answer_first"])

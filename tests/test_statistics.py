@@ -14,7 +14,6 @@ from croco.statistics import (
     intervals,
     over_groups,
     p_values,
-    paired_interval,
     paired_p,
     replicates,
 )
@@ -48,6 +47,22 @@ def test_intervals_cover_the_mean_as_often_as_they_say(draw):
         "skewed": (rng.exponential(1, (RUNS, 100)), 1),
     }[draw]
     assert 0.93 <= cover(intervals(list(values), resamples=1999), truth) <= 0.97
+
+
+@pytest.mark.parametrize("size", [20, 50, 200])
+@pytest.mark.parametrize("rate", [0.5, 0.6, 0.7, 0.8])
+def test_intervals_cover_win_rates_of_few_prompts(size, rate):
+    """4,000 samples each of few and many ties, one order and two, and few prompts that differ at all."""
+    rng = np.random.default_rng([size, round(10 * rate)])
+    shape, few, many = (4000, size), 0.1, min(0.8, 2 - 2 * rate)
+    taste = rng.beta(1.5 * rate, 1.5 * (1 - rate), shape)
+    for values in (
+        *(rng.choice([0, 0.5, 1], shape, p=[1 - rate - ties / 2, ties, rate - ties / 2]) for ties in (few, many)),
+        (rng.random((2, *shape)) < taste).mean(axis=0),  # both orders of a prompt with a taste of its own
+        rng.binomial(2, rate, (2, *shape)).mean(axis=0) / 2,  # both orders with ties, each by itself
+    ):
+        bounds = intervals(list(values - 0.5), resamples=499, ranges=[(-0.5, 0.5)] * len(values))
+        assert cover(bounds, rate - 0.5) >= 0.93
 
 
 @pytest.mark.parametrize("missing", [0, 0.3])
@@ -102,7 +117,7 @@ def test_the_detectable_effect_is_detected_in_80_percent():
     assert 0.75 <= np.mean([replicates(values + effect)["p"] < 0.05 for values in drawn]) <= 0.88
 
 
-@pytest.mark.parametrize("size", [12, 40, 150])
+@pytest.mark.parametrize("size", [20, 40, 150])
 def test_intervals_and_p_are_those_of_scipy(size):
     values = np.random.default_rng(size).exponential(1, size) - 0.7
     random = dict(n_resamples=50000, rng=np.random.default_rng(1))
@@ -123,21 +138,53 @@ def test_no_column_depends_on_the_others(columns):
     together, ps = intervals(columns, resamples=499), p_values(columns, resamples=499)
     for column, (low, high), p in zip(columns, together, ps, strict=True):
         alone = (*intervals([column], resamples=499)[0], p_values([column], resamples=499)[0])
-        if low is None:
-            assert alone == (None, None, None)
-        else:  # the last bit may follow from the order of a sum
-            assert alone == pytest.approx((low, high, p), abs=1e-12)
-        if low is None:
-            assert p is None and (len(column) < 2 or np.ptp(column) == 0)
-        else:
-            assert low <= np.mean(column) + 1e-9 and high >= np.mean(column) - 1e-9 and 0 < p <= 1
+        assert alone == pytest.approx((low, high, p), abs=1e-12)  # the last bit may follow from the order of a sum
+        assert low <= np.mean(column) + 1e-9 and high >= np.mean(column) - 1e-9 and 0 < p <= 1 and low < high
+
+
+@pytest.mark.parametrize("size", [1, 20, 70])
+def test_what_does_not_vary_has_exact_bounds_and_the_sign_tests_p(size):
+    """Nothing but wins, ties or losses: Clopper and Pearson's interval of the rate, and the binomial test's p."""
+    for won, column in ((size, [0.5] * size), (0, [-0.5] * size)):
+        exact = stats.binomtest(won, size).proportion_ci(method="exact")
+        [(low, high)] = intervals([column], ranges=[(-0.5, 0.5)])
+        assert (low + 0.5, high + 0.5) == (pytest.approx(exact.low), pytest.approx(exact.high))
+        assert p_values([column]) == [pytest.approx(stats.binomtest(won, size).pvalue)]
+    [(low, high)] = intervals([[0.0] * size], ranges=[(-0.5, 0.5)])
+    assert low == pytest.approx(-high) and 0 < high <= 0.5 and p_values([[0.0] * size]) == [1]
+    # At the bound, 2.5 % of samples are all ties.
+    assert stats.binom.pmf(size, size, 1 - high / 0.5) == pytest.approx(0.025)
+
+
+def test_rounding_is_no_variation():
+    noisy = [1e-17, -1e-17, 0.0, 3e-17]
+    assert intervals([noisy])[0] == pytest.approx(intervals([[0.0] * 4])[0]) and p_values([noisy]) == [1]
+
+
+def test_few_differences_say_no_more_than_the_sign_test():
+    """Up to five wins among ties (p .0625) the interval holds no change, from six on (.031) it does not."""
+    columns = [[0.5] * wins + [0.0] * (40 - wins) for wins in range(1, 12)]
+    for (low, high), p in zip(intervals(columns, ranges=[(-0.5, 0.5)] * 11), p_values(columns), strict=True):
+        assert (low <= 0) == (p > 0.05) and high > 0
 
 
 def test_nothing_to_test_gives_null():
-    assert paired_interval([0.0, 0.0, 0.0], 1) == (None, None) and paired_p([0.2, 0.2], 1) is None
-    assert paired_interval([0.3], 1) == (None, None) and detectable([0.3]) is None and detectable([1, 1]) is None
-    assert replicates([[0.1, 0.2]]) is None and replicates([[0.1, 0.1], [0.2, 0.2]]) is None
+    assert detectable([0.3]) is None and detectable([1, 1]) is None and replicates([[0.1, 0.2]]) is None
     assert intervals([]) == [] == p_values([])
+
+
+def test_seeds_that_agree_in_all_or_in_the_mean():
+    low, high = intervals([[0.5] * 30], ranges=[(-0.5, 0.5)])[0]
+    same = replicates(np.full((3, 30), 0.5), -0.5, 0.5)
+    assert (same["low"], same["high"], same["p"]) == (pytest.approx(low), pytest.approx(high), 0.5**29)
+    # Each seed gives all prompts the same: Student's interval over seeds.
+    seeds = np.array([0.1, 0.2, 0.15])
+    exact = stats.ttest_1samp(seeds, 0)
+    found = replicates(np.repeat(seeds[:, None], 40, axis=1))
+    assert (found["low"], found["high"]) == pytest.approx(exact.confidence_interval()) and found["p"] == pytest.approx(exact.pvalue)  # fmt: skip
+    # Prompts' means are the same by chance, and neither interval nor error is 0.
+    found = replicates([[0.1, 0.2], [0.2, 0.1]])
+    assert found["se"] > 0 and found["low"] < 0.15 < found["high"]
 
 
 def test_p_is_exact_where_all_signs_can_be_tried():

@@ -15,11 +15,12 @@ PROMPTS = [f"p{i}" for i in range(12)]
 def write_run(folder, language, rng, gain=0.0, judged=True, reward="rm"):
     """A run's result files: two tasks (one whose documents have no id), arena, fidelity and rewards."""
     for task, named in (("t", True), ("u", False)):
-        samples = [{"task": task, "prompt_id": p if named else None, "doc_hash": f"{language}{p}", "target": "x", "response": "x", "exact_match": float(rng.random() < 0.5 + gain)} for p in PROMPTS]  # fmt: skip
+        samples = [{"task": task, "prompt_id": p if named else None, "doc_hash": f"{language}{task}{p}", "target": "x", "response": "x", "exact_match": float(rng.random() < 0.5 + gain)} for p in PROMPTS]  # fmt: skip
         write_rows(folder / f"{language}.{task}.jsonl", samples)
     texts = [(folder / f"{language}.{task}.jsonl").read_text() for task in "tu"]
     (folder / "eval").mkdir(exist_ok=True)
     (folder / "eval" / f"{language}.samples.jsonl").write_text("".join(texts))
+    (folder / "eval" / f"{language}.json").write_text(json.dumps({"t": {"n": 12}, "u": {"n": 12}}))
     if judged:
         lines = []
         for p in PROMPTS:
@@ -171,7 +172,7 @@ def test_declared_rows_are_adjusted_and_all_others_have_a_discovery_rate(summari
     assert {(row["setting"], row["seed"], row["baseline"]) for row in declared} == {(  "dpo", seed, versus) for seed in ("1", "all") for versus in ("base", "other")}  # fmt: skip
     for row in table:
         assert bool(row["p"]) == bool(row["p_adjusted"] or row["q"]) and not (row["p_adjusted"] and row["q"])
-        assert bool(row["p"]) == bool(row["mde"])
+        assert bool(row["p"]) == bool(row["baseline"]) == bool(row["ci_low"]) and bool(row["se"]) == bool(row["mde"])
         assert not row["q"] or number(row, "q") >= number(row, "p") * (1 - 1e-5)
 
 
@@ -190,10 +191,42 @@ def test_a_missing_file_is_an_error_and_with_partial_a_gap(results):
     _, by_key = read(results)
     assert ("dpo.s2", "2", "en", "arena", "win_rate", "base") in by_key
     assert ("dpo.s2", "2", "de", "arena", "win_rate", "base") not in by_key
+    wins = [key for key in by_key if key[:1] == ("dpo.s2",) and key[2:4] == ("all", "arena")]
+    assert not wins and ("dpo", "all", "all", "arena", "win_rate", "base") not in by_key, "no mean over fewer languages"
+    assert by_key["dpo", "1", "all", "arena", "win_rate", "base"]["languages"] == "en,de"
+    told = json.loads((results / "summary.manifest.json").read_text())["not_pooled"]
+    for missing in ({"languages": ["de"]}, {"seeds": ["2"]}):
+        name = "m/multi/dpo.s2" if "languages" in missing else "m/multi/dpo"
+        assert {"run": name, "task": "arena", "metric": "win_rate", "baseline": "base", "missing": missing} in told
     assert ("dpo", "1", "en", "fidelity", "n_tokens", "base") not in by_key
+    assert ("dpo", "1", "all", "fidelity", "n_tokens", "base") not in by_key
     assert ("dpo", "1", "de", "fidelity", "n_tokens", "base") in by_key
     script("summary", *options(results, "--partial")[:1], results / "nowhere", *options(results, "--partial")[2:])
     assert len((results / "summary.csv").read_text().splitlines()) == 1, "nothing there, and a header"
+
+
+def test_a_group_counts_once_and_its_variants_share_their_documents(results):
+    """Two variants of a prompt over the same documents, and a group of two tasks of different sizes."""
+    expected = {}
+    for run, right in (("untuned/base", 4), ("multi/dpo", 9)):
+        parts = {"v1": ("d", 12), "v2": ("d", 12), "big": ("b", 12), "small": ("s", 4)}
+        lines = [{"task": task, "prompt_id": None, "doc_hash": f"{documents}{i}", "target": "x", "response": "x", "acc": float(i < right)} for task, (documents, size) in parts.items() for i in range(size)]  # fmt: skip
+        write_rows(results / f"m/{run}/eval/en.samples.jsonl", lines)
+        found = {task: {"n": 1} | ({"suite": "group"} if task in ("big", "small") else {}) for task in parts}
+        (results / f"m/{run}/eval/en.json").write_text(json.dumps(found))
+        expected[run] = (right / 12 + 1) / 2
+    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en"]
+    script("summary", "--root", results, *runs, "--output", results / "summary.csv")
+    table, by_key = read(results)
+    group = by_key["dpo", "1", "en", "group", "acc", "base"]
+    assert number(group, "value") == pytest.approx(expected["multi/dpo"], abs=1e-5) and group["n"] == "16"
+    assert number(group, "delta") == pytest.approx(expected["multi/dpo"] - expected["untuned/base"], abs=1e-5)
+    both, one = (by_key["dpo", "1", "en", task, "acc", "base"] for task in ("v1+v2", "v1"))
+    assert both["n"] == one["n"] == "12", "a document is drawn with all its variants"
+    same = ("value", "delta", "se", "ci_low", "ci_high", "p")
+    assert [both[name] for name in same] == [one[name] for name in same], "equal variants add nothing"
+    suites = {row["task"]: row["suite"] for row in table}
+    assert suites == {"v1": "v1+v2", "v2": "v1+v2", "big": "group", "small": "group", "v1+v2": "", "group": ""}
 
 
 def test_runs_on_other_prompts_are_refused(results):

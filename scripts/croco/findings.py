@@ -4,6 +4,8 @@ import math
 
 import pandas as pd
 
+from croco.statistics import FEWEST
+
 # What the paper reports of these comparisons of win rates (its findings F2, F4, F5), and what a null must show.
 PAPER = {
     ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
@@ -38,8 +40,10 @@ SETTINGS = {
 MONOLINGUAL, ALL = "monolingual", "all"
 
 
-def compare_with_paper(low, high, expected):
+def compare_with_paper(low, high, expected, prompts=FEWEST):
     """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
+    if prompts < FEWEST:
+        return {"verdict": f"cannot tell: too few prompts (under {FEWEST})", "agrees": None}
     shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
     if expected is None:
         return {"verdict": shows, "agrees": None}
@@ -116,7 +120,7 @@ def find_rows(summary, place, setting, versus, measure, low_resource):
         own = rows["language"].isin(summary["eval_language"])
     rows = rows[own if place == MONOLINGUAL else rows["language"] == place]
     if measure == TASKS:
-        rows = rows[~rows["task"].isin(["arena", "fidelity"])]
+        rows = rows[~rows["task"].isin(["arena", "fidelity"]) & rows["suite"].isna()]  # a group counts once
     else:
         rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
     if measure == LOW_RESOURCE:
@@ -165,7 +169,7 @@ def check_finding(summary, place, setting, versus, measure, expected, low_resour
     null = None
     if versus == "base":
         null = measure_change(choose(find_rows(summary, place, NULL, "base", measure, low_resource)))
-    compared = compare_with_paper(found["low"], found["high"], expected)
+    compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
     verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
     why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     if verdict == "supported" and expected == "higher" and null and null["estimate"] >= found["estimate"]:

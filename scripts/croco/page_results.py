@@ -21,6 +21,7 @@ from croco.figures import (
     table_of,
 )
 from croco.records import rows
+from croco.statistics import FEWEST
 
 WINS = {
     "win_rate": "both orders",
@@ -95,7 +96,7 @@ def read_summary(path):
     """summary.csv with the columns that the page needs, `arm` and `run`; empty where there is none."""
     columns = {
         "model": str, "language": str, "setting": str, "seed": str, "round": int, "eval_language": str, "task": str,
-        "metric": str, "value": float, "n": float, "baseline": str, "baseline_value": float, "delta": float,
+        "suite": str, "metric": str, "value": float, "n": float, "baseline": str, "baseline_value": float, "delta": float,
         "ci_low": float, "ci_high": float, "p": float, "p_adjusted": float, "q": float, "mde": float,
     }  # fmt: skip
     if path is None or not path.is_file():
@@ -146,6 +147,16 @@ def list_estimates(summary, task, metric, column):
     return lines
 
 
+def say_unpooled(section, rows, gaps):
+    """Names the runs that have values of single languages and no mean over them, since a language is missing."""
+    keys = ["task", "metric", "run"]
+    pooled = rows.loc[rows["eval_language"] == "all", keys].drop_duplicates()
+    found = rows[keys].drop_duplicates().merge(pooled, how="left", indicator=True)
+    for (task, metric), some in found[found["_merge"] == "left_only"].groupby(["task", "metric"], sort=False):
+        what = f"{metric} of {task} over all languages, of {', '.join(some['run'])}: a language has no value"
+        gaps.say(section, what, "snakemake --cores 2 --forcerun summarise")
+
+
 def table_estimates(caption, lines, value="value"):
     return table(
         caption,
@@ -162,9 +173,10 @@ def table_estimates(caption, lines, value="value"):
 
 def in_words(lines, reference):
     """A sentence on a forest plot: which intervals lie clear of the reference."""
+    lines = [line for line in lines if (line["n"] or 0) >= FEWEST]
     above = [line["name"] for line in lines if line["low"] is not None and line["low"] > reference]
     below = [line["name"] for line in lines if line["high"] is not None and line["high"] < reference]
-    parts = [f"{len(lines)} runs"]
+    parts = [f"{len(lines)} runs with {FEWEST} prompts or more"]
     parts += [f"{len(names)} clearly {word} {reference:g} ({', '.join(names)})" for word, names in (("above", above), ("below", below)) if names]  # fmt: skip
     return "; ".join(parts) + "."
 
@@ -172,6 +184,7 @@ def in_words(lines, reference):
 def show_wins(summary, gaps, judged):
     """The open-ended part: win rates, the other ways to count them, languages, consistency."""
     lines = list_estimates(summary, "arena", "win_rate", "value")
+    say_unpooled("open-ended", summary[summary["task"] == "arena"], gaps)
     if not lines:
         if judged:
             gaps.say("open-ended", "win rates: summary.csv has none", "snakemake --cores 2")
@@ -278,6 +291,7 @@ def find_base(lines):
 def show_structured(summary, gaps, samples):
     """A forest plot for each structured task and metric."""
     tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["baseline"].notna()]
+    say_unpooled("structured", tasks, gaps)
     figures = []
     for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False):
         lines = list_estimates(summary, task, metric, "delta")
@@ -303,6 +317,7 @@ def show_fidelity(root, first, summary, gaps, asked):
     """Language, length, repetition and variety of the answers, before and after, and reward against judge."""
     if not asked:
         return {"figures": []}
+    say_unpooled("fidelity", summary[summary["task"] == "fidelity"], gaps)
     charts, numbers = [], []
     for metric, title in FIDELITY.items():
         lines = list_estimates(summary, "fidelity", metric, "delta")

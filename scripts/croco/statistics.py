@@ -11,40 +11,49 @@ from scipy import special, stats
 
 RESAMPLES = 9999
 LEVEL, POWER = 0.05, 0.8
+# Prompts below which nothing is called better or worse.
+FEWEST = 20
+# Prompts that differ below which a bootstrap says too much.
+FEW = 20
+# Values that are nearer than this, or this share of them, are the same but for rounding.
+NEAR = 1e-12
 # Numbers in work at once: some 130 MB.
 WEIGHTS, MEANS = 2**22, 2**24
 
 
-def intervals(columns, seed=0, resamples=RESAMPLES):
-    """95 % bootstrap intervals (BCa) of the means of many samples at once.
+def intervals(columns, seed=0, resamples=RESAMPLES, ranges=None):
+    """95 % intervals of the means of many samples at once: bootstrap (BCa), exact bounds where nothing varies.
 
     Columns of one length share their resamples, so that thousands of them take seconds and none depends on which
     others stand beside it. For a mean the acceleration is the skewness of the values: Efron, Better Bootstrap
     Confidence Intervals, 1987, equations 4.4 and 6.6.
 
     Args:
-        columns: arrays of shape (n,), one value a prompt; the lengths may differ.
-    Returns [(low, high)]; (None, None) where nothing varies, or there are fewer than two values.
+        columns: arrays of shape (n,), n >= 1, one value a prompt; the lengths may differ.
+        ranges: for each column the (lowest, highest) value that there can be; without, -1 and 1, or what goes beyond.
+    Returns [(low, high)].
     """
-    found = [(None, None)] * len(columns)
+    ranges = ranges or [(min(-1, *column), max(1, *column)) for column in columns]
+    found = [exact_bounds(column, *bounds) for column, bounds in zip(columns, ranges, strict=True)]
     for places, values in _blocks(columns, resamples):
         means = np.empty((len(values), resamples))
         for start, weights in _resample(values.shape[1], seed, resamples):
             means[:, start : start + len(weights)] = values @ weights.T
-        for place, bounds in zip(places, _bca(values, means), strict=True):
-            found[place] = bounds
+        for place, column, bounds in zip(places, values, _bca(values, means), strict=True):
+            found[place] = _widen(column, *bounds, *ranges[place])
     return found
 
 
 def p_values(columns, seed=0, resamples=RESAMPLES):
     """Two-sided p values of permutation tests that flip the signs of paired differences, for many samples at once.
 
-    Exact where all signs can be tried (13 values or fewer). Arguments as for intervals; None where that gives none.
+    Exact where all signs can be tried (13 values or fewer), and where nothing varies: that is the sign test, whose p is 1
+    without any difference. Arguments as for intervals.
     """
-    found = [None] * len(columns)
+    found = [0.5 ** (len(column) - 1) if abs(column[0]) > NEAR else 1.0 for column in columns]
     for places, values in _blocks(columns, resamples):
         size = values.shape[1]
-        mean = np.abs(values.mean(axis=1)) - 1e-12 * np.abs(values).max(axis=1)
+        mean = np.abs(values.mean(axis=1)) - NEAR * np.abs(values).max(axis=1)
         extreme = np.zeros(len(values))
         for signs in _flip(size, seed, resamples):
             extreme += (np.abs(values @ signs.T) / size >= mean[:, None]).sum(axis=1)
@@ -55,19 +64,31 @@ def p_values(columns, seed=0, resamples=RESAMPLES):
 
 
 def paired_interval(differences, seed):
-    """95 % bootstrap interval (BCa) of the mean of paired differences, shape (n,), or (None, None): see intervals."""
+    """95 % interval of the mean of paired differences, shape (n,): see intervals."""
     return intervals([differences], seed)[0]
 
 
 def paired_p(differences, seed):
-    """Two-sided p of the permutation test of paired differences, shape (n,), or None: see p_values."""
+    """Two-sided p of the permutation test of paired differences, shape (n,): see p_values."""
     return p_values([differences], seed)[0]
 
 
+def exact_bounds(values, lowest, highest):
+    """(low, high) around values that are all the same, shape (n,), where values lie in [lowest, highest].
+
+    If a share 1 - s of prompts had other values, n that are the same had the probability s^n at most; s is where this
+    is 2.5 %, and the others are taken to be the lowest, or the highest. For nothing but wins it is Clopper and
+    Pearson's interval.
+    """
+    value, share = values[0], (LEVEL / 2) ** (1 / len(values))
+    lowest, highest = min(lowest, value), max(highest, value)
+    return float(share * value + (1 - share) * lowest), float(share * value + (1 - share) * highest)
+
+
 def standard_error(differences):
-    """Of the mean of paired differences, shape (n,): their standard deviation (ddof = 1) over sqrt(n), or None as above."""
+    """Of the mean of paired differences, shape (n,): their standard deviation (ddof = 1) over sqrt(n), or None without spread."""
     differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if not _varies(differences):
         return None
     return float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
@@ -89,7 +110,7 @@ def _detectable_effect(size):
     return TTestPower().solve_power(nobs=size, alpha=LEVEL, power=POWER, alternative="two-sided")
 
 
-def replicates(values):
+def replicates(values, lowest=-1, highest=1):
     """{se, low, high, p, mde} of the mean over training seeds and prompts, for other seeds and other prompts than these.
 
     Seeds and prompts are crossed (each seed answers every prompt) and both random. The variance of the mean is estimated
@@ -101,17 +122,24 @@ def replicates(values):
 
     Args:
         values: shape (seeds, prompts), differences from the same baseline.
-    Returns None with fewer than two seeds or prompts, or where prompts do not vary.
+        lowest, highest: what a prompt's difference can be, for the exact bounds where nothing varies at all.
+    Returns None with fewer than two seeds or prompts.
     """
     values = np.asarray(values, dtype=float)
-    if min(values.shape) < 2 or np.ptp(values.mean(axis=0)) == 0:
+    if min(values.shape) < 2:
         return None
+    if not _varies(values):
+        low, high = exact_bounds(values.mean(axis=0), lowest, highest)
+        return {"se": None, "low": low, "high": high, "p": p_values([values.mean(axis=0)])[0], "mde": None}
     seeds, prompts = values.shape
     mean, by_seed, by_prompt = values.mean(), values.mean(axis=1), values.mean(axis=0)
     rest = values - by_seed[:, None] - by_prompt[None, :] + mean
     of_seeds = prompts * by_seed.var(ddof=1)
     of_prompts = seeds * by_prompt.var(ddof=1)
-    excess = of_seeds - (rest**2).sum() / ((seeds - 1) * (prompts - 1))
+    of_rest = (rest**2).sum() / ((seeds - 1) * (prompts - 1))
+    excess = of_seeds - of_rest
+    if of_prompts <= NEAR * max(of_seeds, of_rest):  # the prompts' means are the same by chance
+        of_prompts = of_rest
     total = max(excess, 0) + of_prompts
     degrees = total**2 / ((of_seeds**2 / (seeds - 1) if excess > 0 else 0) + of_prompts**2 / (prompts - 1))
     error = np.sqrt(total / values.size)
@@ -179,11 +207,35 @@ def _adjust(p_values, method):
     return [None if p is None else next(adjusted) for p in p_values]
 
 
+def _widen(values, low, high, lowest, highest):
+    """An interval that holds Student's, too, where few prompts differ at all.
+
+    There the bootstrap says more than the permutation test: with two wins, 18 ties and no loss nearly all resamples lie
+    above no change, though p is .5. The degrees of freedom are those of the prompts that differ. What Student's adds
+    goes no further than if as many prompts differed as Clopper and Pearson's bound allows, all in one direction.
+    """
+    size, differ = len(values), np.count_nonzero(np.abs(values) > NEAR)
+    if differ >= FEW:
+        return low, high
+    half, mean = _student(max(differ - 1, 1)) * values.std(ddof=1) / np.sqrt(size), values.mean()
+    share = special.betaincinv(differ + 1, size - differ, 1 - LEVEL / 2) if differ < size else 1.0
+    return float(min(low, max(mean - half, share * lowest))), float(max(high, min(mean + half, share * highest)))
+
+
+@functools.cache
+def _student(degrees):
+    return stats.t.ppf(1 - LEVEL / 2, degrees)
+
+
+def _varies(values):
+    return np.ptp(values) > NEAR * max(1.0, np.abs(values).max())
+
+
 def _blocks(columns, resamples):
     """Yields (places in ``columns``, array of shape (columns, n)) of what varies, by length, in blocks."""
     by_size = defaultdict(list)
     for place, column in enumerate(columns):
-        if len(column) > 1 and np.ptp(column) > 0:
+        if _varies(column):
             by_size[len(column)].append(place)
     step = max(1, MEANS // resamples)
     for size in sorted(by_size):

@@ -178,7 +178,9 @@ class RewardModel(ChatScorer):
     ):  # fmt: skip
         super().__init__(path, revision, max_length, trust_remote_code, template_options)
         self.batch = batch
-        self.model = pool_last_token(place(load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options)))
+        self.model = pool_last_token(
+            place(load_weights(REWARD_MODEL, path, revision, dtype, trust_remote_code, options))
+        )
 
     @torch.inference_mode()
     def score(self, answers):
