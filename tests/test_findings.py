@@ -1,20 +1,16 @@
 """The paper's findings on summaries of known contents, their tables, and the overlap of prompts."""
 
 import csv
-import functools
 import json
 import re
 
 import pytest
-import yaml
 from conftest import ROOT, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from snakemake.utils import update_config
+from shipped import read_languages, read_shipped
 
-from croco.config import Locator, check_config
 from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
-from croco.grid import Grid
 from croco.overlap import count_overlap
 from croco.runs import COLUMNS, Arm, list_arms
 
@@ -217,25 +213,6 @@ def test_contrasts_in_pools_of_one_language(tmp_path):
     assert [found[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.13, 0.17])
 
 
-def read_shipped(name, rename=None):
-    """The run table of a shipped config, merged as Snakemake does; ``rename`` gives all settings but the base new names."""
-    text = (ROOT / f"config/{name}.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    update_config(config, yaml.safe_load(text) if name != "config" else {})
-    for rows, keys in ((config["settings"], ("name", "match")), (config["contrasts"], ("setting", "versus"))):
-        for line in rows if rename else ():
-            line.update({key: rename(line[key]) for key in keys if key in line})
-    locator = Locator([ROOT / f"config/{name}.yaml"])
-    check_config(config, ROOT / "config/schema.yaml", locator)
-    return Grid(config, read_languages(), locator)
-
-
-@functools.cache
-def read_languages():
-    with open(ROOT / "config/languages.tsv", encoding="utf-8") as file:
-        return {line["code"]: line for line in csv.DictReader(file, delimiter="\t")}
-
-
 def make_up(grid):
     """Rows of summary.csv that a finished run of a config would have, all with a clear gain; SFT loses the tasks."""
     rows = []
@@ -260,7 +237,7 @@ def make_up(grid):
 
 
 def find_shipped(tmp_path, name, rename=None):
-    grid = read_shipped(name, rename)
+    grid = read_shipped(name, rename=rename)
     low_resource = [code for code in grid.languages if read_languages()[code]["resource"] == "low"]
     return find(tmp_path, make_up(grid), list_arms(grid), low_resource)
 
