@@ -157,6 +157,7 @@ def test_a_missing_language_is_a_gap_that_is_shown(tmp_path):
     rows = [line for line in rows if (line["setting"], line["eval_language"], line["task"]) != ("red", "ga", "task")]
     found = {(e["id"], e["contrast"], e["measure"]): e for e in find(tmp_path, rows)}
     assert found["F2", "multi/blue - base", "win rate"]["gaps"] == {"grey": ["ga"]}
+    assert found["F2", "multi/blue - base", "win rate"]["null"] is None, "a mean over other languages is no control"
     assert "grey has no results for ga" in found["F2", "multi/blue - base", "win rate"]["why"]
     assert found["F3", "multi/red - base", "structured tasks"]["gaps"] == {"red": ["task in ga"]}
     assert not found["F4", "multi/blue - green", "win rate"]["gaps"]

@@ -194,7 +194,7 @@ def list_expected(arm, place, measure, low_resource):
 def list_present(summary, arm, place, measure):
     """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
     rows = summary[summary["arm"] == arm.setting]
-    rows = rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)]
+    rows = choose(rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
     if place == MONOLINGUAL:
         rows = rows[rows["eval_language"] == rows["language"]]
     chosen = ~rows["task"].isin(["arena", "fidelity"]) if measure == TASKS else rows["metric"] == "win_rate"
@@ -257,7 +257,7 @@ def check_place(summary, arms, place, role, versus, measure, expected, low_resou
 
 
 def check_finding(summary, arms, place, arm, other, measure, expected, low_resource):
-    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its reason.
+    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its why.
 
     ``other`` is the arm that it is compared with, or None for the base.
     """
@@ -274,7 +274,8 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
-    if control:
+    # Means over other languages are no control.
+    if control and gaps.get(control.setting) == gaps.get(arm.setting):
         null = measure_change(
             choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["language"])))
         )
@@ -287,7 +288,7 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
             f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
         )
     if (versus, expected) == (BASE, "higher") and null is None:
-        why += "; there is no null control here (rejected: random)"
+        why += "; there is no null control (rejected: random) in the same languages"
     if other and (differing := find_differing(arm, other)):
         why += f"; the two differ in {', '.join(differing)} as well"
     for setting, missing in gaps.items():
@@ -367,7 +368,7 @@ def judge_rewards(name, languages):
 
 
 def judge_agreement(summary, model, arms, places):
-    """F1 by the results: in how many languages rewards agree with the verdicts on the method's answers beyond chance."""
+    """F1 by the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
     summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
     entries = []
