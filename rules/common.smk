@@ -535,19 +535,6 @@ def list_imports():
     ]
 
 
-def list_evaluated():
-    """Options of scripts/comparability.py: what this run evaluates, and in which languages."""
-    evaluated = list(dict.fromkeys(code for run in GRID.runs.values() for code in run.evaluated))
-    found = {"oracle" if EVALUATION["judge"] == "oracle" else "llm_judge": evaluated if JUDGED else []}
-    for code, names in GRID.suites.items():
-        capabilities = parse_tasks(KNOWN_LANGUAGES[code]["tasks"] or "")
-        for capability in dict.fromkeys(capabilities[name] for name in names):
-            found.setdefault(capability, []).append(code)
-    found["own_tasks"] = [code for code in ("gl", "cy", "mt", "ga") if code in evaluated and GRID.own_tasks([code])]
-    found["euroeval"] = evaluated if any(row["format"] == "euroeval" for row in GRID.config["imports"]) else []
-    return [part for what, codes in found.items() if codes for part in ("--evaluated", what, ",".join(codes))]
-
-
 def list_beside_summary():
     """What is written beside the summary: the comparison with the paper, and imported results where there are any."""
     return [place("comparability.json"), *([place("imported.csv")] if GRID.config["imports"] else [])]

@@ -4,6 +4,8 @@ In:  the files of the config's key `imports`; config/comparability.tsv.
 Out: {results}/imported.csv, {results}/comparability.json
 """
 
+from croco.suites import list_evaluated
+
 
 rule import_results:
     """Other harnesses' results in the columns of summary.csv; there is no such job without `imports`."""
@@ -56,7 +58,11 @@ rule compare_evaluations:
         mem_mb=500,
         runtime=5,
     params:
-        evaluated=lambda wc: list_evaluated(),
+        evaluated=[
+            part
+            for what, codes in list_evaluated(GRID, KNOWN_LANGUAGES).items()
+            for part in ("--evaluated", what, ",".join(codes))
+        ],
         code=digest_code("comparability"),
         lock=LOCK,
     message:

@@ -4,12 +4,16 @@ In:  summary.csv, prompts/{language}.jsonl, prompts/evaluate/{language}.jsonl; a
 Out: {results}/findings.json (or with `partial: true` under {results}/partial/), {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
 """
 
+import json
+
+from croco.runs import list_arms
+
 # The prompts that are tuned on and those that are judged, by language.
 COMPARED = {code: [place(f"{SECTIONS[use]}/{code}.jsonl") for use in ("train", "evaluate")] for code in GRID.trained}
 
 
 rule check_findings:
-    """F1 to F6, each supported, not supported, or nobody can tell, with the reason."""
+    """F1 to F6, each supported, not supported, inconclusive or not tested, with the reason."""
     input:
         summary=rules.summarise.output.summary,
         prompts=need([path for paths in COMPARED.values() for path in paths]),
@@ -43,6 +47,7 @@ rule check_findings:
         audits=lambda wc: ["--audit", *list_readable(list_audits())],
         found=lambda wc: list_found([*list_audits(), *(path for paths in COMPARED.values() for path in paths)]),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
+        arms=[json.dumps(arm.to_row()) for arm in list_arms(GRID)],
         tables=lambda wc, output: str(Path(output.tables[0]).parent),
         code=digest_code("findings"),
         lock=LOCK,
@@ -51,5 +56,5 @@ rule check_findings:
     shell:
         r"""
         python scripts/findings.py --summary {input.summary:q} {params.prompts:q} {params.audits:q} \
-            --low-resource {params.low_resource:q} --tables {params.tables:q} --output {output.findings:q} 2>&1 | tee {log:q}
+            --low-resource {params.low_resource:q} --arms {params.arms:q} --tables {params.tables:q} --output {output.findings:q} 2>&1 | tee {log:q}
         """

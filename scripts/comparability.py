@@ -1,10 +1,11 @@
 """Say how far the run's numbers can be laid beside the paper's: row by row, what it evaluated with, and what we do.
 
 Example:
-  python scripts/comparability.py --table config/comparability.tsv --evaluated reading da,nl --evaluated arena da,nl \\
+  python scripts/comparability.py --table config/comparability.tsv --evaluated reading da,nl --evaluated llm_judge da,nl \\
       --output results/paper/comparability.json
 
-A row of the table that the run does not evaluate is comparable: no, and says so.
+A row of the table that the run does not evaluate is comparable: no, and says so. Column needs and --evaluated name the same
+things; what no row is about, or no run can evaluate, is an error.
 """
 
 import csv
@@ -12,15 +13,20 @@ from pathlib import Path
 
 from croco import cli
 from croco.records import InputError, write_json
+from croco.suites import EVALUATED
 
 COLUMNS = ("row", "needs", "paper", "ours", "comparable", "why")
 ANSWERS = ("yes", "no", "partly")
+NOT_HERE = "-"  # in column needs: no run evaluates it
 
 
 def main():
     args = parse_arguments()
     evaluated = {name: languages.split(",") for name, languages in args.evaluated}
-    write_json(args.output, [judge(row, evaluated) for row in read_table(args.table)])
+    table = list(read_table(args.table))
+    if unknown := [name for name in evaluated if name not in [row["needs"] for row in table]]:
+        raise InputError(f"no row needs {unknown[0]}", "add a row to the table, or correct --evaluated", args.table)
+    write_json(args.output, [judge(row, evaluated) for row in table])
 
 
 def parse_arguments():
@@ -43,7 +49,15 @@ def read_table(path):
         for line, row in enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):
             if None in row or None in row.values() or set(row) != set(COLUMNS) or row["comparable"] not in ANSWERS:
                 raise InputError(
-                    f"a row has {', '.join(COLUMNS)}; comparable is {', '.join(ANSWERS)}", "mend the row", path, line
+                    f"a row has {', '.join(COLUMNS)}; comparable is {', '.join(ANSWERS)}", "correct the row", path, line
+                )
+            if row["needs"] not in (*EVALUATED, NOT_HERE):
+                raise InputError(
+                    f"no run evaluates {row['needs']!r}",
+                    f"one of {', '.join(EVALUATED)}, or {NOT_HERE}",
+                    path,
+                    line,
+                    "needs",
                 )
             yield row
 
@@ -52,9 +66,9 @@ def judge(row, evaluated):
     """One row of the output: {row, paper, ours, comparable, why, languages}."""
     languages = evaluated.get(row["needs"], [])
     known = {key: row[key] for key in ("row", "paper", "ours", "comparable", "why")}
-    if row["needs"] != "-" and not languages:
+    if row["needs"] != NOT_HERE and not languages:
         known |= {"ours": None, "comparable": "no", "why": "this run does not evaluate it"}
-    elif row["needs"] == "-":
+    elif row["needs"] == NOT_HERE:
         known |= {"ours": None}
     return {**known, "languages": languages}
 

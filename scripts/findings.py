@@ -3,23 +3,28 @@
 Example:
   python scripts/findings.py --summary results/demo/summary.csv --audit results/demo/audit/english.json \\
       --prompts en results/demo/prompts/en.jsonl results/demo/prompts/evaluate/en.jsonl \\
-      --low-resource gl ga mt cy --tables results/demo/tables --output results/demo/findings.json
+      --low-resource gl ga mt cy --tables results/demo/tables --output results/demo/findings.json --arms '{"setting": "x",
+      "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": "own", "varies": {},
+      "pools": {"multi": {"trained": ["en", "ga"], "evaluated": ["en", "ga"]}}}'
 
-Each finding is supported, not supported, or nobody can tell, with the reason and what would tell. `overlap` counts the
-evaluation prompts that stand among the training prompts.
+The verdict on each finding is `supported`, `not supported`, `cannot tell` or `not tested`, with the reason. Arms are
+chosen by what --arms says of them, never by their names. `claims` lists what the paper reports of two settings of the run.
+`overlap` counts the evaluation prompts that are among the training prompts.
 """
 
 import json
 from pathlib import Path
 
 from croco import cli
-from croco.findings import TABLES, check_findings, read_summary, shape_table
+from croco.findings import TABLES, check_findings, list_claims, read_summary, shape_table
 from croco.overlap import count_overlap
 from croco.records import InputError, prompt_rows, replacing, write_json
+from croco.runs import Arm
 
 
 def main():
     args = parse_arguments()
+    arms = [Arm.from_row(row) for row in args.arms]
     summary = read_summary(args.summary)
     audits = {path.stem: read_audit(path) for path in args.audit}
     overlap = {
@@ -27,8 +32,8 @@ def main():
     }
     for name in TABLES:
         write_table(args.tables / name, shape_table(summary, name))
-    findings = check_findings(summary, audits, args.low_resource)
-    write_json(args.output, {"findings": findings, "overlap": overlap})
+    findings = check_findings(summary, audits, args.low_resource, arms)
+    write_json(args.output, {"findings": findings, "claims": list_claims(arms), "overlap": overlap})
     files = [args.summary, *args.audit, *(path for _, *paths in args.prompts for path in paths)]
     manifest = args.output.with_suffix(".manifest.json")
     cli.write_manifest(manifest, __file__, args, {str(path): path for path in files})
@@ -47,6 +52,14 @@ def parse_arguments():
         help="prompt files of a language, of which the overlap is counted",
     )
     parser.add_argument("--low-resource", nargs="*", default=[], metavar="CODE", help="the low-resource languages")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help="the tuned settings, each an object with what its row of the config says",
+    )
     parser.add_argument("--tables", type=Path, required=True, help="folder to write the tables to")
     parser.add_argument("--output", type=Path, required=True, help="findings.json to write")
     return parser.parse_args()

@@ -15,7 +15,7 @@ import pandas as pd
 
 from croco import cli, page_data, page_records, page_results
 from croco.figures import Gaps, embed, prefer_all_seeds, read_json
-from croco.findings import NULL_MARGIN, PAPER, compare_with_paper
+from croco.findings import NULL_MARGIN, compare_with_paper
 from croco.plots import read_library, read_palette, to_svg
 from croco.records import replacing
 from croco.runs import add_run_options, read_runs
@@ -57,7 +57,8 @@ def main():
     comparability = args.root / "comparability.json"
     first = [run for run in runs if run["seed"] == "1"]
     ledgers = page_data.read_ledgers(runs, gaps)
-    contrasts = read_contrasts(summary, args.contrast)
+    claims = {(row["setting"], row["versus"]): row for row in (findings or {}).get("claims", ())}
+    contrasts = read_contrasts(summary, args.contrast, claims)
     manifests = page_records.list_manifests(args.root)
     sections = {
         "data": page_data.show_data(first, ledgers),
@@ -95,7 +96,7 @@ def main():
             facts=page_results.list_facts(runs, ledgers),
             headlines=page_results.write_headlines(findings, contrasts),
             contrasts=contrasts,
-            seed_contrasts=contrasts_over_seeds(summary, args.contrast),
+            seed_contrasts=contrasts_over_seeds(summary, args.contrast, claims),
             null_margin=NULL_MARGIN,
             commits=sorted({(one["commit"] or "outside git")[:10] for one in manifests}),
             dirty=sum(one["dirty"] for one in manifests),
@@ -139,8 +140,11 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def read_contrasts(summary, declared):
-    """The declared contrasts, each with what the paper reports and whether this run shows it."""
+def read_contrasts(summary, declared, claims):
+    """The declared contrasts, each with what the paper reports and whether this run shows it.
+
+    ``claims`` are the rows of findings.json by (setting, versus).
+    """
     pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
     contrasts = []
     for setting, pool, versus in declared:
@@ -155,9 +159,8 @@ def read_contrasts(summary, declared):
             low, high = (
                 b if pd.isna(bound) else bound for b, bound in zip(blank, (row.ci_low, row.ci_high), strict=True)
             )
-            expected, claim = PAPER.get(
-                (setting.split(".")[0], versus.split(".")[0]), (None, "not a finding of the paper")
-            )
+            known = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
+            expected, claim = known["expected"], known["claim"]
             contrasts.append(
                 {
                     "model": row.model,
@@ -175,7 +178,7 @@ def read_contrasts(summary, declared):
     return contrasts
 
 
-def contrasts_over_seeds(summary, declared):
+def contrasts_over_seeds(summary, declared, claims):
     """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports."""
     pooled = summary[
         (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
@@ -195,7 +198,7 @@ def contrasts_over_seeds(summary, declared):
             differences = (ours - (0.5 if versus == "base" else by_seed(model, pool, versus))).dropna()
             if len(differences) < 2:
                 continue
-            expected, _ = PAPER.get((setting, versus), (None, None))
+            expected = claims.get((setting, versus), {}).get("expected")
             as_reported = {
                 "higher": differences > 0,
                 "not lower": differences >= 0,

@@ -51,7 +51,7 @@ def write_results(root):
         write_run(root / "mini" / pool / setting, pool, seed, languages)
     table = [cells for run in RUNS for cells in summary_rows(*run)]
     pd.DataFrame(table).to_csv(root / "summary.csv", index=False)
-    (root / "findings.json").write_text(json.dumps({"findings": [finding()], "overlap": {"en": {"train": 20, "evaluate": 20, "exact": 1, "ngram_13": 2}}}), encoding="utf-8")  # fmt: skip
+    (root / "findings.json").write_text(json.dumps({"findings": [finding(), *not_tested()], "claims": [{"setting": "dpo", "versus": "base", "expected": "higher", "claim": finding()["claim"]}], "overlap": {"en": {"train": 20, "evaluate": 20, "exact": 1, "ngram_13": 2}}}), encoding="utf-8")  # fmt: skip
     (root / "tables").mkdir()
     (root / "tables" / "win_rate.csv").write_text("model,setting,en\nmini,dpo,0.612345\n", encoding="utf-8")
     (root / "audit").mkdir()
@@ -68,6 +68,25 @@ def finding():
         "null": {"estimate": 0.01, "low": -0.01, "high": 0.03}, "replicate_noise": 0.02, "verdict": "supported",
         "why": "appears",
     }  # fmt: skip
+
+
+def not_tested():
+    """The same finding in another pool, and one that is tested in no pool."""
+    empty = dict.fromkeys(("estimate", "low", "high", "n", "null", "replicate_noise"))
+    for number, claim, why in (
+        ("F2", finding()["claim"], "needs a judge"),
+        ("F4", "others' responses are worse", "no such setting"),
+    ):
+        contrast = "en/dpo - base" if number == "F2" else "multi/dpo - off_policy"
+        yield {
+            **finding(),
+            "id": number,
+            "claim": claim,
+            "contrast": contrast,
+            **empty,
+            "verdict": "not tested",
+            "why": why,
+        }
 
 
 def write_answers(folder, code):

@@ -2,15 +2,17 @@
 
 import csv
 import json
+import re
 
 import pytest
 from conftest import ROOT, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from shipped import read_languages, read_shipped
 
-from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, read_summary
+from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
 from croco.overlap import count_overlap
-from croco.runs import COLUMNS
+from croco.runs import COLUMNS, Arm, list_arms
 
 
 def row(setting, task, metric, delta, half=0.02, language="multi", eval_language="all", seed="1", baseline="base"):
@@ -25,18 +27,42 @@ def row(setting, task, metric, delta, half=0.02, language="multi", eval_language
     }  # fmt: skip
 
 
+def arm(setting, rejected=None, objective="dpo", target="pair", responses="own", **others):
+    pools = others.pop("pools", {"multi": {"trained": ["en", "ga"], "evaluated": ["en", "ga"]}})
+    return Arm(setting, objective, target, rejected, responses, pools, others)
+
+
+def single(*codes):
+    """Pools of one language each."""
+    return {code: {"trained": [code], "evaluated": [code]} for code in codes}
+
+
+DPO, NULL = arm("blue", "mean-2sd"), arm("grey", "random")
+SFT = arm("red", objective="sft", target="reference")
+OFF_POLICY = arm("green", "mean-2sd", responses="other policy")
+ONLINE = arm("white", objective="online_dpo", target="prompts")
+ARMS = [NULL, DPO, SFT, OFF_POLICY, ONLINE]  # names say nothing of what they are
+
+
+def rows_of(setting, task, metric, delta, **others):
+    """Rows of both languages and of both together."""
+    return [row(setting, task, metric, delta, eval_language=code, **others) for code in ("en", "ga", "all")]
+
+
 def table(dpo=0.1, sft=-0.4, off_policy=0.05, online=0.01, null=0.0, low_resource=0.06):
     return [
-        row("dpo", "arena", "win_rate", dpo),
-        row("dpo", "arena", "win_rate", low_resource, eval_language="ga"),
-        row("dpo", "arena", "win_rate", dpo, eval_language="en"),
-        *(row("dpo", "arena", "reward_judge_agreement", 0.2, eval_language=code, baseline="chance") for code in ("en", "ga")),
-        row("dpo", "task", "acc", 0.01),
-        row("sft", "task", "acc", sft),
-        row("sft", "arena", "win_rate", sft),
-        row("dpo_random", "arena", "win_rate", null),
-        row("dpo", "arena", "win_rate", off_policy, baseline="dpo_off_policy"),
-        row("dpo", "arena", "win_rate", online, baseline="dpo_online"),
+        row("blue", "arena", "win_rate", dpo),
+        row("blue", "arena", "win_rate", low_resource, eval_language="ga"),
+        row("blue", "arena", "win_rate", dpo, eval_language="en"),
+        *(row("blue", "arena", "reward_judge_agreement", 0.2, eval_language=code, baseline="chance") for code in ("en", "ga")),
+        *rows_of("blue", "task", "acc", 0.01),
+        *rows_of("red", "task", "acc", sft),
+        *rows_of("red", "arena", "win_rate", sft),
+        *(row("grey", "arena", "win_rate", change, eval_language=code) for code, change in (("en", null), ("ga", 0.0), ("all", null))),
+        *rows_of("green", "arena", "win_rate", 0.05),
+        *rows_of("white", "arena", "win_rate", 0.05),
+        row("blue", "arena", "win_rate", off_policy, baseline="green"),
+        row("blue", "arena", "win_rate", online, baseline="white"),
     ]  # fmt: skip
 
 
@@ -48,14 +74,15 @@ def write_summary(tmp_path, rows):
     return tmp_path / "summary.csv"
 
 
-def find(tmp_path, rows):
-    return check_findings(read_summary(write_summary(tmp_path, rows)), {}, ["ga"])
+def find(tmp_path, rows, arms=ARMS, low_resource=("ga",)):
+    return check_findings(read_summary(write_summary(tmp_path, rows)), {}, list(low_resource), arms)
 
 
-def run(tmp_path, rows, *options, check=True):
+def run(tmp_path, rows, *options, arms=ARMS, check=True):
     """The same by the command line, with tables; its findings.json, or the process where it fails."""
     summary, output = write_summary(tmp_path, rows), tmp_path / "findings.json"
-    options = ("--summary", summary, "--low-resource", "ga", *options, "--tables", tmp_path / "tables", "--output", output)  # fmt: skip
+    arms = [json.dumps(arm.to_row()) for arm in arms]
+    options = ("--summary", summary, "--low-resource", "ga", "--arms", *arms, *options, "--tables", tmp_path / "tables", "--output", output)  # fmt: skip
     done = script("findings", *options, check=check)
     return json.loads(output.read_text()) if check else done
 
@@ -67,7 +94,7 @@ def verdicts(found):
 def test_a_run_as_the_paper_reports(tmp_path):
     found = run(tmp_path, table())["findings"]
     assert found == find(tmp_path, table())
-    elsewhere = row("dpo", "euroeval/x", "acc", -0.5) | {"model": "another"}
+    elsewhere = row("blue", "euroeval/x", "acc", -0.5) | {"model": "another"}
     assert found == find(tmp_path, [*table(), elsewhere]), "other harnesses' rows decide nothing"
     assert [entry["id"] for entry in found] == ["F1", "F2", "F2", "F3", "F3", "F4", "F5", "F6"]
     assert set(verdicts(found).values()) == {"supported"}
@@ -75,6 +102,7 @@ def test_a_run_as_the_paper_reports(tmp_path):
     assert [gain[name] for name in ("estimate", "low", "high")] == pytest.approx([0.1, 0.08, 0.12])
     assert gain["null"]["estimate"] == pytest.approx(0) and gain["n"] == 100
     assert gain["replicate_noise"] is None and "one training seed" in gain["why"]
+    assert not any(entry["gaps"] for entry in found)
 
 
 @pytest.mark.parametrize(
@@ -101,36 +129,69 @@ def test_one_number_decides_its_finding_alone(tmp_path, changes, finding, verdic
         assert why in differing[0]["why"]
 
 
-def test_what_is_missing_is_said(tmp_path):
-    found = find(tmp_path, [row("dpo", "arena", "win_rate", 0.1)])
-    why = {(entry["id"], entry["contrast"]): entry["why"] for entry in found if entry["estimate"] is None}
+def test_what_is_not_tested_is_listed_with_the_reason(tmp_path):
+    wins = rows_of("blue", "arena", "win_rate", 0.1)
+    found = find(tmp_path, wins, [DPO], ())
+    why = {(entry["id"], entry["contrast"]): entry["why"] for entry in found if entry["verdict"] == "not tested"}
+    assert all(entry["estimate"] is None for entry in found if entry["verdict"] == "not tested")
     assert "the target audit" in why["F1", "rewards - verdicts"]
-    assert "evaluation.tasks" in why["F2", "multi/dpo - base"]
-    assert "objective: sft" in why["F3", "sft - base"]
-    assert "responses: OTHER_POLICY" in why["F4", "multi/dpo - dpo_off_policy"]
-    assert "objective: online_dpo" in why["F5", "multi/dpo - dpo_online"]
-    assert "low-resource" in why["F6", "multi/dpo - base"]
-    rows = [row("dpo", "arena", "win_rate", 0.1), row("dpo_online", "arena", "win_rate", 0.1)]
-    why = {entry["id"]: entry["why"] for entry in find(tmp_path, rows)}
-    assert "{setting: dpo, pool: multi, versus: dpo_online} to contrasts" in why["F5"]
-    why = {entry["id"]: entry["why"] for entry in find(tmp_path, [row("dpo", "task", "acc", 0.1)])}
+    assert "evaluation.tasks" in why["F2", "multi/blue - base"]
+    assert "objective: sft" in why["F3", "multi/references - base"]
+    assert "responses: POLICY" in why["F4", "multi/blue - off_policy"]
+    assert "objective: online_dpo" in why["F5", "multi/blue - online"]
+    assert "no low-resource language" in why["F6", "multi/blue - base"]
+    why = {entry["id"]: entry["why"] for entry in find(tmp_path, wins, [DPO, ONLINE], ("mt",))}
+    assert "{setting: blue, pool: multi, versus: white} to contrasts" in why["F5"]
+    assert "the pool multi has no low-resource language" in why["F6"]
+    why = {entry["id"]: entry["why"] for entry in find(tmp_path, rows_of("blue", "task", "acc", 0.1))}
     assert "evaluation.judge" in why["F4"]
+    found = find(tmp_path, wins, [arm("dpo", "min"), ONLINE])
+    assert {entry["verdict"] for entry in found} == {"not tested"}, "a name makes no arm"
+    assert any("rejected: mean-2sd" in entry["why"] for entry in found)
+
+
+def test_a_missing_language_is_a_gap_that_is_shown(tmp_path):
+    rows = [
+        line for line in table() if (line["setting"], line["eval_language"], line["task"]) != ("grey", "ga", "arena")
+    ]
+    rows = [line for line in rows if (line["setting"], line["eval_language"], line["task"]) != ("red", "ga", "task")]
+    found = {(e["id"], e["contrast"], e["measure"]): e for e in find(tmp_path, rows)}
+    assert found["F2", "multi/blue - base", "win rate"]["gaps"] == {"grey": ["ga"]}
+    assert found["F2", "multi/blue - base", "win rate"]["null"] is None, "a mean over other languages is no control"
+    assert "grey has no results for ga" in found["F2", "multi/blue - base", "win rate"]["why"]
+    assert found["F3", "multi/red - base", "structured tasks"]["gaps"] == {"red": ["task in ga"]}
+    assert not found["F4", "multi/blue - green", "win rate"]["gaps"]
+
+
+def test_the_plainest_arm_is_taken_and_differences_are_said(tmp_path):
+    small, off_policy = (
+        arm("plain", "mean-2sd", pool_size=8),
+        arm("green", "mean-2sd", responses="other policy", hygiene=[]),
+    )
+    rows = [*table(), *rows_of("plain", "arena", "win_rate", -0.3)]
+    found = find(tmp_path, rows, [small, *ARMS[:3], off_policy, ONLINE])
+    assert set(verdicts(found).values()) == {"supported"}
+    why = next(entry["why"] for entry in found if entry["id"] == "F4")
+    assert "the two differ in hygiene as well" in why
+    claims = {(line["setting"], line["versus"]): line["expected"] for line in list_claims(ARMS)}
+    assert claims == {("blue", "base"): "higher", ("blue", "green"): "higher", ("blue", "red"): "higher", ("blue", "white"): "not lower", ("grey", "base"): "equal"}  # fmt: skip
 
 
 def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
     rows = [
-        row("dpo", "arena", "win_rate", 0.1, 0.05),
-        row("dpo.s2", "arena", "win_rate", 0.2, 0.05, seed="2"),
-        row("dpo", "arena", "win_rate", 0.15, 0.03, seed="all"),
-        *(row("dpo", "arena", "win_rate", delta, half, code, code) for code, delta, half in (("en", 0.2, 0.02), ("ga", 0.1, 0.04))),
+        row("blue", "arena", "win_rate", 0.1, 0.05),
+        row("blue.s2", "arena", "win_rate", 0.2, 0.05, seed="2"),
+        row("blue", "arena", "win_rate", 0.15, 0.03, seed="all"),
+        *(row("blue_mono", "arena", "win_rate", delta, half, code, code) for code, delta, half in (("en", 0.2, 0.02), ("ga", 0.1, 0.04))),
     ]  # fmt: skip
-    found = {(e["id"], e["contrast"], e["measure"]): e for e in run(tmp_path, rows)["findings"]}
-    pooled = found["F2", "multi/dpo - base", "win rate"]
+    arms = [DPO, arm("blue_mono", "mean-2sd", pools=single("en", "ga"))]
+    found = {(e["id"], e["contrast"], e["measure"]): e for e in run(tmp_path, rows, arms=arms)["findings"]}
+    pooled = found["F2", "multi/blue - base", "win rate"]
     assert [pooled[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.12, 0.18])
     assert pooled["replicate_noise"] == pytest.approx(0.1 / 2**0.5) and "one training seed" not in pooled["why"]
-    single = found["F2", "monolingual/dpo - base", "win rate"]
-    assert [single[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.12, 0.18])
-    low = found["F6", "monolingual/dpo - base", "win rate in low-resource languages"]
+    single_pools = found["F2", "monolingual/blue_mono - base", "win rate"]
+    assert [single_pools[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.12, 0.18])
+    low = found["F6", "monolingual/blue_mono - base", "win rate in low-resource languages"]
     assert low["estimate"] == pytest.approx(0.1) and low["verdict"] == "supported"
     with open(tmp_path / "tables/win_rate.csv", encoding="utf-8") as file:
         lines = {line["trained_on"]: line for line in csv.DictReader(file)}
@@ -142,11 +203,80 @@ def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
 
 
 def test_contrasts_in_pools_of_one_language(tmp_path):
-    rows = [row("dpo", "arena", "win_rate", 0.1, 0.02, code, code) for code in ("en", "ga")]
-    rows += [row("dpo", "arena", "win_rate", delta, 0.02, code, baseline="dpo_off_policy") for code, delta in (("en", 0.1), ("ga", 0.2))]  # fmt: skip
-    found = next(entry for entry in find(tmp_path, rows) if entry["id"] == "F4")
-    assert (found["contrast"], found["verdict"]) == ("monolingual/dpo - dpo_off_policy", "supported")
+    pools = single("en", "ga")
+    arms = [arm("blue", "mean-2sd", pools=pools), arm("green", "mean-2sd", responses="other policy", pools=pools)]
+    rows = [
+        row(name, "arena", "win_rate", 0.1, 0.02, code, code) for code in ("en", "ga") for name in ("blue", "green")
+    ]
+    rows += [row("blue", "arena", "win_rate", delta, 0.02, code, baseline="green") for code, delta in (("en", 0.1), ("ga", 0.2))]  # fmt: skip
+    found = next(entry for entry in find(tmp_path, rows, arms) if entry["id"] == "F4")
+    assert (found["contrast"], found["verdict"]) == ("monolingual/blue - green", "supported")
     assert [found[name] for name in ("estimate", "low", "high")] == pytest.approx([0.15, 0.13, 0.17])
+
+
+def make_up(grid):
+    """Rows of summary.csv that a finished run of a config would have, all with a clear gain; SFT loses the tasks."""
+    rows = []
+
+    def add(run, seed, code, task, metric, delta, baseline="base"):
+        line = row(run.setting if seed != "all" else run.row["name"], task, metric, delta, language=run.pool, eval_language=code, seed=seed, baseline=baseline)  # fmt: skip
+        rows.append(line | {"model": run.model, "round": run.round})
+
+    for run in grid.runs.values():
+        for seed in [] if run.pool == "untuned" else [str(run.replicate)] + ["all"] * (run.replicate == 1 < len(run.row["seeds"])):  # fmt: skip
+            for code in [*run.evaluated, "all"]:
+                gain = 0.0 if run.row.get("rejected") == "random" else 0.2
+                add(run, seed, code, "arena", "win_rate", gain)
+                add(run, seed, code, "arena", "reward_judge_agreement", 0.2, baseline="chance")
+                if code == "all" or grid.suites.get(code) or grid.own_tasks([code]):
+                    add(run, seed, code, "task", "acc", -0.3 if run.row["objective"] == "sft" else 0.05)
+            for setting, pool, versus in grid.contrasts:
+                if (setting, pool) == (run.row["name"], run.pool) and versus != "base":
+                    ending = "" if seed in ("1", "all") else f".s{seed}"
+                    add(run, seed, "all", "arena", "win_rate", 0.1, baseline=versus + ending)
+    return rows
+
+
+def find_shipped(tmp_path, name, rename=None):
+    grid = read_shipped(name, rename=rename)
+    low_resource = [code for code in grid.languages if read_languages()[code]["resource"] == "low"]
+    return find(tmp_path, make_up(grid), list_arms(grid), low_resource)
+
+
+@pytest.mark.parametrize(
+    ("name", "decided"),
+    [("paper", "F1 F2 F3 F4 F5 F6"), ("grid", "F1 F2 F3 F4 F5"), ("config", "F1 F2 F3 F4"), ("small", "F1 F2 F3 F6")],
+)
+def test_findings_of_shipped_configs_can_be_decided(tmp_path, name, decided):
+    found = find_shipped(tmp_path, name)
+    assert {entry["verdict"] for entry in found} == {"supported", "not tested"}
+    tested = {(entry["model"], entry["id"]) for entry in found if entry["verdict"] == "supported"}
+    models = {entry["model"] for entry in found}
+    assert tested == {(model, number) for model in models for number in decided.split()}
+    assert {entry["id"] for entry in found} == {f"F{i}" for i in range(1, 7)}, "what is not tested is listed"
+    assert not any(entry["gaps"] for entry in found)
+    open_ones = [entry for entry in found if entry["id"] not in decided.split()]
+    assert all(entry["why"] for entry in open_ones)
+    if name == "grid":
+        assert {entry["why"].split(":")[0] for entry in open_ones} == {"the config has no low-resource language"}
+    if name == "paper":
+        places = {(entry["id"], entry["contrast"].split("/")[0]) for entry in found if entry["verdict"] == "supported"}
+        assert {("F2", "monolingual"), ("F3", "monolingual"), ("F6", "monolingual"), ("F6", "multi_all")} <= places
+        assert ("F6", "multi") not in places, "the authors' pool has no low-resource language"
+
+
+@pytest.mark.parametrize("name", ["paper", "grid"])
+def test_names_of_settings_decide_nothing(tmp_path, name):
+    def rename(setting):
+        return setting if setting == "base" else f"arm{setting[::-1]}"
+
+    names = [arm.setting for arm in list_arms(read_shipped(name))]
+    found, renamed = find_shipped(tmp_path, name), find_shipped(tmp_path, name, rename)
+    for entry, other in zip(found, renamed, strict=True):
+        for key in ("contrast", "why"):
+            words = re.sub(r"\w+", lambda word: rename(word[0]) if word[0] in names else word[0], entry[key])
+            assert re.sub(r"objective: \w+", "", words) == re.sub(r"objective: \w+", "", other[key])
+        assert {**entry, "contrast": 0, "why": 0} == {**other, "contrast": 0, "why": 0}
 
 
 def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
@@ -155,7 +285,9 @@ def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
     def audit(*found):
         languages = {f"l{i}": {"n": 10, "verdict": verdict} for i, verdict in enumerate(found)}
         (tmp_path / "english.json").write_text(json.dumps({"reward_model": "english", "languages": languages}))
-        return check_findings(summary, {"english": json.loads((tmp_path / "english.json").read_text())}, ["ga"])[0]
+        return check_findings(summary, {"english": json.loads((tmp_path / "english.json").read_text())}, ["ga"], ARMS)[
+            0
+        ]
 
     good = audit("fit", "fit", "weak")
     assert (good["contrast"], good["verdict"], good["n"]) == ("reward model english", "supported", 30)
@@ -165,7 +297,7 @@ def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
     assert audit("fit", "weak", "weak", "unfit")["verdict"] == "cannot tell"
     by_audit, by_results = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][:2]
     assert by_audit == audit("fit", "weak", "weak", "unfit")
-    assert (by_results["id"], by_results["contrast"]) == ("F1", "rewards - verdicts, multi/dpo")
+    assert (by_results["id"], by_results["contrast"]) == ("F1", "rewards - verdicts, multi/blue")
     (tmp_path / "english.json").write_text("{")
     done = run(tmp_path, table(), "--audit", tmp_path / "english.json", check=False)
     assert done.returncode == 1 and "english.json" in done.stderr and "Traceback" not in done.stderr
@@ -225,7 +357,7 @@ def test_findings_of_a_run(finished_run):
     found = json.loads((results / "findings.json").read_text())
     tested = {entry["id"]: entry for entry in found["findings"]}
     assert list(tested) == [f"F{i}" for i in range(1, 7)]
-    assert all(tested[name]["verdict"] == "cannot tell" for name in ("F4", "F5", "F6"))
+    assert all(tested[name]["verdict"] == "not tested" for name in ("F4", "F5", "F6"))
     assert found["overlap"]["en"] == {"train": 16, "evaluate": 10, "exact": 0, "ngram_13": 0}
     manifest = json.loads((results / "findings.manifest.json").read_text())
     assert manifest["options"]["low_resource"] == [] and (ROOT / "config/languages.tsv").read_text().count("\tlow\n") == 4  # fmt: skip

@@ -140,7 +140,11 @@ def test_cost_multiplies_time_by_leased_gpus(written):
 
 def test_findings_and_headlines_say_the_same(written):
     page = written[1]
-    finding = read_table(page.get_element_by_id("findings-table"))[0]
+    finding, *others = read_table(page.get_element_by_id("findings-table"))
+    assert [(other["finding"], other["verdict"]) for other in others] == [("F2", "not tested"), ("F4", "not tested")]
+    assert others[1]["claim"].endswith("no such setting"), "the reason"
+    marks = [line.text_content() for line in page.xpath("//ul[@class='headlines']/li")]
+    assert ["F2" in mark for mark in marks] == [True, False] and "F4 · not tested" in marks[1]
     assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
     headline = page.xpath("//ul[@class='headlines']/li")[0].text_content()
     assert "F2 · supported" in headline and "+0.100" in headline

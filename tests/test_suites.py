@@ -9,6 +9,9 @@ import pytest
 import yaml
 from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, write_rows
 from hub import COMMIT, serving
+from shipped import read_languages, read_shipped
+
+from croco.suites import list_evaluated, parse_tasks
 
 CHOICES = {"dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}"}
 MEAN = {"aggregation": "mean", "higher_is_better": True}
@@ -315,3 +318,27 @@ def test_comparability_says_no_where_the_run_does_not_evaluate(tmp_path):
     table.write_text("row\tneeds\tpaper\tours\tcomparable\twhy\nx\t-\ty\tz\tmaybe\tw\n")
     done = script("comparability", "--table", table, "--output", tmp_path / "d.json", check=False)
     assert done.returncode == 1 and "t.tsv:2" in done.stderr and "Traceback" not in done.stderr
+    table.write_text("row\tneeds\tpaper\tours\tcomparable\twhy\nx\treeding\ty\tz\tno\tw\n")
+    done = script("comparability", "--table", table, "--output", tmp_path / "d.json", check=False)
+    assert done.returncode == 1 and "t.tsv:2, field needs" in done.stderr and "reading" in done.stderr
+    table.write_text("row\tneeds\tpaper\tours\tcomparable\twhy\nx\treading\ty\tz\tno\tw\n")
+    done = script("comparability", "--table", table, "--evaluated", "maths", "en", "--output", tmp_path / "d.json", check=False)  # fmt: skip
+    assert done.returncode == 1 and "no row needs maths" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_comparability_has_a_row_for_all_that_runs_evaluate_and_for_nothing_else():
+    """By what shipped configs evaluate, and by the capabilities that languages list."""
+    with open(ROOT / "config/comparability.tsv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file, delimiter="\t"))
+    needs = {row["needs"] for row in table} - {"-"}
+    imports = {"imports": [{"name": "euroeval", "path": str(ROOT / "README.md"), "format": "euroeval"}]}
+    produced = set()
+    for name, changes in (("paper", {}), ("paper", imports), ("grid", {}), ("small", {})):
+        evaluated = list_evaluated(read_shipped(name, changes), read_languages())
+        assert evaluated.keys() <= needs, name
+        produced |= evaluated.keys()
+    listed = {kind for language in read_languages().values() for kind in parse_tasks(language["tasks"]).values()}
+    assert listed <= needs == produced
+    paper = " ".join(row["row"] + row["paper"] for row in table).lower()
+    assert not any(word in paper for word in ("sentiment", "entity", "summaris"))
+    assert all(word in paper for word in ("ifeval", "wic", "multiloko", "multinrc", "include", "mmlu-pro", "copa-nl", "zebra"))  # fmt: skip

@@ -4,40 +4,46 @@ import math
 
 import pandas as pd
 
+from croco.runs import OTHER_POLICY, OWN
 from croco.statistics import FEWEST
 
+# What makes a setting an arm of the paper: facts of its row (croco.runs.Arm), whatever its name.
+METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
+PAIRS = {"objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": OWN}
+ROLES = {
+    METHOD: PAIRS,
+    NULL: {**PAIRS, "rejected": "random"},
+    REFERENCES: {"objective": "sft", "target": "reference"},
+    BEST: {"objective": "sft", "target": "best", "responses": OWN},
+    OFF_POLICY: {**PAIRS, "responses": OTHER_POLICY},
+    ONLINE: {"objective": "online_dpo", "target": "prompts"},
+}
+BASE = "base"
 # What the paper reports of these comparisons of win rates (its findings F2, F4, F5), and what a null must show.
 PAPER = {
-    ("dpo", "base"): ("higher", "preference tuning on own responses improves on the base"),
-    ("dpo", "dpo_off_policy"): ("higher", "another model's responses reduce the gain"),
-    ("dpo", "max_r"): ("higher", "pairs beat fine-tuning on the best response"),
-    ("dpo", "sft"): ("higher", "pairs beat fine-tuning on references"),
-    ("dpo", "dpo_online"): ("not lower", "sampling online is not better than offline pairs"),
-    ("dpo_random", "base"): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
+    (METHOD, BASE): ("higher", "preference tuning on own responses improves on the base"),
+    (METHOD, OFF_POLICY): ("higher", "another model's responses reduce the gain"),
+    (METHOD, BEST): ("higher", "pairs beat fine-tuning on the best response"),
+    (METHOD, REFERENCES): ("higher", "pairs beat fine-tuning on references"),
+    (METHOD, ONLINE): ("not lower", "sampling online is not better than offline pairs"),
+    (NULL, BASE): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
 }
 # Changes within this margin count as none, of win rates and of other shares.
 NULL_MARGIN = 0.05
-NULL = "dpo_random"
-# (finding, setting, with what it is compared, measure, what is expected, claim)
+# (finding, role, with what it is compared, measure, what is expected, claim)
 WINS, TASKS, LOW_RESOURCE = "win rate", "structured tasks", "win rate in low-resource languages"
 FINDINGS = [
-    ("F2", "dpo", "base", WINS, *PAPER["dpo", "base"]),
-    ("F2", "dpo", "base", TASKS, "not lower", "preference tuning does not lower structured tasks"),
-    ("F3", "sft", "base", TASKS, "lower", "fine-tuning on references forgets"),
-    ("F3", "dpo", "base", TASKS, "not lower", "preference tuning does not forget"),
-    ("F4", "dpo", "dpo_off_policy", WINS, *PAPER["dpo", "dpo_off_policy"]),
-    ("F5", "dpo", "dpo_online", WINS, *PAPER["dpo", "dpo_online"]),
-    ("F6", "dpo", "base", LOW_RESOURCE, "higher", "low-resource languages gain, too"),
+    ("F2", METHOD, BASE, WINS, *PAPER[METHOD, BASE]),
+    ("F2", METHOD, BASE, TASKS, "not lower", "preference tuning does not lower structured tasks"),
+    ("F3", REFERENCES, BASE, TASKS, "lower", "fine-tuning on references forgets"),
+    ("F3", METHOD, BASE, TASKS, "not lower", "preference tuning does not forget"),
+    ("F4", METHOD, OFF_POLICY, WINS, *PAPER[METHOD, OFF_POLICY]),
+    ("F5", METHOD, ONLINE, WINS, *PAPER[METHOD, ONLINE]),
+    ("F6", METHOD, BASE, LOW_RESOURCE, "higher", "low-resource languages gain, too"),
 ]
 REWARDS_RANK = "the reward model ranks usefully in most languages"
-# Rows of the config without which a finding cannot be tested.
-SETTINGS = {
-    "dpo": "{name: dpo, objective: dpo, target: pair, rejected: mean-2sd, pools: [POOL]}",
-    "sft": "{name: sft, objective: sft, target: reference, pools: [POOL]}",
-    "dpo_off_policy": "{name: dpo_off_policy, objective: dpo, target: pair, rejected: mean-2sd, responses: OTHER_POLICY, pools: [POOL]}",
-    "dpo_online": "{name: dpo_online, objective: online_dpo, target: prompts, pools: [POOL]}",
-}
 MONOLINGUAL, ALL = "monolingual", "all"
+NOT_TESTED = "not tested"
 
 
 def compare_with_paper(low, high, expected, prompts=FEWEST):
@@ -62,28 +68,38 @@ def compare_with_paper(low, high, expected, prompts=FEWEST):
     return {"verdict": "cannot tell", "agrees": None}
 
 
-def check_findings(summary, audits, low_resource):
+def check_findings(summary, audits, low_resource, arms):
     """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
 
     Args:
         summary: rows of summary.csv, all as read by read_summary.
         audits: {reward model: contents of audit/REWARD.json}.
         low_resource: codes of the low-resource languages.
+        arms: croco.runs.Arm of every tuned setting.
     """
     found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
     summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
+    places = list_places(arms)
     for model in summary["model"].unique():
         of_model = summary[summary["model"] == model]
-        agreement = judge_agreement(of_model, model)
-        if agreement["n"] or not audits:
-            found.append(agreement)
-        for name, setting, versus, measure, expected, claim in FINDINGS:
-            places = list_places(of_model, setting)
-            entries = [
-                check_finding(of_model, place, setting, versus, measure, expected, low_resource) for place in places
-            ] or [cannot_tell(setting, versus, measure, f"there is no setting {setting}: add {SETTINGS[setting]}")]
-            found += [{"id": name, "claim": claim, "model": model, **entry} for entry in entries]
+        agreements = judge_agreement(of_model, model, arms, places)
+        found += [entry for entry in agreements if entry["n"] or not audits]
+        for name, role, versus, measure, expected, claim in FINDINGS:
+            for place in places:
+                entries = check_place(of_model, arms, place, role, versus, measure, expected, low_resource)
+                found += [{"id": name, "claim": claim, "model": model, **entry} for entry in entries]
     return sorted(found, key=lambda entry: entry["id"])
+
+
+def list_claims(arms):
+    """What the paper reports of comparing two settings: [{setting, versus, expected, claim}]."""
+    base = [(BASE, BASE)]
+    return [
+        {"setting": setting, "versus": other, "expected": expected, "claim": claim}
+        for (role, versus), (expected, claim) in PAPER.items()
+        for setting in (arm.setting for arm in arms if plays(arm, role))
+        for _, other in (base if versus == BASE else [(versus, arm.setting) for arm in arms if plays(arm, versus)])
+    ]
 
 
 def read_summary(path):
@@ -97,11 +113,42 @@ def read_summary(path):
     return table
 
 
-def list_places(summary, setting):
-    """Where a setting is tuned: `monolingual` for pools of one language, which bear its code, and the other pools."""
-    pools = summary.loc[summary["arm"] == setting, "language"].unique()
-    codes = set(summary["eval_language"])
-    return [MONOLINGUAL] * bool(codes & set(pools)) + [pool for pool in pools if pool not in codes]
+def list_places(arms):
+    """Where the arms are tuned: `monolingual` for all pools of one language, and each other pool by its name."""
+    pools = {pool: codes["trained"] for arm in arms for pool, codes in arm.pools.items()}
+    several = [pool for pool, codes in pools.items() if codes != [pool]]
+    return [MONOLINGUAL] * (len(several) < len(pools)) + several
+
+
+def plays(arm, role):
+    return all(getattr(arm, fact) == value for fact, value in ROLES[role].items())
+
+
+def find_arms(arms, role, place):
+    """The arms of a role in a place that vary least from what the config says for all settings; several if equal."""
+    fitting = [arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL)]
+    least = min((len(arm.varies) for arm in fitting), default=None)
+    return [arm for arm in fitting if len(arm.varies) == least]
+
+
+def find_differing(arm, other):
+    """Facts, beside what makes their roles, in which two arms differ; only those that both kinds of target have."""
+    pairs = arm.target == other.target
+    keys = (
+        [*arm.varies, *other.varies] if pairs else [key for key in other.varies if key in ("hygiene", "reward_model")]
+    )
+    return [key for key in dict.fromkeys(keys) if arm.varies.get(key) != other.varies.get(key)]
+
+
+def find_partner(summary, arms, arm, role, place):
+    """The arm of a role that differs least from ``arm``, of equal ones the first that it is compared with; or None."""
+    fitting = [other for other in arms if plays(other, role) and other.list_pools(place, MONOLINGUAL)]
+    compared = set(summary.loc[summary["arm"] == arm.setting, "versus"])
+    return min(
+        fitting,
+        key=lambda other: (len(find_differing(arm, other)), other.setting not in compared),
+        default=None,
+    )
 
 
 def choose(rows, seed=None):
@@ -112,20 +159,63 @@ def choose(rows, seed=None):
     return rows[rows["seed"] == seed]
 
 
-def find_rows(summary, place, setting, versus, measure, low_resource):
-    """The rows of the summary that a measure of a setting consists of; all seeds and rounds."""
-    rows = summary[(summary["arm"] == setting) & (summary["versus"] == versus)]
-    own = rows["eval_language"] == rows["language"]
-    if versus != "base":  # contrasts have no rows of single languages
-        own = rows["language"].isin(summary["eval_language"])
-    rows = rows[own if place == MONOLINGUAL else rows["language"] == place]
+def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
+    """The rows of the summary that a measure of an arm consists of; all seeds and rounds.
+
+    ``only`` are the languages to which pools of one language are restricted.
+    """
+    pools = arm.list_pools(place, MONOLINGUAL)
+    rows = summary[(summary["arm"] == arm.setting) & (summary["versus"] == versus) & summary["language"].isin(pools)]
     if measure == TASKS:
         rows = rows[~rows["task"].isin(["arena", "fidelity"]) & rows["suite"].isna()]  # a group counts once
     else:
         rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
+    if place == MONOLINGUAL:
+        rows = rows[rows["language"].isin(pools if only is None else only)]
+        own = rows["eval_language"] == rows["language"]
+        # Contrasts may have no rows of single languages; that over all is the same where there is one language.
+        single = [pool for pool in pools if arm.pools[pool]["evaluated"] == [pool]]
+        rows = rows[own if own.any() else (rows["eval_language"] == ALL) & rows["language"].isin(single)]
+        return rows[rows["eval_language"].isin(low_resource)] if measure == LOW_RESOURCE else rows
     if measure == LOW_RESOURCE:
-        return rows[rows["eval_language"].isin(low_resource)]
-    return rows if place == MONOLINGUAL and versus == "base" else rows[rows["eval_language"] == ALL]
+        return rows[rows["eval_language"].isin(low_resource) & rows["eval_language"].isin(arm.pools[place]["trained"])]
+    return rows[rows["eval_language"] == ALL]
+
+
+def list_expected(arm, place, measure, low_resource):
+    """The languages that a measure should have."""
+    pools = arm.list_pools(place, MONOLINGUAL)
+    if measure == LOW_RESOURCE:
+        return [
+            code
+            for code in dict.fromkeys(code for pool in pools for code in arm.pools[pool]["trained"])
+            if code in low_resource
+        ]
+    return pools if place == MONOLINGUAL else arm.pools[place]["evaluated"]
+
+
+def list_present(summary, arm, place, measure):
+    """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
+    rows = summary[summary["arm"] == arm.setting]
+    rows = choose(rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
+    if place == MONOLINGUAL:
+        rows = rows[rows["eval_language"] == rows["language"]]
+    chosen = ~rows["task"].isin(["arena", "fidelity"]) if measure == TASKS else rows["metric"] == "win_rate"
+    return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {("arena", ALL)}
+
+
+def list_gaps(summary, arms, place, measure, expected):
+    """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
+    wanted = {("arena", code) for code in expected}
+    if measure == TASKS:
+        tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["eval_language"].isin(expected)]
+        wanted = set(zip(tasks["task"], tasks["eval_language"], strict=True))
+    gaps = {}
+    for arm in arms:
+        missing = sorted(wanted - list_present(summary, arm, place, measure))
+        if missing:
+            gaps[arm.setting] = [code if measure != TASKS else f"{task} in {code}" for task, code in missing]
+    return gaps
 
 
 def measure_change(rows):
@@ -157,23 +247,55 @@ def bounds(row):
     return row.ci_low - shift, row.ci_high - shift
 
 
-def check_finding(summary, place, setting, versus, measure, expected, low_resource):
-    """One finding in one pool: estimate, interval, null control, noise between seeds, and the verdict with its reason."""
-    rows = find_rows(summary, place, setting, versus, measure, low_resource)
+def check_place(summary, arms, place, role, versus, measure, expected, low_resource):
+    """A finding in one place, an entry for each arm that plays the role."""
+    entries = []
+    for arm in find_arms(arms, role, place):
+        other = None if versus == BASE else find_partner(summary, arms, arm, versus, place)
+        if versus != BASE and other is None:
+            entries.append(not_tested(f"{place}/{arm.setting}", versus, measure, explain_lack(versus, place)))
+        else:
+            entries.append(check_finding(summary, arms, place, arm, other, measure, expected, low_resource))
+    return entries or [not_tested(f"{place}/{role}", versus, measure, explain_lack(role, place))]
+
+
+def check_finding(summary, arms, place, arm, other, measure, expected, low_resource):
+    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its why.
+
+    ``other`` is the arm that it is compared with, or None for the base.
+    """
+    versus, where = other.setting if other else BASE, f"{place}/{arm.setting}"
+    wanted = list_expected(arm, place, measure, low_resource)
+    if not wanted:
+        return not_tested(where, versus, measure, explain_low_resource(place, low_resource))
+    rows = find_rows(summary, arm, place, versus, measure, low_resource)
     found = measure_change(choose(rows))
-    where = f"{place}/{setting}"
     if found is None:
-        return cannot_tell(where, versus, measure, explain_missing(summary, place, setting, versus, measure))
+        return not_tested(where, versus, measure, explain_missing(summary, arm, place, versus, measure))
+    control = find_partner(summary, arms, arm, NULL, place) if (versus, expected) == (BASE, "higher") else None
+    gaps = list_gaps(summary, [each for each in (arm, other, control) if each], place, measure, wanted)
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
-    if versus == "base":
-        null = measure_change(choose(find_rows(summary, place, NULL, "base", measure, low_resource)))
+    # Means over other languages are no control.
+    if control and gaps.get(control.setting) == gaps.get(arm.setting):
+        null = measure_change(
+            choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["language"])))
+        )
     compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
     verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
     why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-    if verdict == "supported" and expected == "higher" and null and null["estimate"] >= found["estimate"]:
-        verdict, why = "cannot tell", f"{why}; the null control {NULL} changes as much ({null['estimate']:+.3f})"
+    if verdict == "supported" and null and null["estimate"] >= found["estimate"]:
+        verdict, why = (
+            "cannot tell",
+            f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
+        )
+    if (versus, expected) == (BASE, "higher") and null is None:
+        why += "; there is no null control (rejected: random) in the same languages"
+    if other and (differing := find_differing(arm, other)):
+        why += f"; the two differ in {', '.join(differing)} as well"
+    for setting, missing in gaps.items():
+        why += f"; {setting} has no results for {', '.join(missing)}"
     if len(changes) < 2:
         why += "; one training seed, so that the noise between trainings is left out: give the setting more `seeds`"
     return {
@@ -183,6 +305,7 @@ def check_finding(summary, place, setting, versus, measure, expected, low_resour
         "null": null and {name: finite(null[name]) for name in ("estimate", "low", "high")},
         "replicate_noise": float(changes.std()) if len(changes) > 1 else None,
         "n": found["n"],
+        "gaps": gaps,
         "verdict": verdict,
         "why": why,
     }
@@ -192,30 +315,44 @@ def finite(value):
     return float(value) if math.isfinite(value) else None
 
 
-def explain_missing(summary, place, setting, versus, measure):
+def explain_lack(role, place):
+    """Which setting to add to the config."""
+    facts = {**ROLES[role]}
+    own = facts.pop("responses", OWN) == OWN
+    shown = ", ".join(f"{name}: {value}" for name, value in facts.items()) + ("" if own else ", responses: POLICY")
+    return f"no setting with the pool {place} has {shown}: add {{name: NAME, {shown}, pools: [{place}]}}"
+
+
+def explain_low_resource(place, low_resource):
+    lack = "no pool of one language" if place == MONOLINGUAL else f"the pool {place}"
+    if not low_resource:
+        return "the config has no low-resource language: add one of config/languages.tsv (resource low) to languages"
+    verb = "is of a low-resource language" if place == MONOLINGUAL else "has no low-resource language"
+    return f"{lack} {verb} ({', '.join(low_resource)}): it is tuned on others"
+
+
+def explain_missing(summary, arm, place, versus, measure):
     """What to add to the config, where a summary has no row for a finding."""
-    if measure == TASKS:
+    if measure == TASKS and summary["task"].isin(["arena", "fidelity"]).all():
         return "there are no structured tasks: name some under evaluation.tasks"
-    if not (summary["metric"] == "win_rate").any():
+    if measure != TASKS and not (summary["metric"] == "win_rate").any():
         return "there are no verdicts: name a judge under evaluation.judge"
-    if versus != "base" and place not in list_places(summary, versus):
-        return (
-            f"there is no setting {versus} with the pool {place}: add {SETTINGS[versus].replace('POOL]', place + ']')}"
-        )
-    if versus != "base":
+    if versus != BASE:
         pool = "LANGUAGE" if place == MONOLINGUAL else place
-        return f"the two are not compared: add {{setting: {setting}, pool: {pool}, versus: {versus}}} to contrasts"
-    if measure == LOW_RESOURCE:
-        return (
-            "no low-resource language is evaluated: add one of config/languages.tsv (resource low) to languages, and "
-            "to the pool or with evaluate: all"
-        )
+        return f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
     return "the summary has no such row: run the workflow to its end"
 
 
-def cannot_tell(setting, versus, measure, why):
+def not_tested(setting, versus, measure, why):
     empty = dict.fromkeys(("estimate", "low", "high", "null", "replicate_noise", "n"))
-    return {"contrast": f"{setting} - {versus}", "measure": measure, **empty, "verdict": "cannot tell", "why": why}
+    return {
+        "contrast": f"{setting} - {versus}",
+        "measure": measure,
+        **empty,
+        "gaps": {},
+        "verdict": NOT_TESTED,
+        "why": why,
+    }
 
 
 def judge_rewards(name, languages):
@@ -233,41 +370,48 @@ def judge_rewards(name, languages):
     }
 
 
-def judge_agreement(summary, model):
-    """F1 by the results: in how many languages its sign agrees with the verdicts on DPO's answers beyond chance."""
-    rows = summary[(summary["metric"] == "reward_judge_agreement") & (summary["arm"] == "dpo")]
-    places = list_places(rows, "dpo")
+def judge_agreement(summary, model, arms, places):
+    """F1 by the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
+    summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
-    missing = (
+    entries = []
+    for place in places:
+        for arm in find_arms(arms, METHOD, place):
+            rows = summary[
+                (summary["arm"] == arm.setting) & summary["language"].isin(arm.list_pools(place, MONOLINGUAL))
+            ]
+            own = rows["eval_language"] == rows["language"]
+            rows = choose(rows[own if place == MONOLINGUAL else rows["eval_language"] != ALL])
+            if rows.empty:
+                continue
+            intervals = {row.eval_language: bounds(row) for row in rows.itertuples()}
+            above = [code for code, (low, _) in intervals.items() if low > 0]
+            below = [code for code, (_, high) in intervals.items() if high < 0]
+            missing = [code for code in list_expected(arm, place, WINS, ()) if code not in intervals]
+            why = f"beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}"
+            entries.append(
+                majority(len(above), len(below), len(intervals))
+                | {
+                    "model": model,
+                    "contrast": f"rewards - verdicts, {place}/{arm.setting}",
+                    "measure": measure,
+                    "n": int(rows["n"].sum()),
+                    "gaps": {arm.setting: missing} if missing else {},
+                    "why": why + (f"; no agreement is known in {', '.join(missing)}" if missing else ""),
+                }
+            )
+    why = (
         "neither an audit nor rewards of judged answers: make the target audit, or set evaluation.fidelity and a judge"
     )
-    if not places:
-        return {
-            "id": "F1",
-            "claim": REWARDS_RANK,
-            "model": model,
-            **cannot_tell("rewards", "verdicts", measure, missing),
-        }
-    place = places[-1]
-    own = rows["eval_language"] == rows["language"]
-    rows = choose(rows[own if place == MONOLINGUAL else (rows["language"] == place) & (rows["eval_language"] != ALL)])
-    intervals = {row.eval_language: bounds(row) for row in rows.itertuples()}
-    above = [code for code, (low, _) in intervals.items() if low > 0]
-    below = [code for code, (_, high) in intervals.items() if high < 0]
-    return majority(len(above), len(below), len(intervals)) | {
-        "model": model,
-        "contrast": f"rewards - verdicts, {place}/dpo",
-        "measure": measure,
-        "n": int(rows["n"].sum()),
-        "why": f"beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}",
-    }
+    lacking = not_tested("rewards", "verdicts", measure, why)
+    return entries or [{"id": "F1", "claim": REWARDS_RANK, "model": model, **lacking}]
 
 
 def majority(good, bad, number):
     """A verdict by the share of languages."""
     verdict = "supported" if 2 * good > number else "not supported" if 2 * bad > number else "cannot tell"
     empty = dict.fromkeys(("low", "high", "null", "replicate_noise"))
-    return {"id": "F1", "claim": REWARDS_RANK, "estimate": good / number, **empty, "verdict": verdict}
+    return {"id": "F1", "claim": REWARDS_RANK, "estimate": good / number, **empty, "gaps": {}, "verdict": verdict}
 
 
 TABLES = {

@@ -66,8 +66,12 @@ def list_facts(runs, ledgers):
 
 
 def write_headlines(findings, contrasts):
-    """[{mark, text, estimate, kind: for | against | open}]: plain sentences on what came out."""
+    """[{mark, text, estimate, kind: for | against | open}]: plain sentences on what came out.
+
+    A finding that was tested in one pool has no headline for the pools in which it was not.
+    """
     if findings is not None:
+        tested = {(row["claim"], row["model"]) for row in findings["findings"] if row["verdict"] != "not tested"}
         kinds = {"supported": "for", "not supported": "against"}
         return [
             {
@@ -78,6 +82,7 @@ def write_headlines(findings, contrasts):
                 "kind": kinds.get(row["verdict"], "open"),
             }
             for row in findings["findings"]
+            if row["verdict"] != "not tested" or (row["claim"], row["model"]) not in tested
         ]  # fmt: skip
     marks = {True: "as the paper reports", False: "not as the paper reports", None: "cannot tell"}
     kinds = {True: "for", False: "against", None: "open"}

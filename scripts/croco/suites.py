@@ -8,6 +8,10 @@ from croco.digests import digest
 from croco.records import InputError
 
 CAPABILITIES = ("reading", "knowledge", "common_sense", "semantics", "acceptability", "instructions", "maths")
+# What a run may evaluate, as config/comparability.tsv names it in its column needs.
+EVALUATED = ("llm_judge", "oracle", *CAPABILITIES, "own_tasks", "euroeval")
+# The languages that the paper's harness had no data set for, in the paper's order.
+WITHOUT_EUROEVAL = ("gl", "cy", "mt", "ga")
 # Files of NLTK that tasks need while they score, by the start of the task's name.
 NLTK_FILES = {"ifeval": "tokenizers/punkt_tab"}
 REMEDY = (
@@ -31,6 +35,23 @@ def parse_tasks(text):
                 raise ValueError(f"{name} stands twice")
             tasks[name] = capability.strip()
     return tasks
+
+
+def list_evaluated(grid, known_languages):
+    """{what: languages} that a checked config evaluates; keys are of EVALUATED."""
+    evaluation = grid.config["evaluation"]
+    codes = list(dict.fromkeys(code for run in grid.runs.values() for code in run.evaluated))
+    found = {name: [] for name in EVALUATED}
+    if evaluation["judge"] != "none":
+        found["oracle" if evaluation["judge"] == "oracle" else "llm_judge"] = codes
+    for code, names in grid.suites.items():
+        capabilities = parse_tasks(known_languages[code]["tasks"] or "")
+        for capability in dict.fromkeys(capabilities[name] for name in names):
+            found[capability].append(code)
+    found["own_tasks"] = [code for code in WITHOUT_EUROEVAL if code in codes and grid.own_tasks([code])]
+    if any(row["format"] == "euroeval" for row in grid.config["imports"]):
+        found["euroeval"] = codes
+    return {what: languages for what, languages in found.items() if languages}
 
 
 def check_names(names):
