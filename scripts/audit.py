@@ -24,6 +24,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import derive_seed, digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
+from croco.loading import model_id
 from croco.records import (
     Generation,
     InputError,
@@ -113,7 +114,7 @@ def select_prompts(args):
 
 
 def audit(args):
-    identity = cli.identify(args.model, args.revision, args.state)
+    identity = model_id(args.model, args.revision, args.state)
     left_out = Counter()
     prompts = {language: read_prompts(args, language, i, left_out) for i, language in enumerate(args.languages)}
     if not any(prompt["answers"] for of_language in prompts.values() for prompt in of_language.values()):

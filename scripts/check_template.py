@@ -54,7 +54,8 @@ def load(args):
     """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
     from transformers import AutoTokenizer
 
-    from croco.chats import load_stops, model_errors
+    from croco.chats import load_stops
+    from croco.loading import model_errors
 
     common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     with model_errors(args.model):

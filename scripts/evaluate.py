@@ -32,6 +32,7 @@ from pathlib import Path
 from croco import cli, harness
 from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.engines import describe_engine, load_policy
+from croco.loading import model_id
 from croco.metrics import better
 from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.store import Finished
@@ -97,8 +98,8 @@ def parse_arguments():
 def describe_inputs(args):
     """{language: all that decides its results}."""
     shared = {
-        "policy": cli.identify(args.model, args.revision, args.state),
-        "adapter": cli.identify(str(args.adapter), None) if args.adapter else None,
+        "policy": model_id(args.model, args.revision, args.state),
+        "adapter": model_id(args.adapter) if args.adapter else None,
         "answers": {
             **describe_engine(args),
             **{
@@ -107,7 +108,7 @@ def describe_inputs(args):
             },
         },
         "batch": args.batch,
-        "code": behaviour_digest("evaluate.py", "croco/harness.py", "croco/suites.py"),
+        "code": behaviour_digest("evaluate.py", "croco/harness.py", "croco/suites.py", "croco/metrics.py"),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
     inputs = {}

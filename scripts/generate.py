@@ -16,13 +16,14 @@ from croco import cli
 from croco.chats import SKIPS
 from croco.digests import prompt_digest, prompt_seed
 from croco.engines import describe_engine, load_policy
+from croco.loading import model_id
 from croco.records import prompt_rows
 from croco.store import Parts, publish
 
 
 def main():
     args = parse_arguments()
-    identity = cli.identify(args.model, args.revision, args.state, args.adapter)
+    identity = model_id(args.model, args.revision, args.state, args.adapter)
     prompts = list(prompt_rows(args.prompts))
     parts = open_parts(args, identity, prompts)
     missing = find_missing(args, parts, prompts)

@@ -24,6 +24,7 @@ from croco.digests import behaviour_digest
 from croco.engines import describe_engine, load_policy
 from croco.identification import can_identify, identify
 from croco.judging import Comparison, Encoder, read_template, write_question
+from croco.loading import model_id
 from croco.records import Generation, InputError, Prompt, check_same_text, rows_in_step, write_jsonl
 from croco.store import Parts
 from croco.verdicts import (
@@ -195,7 +196,7 @@ def ask_oracle(prompt, pairs):
 def open_judge(args, tables):
     """(what the manifest says of the judge, a function like ask_oracle); asks for all that is missing first."""
     template = read_template(args.template)
-    identity = cli.identify(args.model, args.revision, args.state)
+    identity = model_id(args.model, args.revision, args.state)
     names = dict(zip(args.languages, args.names, strict=True))
     comparisons = (
         seat(row[0], names[code], pair, order)

@@ -278,7 +278,7 @@ def load_counter(args):
         return None
     from transformers import AutoTokenizer
 
-    from croco.chats import model_errors
+    from croco.loading import model_errors
 
     with model_errors(args.tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)

@@ -29,7 +29,7 @@ import jinja2
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.examples import digest_rows
-from croco.loading import POLICY, check_files, load_adapter, load_weights
+from croco.loading import POLICY, check_files, load_adapter, load_weights, model_id
 from croco.records import InputError, read_jsonl, read_lines, replacing
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
@@ -127,7 +127,7 @@ def check_checkpoint(args):
     trained = read_object(args.checkpoint / "manifest.json", ("options", "inputs", "versions", "counts"))
     # After the + stands the adapter that a round began with; it is part of this checkpoint's.
     policy = str(trained["inputs"].get("policy")).split("+")[0]
-    identity = cli.identify(args.model, args.revision)
+    identity = model_id(args.model, args.revision)
     if policy != identity:
         raise InputError(
             f"the checkpoint was trained from another model: from {policy}, and {args.model} is {identity}",

@@ -19,13 +19,14 @@ from croco import cli
 from croco.chats import REFUSED
 from croco.digests import digest, file_digest, prompt_digest
 from croco.engines import describe_engine, load_reward_model
+from croco.loading import model_id
 from croco.records import Generation, InputError, Prompt, check_same_text, prompt_rows, rows_in_step, write_jsonl
 from croco.store import Parts
 
 
 def main():
     args = parse_arguments()
-    identity = cli.identify(args.model, args.revision, args.state)
+    identity = model_id(args.model, args.revision, args.state)
     load = functools.cache(lambda: load_reward_model(args))
     files = zip(args.prompts, args.generations, args.output, strict=True)
     # In the order of their languages, so that two jobs never wait for each other's parts.

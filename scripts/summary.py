@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from croco import cli, win_rates
+from croco.metrics import better
 from croco.records import InputError, Score, Verdict, read_lines, read_records, replacing, rows
 from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
 from croco.statistics import (
@@ -190,6 +191,7 @@ def read_fidelity(run, language, path):
         found["self_similarity"][line["prompt_id"]] = line["self_similarity"]
     for metric, values in found.items():
         keep(run["results"]["fidelity", metric], language, values)
+        run["lower"] |= {("fidelity", metric)} if better(metric) == "lower" else set()
 
 
 def read_rewards(run, language, path):
@@ -275,6 +277,7 @@ def list_groups(run):
         for code in languages:
             if task in run["suites"][code]:
                 groups[run["suites"][code][task], metric][code].append(task)
+                run["lower"] |= {(run["suites"][code][task], metric)} if (task, metric) in run["lower"] else set()
     several = {key for key, tasks in groups.items() if any(len(members) > 1 for members in tasks.values())}
     return {key: groups[key] for key in sorted(several)}
 

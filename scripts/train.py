@@ -23,6 +23,7 @@ from croco import cli, training
 from croco.digests import behaviour_digest, versions
 from croco.examples import COLUMNS, SMOOTHED, digest_rows, read_rows
 from croco.guards import Guards, check_guards
+from croco.loading import model_id
 from croco.records import InputError, read_jsonl, write_json
 from croco.store import NAMED_TEMPLATES, Finished, list_checkpoint_files
 
@@ -48,14 +49,14 @@ ASIDE = [
     "rows_digest",
 ]
 # The files whose behaviour decides the tuned weights.
-DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "templates", "chats"))
+DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "templates", "chats", "text"))
 
 
 def main():
     args = parse_arguments()
     check_options(args)
     check_data(args)
-    args.identity = cli.identify(args.model, args.revision, args.state, args.start)
+    args.identity = model_id(args.model, args.revision, args.state, args.start)
     check_policy(args)
     args.rows_digest = digest_rows(args.data, args.objective)
     inputs = describe_inputs(args)
@@ -243,8 +244,8 @@ def describe_inputs(args):
         "recipe": {name: value for name, value in vars(args).items() if name not in aside},
         "data": args.rows_digest,
         "policy": args.identity,
-        "reward_model": cli.identify(args.reward_model, args.reward_revision, args.state) if online else None,
-        "code": behaviour_digest(*DECIDING),
+        "reward_model": model_id(args.reward_model, args.reward_revision, args.state) if online else None,
+        "code": behaviour_digest(*DECIDING, *(["croco/transformers_engine.py"] if online else [])),
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import behaviour_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
+from croco.loading import model_id
 from croco.records import InputError, prompt_rows, read_jsonl, write_jsonl
 from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
 from croco.store import Parts
@@ -39,7 +40,7 @@ def main():
     task = read_task(args) if args.fields else None
     prompts = [make_prompt(args, row) for row in task] if task else list(prompt_rows(args.prompts))
     how = describe_how(args, read_names(args, prompts))
-    identity = cli.identify(args.model, args.revision, args.state)
+    identity = model_id(args.model, args.revision, args.state)
     parts = Parts(args.state, "translations", describe_inputs(args, identity, how), map(source_digest, prompts))
     missing = find_missing(args, parts, prompts)
     print(f"{len(prompts)} prompts; {len(missing)} to translate", file=sys.stderr)
@@ -148,7 +149,7 @@ def describe_inputs(args, identity, how):
         **describe_engine(args),
         "template_options": args.template_options,
         **how,
-        "translation": behaviour_digest("croco/translation.py", "croco/identification.py"),
+        "translation": behaviour_digest("croco/translation.py", "croco/identification.py", "croco/text.py"),
         "identifier": versions("py3langid"),
     }
 

@@ -17,7 +17,8 @@ from transformers import (
     Qwen3_5TextConfig,
 )
 
-from croco.loading import POLICY, REWARD_MODEL, UNUSED, check_files, load_adapter, load_weights
+from croco.cli import UNUSED_WEIGHTS
+from croco.loading import POLICY, REWARD_MODEL, check_files, load_adapter, load_weights
 from croco.records import InputError
 
 SIZES = {
@@ -64,7 +65,7 @@ def message(load, *arguments):
 @LOADERS
 def test_whole_models_load(llama, load):
     load(POLICY, llama())
-    assert UNUSED[str(llama())] == {}
+    assert UNUSED_WEIGHTS[str(llama())] == {}
     load(REWARD_MODEL, llama(LlamaForSequenceClassification, num_labels=1))
 
 
@@ -112,7 +113,7 @@ def test_a_reward_model_may_keep_the_output_layer_it_was_made_from(llama, load):
     folder = llama(LlamaForSequenceClassification, num_labels=1)
     edit(folder / "model.safetensors", lambda tensors: {**tensors, "lm_head.weight": torch.zeros(64, 16)})
     load(REWARD_MODEL, folder)
-    assert UNUSED[str(folder)] == {"lm_head.weight": 1}
+    assert UNUSED_WEIGHTS[str(folder)] == {"lm_head.weight": 1}
 
 
 @LOADERS
@@ -163,12 +164,12 @@ def test_heads_of_several_tokens_are_listed_as_unused(tmp_path, llama, load):
     for folder in (tmp_path / "qwen", llama()):
         edit(folder / "model.safetensors", lambda tensors: {**tensors, **extra})
         load(POLICY, folder)
-        assert UNUSED[str(folder)] == {"mtp.layers.*.norm.weight": 2}
+        assert UNUSED_WEIGHTS[str(folder)] == {"mtp.layers.*.norm.weight": 2}
 
     folder = llama(num_nextn_predict_layers=1)
     edit(folder / "model.safetensors", lambda tensors: {**tensors, "model.layers.2.eh_proj.weight": torch.ones(16)})
     load(POLICY, folder)
-    assert UNUSED[str(folder)] == {"model.layers.*.eh_proj.weight": 1}
+    assert UNUSED_WEIGHTS[str(folder)] == {"model.layers.*.eh_proj.weight": 1}
 
 
 @LOADERS
@@ -180,7 +181,7 @@ def test_towers_of_an_image_model_are_listed_where_its_text_alone_is_loaded(tmp_
     model, folder = Gemma3ForConditionalGeneration(config), tmp_path / "gemma"
     model.save_pretrained(folder)
     load(POLICY, folder)
-    assert UNUSED[str(folder)] == {}
+    assert UNUSED_WEIGHTS[str(folder)] == {}
 
     # As a text model with the towers still in its file.
     names = load_file(folder / "model.safetensors")
@@ -188,9 +189,9 @@ def test_towers_of_an_image_model_are_listed_where_its_text_alone_is_loaded(tmp_
     rename(folder / "model.safetensors", prefix, "" if prefix == "language_model." else "model.")
     model.config.get_text_config().save_pretrained(folder)
     load(POLICY, folder)
-    assert any("vision_tower" in name for name in UNUSED[str(folder)])
-    assert any("multi_modal_projector" in name for name in UNUSED[str(folder)])
-    assert all("vision_tower" in name or "multi_modal_projector" in name for name in UNUSED[str(folder)])
+    assert any("vision_tower" in name for name in UNUSED_WEIGHTS[str(folder)])
+    assert any("multi_modal_projector" in name for name in UNUSED_WEIGHTS[str(folder)])
+    assert all("vision_tower" in name or "multi_modal_projector" in name for name in UNUSED_WEIGHTS[str(folder)])
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ CHANGES = {
     "policy generation config": (replace_text("models/policy/generation_config.json", "{", "{ "), POLICY),
     "policy weights": (flip_last_byte("models/policy/model.safetensors"), POLICY),
     "samples": (set_config("samples", value=5), SAMPLED | {"generate_audited": 0, "audit_reward": 0}),
-    "reward weights": (flip_last_byte("models/reward/model.safetensors"), REWARDED),
+    "reward weights": (flip_last_byte("models/reward/model.safetensors"), REWARDED | {"check_reward_template": 1}),
     "reward max_length": (set_config("reward_models", 0, "max_length", value=100), REWARDED),
     "recipe learning rate": (set_config("recipes", 0, "learning_rate", value=2e-3), TRAINED),
     "recipe batch": (set_config("recipes", 0, "batch", value=8), TRAINED),
@@ -154,8 +154,10 @@ CHANGES = {
     "translations": (replace_text("data/train.de.jsonl", "?", " ?"), SAMPLED | SELECTED | ONE_LANGUAGE),
     "tokenizer of max_tokens": (replace_text("models/tokenizer/tokenizer_config.json", "{", "{ "), SAMPLED | SELECTED),
     "code of templates": (
-        replace_text("scripts/croco/templates.py", "day in days", "day in days[:]"),
-        SAMPLED | {"check_template": 1},
+        replace_text(
+            "scripts/croco/templates.py", "follows_clock(tokenizer, options)", "follows_clock(tokenizer, {**options})"
+        ),
+        SAMPLED | {"check_template": 1, "check_reward_template": 1},
     ),
     "code of an engine": (
         replace_text("scripts/croco/transformers_engine.py", "return responses", "return [*responses]"),

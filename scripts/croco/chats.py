@@ -1,10 +1,10 @@
-"""What both engines share: a model's tokenizer and chat template, sampled token ids as responses, clear load errors."""
+"""What both engines share: a model's tokenizer and chat template, sampled token ids as responses."""
 
 import hashlib
 import re
-from contextlib import contextmanager
 from datetime import datetime
 
+from croco.loading import model_errors
 from croco.records import InputError
 
 # Why a prompt is given no response. CONTROL: its text would become control tokens (see Controls).
@@ -318,29 +318,3 @@ def check_ids(ids, vocabulary, path):
             path,
         )
     return ids
-
-
-@contextmanager
-def model_errors(path):
-    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
-    try:
-        yield
-    except Exception as error:
-        from huggingface_hub.errors import GatedRepoError
-        from safetensors import SafetensorError
-
-        # A bare RuntimeError of transformers' and PEFT's loaders; torch's own, as of a full GPU, are other matters.
-        wrong_weights = isinstance(error, RuntimeError) and re.search(
-            r"loading state_dict|conversion of the weights", str(error)
-        )
-        if not (wrong_weights or isinstance(error, OSError | ValueError | SafetensorError)):
-            raise
-
-        gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
-        raise InputError(
-            f"the model cannot be loaded: {error}",
-            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
-            if gated
-            else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
-            path,
-        ) from error

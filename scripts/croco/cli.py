@@ -13,13 +13,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from croco.chats import model_errors
-from croco.digests import code_digest, file_digest, model_identity, versions
-from croco.loading import UNUSED
+from croco.digests import code_digest, file_digest, versions
 from croco.records import InputError, write_json
 
 STARTED = time.time()
 ENGINES = ("transformers", "vllm")
+# {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
+UNUSED_WEIGHTS = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 
 
@@ -143,16 +143,6 @@ def mapping(option):
     return read
 
 
-def identify(model, revision, state=None, adapter=None):
-    """The model's content hash or hub commit, the adapter's behind a plus; raises InputError where there is none.
-
-    ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
-    """
-    with model_errors(model):
-        identity = model_identity(model, revision, state and Path(state) / "digests")
-    return f"{identity}+{identify(str(adapter), None)}" if adapter else identity
-
-
 def progress(iterable=None, **options):
     """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
     from tqdm import tqdm
@@ -178,7 +168,7 @@ def write_manifest(path, script, args, inputs, **facts):
             "options": {name: _plain(value) for name, value in vars(args).items()},
             "inputs": hashes,
             "versions": {"python": platform.python_version(), **versions(*LIBRARIES)},
-            **({"unused_weights": UNUSED} if UNUSED else {}),
+            **({"unused_weights": UNUSED_WEIGHTS} if UNUSED_WEIGHTS else {}),
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - STARTED, 2),

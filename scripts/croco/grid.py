@@ -27,6 +27,7 @@ RESERVED = (
     "language",
     "monolingual",
     "tasks",
+    "templates",
 )
 MADE_BY_WORLD = ("prompts", "comparisons", "tasks", "tokenizer")
 UNTUNED = "untuned"

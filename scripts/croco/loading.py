@@ -9,14 +9,13 @@ import re
 import warnings
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
-from croco.chats import model_errors
+from croco.cli import UNUSED_WEIGHTS
+from croco.digests import model_identity
 from croco.records import InputError
 
 POLICY, REWARD_MODEL = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
-# {model: {weights in its files that its class has no use for: how many}}, of the models loaded by this process. Names
-# hold * for numbers; the manifest lists them.
-UNUSED = {}
 # Parts of a checkpoint that a model of text does without: heads that predict several tokens, towers of images and sound.
 MTP = r"(model\.)?(language_model\.)?(mtp|mtp_\w+|nextn\w*)\."
 TOWERS = (
@@ -27,13 +26,23 @@ TOWERS = (
 SHOWN = 4
 
 
+def model_id(model, revision=None, state=None, adapter=None):
+    """The model's content hash or hub commit, the adapter's behind a plus; raises InputError where there is none.
+
+    ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
+    """
+    with model_errors(model):
+        identity = model_identity(model, revision, state and Path(state) / "digests")
+    return f"{identity}+{model_id(str(adapter))}" if adapter else identity
+
+
 def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=False, options=None):
     """A model with all of its weights, on the CPU or where ``options`` put it.
 
     Args:
         kind: POLICY or REWARD_MODEL; ``path``: local folder or hub id; ``options``: passed on to ``from_pretrained``.
     Raises InputError where the files lack weights that the class needs (tied ones aside), hold some of another shape or
-    that are not finite, or some that the class has no use for, but for the parts of UNUSED.
+    that are not finite, or some that the class has no use for, but for the parts that a model of text does without.
     """
     import transformers
 
@@ -145,7 +154,10 @@ def check_found(kind, path, model, found, revision):
         own = set(model.state_dict())
         ignored = re.compile("|".join(f"({pattern})" for pattern in ignored))
         allowed |= {name for name in read_headers(path, revision) if name not in own and ignored.search(name)}
-    UNUSED[str(path)] = dict(sorted(Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in allowed).items()))
+    # In the manifest, with * for numbers.
+    UNUSED_WEIGHTS[str(path)] = dict(
+        sorted(Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in allowed).items())
+    )
 
 
 def check_names(what, path, missing, unexpected, remedy, shapes=()):
@@ -221,3 +233,29 @@ def quiet_reports():
         yield
     finally:
         logger.removeFilter(keep)
+
+
+@contextmanager
+def model_errors(path):
+    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        from huggingface_hub.errors import GatedRepoError
+        from safetensors import SafetensorError
+
+        # A bare RuntimeError of transformers' and PEFT's loaders; torch's own, as of a full GPU, are other matters.
+        wrong_weights = isinstance(error, RuntimeError) and re.search(
+            r"loading state_dict|conversion of the weights", str(error)
+        )
+        if not (wrong_weights or isinstance(error, OSError | ValueError | SafetensorError)):
+            raise
+
+        gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
+        raise InputError(
+            f"the model cannot be loaded: {error}",
+            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            if gated
+            else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
+            path,
+        ) from error

@@ -22,11 +22,11 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.chats import load_stops, load_tokenizer, model_errors
+from croco.chats import load_stops, load_tokenizer
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 from croco.examples import encode_rows, hold_out, read_rows
 from croco.guards import Guards
-from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
+from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights, model_errors
 from croco.lora import find_targets
 from croco.records import InputError, dump, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES

@@ -9,8 +9,8 @@ import os
 
 import torch
 
-from croco.chats import ChatModel, ChatScorer, check_reward, model_errors
-from croco.loading import POLICY, REWARD_MODEL, check_files
+from croco.chats import ChatModel, ChatScorer, check_reward
+from croco.loading import POLICY, REWARD_MODEL, check_files, model_errors
 from croco.records import InputError
 
 ON_CPU = not torch.cuda.is_available()
