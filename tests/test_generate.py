@@ -1,6 +1,8 @@
 """scripts/generate.py with a real tiny policy: what a sample depends on, growth, kill -9, damaged parts."""
 
+import errno
 import json
+import os
 import resource
 import shutil
 import signal
@@ -10,6 +12,9 @@ import time
 
 import pytest
 from conftest import ENVIRONMENT, GENERATION_SETTINGS, ROOT, rows, script, start, with_settings, write_rows
+
+from croco.records import InputError
+from croco.store import Finished, Parts
 
 
 def arguments(miniature, prompts, folder, samples, *options):
@@ -150,6 +155,20 @@ def test_full_disk_ends_with_one_message_and_keeps_what_is_done(miniature, promp
     assert not list(tmp_path.rglob("*.partial")) and stored(tmp_path) and not (tmp_path / "generations.jsonl").exists()
     generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_message(tmp_path, monkeypatch, code):
+    """As Lustre is without -o flock: nothing here can be mounted so."""
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match=rf"{tmp_path}.*no file locks[^\n]*\n  Remedy: .*flock"):
+        Parts(tmp_path, "generations", {}, [])
+    with pytest.raises(InputError, match="no file locks"), Finished(tmp_path, "training", {}).alone():
+        pass
 
 
 def test_other_seed_or_option_does_not_mix(miniature, prompts, tmp_path, undisturbed):

@@ -5,6 +5,7 @@ what is missing, and ``Finished`` for results as a whole (a checkpoint, an evalu
 links.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,24 @@ WEIGHT_FILES = {
 def list_checkpoint_files(weights):
     """Names of the files of a checkpoint; ``weights`` is lora or full."""
     return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
+
+
+def take_lock(file, wait=True):
+    """Locks an open file until it is closed, or its process ends.
+
+    Raises BlockingIOError where another process holds the lock and ``wait`` is false, InputError where the file system
+    has no locks: two jobs would then write the same result.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise InputError(
+            f"the file system has no file locks ({error.strerror})",
+            "mount it with locks (Lustre: -o flock), or choose `results` on another file system",
+            file.name,
+        ) from error
 
 
 def publish(source, target):
@@ -69,7 +88,7 @@ class Parts:
         self._parts = {}
         # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
         self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        take_lock(self._lock)
         for path in sorted(self.folder.glob("*.jsonl")):
             entries, whole = self._read_index(path)
             if entries is not None:
@@ -174,10 +193,10 @@ class Finished:
         """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
         with open(self.folder / "lock", "w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_lock(lock, wait=False)
             except BlockingIOError:
                 print(f"another job is at work on the same result: waiting for it ({self.folder})", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                take_lock(lock)
             yield
 
     @property
