@@ -43,6 +43,11 @@ def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
     task = ("--task", "bad", ROOT / "config" / "tasks" / "question_answer.yaml", tmp_path / "bad.jsonl")
     done = evaluate(miniature, prompts, tmp_path, ["en"], *task, check=False)
     assert done.returncode == 1 and "bad.jsonl:2" in done.stderr and "Traceback" not in done.stderr
+    whole = miniature / "tasks/heldout/en.jsonl"
+    task = ("--task", "bad", tmp_path / "missing.yaml", whole)
+    done = evaluate(miniature, prompts, tmp_path, ["en"], *task, check=False)
+    assert done.returncode == 1 and "missing.yaml: No such file" in done.stderr and "Remedy: " in done.stderr
+    assert "Traceback" not in done.stderr
     long = rows(prompts["en"])
     for row in long:
         row["messages"][0]["content"] = "one two three " * 400

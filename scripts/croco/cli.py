@@ -21,6 +21,17 @@ ENGINES = ("transformers", "vllm")
 # {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
 UNUSED_WEIGHTS = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the user does about a file that cannot be read or written.
+REMEDIES = {
+    **dict.fromkeys(FULL, "free or get space and start again: finished chunks are kept under --state"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself the permission, or choose another folder"),
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR), "a folder is where a file should be, or the reverse: correct the path"
+    ),
+    errno.ENOENT: "check the path",
+    errno.EMFILE: "raise the number of open files (ulimit -n) and start again",
+}
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -33,7 +44,7 @@ def parser(description):
 
 
 def run(main):
-    """Runs ``main()``; an InputError or a full disk becomes one message on stderr and exit code 1."""
+    """Runs ``main()``; an InputError, or a file that cannot be read or written, becomes one message on stderr and exit code 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
@@ -43,12 +54,10 @@ def run(main):
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = REMEDIES.get(error.errno)
+        if not (remedy and (error.filename or error.errno in FULL)):
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        sys.exit(
-            f"error: {place}{error.strerror}\n  Remedy: free or get space and start again: finished chunks are kept under --state"
-        )
+        sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}")
 
 
 def put_interpreter_first():
