@@ -220,7 +220,7 @@ def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):
     for engine in ("vllm", "transformers"):
         script(
             "translate", "--prompts", forty, "--language", "en", "--languages", ROOT / "config/languages.tsv", "--model", miniature / "policy",
-            "--engine", engine, "--format", "template", "--template", "{text}", "--max-tokens", 16, "--attempts", 1,
+            "--engine", engine, "--format", "template", "--template", "{target_name}: {text}", "--max-tokens", 16, "--attempts", 1,
             "--state", tmp_path / "state", "--output", tmp_path / f"{engine}.jsonl",
         )  # fmt: skip
         found[engine] = rows(tmp_path / f"{engine}.jsonl")
@@ -242,7 +242,7 @@ def test_what_is_incomplete_is_refused_before_the_engine_starts(miniature, adapt
         file = next((tmp_path / role).glob("*model.safetensors"))
         save_file({name.replace(old, new): weight for name, weight in load_file(file).items()}, file, {"format": "pt"})
     write_rows(tmp_path / "some.jsonl", rows(forty)[:2])
-    answers = [{"prompt_id": row["prompt_id"], "responses": [{"text": "a", "finish_reason": "stop", "n_tokens": 1, "token_digest": "0" * 16}]} for row in rows(tmp_path / "some.jsonl")]  # fmt: skip
+    answers = [{"prompt_id": row["prompt_id"], "language": "de", "skip": None, "responses": [{"text": "a", "finish_reason": "stop", "n_tokens": 1, "token_digest": "0" * 16}]} for row in rows(tmp_path / "some.jsonl")]  # fmt: skip
     write_rows(tmp_path / "answers.jsonl", answers)
     sample = arguments(miniature, tmp_path / "some.jsonl", tmp_path)
     score = ["--prompts", tmp_path / "some.jsonl", "--generations", tmp_path / "answers.jsonl", *ENGINE, "--state", tmp_path / "state", "--output", tmp_path / "scores.jsonl"]  # fmt: skip
