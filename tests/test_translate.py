@@ -210,7 +210,7 @@ def test_a_source_that_spells_control_tokens_is_marked_and_never_asked_for(trans
 
 PARTS = "{% for part in messages[0].content %}{{ part.target_lang_code }}: {{ part.text }}{% endfor %}"
 ONLY_TEXT = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
-KNOWN = "{{ {'fr': 'French'}[messages[0].content[0].target_lang_code] }} {{ messages[0].content[0].text }}"
+KNOWN = "{{ {'fr': 'French'}[messages[0].content[0].target_lang_code] }} {{ messages[0].content[0].text }}"  # nothing where it is another
 PLAIN = "{{ messages[0].content }}"
 
 
@@ -246,7 +246,7 @@ def test_a_language_that_the_template_does_not_know_is_an_error(translator, tmp_
     for language, code in (("da", 1), ("fr", 0)):
         done = script("translate", *command, "--language", language, "--max-tokens", 8, "--state", tmp_path / "state", "--output", tmp_path / f"{language}.jsonl", check=False)  # fmt: skip
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
-        assert ("for da: it refuses it" in done.stderr) == (code == 1)
+        assert ("for da: it leaves out the language" in done.stderr) == (code == 1)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ PROMPT = (
 )
 TAGS = "<<<source>>>{source_code}<<<target>>>{target_code}<<<text>>>{text}"
 PROBE = "Seven grey herons crossed the river at noon."
-# Of whom at least one is neither source nor target.
-TARGETS = (("German", "de"), ("French", "fr"), ("Spanish", "es"))
+NO_LANGUAGE = {"target_name": "Nolanguish", "target_code": "qzz"}
 
 
 def request(piece, form, template, names):
@@ -62,11 +61,10 @@ def find_misfit(tokenizer, how, options=None):
         return "leaves out the text to translate"
     if "target_lang_code" in text:
         return "writes the parts of the message as they are"
-    known = {how["source_code"], how["target_code"]}
-    other = next({"target_name": name, "target_code": code} for name, code in TARGETS if code not in known)
     try:
-        return "leaves out the language to translate to" if render(other) == text else None
-    except Exception:  # a language that the template does not know
+        # Also the same where the template knows neither language, and writes nothing for both.
+        return "leaves out the language to translate to" if render(NO_LANGUAGE) == text else None
+    except Exception:  # it knows no such language, as it should
         return None
 
 
