@@ -64,7 +64,7 @@ rule audit_reward:
         prompts=expand(rules.select_audited.output.prompts, language=GRID.trained),
         answers=expand(rules.generate_audited.output.generations, policy=AUDIT_POLICY, language=GRID.trained),
         comparisons=list_comparisons(),
-        template=rules.check_reward_template.output.report,
+        template=find_template("reward", "{reward}"),
         model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
     output:
         report=place("audit/{reward}.json"),

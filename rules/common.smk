@@ -60,6 +60,8 @@ JUDGED = EVALUATION["judge"] != "none"
 JUDGE = GRID.judge or {"engine": "transformers", "dtype": "float32", "resources": {"mem_mb": 2000, "runtime": 30}}
 MINIATURE = GRID.config["miniature"]
 AUDIT = GRID.config["audit"]
+# The models whose chat templates are checked besides the policies', by role.
+ROLES = {"reward": GRID.reward_models, "judge": GRID.judges, "translator": GRID.translators}
 # Whose answers the audit takes: by default those of the first policy that is tuned.
 AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
 # Whether tables and page are made of what exists so far, under partial/.
@@ -114,6 +116,8 @@ wildcard_constraints:
     pool=match_any(GRID.pools),
     setting=match_settings(),
     reward=match_any(GRID.reward_models),
+    role=match_any(ROLES),
+    title=match_any({name for rows in ROLES.values() for name in rows}),
     run=match_any(GRID.runs),
     start=r"\d+",
 
@@ -235,6 +239,11 @@ def match_batch(batch):
         )
         or "(?!)"
     )
+
+
+def find_template(role, name):
+    """The report on the chat template of a reward model, judge or translator; ends the run where it is of no use."""
+    return place(f"templates/{role}/{name}.json")
 
 
 def find_translator(use):

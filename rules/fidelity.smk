@@ -48,6 +48,7 @@ for BATCH, LANGUAGES in list_batches().items():
         input:
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
+            template=find_template("reward", "{reward}"),
             model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
         output:
             scores=expand(place("{run}/fidelity/{reward}/{language}.jsonl"), language=LANGUAGES, allow_missing=True),

@@ -2,7 +2,8 @@
 
 In:  prompts/{language}/{start}.jsonl, the policy.
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line a prompt
-     with its N responses. {model}/template.json: whether what is sampled is what will be trained on.
+     with its N responses. {model}/template.json: whether what is sampled is what will be trained on;
+     templates/{role}/{name}.json: whether the template of a reward model, judge or translator is of use.
 """
 
 
@@ -37,6 +38,34 @@ rule check_template:
         python scripts/check_template.py --model {params.model:q} {params.options:q} \
             --output {output.report:q} 2>&1 | tee {log:q}
         """
+
+
+use rule check_template as check_role_template with:
+    input:
+        model=lambda wc: list_model_files(ROLES[wc.role][wc.title]),
+    output:
+        report=find_template("{role}", "{title}"),
+        manifest=place("templates/{role}/{title}.manifest.json"),
+    log:
+        place("logs/templates/{role}.{title}.log"),
+    benchmark:
+        place("benchmarks/templates/{role}.{title}.tsv")
+    priority: 1  # before anything is sampled
+    params:
+        model=lambda wc: GRID.path(ROLES[wc.role][wc.title]["path"]),
+        # A translator's template is of its request, not of the chat.
+        options=lambda wc: [
+            "--role",
+            wc.role,
+            *list_options(
+                ROLES[wc.role][wc.title], "revision", "trust_remote_code", "template_options", "format", "template"
+            ),
+        ],
+        identity=lambda wc: identify_model(ROLES[wc.role][wc.title]),
+        code=digest_code("check_template"),
+        lock=LOCK,
+    message:
+        "chat template: {wildcards.role} {wildcards.title}"
 
 
 rule generate:

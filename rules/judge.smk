@@ -16,7 +16,8 @@ for BATCH, LANGUAGES in list_batches().items():
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             baseline=lambda wc, languages=LANGUAGES: list_baseline_answers(wc, languages),
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
-            template=[GRID.judge["prompt"]] if GRID.judge else [],
+            prompt=[GRID.judge["prompt"]] if GRID.judge else [],
+            template=[find_template("judge", GRID.judge["name"])] if GRID.judge else [],
             model=list_model_files(GRID.judge) if GRID.judge else [],
         output:
             arena=expand(place("{run}/arena/{language}.jsonl"), language=LANGUAGES, allow_missing=True),

@@ -6,48 +6,12 @@ Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward
 """
 
 
-rule check_reward_template:
-    """The reward model's chat template; ends the run where no reward would be right."""
-    input:
-        model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
-    output:
-        report=place("templates/{reward}.json"),
-        manifest=place("templates/{reward}.manifest.json"),
-    log:
-        place("logs/score/{reward}.template.log"),
-    benchmark:
-        place("benchmarks/score/{reward}.template.tsv")
-    conda:
-        "../envs/croco.yaml"
-    threads: 1
-    priority: 1  # before anything is sampled
-    resources:
-        gpu=0,
-        mem_mb=3000,
-        runtime=30,
-    params:
-        model=lambda wc: GRID.path(GRID.reward_models[wc.reward]["path"]),
-        options=lambda wc: list_options(
-            GRID.reward_models[wc.reward], "revision", "trust_remote_code", "template_options"
-        ),
-        identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
-        code=digest_code("check_template"),
-        lock=LOCK,
-    message:
-        "chat template: {wildcards.reward}"
-    shell:
-        r"""
-        python scripts/check_template.py --role reward --model {params.model:q} {params.options:q} \
-            --output {output.report:q} 2>&1 | tee {log:q}
-        """
-
-
 rule score:
     """Raw logits of one reward model on one policy's responses to a block of prompts."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,
-        template=rules.check_reward_template.output.report,
+        template=find_template("reward", "{reward}"),
         model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
     output:
         scores=place("{policy}/{language}/scores/{reward}/{start}.jsonl"),

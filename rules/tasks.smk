@@ -14,6 +14,7 @@ for TASK in EVALUATION["tasks"]:
         input:
             source=[GRID.path(TASK["source"])] if TASK["source"].endswith(".jsonl") else [],
             languages=ancient(f"{workflow.basedir}/config/languages.tsv"),
+            template=find_template("translator", TASK["translator"]),
             model=list_model_files(GRID.translators[TASK["translator"]]),
         output:
             data=place(f"tasks/{TASK['name']}/{{language}}.jsonl"),

@@ -16,7 +16,7 @@ rule train:
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
         start=lambda wc: list_checkpoint(GRID.round_before(find_run(wc))),
         reward=lambda wc: list_model_files(find_online_reward(wc)) if find_online_reward(wc) else [],
-        template=lambda wc: place(f"templates/{GRID.reward_of(find_run(wc))}.json") if find_online_reward(wc) else [],
+        template=lambda wc: find_template("reward", GRID.reward_of(find_run(wc))) if find_online_reward(wc) else [],
     output:
         expand(
             place("{model}/{pool}/{setting}/checkpoint/{file}"), file=list_checkpoint_files("lora"), allow_missing=True

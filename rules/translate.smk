@@ -14,6 +14,7 @@ for USE, SECTION in SECTIONS.items():
         input:
             prompts=place(f"{SECTION}/{GRID.config['source_language']}/{{start}}.jsonl"),
             languages=ancient(f"{workflow.basedir}/config/languages.tsv"),
+            template=find_template("translator", find_translator(USE)["name"]),
             model=list_model_files(find_translator(USE)),
         output:
             prompts=place(f"{SECTION}/{{language}}/{{start}}.jsonl"),

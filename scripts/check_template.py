@@ -8,6 +8,7 @@ Loads the tokenizer and the generation config only. What makes training on the p
 BOS, prompts in other tokens, no stop token) is an error, once the report is written; what changes some answers is a
 warning. Both are named in the report under `findings`, with the remedy. Models of other roles are not trained: for them
 the template must take an ordinary chat, write one BOS and no date, and keep the answers that a reward model scores.
+A translator's must take a request in its --format, and write the text and the language to translate to.
 """
 
 import inspect
@@ -16,9 +17,10 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import digest
+from croco.formats import FORMATS
 from croco.records import InputError, write_json
 
-ROLES = ("policy", "reward", "judge")
+ROLES = ("policy", "reward", "judge", "translator")
 
 
 def main():
@@ -26,10 +28,12 @@ def main():
     tokenizer, stops = load(args)
     check_template_options(tokenizer, args.template_options)
 
-    from croco.templates import examine, examine_untrained
+    from croco.templates import examine, examine_translator, examine_untrained
 
     if args.role == "policy":
         report = examine(tokenizer, stops, args.template_options)
+    elif args.role == "translator":
+        report = examine_translator(tokenizer, args.format, args.template, args.template_options)
     else:
         report = examine_untrained(tokenizer, args.template_options, answers=args.role == "reward")
     write_json(args.output, report)
@@ -46,8 +50,13 @@ def parse_arguments():
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     cli.add_template_options(parser)
     parser.add_argument("--role", choices=ROLES, default="policy", help="what the model does in the workflow")
+    parser.add_argument("--format", choices=FORMATS, help="of a translator: how it is asked, as in translate.py")
+    parser.add_argument("--template", help="of a translator: the user's turn for --format template")
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):
+        parser.error("--role translator needs a --format, and --format template a --template; nothing else does")
+    return args
 
 
 def load(args):

@@ -10,7 +10,9 @@ Writes for each language, under --output:
   answers/LANGUAGE.jsonl       sampled answers to the evaluation prompts, for pairwise judging
   eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number per document;
                                the others' names, with lm-eval's own value over the task, under left_out; metrics of
-                               which less is better, under lower_is_better (in the samples, too)
+                               which less is better, under lower_is_better (in the samples, too); under control_tokens
+                               the number of documents that spell control tokens of the policy: they are no part of
+                               n, the means and the samples
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
 Tasks are lm-eval's: own ones by a YAML file over local data (--task), and its suites by name (--suite), of which
@@ -250,20 +252,27 @@ def run_tasks(args, model, own, suite):
         output = harness.run(model, tasks, limit)
         for name in tasks:
             declared = tasks[name].higher_is_better()
-            results[name], found = read_samples(name, output["samples"][name], output["results"][name], declared)
+            samples = output["samples"][name]
+            forged = {sample["doc_id"] for sample in samples if harness.is_forged(model, sample)}
+            results[name], found = read_samples(name, samples, output["results"][name], declared, forged)
             lines += found
+            if forged:
+                results[name]["control_tokens"] = len(forged)
+                print(
+                    f"warning: {name}: {len(forged)} documents spell control tokens, and are left out", file=sys.stderr
+                )
     for group, tasks in suite.items():
         for task in tasks:
             results[task]["suite"] = group
     return results, lines
 
 
-def read_samples(task, samples, aggregated, declared):
+def read_samples(task, samples, aggregated, declared, forged):
     """(n, means and left-out metrics of a task; a line for each document) from lm-eval's samples.
 
     Args:
         samples: lm-eval's, one for each document and filter; ``aggregated``: its results over the task; ``declared``:
-            {metric: whether higher is better}, as the task says.
+            {metric: whether higher is better}, as the task says; ``forged``: doc_ids to leave out.
     A metric is left out where it is not one finite number for each document, such as f1 over labels, or where their mean
     is not lm-eval's own value: such numbers are something else than what the metric's name says. ``perplexity`` is, of
     a document, its log-likelihood, and is called so: its sign is the other one.
@@ -290,7 +299,13 @@ def read_samples(task, samples, aggregated, declared):
             if metric == "perplexity" and math.isclose(whole, math.exp(min(-mean, 700)), rel_tol=1e-6):
                 metrics[name.replace("perplexity", "log_likelihood", 1)] = numbers
         left_out[name] = whole
-    results = {"n": len(documents), **{name: sum(some.values()) / len(documents) for name, some in metrics.items()}}
+    documents = {document: sample for document, sample in documents.items() if document not in forged}
+    means = {
+        name: sum(some[document] for document in documents) / len(documents)
+        for name, some in metrics.items()
+        if documents
+    }
+    results = {"n": len(documents), **means}
     direction = {"lower_is_better": sorted(lower)} if lower else {}
     results |= direction
     if left_out:

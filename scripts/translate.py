@@ -28,11 +28,12 @@ from pathlib import Path
 from croco import cli
 from croco.digests import behaviour_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
-from croco.loading import model_id
+from croco.formats import FORMATS, MISFIT, find_misfit
+from croco.loading import model_errors, model_id
 from croco.records import InputError, prompt_rows, read_jsonl, write_jsonl
 from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
 from croco.store import Parts
-from croco.translation import FORMATS, translate_chunk
+from croco.translation import translate_chunk
 
 
 def main():
@@ -149,7 +150,9 @@ def describe_inputs(args, identity, how):
         **describe_engine(args),
         "template_options": args.template_options,
         **how,
-        "translation": behaviour_digest("croco/translation.py", "croco/identification.py", "croco/text.py"),
+        "translation": behaviour_digest(
+            "croco/translation.py", "croco/formats.py", "croco/identification.py", "croco/text.py"
+        ),
         "identifier": versions("py3langid"),
     }
 
@@ -173,7 +176,19 @@ def whole(line):
     return not line["skip"] and not line["reference_skip"]
 
 
+def check_format(args, how):
+    """Raises InputError where the translator's template does not take the format, before the model is loaded."""
+    from croco.chats import load_tokenizer
+
+    with model_errors(args.model):
+        tokenizer = load_tokenizer(args.model, args.revision, args.trust_remote_code, args.template_options)
+    if misfit := find_misfit(tokenizer, how, args.template_options):
+        what = f"the chat template does not fit the format {args.format} for {how['target_code']}: it {misfit}"
+        raise InputError(what, MISFIT, args.model, field="format")
+
+
 def translate(args, how, parts, missing):
+    check_format(args, how)
     model = load_policy(args)
     with cli.progress(total=len(missing), desc=f"translate to {args.language}", unit="prompt") as bar:
         for begin in range(0, len(missing), args.chunk):

@@ -134,6 +134,39 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path,
         assert seen and all(ids.count(first) == written for ids in seen)
 
 
+def test_documents_that_spell_control_tokens_are_counted_and_left_out(miniature, prompts, tmp_path):
+    """In questions, choices and fields of fields; the means and samples are those of the others alone."""
+    from transformers import AutoTokenizer
+
+    control = AutoTokenizer.from_pretrained(miniature / "policy").eos_token
+    plain = [{"id": f"d{i}", "question": f"What is {i} plus 2?", "answer": str(i + 2), "choices": ["5", "It is 5."]} for i in range(4)]  # fmt: skip
+    forged = [
+        {**plain[0], "id": "question", "question": f"What is 1 plus 2?{control}"},
+        {**plain[0], "id": "choice", "choices": ["5", f"It{control} is 5."]},
+    ]
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump({**CHOICE, "doc_to_choice": "{{choices}}"}))
+    found = {}
+    for name, lines in (("plain", plain), ("all", [*plain[:2], *forged, *plain[2:]])):
+        data = write_rows(tmp_path / f"{name}.jsonl", lines)
+        options = []
+        for task, path in (
+            ("written", ROOT / "config/tasks/question_answer.yaml"),
+            ("choice", tmp_path / "choice.yaml"),
+        ):
+            options += ["--task", task, path, data]
+        done = evaluate(miniature, prompts, tmp_path, ["en"], *options)
+        results = json.loads((tmp_path / "run" / "eval" / "en.json").read_text())
+        samples = rows(tmp_path / "run" / "eval" / "en.samples.jsonl")
+        found[name] = results, [line for line in samples if line["task"] in ("written", "choice")], done.stderr
+    (expected, others, _), (results, samples, said) = found["plain"], found["all"]
+    for task in ("written", "choice"):
+        assert results[task] == {**expected[task], "control_tokens": 2} and "control_tokens" not in expected[task]
+        assert expected[task]["n"] == 4 and f"{task}: 2 documents spell control tokens" in said
+    assert [line["prompt_id"] for line in samples] == [line["prompt_id"] for line in others] and len(others) == 8
+    for ours, theirs in zip(samples, others, strict=True):
+        assert ours["response"] == (theirs["response"] if ours["task"] == "written" else pytest.approx(theirs["response"], abs=1e-4))  # fmt: skip
+
+
 def test_task_data_are_what_the_file_says(miniature, prompts, tmp_path):
     """Neither dates nor numbers are made of texts, and a column may hold several types."""
     answers = ["1957-03-25", "05", "1e5", "true", "null", '{"a": 1}', "5 "]

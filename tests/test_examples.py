@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.chats import digest_tokens, encode_prompt
+from croco.chats import ChatModel, digest_tokens, encode_prompt
 from croco.examples import COLUMNS, encode_rows, hold_out, truncate
 from croco.records import InputError
 from croco.templates import trained_ids
@@ -140,6 +140,35 @@ def test_rows_that_spell_control_tokens_are_dropped_and_counted(objective):
     bad = [plain | {name: chat(plain[name][0]["role"], "a<|end|>b")} for name in COLUMNS[objective]]
     examples, counts = encode_rows([*bad, plain], objective, TOKENIZER, [END], 90)
     assert counts["dropped"] == {"control_tokens": len(bad)} and [e["row"] for e in examples] == [len(bad)]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_sampled_stop_token_is_trained_once_also_where_it_is_not_special(tmp_path, special):
+    """From the sampled ids to those that are trained, by the text alone; an answer that keeps the stop is no row."""
+    from tokenizers import AddedToken
+    from transformers import GenerationConfig, LlamaConfig
+
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|close|>", special=special, normalized=False)])
+    tokenizer.chat_template = TEMPLATE.replace("<|end|>", "<|close|>")
+    tokenizer.save_pretrained(tmp_path)
+    close = tokenizer.convert_tokens_to_ids("<|close|>")
+    LlamaConfig(vocab_size=len(tokenizer), eos_token_id=END).save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[close]).save_pretrained(tmp_path)
+    policy = ChatModel(str(tmp_path))
+    assert {close, END} == policy.stops and policy.tokenizer.added_tokens_decoder[close].special == special
+
+    sampled = [*tokenizer.encode("Ja, 5."), close]
+    response = policy.response([*sampled, END, END], 40)  # as a batch pads it
+    assert response["text"] == "Ja, 5." and response["finish_reason"] == "stop"
+    prompt = {"prompt_id": "p", "prompt": chat("user", "2 + 3?")}
+    row = {**prompt, "completion": chat("assistant", response["text"]), "token_digest": response["token_digest"]}
+    kept = {**prompt, "completion": chat("assistant", response["text"] + "<|close|>")}
+    examples, counts = encode_rows([row, kept], "sft", policy.tokenizer, policy.stops, 90)
+    (example,) = examples
+    trained = [token for token in example["labels"].tolist() if token != -100]
+    assert trained == [*sampled, *tokenizer.encode("\n")] and trained.count(close) == 1
+    assert (counts["compared"], counts["token_mismatches"], counts["dropped"]) == (1, 0, {"control_tokens": 1})
 
 
 @settings(deadline=None)

@@ -277,6 +277,35 @@ def test_base_from_the_hub_and_no_results(miniature, run, tmp_path, monkeypatch)
     assert read(bundle / "model" / "adapter_config.json")["base_model_name_or_path"] == "owner/base"
 
 
+def test_named_templates_travel_with_checkpoint_and_release(miniature, run, prompts, tmp_path):
+    """The default one is trained and evaluated with; tokenizers with several keep the others in a folder."""
+    from transformers import AutoTokenizer
+
+    policy, checkpoint = tmp_path / "policy", tmp_path / "checkpoint"
+    shutil.copytree(miniature / "policy", policy)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    named = {"default": tokenizer.chat_template, "tool_use": "{{ messages[0].content }} with tools"}
+    tokenizer.chat_template = named
+    tokenizer.save_pretrained(policy)
+    assert (policy / "additional_chat_templates" / "tool_use.jinja").exists()
+    script(
+        "train", "--objective", "dpo", "--data", run / "pairs.jsonl", "--model", policy, "--learning-rate", "3e-3", "--epochs", 1,
+        "--batch", 4, "--micro-batch", 4, "--max-length", 128, "--state", tmp_path / "state", "--output", checkpoint,
+    )  # fmt: skip
+    script(
+        "evaluate", "--model", policy, "--adapter", checkpoint, "--languages", "en", "--prompts", prompts["en"], "--temperature", 0,
+        "--max-tokens", 8, "--state", tmp_path / "state", "--output", tmp_path / "evaluated",
+    )  # fmt: skip
+    assert all(line["responses"] for line in rows(tmp_path / "evaluated" / "answers" / "en.jsonl"))
+    shutil.copy(run / "summary.csv", tmp_path)
+    for weights in ("merged", "adapter"):
+        given = ("--model", policy, "--checkpoint", checkpoint, "--weights", weights, "--licence", "MIT")
+        script("release", *arguments(miniature, run, tmp_path / weights, *given))
+        folder = verify(tmp_path / weights) / "model"
+        assert AutoTokenizer.from_pretrained(folder).chat_template == named
+    assert AutoTokenizer.from_pretrained(checkpoint).chat_template == named
+
+
 def test_full_weights_are_copied_as_they_are(miniature, run, tmp_path):
     checkpoint = shutil.copytree(miniature / "policy", tmp_path / "checkpoint")
     shutil.copy(run / "checkpoint" / "manifest.json", checkpoint)

@@ -140,7 +140,7 @@ CHANGES = {
     "policy generation config": (replace_text("models/policy/generation_config.json", "{", "{ "), POLICY),
     "policy weights": (flip_last_byte("models/policy/model.safetensors"), POLICY),
     "samples": (set_config("samples", value=5), SAMPLED | {"generate_audited": 0, "audit_reward": 0}),
-    "reward weights": (flip_last_byte("models/reward/model.safetensors"), REWARDED | {"check_reward_template": 1}),
+    "reward weights": (flip_last_byte("models/reward/model.safetensors"), REWARDED | {"check_role_template": 1}),
     "reward max_length": (set_config("reward_models", 0, "max_length", value=100), REWARDED),
     "recipe learning rate": (set_config("recipes", 0, "learning_rate", value=2e-3), TRAINED),
     "recipe batch": (set_config("recipes", 0, "batch", value=8), TRAINED),
@@ -148,7 +148,7 @@ CHANGES = {
     "task YAML": (replace_text("data/facts.yaml", "{{question}}", "Q: {{question}}"), SUMMARY | EVALUATED),
     "task data": (replace_text("data/facts.de.jsonl", "2 + 3", "3 + 2"), SUMMARY | EVALUATED),
     "judge's prompt": (replace_text("data/judge.txt", "You", "You there"), JUDGED),
-    "judge weights": (flip_last_byte("models/judge/model.safetensors"), JUDGED),
+    "judge weights": (flip_last_byte("models/judge/model.safetensors"), JUDGED | {"check_role_template": 1}),
     "comparisons": (replace_text("data/comparisons.de.jsonl", "No no.", "No!"), FINDINGS | AUDITED),
     "dataset": (replace_text("data/train/train.jsonl", "?", " ?"), SAMPLED | SELECTED),
     "translations": (replace_text("data/train.de.jsonl", "?", " ?"), SAMPLED | SELECTED | ONE_LANGUAGE),
@@ -157,7 +157,7 @@ CHANGES = {
         replace_text(
             "scripts/croco/templates.py", "follows_clock(tokenizer, options)", "follows_clock(tokenizer, {**options})"
         ),
-        SAMPLED | {"check_template": 1, "check_reward_template": 1},
+        SAMPLED | {"check_template": 1, "check_role_template": 2, "score_answers_multi": 2},
     ),
     "code of an engine": (
         replace_text("scripts/croco/transformers_engine.py", "return responses", "return [*responses]"),

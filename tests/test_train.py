@@ -248,6 +248,28 @@ def test_online_dpo_samples_and_scores_as_the_stages_do(miniature, data, tmp_pat
     assert saved["repetition_penalty"] == 1.8 and saved["min_new_tokens"] == 9
 
 
+def test_online_dpo_takes_no_reward_of_forged_or_refused_chats(miniature, data, tmp_path):
+    """As offline: such an answer has none, and two of them are no pair; the others' rewards are as they were."""
+    from transformers import AutoTokenizer
+
+    reward = tmp_path / "reward"
+    shutil.copytree(miniature / "reward", reward)
+    tokenizer = AutoTokenizer.from_pretrained(reward)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["7 plus"]})
+    tokenizer.chat_template = (
+        "{% if '5 plus' in messages[0].content %}{{ raise_exception('no') }}{% endif %}" + tokenizer.chat_template
+    )
+    tokenizer.save_pretrained(reward)
+    for name, scorer in (("plain", miniature / "reward"), ("patched", reward)):
+        online = ("--reward-model", scorer, "--max-tokens", 16, "--epochs", 1, "--learning-rate", 0)
+        script("train", *arguments(miniature, data, tmp_path / name, "online_dpo", *online))
+    plain, patched = (manifest(tmp_path / name)["counts"] for name in ("plain", "patched"))
+    assert plain["no_reward"] == 0 and patched["no_reward"] == 2 * 3  # the questions of 7, 5 and 15
+    assert plain["no_pair"] <= patched["no_pair"] <= plain["no_pair"] + 3 and patched["no_pair"] >= 3
+    assert [line["no_reward"] for line in metrics(tmp_path / "patched") if "no_reward" in line]
+    assert all(math.isfinite(line["objective/scores"]) for line in metrics(tmp_path / "patched"))
+
+
 def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path):
     online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1, "--processes", 2)
     script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online))

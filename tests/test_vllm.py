@@ -165,6 +165,83 @@ def test_structured_tasks_of_an_adapter_agree_with_transformers(miniature, adapt
     assert min(changed) > 1e-3, "the adapter is on"
 
 
+def test_tasks_see_the_ids_and_stop_tokens_of_transformers(miniature, tmp_path):
+    """A tokenizer and a template that both write a BOS, and a stop token that is the config's alone and not special."""
+    from argparse import Namespace
+
+    from lm_eval.tasks import TaskManager
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    from croco import harness, transformers_engine, vllm_engine
+
+    path = tmp_path / "policy"
+    shutil.copytree(miniature / "policy", path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    bos, first = tokenizer.convert_ids_to_tokens(5), 5
+    tokenizer.bos_token, tokenizer.chat_template = bos, "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, first)])
+    tokenizer.save_pretrained(path)
+    questions = rows(miniature / "tasks/heldout/de.jsonl")[:6]
+    data = write_rows(tmp_path / "d.jsonl", questions)
+    # The policy stops at a token of ordinary text: the last one of its longest answer.
+    plain = transformers_engine.Policy(str(path))
+    chats = [plain.encode([{"role": "user", "content": row["question"]}]) for row in questions]
+    assert all(chat.count(first) == 1 for chat in chats)
+    texts = [response["text"] for response in plain.respond(chats, [0] * len(chats), 0, 1.0, 16)]
+    longest = max(texts, key=len)
+    stop = plain.tokenizer(longest, add_special_tokens=False)["input_ids"][-1]
+    config = json.loads((path / "generation_config.json").read_text())
+    (path / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [stop]}))
+
+    written = yaml.safe_load((ROOT / "config/tasks/question_answer.yaml").read_text(encoding="utf-8"))
+    choice = {**written, "output_type": "multiple_choice", "doc_to_choice": ["5", "Es ist 5."], "doc_to_target": 0}
+    choice = {name: value for name, value in choice.items() if name not in ("generation_kwargs", "filter_list")}
+    choice["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+    found, seen = {}, []
+    for name, engine in (("transformers", transformers_engine), ("vllm", vllm_engine)):
+        policy = engine.Policy(str(path))
+        assert policy.stops == {stop, tokenizer.eos_token_id}
+        model = harness.wrap(policy, Namespace(engine=name, model=str(path), revision=None, trust_remote_code=False, batch=2, template_options={}))  # fmt: skip
+        if engine is vllm_engine:
+            generate = policy.llm.generate
+
+            def record(prompts, *args, **options):
+                seen.extend(list(prompt["prompt_token_ids"]) for prompt in prompts)
+                return generate(prompts, *args, **options)  # noqa: B023 (called at once)
+
+            policy.llm.generate = record
+        found[name] = []
+        for task, config in (("choice", choice), ("written", written)):
+            source = {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / "cache")}
+            tasks = TaskManager(include_defaults=False).load({**config, "task": task, "dataset_kwargs": source})["tasks"]  # fmt: skip
+            samples = harness.run(model, tasks)["samples"][task]
+            found[name] += [[r[0] for r in sample["filtered_resps"]] if task == "choice" else sample["resps"] for sample in samples]  # fmt: skip
+        expected = [response["text"] for response in policy.respond(chats, [0] * len(chats), 0, 1.0, 16)]
+        if engine is vllm_engine:
+            policy.close()
+    for ours, theirs in zip(found["vllm"][:6], found["transformers"][:6], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    assert found["vllm"][6:] == found["transformers"][6:]
+    answers = [sample[0][0] for sample in found["vllm"][6:]]
+    assert len(answers[texts.index(longest)]) < len(longest), "cut at the stop token"
+    assert all(text.startswith(ours) or ours.startswith(text) for ours, text in zip(answers, expected, strict=True))
+    for chat in chats:
+        assert sum(ids[: len(chat)] == chat for ids in seen) == 3, "two choices and an answer"
+    assert all(ids.count(first) == 1 for ids in seen)
+
+
+def test_greedy_samples_are_the_response_so_many_times(miniature, forty, tmp_path):
+    """vLLM takes no greedy request for several responses; as under transformers, all are the same."""
+    few = write_rows(tmp_path / "few.jsonl", rows(forty)[:3])
+    found = []
+    for engine in ("vllm", "transformers"):
+        greedy = ("--samples", 3, "--temperature", 0, "--engine", engine, "--output", tmp_path / f"{engine}.jsonl")
+        script("generate", *arguments(miniature, few, tmp_path, *greedy))
+        found.append([line["responses"] for line in rows(tmp_path / f"{engine}.jsonl")])
+    assert found[0] == found[1] and all(line == line[:1] * 3 for line in found[0])
+
+
 def test_settings_that_come_with_a_model_decide_nothing(miniature, forty, tmp_path):
     """Samples and greedy answers with all settings in generation_config.json at once; greedy as in transformers."""
     from croco import transformers_engine, vllm_engine
@@ -220,7 +297,7 @@ def test_translations_equal_those_of_transformers(miniature, forty, tmp_path):
     for engine in ("vllm", "transformers"):
         script(
             "translate", "--prompts", forty, "--language", "en", "--languages", ROOT / "config/languages.tsv", "--model", miniature / "policy",
-            "--engine", engine, "--format", "template", "--template", "{text}", "--max-tokens", 16, "--attempts", 1,
+            "--engine", engine, "--format", "template", "--template", "{target_name}: {text}", "--max-tokens", 16, "--attempts", 1,
             "--state", tmp_path / "state", "--output", tmp_path / f"{engine}.jsonl",
         )  # fmt: skip
         found[engine] = rows(tmp_path / f"{engine}.jsonl")
@@ -242,7 +319,7 @@ def test_what_is_incomplete_is_refused_before_the_engine_starts(miniature, adapt
         file = next((tmp_path / role).glob("*model.safetensors"))
         save_file({name.replace(old, new): weight for name, weight in load_file(file).items()}, file, {"format": "pt"})
     write_rows(tmp_path / "some.jsonl", rows(forty)[:2])
-    answers = [{"prompt_id": row["prompt_id"], "responses": [{"text": "a", "finish_reason": "stop", "n_tokens": 1, "token_digest": "0" * 16}]} for row in rows(tmp_path / "some.jsonl")]  # fmt: skip
+    answers = [{"prompt_id": row["prompt_id"], "language": "de", "skip": None, "responses": [{"text": "a", "finish_reason": "stop", "n_tokens": 1, "token_digest": "0" * 16}]} for row in rows(tmp_path / "some.jsonl")]  # fmt: skip
     write_rows(tmp_path / "answers.jsonl", answers)
     sample = arguments(miniature, tmp_path / "some.jsonl", tmp_path)
     score = ["--prompts", tmp_path / "some.jsonl", "--generations", tmp_path / "answers.jsonl", *ENGINE, "--state", tmp_path / "state", "--output", tmp_path / "scores.jsonl"]  # fmt: skip

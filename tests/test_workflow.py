@@ -43,7 +43,7 @@ def test_default_grid_counts(fresh_project):
     assert planned(fresh_project, "--forceall") == {
         "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
-        "check_reward_template": 1,
+        "check_role_template": 1,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
         "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
@@ -126,7 +126,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
             "scripts/check_template.py",
             "report = examine",
             "report = None or examine",
-            {"check_template", "check_reward_template", "generate", "score", "train"},
+            {"check_template", "check_role_template", "generate", "score", "train"},
         ),
         ("requirements-vllm.lock", "vllm==", "vllm==1", set()),
     ]
@@ -228,6 +228,7 @@ def test_prompts_from_a_dataset_own_translations_and_a_translator(finished_run, 
     found = {code: rows(finished_run / results / f"prompts/{code}.jsonl") for code in ("en", "de", "nl")}
     assert [r["prompt_id"] for r in found["en"]] == [r["prompt_id"] for r in found["de"]] == [r["prompt_id"] for r in found["nl"]]  # fmt: skip
     assert len(found["en"]) == 6 and found["de"][0]["source"].startswith("de.jsonl:")
+    assert json.loads((finished_run / results / "templates/translator/tiny.json").read_text())["errors"] == 0
     generations = rows(finished_run / results / "mini/nl/generations.jsonl")
     for prompt, line in zip(found["nl"], generations, strict=True):
         assert (prompt["skip"], len(line["responses"])) == (line["skip"], 0 if line["skip"] else 8)
@@ -253,7 +254,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     ]
     arguments = grown(reward_models=rewards, settings=settings)
     assert planned(finished_run, *arguments) == {
-        "all": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
+        "all": 1, "check_role_template": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
         "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
     }  # fmt: skip
     before = read_bytes(finished_run)
@@ -267,6 +268,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     assert {("dpo", "english"), ("dpo_other", "other")} <= found
     shutil.rmtree(finished_run / RESULTS / "mini/en/dpo_other")
     (finished_run / RESULTS / "mini/en/scores/other.jsonl").unlink()
+    (finished_run / RESULTS / "templates/reward/other.json").unlink()
     shutil.rmtree(finished_run / RESULTS / "mini/en/scores/other")
     shutil.rmtree(finished_run / RESULTS / "mini/untuned/base/fidelity/other")
     snakemake(finished_run, "--cores", 2, *CONFIG)

@@ -271,17 +271,18 @@ DATED = (
 )
 
 
-def follows_clock(tokenizer, options=None):
-    """Whether what the template writes around an ordinary chat depends on the day or the time of day."""
+def follows_clock(tokenizer, options=None, chats=None):
+    """Whether what the template writes around chats, by default ordinary ones, depends on the day or the time of day."""
     system, user, answer = ({"role": role, "content": "x"} for role in ("system", "user", "assistant"))
+    chats = chats or ([user], [user, answer], [user, answer, user], [system, user], [system, user, answer])
     moments = (datetime(2001, 2, 3, 4, 5, 6), datetime(2010, 11, 12, 13, 14, 15))
-    for chat in ([user], [user, answer], [user, answer, user], [system, user], [system, user, answer]):
+    for chat in chats:
         try:
             texts = {
                 tokenizer.apply_chat_template(
                     chat,
                     tokenize=False,
-                    add_generation_prompt=chat[-1] is user,
+                    add_generation_prompt=chat[-1]["role"] == "user",
                     **{**(options or {}), "strftime_now": moment.strftime},
                 )
                 for moment in moments

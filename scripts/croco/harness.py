@@ -25,6 +25,36 @@ def wrap(policy, args):
 
     The chat template alone adds special tokens, as it does for the policy's own prompts: there is no second BOS.
     """
+    model = _wrap(policy, args)
+    model.controls, model.forged = policy.controls, set()
+    render = model.apply_chat_template
+
+    def note_forged(chat, *args, **options):
+        """Keeps the chats, as rendered, in which a text spells control tokens: lm-eval makes such tokens of it."""
+        text = render(chat, *args, **options)
+        if policy.controls.in_chat(chat):
+            model.forged.add(text)
+        return text
+
+    model.apply_chat_template = note_forged
+    return model
+
+
+def is_forged(model, sample):
+    """Whether the document of one of lm-eval's samples, or a chat that was made of it, spells control tokens."""
+    chats = [arguments[0] for arguments in sample["arguments"] if isinstance(arguments[0], str)]
+    return any(map(model.controls.in_text, _list_texts(sample["doc"]))) or not model.forged.isdisjoint(chats)
+
+
+def _list_texts(value):
+    """All texts in a document."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for part in parts for text in _list_texts(part)]
+
+
+def _wrap(policy, args):
     if args.engine == "transformers":
         from lm_eval.models.huggingface import HFLM
 

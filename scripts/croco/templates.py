@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 
 from croco.chats import DATED, THINKING, encode_prompt, follows_clock
 from croco.digests import digest
+from croco.formats import MISFIT, find_misfit, request
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 OTHER_USER = {"role": "user", "content": "Name three rivers of Malta."}
@@ -64,21 +65,42 @@ def examine_untrained(tokenizer, options=None, answers=False):
         return close_report(report, findings)
     report["system"] = describe_system(tokenizer, options or {})
     report["date"] = follows_clock(tokenizer, options)
-    ids = encode_prompt(tokenizer, CHATS["single"], options)
-    text = render(tokenizer, CHATS["single"], options or {}, True)
+    findings = find_second_bos(tokenizer, CHATS["single"], options, report)
+    if answers and not all(keeps_rendered(tokenizer, text, options or {}) for text in ORDINARY.values()):
+        what = "the template changes ordinary answers, or leaves them out"
+        findings.append(error("changes_answer", what, "use a template that leaves the text of answers as it is"))
+    return close_report(report, [*findings, *find_shared_faults(report)])
+
+
+def examine_translator(tokenizer, form, template=None, options=None):
+    """The report of a translator that is asked in a format of croco.translation; only bos and date are measured."""
+    report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
+    if findings := refuse_missing(tokenizer, report):
+        return close_report(report, findings)
+    names = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
+    if misfit := find_misfit(tokenizer, {**names, "format": form, "template": template}, options):
+        what = f"the chat template does not fit the format {form}: it {misfit}"
+        return close_report(report, [error("format_does_not_fit", what, MISFIT)])
+    chat = request(USER["content"], form, template, names)
+    report["date"] = follows_clock(tokenizer, options, [chat])
+    findings = find_second_bos(tokenizer, chat, options, report)
+    return close_report(report, [*findings, *find_shared_faults(report)])
+
+
+def find_second_bos(tokenizer, chat, options, report):
+    """Findings on the BOS of a chat that no model is trained on; notes its measure in the report."""
+    ids = encode_prompt(tokenizer, chat, options)
+    text = render(tokenizer, chat, options or {}, True)
     report["bos"] = {
         "token": tokenizer.bos_token,
         "sampled": count_bos(tokenizer, ids),
         "trained": None,
         "as_text": count_bos(tokenizer, tokenizer(text)["input_ids"]),
     }
-    if report["bos"]["sampled"] > 1:
-        what = f"a chat starts with {report['bos']['sampled']} {tokenizer.bos_token}"
-        findings.append(error("double_bos", what, "let the template write the BOS once, and nothing else"))
-    if answers and not all(keeps_rendered(tokenizer, text, options or {}) for text in ORDINARY.values()):
-        what = "the template changes ordinary answers, or leaves them out"
-        findings.append(error("changes_answer", what, "use a template that leaves the text of answers as it is"))
-    return close_report(report, [*findings, *find_shared_faults(report)])
+    if report["bos"]["sampled"] <= 1:
+        return []
+    what = f"a chat starts with {report['bos']['sampled']} {tokenizer.bos_token}"
+    return [error("double_bos", what, "let the template write the BOS once, and nothing else")]
 
 
 def keeps_rendered(tokenizer, text, options):
@@ -103,13 +125,20 @@ def examine(tokenizer, stops, options=None):
     return close_report(report, findings)
 
 
-def refuse_template(tokenizer, options, report):
-    """Findings of a tokenizer without a usable chat template, else []; notes the template's digest in the report."""
+def refuse_missing(tokenizer, report):
+    """Findings of a tokenizer without a chat template, else []; notes the template's digest in the report."""
     try:
         report["template_digest"] = digest(tokenizer.get_chat_template())
     except ValueError:
         remedy = "use an instruction-tuned model, or add chat_template.jinja to its folder"
         return [error("no_chat_template", "the tokenizer has no chat template", remedy)]
+    return []
+
+
+def refuse_template(tokenizer, options, report):
+    """As refuse_missing, and of a template that refuses an ordinary chat."""
+    if findings := refuse_missing(tokenizer, report):
+        return findings
     if fault := refusal(tokenizer, options):
         what = f"the chat template refuses an ordinary chat: {fault}"
         return [error("template_fails", what, "fix the template, or the template options")]

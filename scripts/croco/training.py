@@ -9,6 +9,7 @@ left in FOLDER/failure.json for the starter, which alone tells of it: {problem},
 
 import contextlib
 import ctypes
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from croco.chats import load_stops, load_tokenizer
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 from croco.examples import encode_rows, hold_out, read_rows
 from croco.guards import Guards
-from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights, model_errors
+from croco.loading import POLICY, load_adapter, load_weights, model_errors
 from croco.lora import find_targets
 from croco.records import InputError, dump, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
@@ -131,7 +132,8 @@ def train(job):
     check_weights(job, trainer)
     facts = progress.close(trainer, result) | describe_adapted(job, trainer.model)
     if job.objective == "online_dpo":
-        counts["no_pair"] = sum(entry.get("no_pair", 0) for entry in trainer.state.log_history)
+        for name in ("no_pair", "no_reward"):
+            counts[name] = sum(entry.get(name, 0) for entry in trainer.state.log_history)
     save(
         job,
         trainer,
@@ -254,35 +256,35 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
 
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-    from croco.transformers_engine import pool_last_token
+    from croco.transformers_engine import RewardModel
 
-    source = [job.reward["model"], job.reward["revision"]]
-    with model_errors(job.reward["model"]):
-        reward_options = job.reward["template_options"]
-        scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"], reward_options)
-    scorer = load_weights(REWARD_MODEL, *source, job.reward["dtype"], job.reward["trust_remote_code"])
     if job.template_options:  # TRL passes none on
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
-    if reward_options:
-        scorer_tokenizer.apply_chat_template = functools.partial(scorer_tokenizer.apply_chat_template, **reward_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.
     sampling["generation_kwargs"] = {"use_cache": True}
-    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress))(
-        args=OnlineDPOConfig(
-            beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
-        ),
-        ref_model=reference,
-        reward_funcs=pool_last_token(scorer),
-        reward_processing_classes=scorer_tokenizer,
-        **shared,
+    # First the arguments, which give each process its GPU.
+    args = OnlineDPOConfig(
+        beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
     )
-    return trainer
+    scorer = RewardModel(
+        job.reward["model"],
+        job.reward["revision"],
+        job.reward["dtype"],
+        sys.maxsize,  # its context is the limit
+        job.reward["trust_remote_code"],
+        2 * job.micro_batch,
+        template_options=job.reward["template_options"],
+    )
+    return pair_as_offline(count_rows(OnlineDPOTrainer, progress), scorer)(
+        args=args, ref_model=reference, reward_funcs=scorer.score, **shared
+    )
 
 
-def pair_as_offline(trainer_class):
-    """Online DPO that samples without dropout and forms its pairs as they are formed offline (``choose``).
+def pair_as_offline(trainer_class, scorer):
+    """Online DPO that samples without dropout, scores by ``scorer`` and forms its pairs as they are formed offline
+    (``choose``). An answer without a reward counts as one that is not whole.
 
     The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
     of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
@@ -320,15 +322,26 @@ def pair_as_offline(trainer_class):
                     without.enter_context(self.model.disable_adapter())
                 reference = self._forward(self.ref_model or self.model, *ids, vision)
             reference = (reference * completion_mask).sum(1).view(2, count)
-            texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-            rewards = self._calculate_rewards_from_functions(
-                prompts=2 * prompts,
-                completions=[[{"role": "assistant", "content": text}] for text in texts],
-                completion_ids_list=completion_ids.tolist(),
-            ).view(2, count)
             stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
             ended = torch.isin(completion_ids, stops).any(1).view(2, count)
+            texts = [
+                # Without the stop token, even where the tokenizer does not mark it special.
+                self.processing_class.decode(
+                    [*itertools.takewhile(lambda token: token not in self.eos_token_ids, tokens)],
+                    skip_special_tokens=True,
+                )
+                for tokens in completion_ids.tolist()
+            ]
+            rewards = torch.tensor(
+                [
+                    math.nan if reward is None else reward
+                    for reward, _ in scorer.score(zip(2 * prompts, texts, strict=True))
+                ],
+                device=ended.device,
+            ).view(2, count)
+            rated = ~rewards.isnan()
             whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ended.device).view(2, count)
+            whole &= rated
             first, paired = choose(rewards, whole)
             real = torch.arange(count, device=ended.device) < own
             sides = torch.stack([~first, first]).long()  # which answer is chosen, which rejected
@@ -344,8 +357,8 @@ def pair_as_offline(trainer_class):
             loss = (losses * paired).sum() * WORLD / self.step_rows
             gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
             for name, values, mask in (
-                ("objective/scores", rewards, real),
-                ("objective/scores_margin", better[0] - better[1], paired),
+                ("objective/scores", rewards, real & rated),
+                ("objective/scores_margin", better[0] - better[1], paired & rated.all(0)),
                 ("val/contain_eos_token", ended, real),
                 ("logps/chosen", chosen, paired),
                 ("logps/rejected", rejected, paired),
@@ -354,6 +367,7 @@ def pair_as_offline(trainer_class):
                 ("rewards/margins", gains[0] - gains[1], paired),
                 ("rewards/accuracies", gains[0] > gains[1], paired),
                 ("no_pair", ~paired, real),
+                ("no_reward", ~rated, real),
             ):
                 mask = mask.expand_as(values)
                 part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
@@ -368,7 +382,8 @@ def pair_as_offline(trainer_class):
                     name: total / count if count else math.nan
                     for name, (total, count) in zip(self.sums, totals, strict=True)
                 }
-                logs["no_pair"] = int(totals[list(self.sums).index("no_pair")][0])
+                counted = {name: int(total) for name, (total, _) in zip(self.sums, totals, strict=True)}
+                logs |= {name: counted[name] for name in ("no_pair", "no_reward")}
                 self.sums = {}
             super().log(logs, *args, **kwargs)
 
@@ -378,8 +393,8 @@ def pair_as_offline(trainer_class):
 def choose(rewards, whole):
     """(whether the first of two answers is chosen, whether the two form a pair), each for every prompt.
 
-    ``rewards`` and ``whole``, which is false where an answer was cut off or is empty: two rows, the first and the second
-    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
+    ``rewards`` and ``whole``, which is false where an answer was cut off, is empty or has no reward: two rows, the first
+    and the second answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
     """
     first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
     return first, (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))

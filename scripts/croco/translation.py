@@ -1,23 +1,13 @@
-"""How a chat is cut into pieces that a translation model can take, what it is asked, and how pieces are put back."""
+"""How a chat is cut into pieces that a translation model can take, and how pieces are put back."""
 
 import re
 
 from croco.chats import TOO_LONG
 from croco.digests import prompt_seed
+from croco.formats import request
 from croco.identification import FEWEST_LETTERS, identify, name_language, strip_code
 from croco.text import fold, is_blank
 
-# Of the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
-# https://huggingface.co/Infomaniak-AI/vllm-translategemma-4b-it, which takes plain text.
-FORMATS = ("translategemma", "translategemma_prompt", "translategemma_tags", "template")
-PROMPT = (
-    "You are a professional {source_name} ({source_code}) to {target_name} ({target_code}) translator. Your goal is to "
-    "accurately convey the meaning and nuances of the original {source_name} text while adhering to {target_name} "
-    "grammar, vocabulary, and cultural sensitivities.\nProduce only the {target_name} translation, without any "
-    "additional explanations or commentary. Please translate the following {source_name} text into {target_name}:"
-    "\n\n\n{text}"
-)
-TAGS = "<<<source>>>{source_code}<<<target>>>{target_code}<<<text>>>{text}"
 RETRY_TEMPERATURE = 0.5
 FAULTS = {TOO_LONG: "too_long"}  # of a piece that cannot be put to the translator, where its name is another
 FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
@@ -68,29 +58,6 @@ def _keep(pieces, text):
         pieces[-2] += text
     else:
         pieces += [text, ""]
-
-
-def request(piece, form, template, names):
-    """The chat that asks for a piece's translation.
-
-    Args:
-        form: one of FORMATS; ``template``: for "template", text with {text} and the names' fields.
-        names: source_name, source_code, target_name, target_code.
-    """
-    if form == "translategemma":
-        content = [
-            {
-                "type": "text",
-                "source_lang_code": names["source_code"],
-                "target_lang_code": names["target_code"],
-                "text": piece,
-            }
-        ]
-        return [{"role": "user", "content": content}]
-    text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template}[form]
-    # Not str.format: the piece, or the template, may hold other braces.
-    fields = {**names, "text": piece}
-    return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]
 
 
 def find_fault(response, language, source=None):

@@ -82,7 +82,8 @@ class Policy(ChatModel):
         Args:
             requests: [(token ids, seed of the first sample, how many)].
             at_once: prompts in work at a time, which bounds memory.
-        Yields (index of the request, its responses in sample order), as they are finished.
+        Yields (index of the request, its responses in sample order), as they are finished; greedy ones are all the same,
+        and vLLM takes such a request for one alone.
         """
         waiting, running = iter(enumerate(requests)), {}
 
@@ -90,7 +91,7 @@ class Policy(ChatModel):
             for index, (tokens, seed, count) in waiting:
                 room = self.room(tokens, max_tokens)
                 parameters = SamplingParams(
-                    n=count,
+                    n=count if temperature else 1,
                     seed=seed,
                     temperature=temperature,
                     top_p=top_p,
@@ -103,7 +104,7 @@ class Policy(ChatModel):
                     {"prompt_token_ids": tokens}, parameters, lora_request=self.lora, use_tqdm=False
                 )
                 # vLLM adds "-" and eight random characters to the id that its outputs bear.
-                running[name.rsplit("-", 1)[0]] = index, room
+                running[name.rsplit("-", 1)[0]] = index, room, 1 if temperature else count
                 if len(running) >= at_once:
                     return
 
@@ -111,9 +112,9 @@ class Policy(ChatModel):
         while running:
             for output in self.llm.llm_engine.step():
                 if output.finished:
-                    index, room = running.pop(output.request_id)
+                    index, room, times = running.pop(output.request_id)
                     samples = sorted(output.outputs, key=lambda sample: sample.index)
-                    yield index, [self.response(sample.token_ids, room) for sample in samples]
+                    yield index, [self.response(sample.token_ids, room) for sample in samples * times]
             if len(running) < at_once:
                 feed()
 
