@@ -2,7 +2,7 @@
 
 Examples:
   python scripts/contamination.py --language en --prompts prompts/en/0.jsonl --evaluate prompts/evaluate/en.jsonl \\
-      --task facts config/tasks/question_answer.yaml tasks/facts/en.jsonl --output prompts/en/0.contamination.json
+      --task facts tasks/facts/en.jsonl question --output prompts/en/0.contamination.json
   python scripts/contamination.py --checked prompts/en/0.contamination.json --output contamination.json
 
 --prompts  compares a block of training prompts with the evaluation prompts and task data of its language.
@@ -12,17 +12,13 @@ Examples:
            with --action remove it lists these prompts under `removed`, of which build_pairs.py --exclude forms nothing.
 --checked  adds the blocks up for the report, by language and source, and names what was not checked.
 
-A task's question is in the fields that its YAML names in doc_to_decontamination_query, else in doc_to_text; a field under
-3 words, as an answer option is, makes no exact overlap.
+A field of a task under 3 words, as an answer option is, makes no exact overlap. The workflow takes the fields that the
+task's YAML names in doc_to_decontamination_query, else in doc_to_text.
 """
 
 import argparse
 import json
 from pathlib import Path
-
-import jinja2
-import jinja2.meta
-import yaml
 
 from croco import cli
 from croco.overlap import KINDS, WORD, Evaluated, list_turns
@@ -39,7 +35,7 @@ def main():
         files = args.checked
     else:
         write_json(args.output, check(args, read_sources(args)))
-        files = [args.prompts, args.evaluate, *(path for _, *paths in args.task for path in paths)]
+        files = [args.prompts, args.evaluate, *(data for _, data, *_ in args.task)]
     inputs = {str(path): Path(path) for path in files if path}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs)
 
@@ -53,11 +49,11 @@ def parse_arguments():
     parser.add_argument("--evaluate", type=Path, help="evaluation prompts of the language")
     parser.add_argument(
         "--task",
-        nargs=3,
+        nargs="+",
         action="append",
         default=[],
-        metavar=("NAME", "YAML", "DATA"),
-        help="a structured task with local data in the language",
+        metavar=("NAME", "DATA"),
+        help="a structured task with local data in the language, and the FIELDs of its question (default: all texts)",
     )
     parser.add_argument("--exact", type=share, default=0.0, help="share of prompts that may be evaluation prompts")
     parser.add_argument("--ngram", type=share, default=1.0, help="share of prompts that may have 13 words in common")
@@ -69,6 +65,8 @@ def parse_arguments():
     )
     parser.add_argument("--output", type=Path, required=True, help="what was found, .json")
     args = parser.parse_args()
+    if any(len(task) < 2 for task in args.task):
+        parser.error("--task needs NAME DATA")
     if args.prompts and not args.language:
         parser.error("--prompts needs --language")
     return args
@@ -135,9 +133,8 @@ def read_sources(args):
             if not row.get("skip"):
                 turns = list_turns(row)
                 arena.add(turns, ["\n".join(turns)])
-    for name, path, data in args.task:
+    for name, data, *fields in args.task:
         sources[name] = task = Evaluated()
-        fields = list_question_fields(Path(path))
         for number, row in read_jsonl(data):
             texts = [row[field] for field in (fields or row) if isinstance(row.get(field), str)]
             if not texts:
@@ -152,30 +149,19 @@ def read_sources(args):
     return sources
 
 
-def list_question_fields(path):
-    """The fields that a task's question is made of; none where code of the task's own makes it."""
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
-    try:
-        task = yaml.load(path.read_text(encoding="utf-8"), loader)
-        query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
-        if not isinstance(query, str):
-            return []
-        return sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(query))) or [query]
-    except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
-        raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
-
-
 def add_up(paths):
     """{language: counts} over all blocks; an evaluation prompt that stands in several blocks counts once."""
     languages = {}
     for path in paths:
         block = json.loads(path.read_text(encoding="utf-8"))
         total = languages.setdefault(
-            block["language"], {"prompts": 0, **dict.fromkeys(KINDS, 0), "removed": 0, "sources": {}}
+            block["language"],
+            {"prompts": 0, **dict.fromkeys(KINDS, 0), "removed": 0, "exact_left_in": 0, "sources": {}},
         )
         total["prompts"] += block["prompts"]
         total["removed"] += len(block["removed"])
+        # Whatever is over its share is removed as a whole, and exact hits are among those of 13-grams.
+        total["exact_left_in"] += 0 if block["removed"] else block["hits"]["exact"]
         for kind in KINDS:
             total[kind] += block["hits"][kind]
         for name, source in block["sources"].items():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from croco.overlap import Evaluated, N, list_grams
+from croco.suites import list_question_fields
 
 LONG = "the quick brown fox jumps over the lazy dog while seven small cats look on"
 THAI = "ประเทศไทยมีเมืองหลวงชื่อกรุงเทพ"
@@ -98,12 +99,11 @@ def files(tmp_path):
     write_rows(tmp_path / "train.jsonl", [*train, prompt("e", "Hello", skip="not translated")])
     write_rows(tmp_path / "evaluate.jsonl", evaluate)
     write_rows(tmp_path / "facts.jsonl", [{"question": "Where is Rome?", "option": "Paris", "id": "What is 2 + 2?"}])
-    (tmp_path / "facts.yaml").write_text('doc_to_text: "{{question}} {{option}}"\nprocess: !function x.y\n')
     return tmp_path
 
 
 def check(folder, *options, name="found", **keywords):
-    task = ("--task", "facts", folder / "facts.yaml", folder / "facts.jsonl")
+    task = ("--task", "facts", folder / "facts.jsonl", "question", "option")
     return script(
         "contamination", "--language", "en", "--prompts", folder / "train.jsonl", "--evaluate", folder / "evaluate.jsonl",
         *task, *options, "--output", folder / f"{name}.json", **keywords,
@@ -148,14 +148,25 @@ def test_what_would_end_the_run_can_be_taken_out(files):
     assert json.loads((files / "found.json").read_text())["removed"] == ["a", "b", "c"]
 
 
-def test_a_task_can_name_its_question(files):
-    for query, exact in (("option", 0), ("id", 1), ('"{{question}}"', 1)):
-        (files / "facts.yaml").write_text(f"doc_to_text: !function x.y\ndoc_to_decontamination_query: {query}\n")
-        check(files, "--exact", 1)
-        assert len(json.loads((files / "found.json").read_text())["sources"]["facts"]["exact"]["prompts"]) == exact
-    (files / "facts.yaml").write_text("doc_to_text: nothing\n")
-    done = check(files, check=False)
-    assert done.returncode == 1 and "facts.jsonl:1" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("lines", "fields"),
+    [
+        ('doc_to_text: "{{question.strip()}} {{option}}"\nprocess: !function x.y', ["option", "question"]),
+        ("doc_to_text: question", ["question"]),
+        ("doc_to_text: !function x.y", []),
+        ("doc_to_text: !function x.y\ndoc_to_decontamination_query: question", ["question"]),
+        ('doc_to_text: "{{a}} {{b}}"\ndoc_to_decontamination_query: "{{a}}"', ["a"]),
+    ],
+)
+def test_the_fields_of_a_tasks_question(tmp_path, lines, fields):
+    (tmp_path / "facts.yaml").write_text(lines + "\n")
+    assert list_question_fields(tmp_path / "facts.yaml") == fields
+
+
+def test_a_task_whose_question_is_no_text_is_refused(files):
+    write_rows(files / "facts.jsonl", [{"question": "Where is Rome?"}, {"question": None}])
+    done = check(files, "--exact", 1, check=False)
+    assert done.returncode == 1 and "facts.jsonl:2" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_blocks_add_up(files):
@@ -169,8 +180,8 @@ def test_blocks_add_up(files):
     found = json.loads((files / "contamination.json").read_text())
     assert found["unchecked"] == ["belebele_deu_Latn"]
     english = found["languages"]["en"]
-    assert {name: english[name] for name in ("prompts", "exact", "ngram_13", "removed")} == {
-        "prompts": 6, "exact": 3, "ngram_13": 4, "removed": 1,
+    assert {name: english[name] for name in ("prompts", "exact", "ngram_13", "removed", "exact_left_in")} == {
+        "prompts": 6, "exact": 3, "ngram_13": 4, "removed": 1, "exact_left_in": 2,
     }  # fmt: skip
     assert english["sources"]["evaluation prompts"]["exact"] == {"prompts": 2, "evaluated": 1}
 
@@ -223,8 +234,8 @@ def test_shipped_tasks_name_their_question(tmp_path):
     write_rows(tmp_path / "train.jsonl", [prompt("q", row["question"]), prompt("o", options["option_a"])])
     for path in (ROOT / "config/tasks").glob("*.yaml"):
         script(
-            "contamination", "--language", "en", "--prompts", tmp_path / "train.jsonl", "--task", "own", path,
-            tmp_path / "data.jsonl", "--exact", 1, "--output", tmp_path / "found.json",
+            "contamination", "--language", "en", "--prompts", tmp_path / "train.jsonl", "--task", "own",
+            tmp_path / "data.jsonl", *list_question_fields(path), "--exact", 1, "--output", tmp_path / "found.json",
         )  # fmt: skip
         found = json.loads((tmp_path / "found.json").read_text())
         assert found["sources"]["own"]["exact"]["prompts"] == ["q"], path

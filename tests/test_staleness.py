@@ -126,7 +126,8 @@ def flip_last_byte(name):
     return name, change
 
 
-SELECTED = {"select_train": 2, "gather_prompts_train": 2, "select_audited": 2}
+CHECKED = {"check_contamination": 2, "count_contamination": 1, "select_audited": 2}
+SELECTED = {"select_train": 2, "gather_prompts_train": 2, **CHECKED}
 ONE_LANGUAGE = dict.fromkeys(
     (*SELECTED, "generate", "gather_generations", "generate_audited", "score", "gather_scores"), 1
 )
