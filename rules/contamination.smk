@@ -15,6 +15,14 @@ def list_checks(languages, starts):
     return [place(f"prompts/{code}/{start}.contamination.json") for code in codes for start in starts]
 
 
+def list_question(task):
+    """Fields of a task's question."""
+    try:
+        return list_question_fields(task["yaml"])
+    except InputError as error:
+        raise WorkflowError(str(error)) from error
+
+
 rule check_contamination:
     """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
     input:
@@ -39,7 +47,7 @@ rule check_contamination:
         tasks=lambda wc: [
             part
             for task, _ in GRID.own_tasks([wc.language])
-            for part in ("--task", task["name"], GRID.task_file(task, wc.language), *list_question_fields(task["yaml"]))
+            for part in ("--task", task["name"], GRID.task_file(task, wc.language), *list_question(task))
         ],
         limits=list_options({**GRID.config["max_overlap"], "action": GRID.config["contamination"]}, "exact", "ngram", "action"),
         code=digest_code("contamination"),

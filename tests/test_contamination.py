@@ -4,7 +4,8 @@ import json
 import unicodedata
 
 import pytest
-from conftest import ROOT, rows, script, write_rows
+import yaml
+from conftest import ROOT, copy_project, rows, script, snakemake, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,3 +240,61 @@ def test_shipped_tasks_name_their_question(tmp_path):
         )  # fmt: skip
         found = json.loads((tmp_path / "found.json").read_text())
         assert found["sources"]["own"]["exact"]["prompts"] == ["q"], path
+
+
+@pytest.fixture(scope="module")
+def project(miniature, tmp_path_factory):
+    """Prompts from outside in two languages; the first training prompt of English alone is an evaluation prompt, too."""
+    folder = copy_project(tmp_path_factory.mktemp("contaminated"))
+    for code in ("en", "de"):
+        train = rows(miniature / f"prompts/train/{code}.jsonl")[:6]
+        evaluate = rows(miniature / f"prompts/dev/{code}.jsonl")[:3]
+        write_rows(folder / f"data/train.{code}.jsonl", train)
+        more = [{**train[0], "id": "seen"}] if code == "en" else [{**evaluate[0], "id": "seen", "text": "Und was nun?"}]
+        write_rows(folder / f"data/dev.{code}.jsonl", evaluate + more)
+    config = {
+        "results": "results/outside",
+        "languages": [{"code": "en"}, {"code": "de"}],
+        "samples": 4,
+        "hygiene": [],
+        "prompts": [
+            {"use": "train", "path": "data/train.{language}.jsonl"},
+            {"use": "evaluate", "path": "data/dev.{language}.jsonl"},
+        ],
+        "pools": [],
+        "policies": [{"name": "mini", "path": str(miniature / "policy"), "temperature": 0.6, "max_tokens": 12}],
+        "reward_models": [{"name": "english", "path": str(miniature / "reward"), "max_length": 128}],
+        "settings": [
+            {"name": "base", "objective": "none"},
+            {"name": "dpo", "objective": "dpo", "target": "pair", "rejected": "min", "pools": ["monolingual"]},
+        ],
+        "evaluation": {"judge": "none", "tasks": [], "samples": 1, "temperature": 0, "max_tokens": 8},
+        "contrasts": [],
+    }
+    (folder / "outside.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+def test_the_run_ends_before_anything_is_sampled_or_goes_on_without_these_prompts(project):
+    results, arguments = project / "results/outside", ("--cores", 2, "--configfile", "outside.yaml")
+    pairs = [f"results/outside/mini/{code}/dpo/pairs.jsonl" for code in ("en", "de")]
+    done = snakemake(project, *pairs, *arguments, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "stand among what is evaluated" in said and "Traceback" not in said
+    assert (results / "prompts/de/0.contamination.json").exists() and not list(results.glob("mini/*/generations*"))
+    snakemake(project, *pairs, "results/outside/contamination.json", *arguments, "--config", "contamination=remove")
+    first = rows(results / "prompts/en.jsonl")[0]["prompt_id"]
+    for code in ("en", "de"):
+        ledger = json.loads((results / f"mini/{code}/dpo/ledger.json").read_text())
+        assert ledger["no_pair"]["in_evaluation"] == 1 and ledger["prompts"] == 6
+        assert first not in {row["prompt_id"] for row in rows(project / pairs[code == "de"])}
+    found = json.loads((results / "contamination.json").read_text())["languages"]
+    assert [(found[code]["exact"], found[code]["removed"]) for code in ("en", "de")] == [(1, 1), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("option", "field"), [("contamination=keep", "contamination"), ("max_overlap={exact: 2}", "exact"), ("max_overlap={words: 0}", "max_overlap")]
+)  # fmt: skip
+def test_a_wrong_config_is_refused(project, option, field):
+    done = snakemake(project, "--dry-run", "--configfile", "outside.yaml", "--config", option, check=False)
+    assert done.returncode == 1 and field in done.stdout + done.stderr and "Traceback" not in done.stderr
