@@ -49,7 +49,9 @@ rule check_contamination:
             for task, _ in GRID.own_tasks([wc.language])
             for part in ("--task", task["name"], GRID.task_file(task, wc.language), *list_question(task))
         ],
-        limits=list_options({**GRID.config["max_overlap"], "action": GRID.config["contamination"]}, "exact", "ngram", "action"),
+        limits=list_options(
+            {**GRID.config["max_overlap"], "action": GRID.config["contamination"]}, "exact", "ngram", "action"
+        ),
         code=digest_code("contamination"),
         lock=LOCK,
     message:
