@@ -16,6 +16,7 @@ include: "rules/miniature.smk"
 include: "rules/prompts.smk"
 include: "rules/translate.smk"
 include: "rules/tasks.smk"
+include: "rules/contamination.smk"
 include: "rules/generate.smk"
 include: "rules/identify.smk"
 include: "rules/score.smk"
@@ -48,6 +49,7 @@ localrules:
     bundle,
     gather_prompts_train,
     gather_prompts_evaluate,
+    count_contamination,
     gather_generations,
     gather_languages,
     gather_scores,

@@ -10,6 +10,7 @@ rule select_audited:
     """The first prompts of a language."""
     input:
         prompts=list_audited_blocks,
+        checked=lambda wc: list_checks([wc.language], list_audited_starts()),
     output:
         prompts=place("audit/prompts/{language}.jsonl"),
         manifest=place("audit/prompts/{language}.manifest.json"),

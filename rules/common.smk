@@ -401,10 +401,13 @@ def list_previewed(wildcards, name):
     return [place(patterns[name].format(language=run.pool)) for run in runs if wanted]
 
 
-def list_audited_blocks(wildcards):
+def list_audited_starts():
     """The blocks of training prompts that the audited ones are in: the rest need be neither selected nor translated."""
-    starts = [start for start in GRID.blocks("train") if start < AUDIT["prompts"]]
-    return [place(f"prompts/{wildcards.language}/{start}.jsonl") for start in starts]
+    return [start for start in GRID.blocks("train") if start < AUDIT["prompts"]]
+
+
+def list_audited_blocks(wildcards):
+    return [place(f"prompts/{wildcards.language}/{start}.jsonl") for start in list_audited_starts()]
 
 
 def list_comparisons():

@@ -1,6 +1,6 @@
 """The paper's findings tested on this run, and its tables in the paper's shape.
 
-In:  summary.csv, prompts/{language}.jsonl, prompts/evaluate/{language}.jsonl; audit/{reward}.json with audit.in_findings.
+In:  summary.csv; audit/{reward}.json with audit.in_findings.
 Out: {results}/findings.json (or with `partial: true` under {results}/partial/), {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
 """
 
@@ -8,15 +8,11 @@ import json
 
 from croco.runs import list_arms
 
-# The prompts that are tuned on and those that are judged, by language.
-COMPARED = {code: [place(f"{SECTIONS[use]}/{code}.jsonl") for use in ("train", "evaluate")] for code in GRID.trained}
-
 
 rule check_findings:
     """F1 to F6, each supported, not supported, inconclusive or not tested, with the reason."""
     input:
         summary=rules.summarise.output.summary,
-        prompts=need([path for paths in COMPARED.values() for path in paths]),
         audits=need(list_audits()),
     output:
         findings=place_made("findings.json"),
@@ -38,14 +34,8 @@ rule check_findings:
         mem_mb=2000,
         runtime=30,
     params:
-        prompts=lambda wc: [
-            part
-            for code, paths in COMPARED.items()
-            if not PARTIAL or all(Path(path).exists() for path in paths)
-            for part in ("--prompts", code, *paths)
-        ],
         audits=lambda wc: ["--audit", *list_readable(list_audits())],
-        found=lambda wc: list_found([*list_audits(), *(path for paths in COMPARED.values() for path in paths)]),
+        found=lambda wc: list_found(list_audits()),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
         arms=[json.dumps(arm.to_row()) for arm in list_arms(GRID)],
         tables=lambda wc, output: str(Path(output.tables[0]).parent),
@@ -55,6 +45,6 @@ rule check_findings:
         "findings: {output.findings}"
     shell:
         r"""
-        python scripts/findings.py --summary {input.summary:q} {params.prompts:q} {params.audits:q} \
+        python scripts/findings.py --summary {input.summary:q} {params.audits:q} \
             --low-resource {params.low_resource:q} --arms {params.arms:q} --tables {params.tables:q} --output {output.findings:q} 2>&1 | tee {log:q}
         """

@@ -1,6 +1,6 @@
 """Responses of the untuned policies, and of a round's checkpoint for the next round.
 
-In:  prompts/{language}/{start}.jsonl, the policy.
+In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, the policy.
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line a prompt
      with its N responses. {model}/template.json: whether what is sampled is what will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator is of use.
@@ -72,6 +72,7 @@ rule generate:
     """N samples for each prompt of a block; chunks under state/ survive a kill."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
+        checked=lambda wc: list_checks([wc.language], [wc.start]),
         template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
         adapter=lambda wc: list_checkpoint(find_sampled_round(wc)),
         model=lambda wc: list_model_files(find_policy(wc)),

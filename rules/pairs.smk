@@ -13,6 +13,7 @@ rule build_pairs:
         scores=lambda wc: list_scored_files(wc, "{model}/{language}/scores/{reward}.jsonl"),
         identified=list_identified_files,
         match=list_matched,
+        exclude=lambda wc: list_checks(find_run(wc).languages, GRID.blocks("train")),
         policies=lambda wc: list_scored_files(wc, "{model}/{language}/generations.manifest.json"),
     output:
         data=place("{model}/{pool}/{setting}/pairs.jsonl"),
@@ -34,7 +35,7 @@ rule build_pairs:
     params:
         files=lambda wc, input: [
             part
-            for name in ("prompts", "generations", "scores", "identified", "match")
+            for name in ("prompts", "generations", "scores", "identified", "match", "exclude")
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],

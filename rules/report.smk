@@ -24,6 +24,7 @@ rule write_report:
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
         template=[f"{SCRIPTS}/report.{ending}" for ending in ("html.j2", "css", "js")],
+        contamination=need([rules.count_contamination.output.found]),
         files=need(REPORTED),
     output:
         report=report(place_made("report.html"), caption="../report/page.rst", category="Report"),

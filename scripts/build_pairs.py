@@ -48,7 +48,17 @@ from croco.pairing import (
     rank_balanced,
     select_pair,
 )
-from croco.pools import count_language, count_reason, measure_rewards, read_policies, read_pools, with_other_pairs
+from croco.pools import (
+    IN_EVALUATION,
+    count_language,
+    count_reason,
+    leave_out,
+    measure_rewards,
+    read_excluded,
+    read_policies,
+    read_pools,
+    with_other_pairs,
+)
 from croco.records import InputError, Prompt, rows_in_step, write_json, write_jsonl
 from croco.text import is_blank
 
@@ -94,7 +104,8 @@ def main():
     if ledger.get("advice"):
         print(f"warning: {ledger['advice']}", file=sys.stderr)
     write_json(args.ledger, ledger)
-    inputs = [*args.prompts, *args.generations, *args.scores, *args.identified, *([args.match] if args.match else [])]
+    inputs = [*args.prompts, *args.generations, *args.scores, *args.identified, *args.exclude]
+    inputs += [args.match] if args.match else []
     inputs = {str(path): path for path in inputs}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, rows=count)
 
@@ -134,6 +145,14 @@ def parse_arguments():
         choices=("paper", *FILTERS),
         default=["paper"],
         help="responses that leave a pool before mean and std; `paper` filters nothing",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CONTAMINATION",
+        help="files of scripts/contamination.py: nothing is formed, in any language, of the prompts that they take out",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the rule `random`, and of languages drawn")
     parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
@@ -285,6 +304,8 @@ def draw(args, pool):
 
 
 def explain_small(pool):
+    if IN_EVALUATION in pool.skips.values():
+        return IN_EVALUATION
     return "skipped" if all(pool.skips.values()) else "pool_too_small"
 
 
@@ -341,7 +362,7 @@ def build_best(args, ledger, formed, no_pair):
 def build_references(args, ledger, formed, no_pair):
     """One completion for each prompt that has a reference, or for each of its languages that has one."""
     ledger["per_prompt"] = args.per_prompt
-    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
+    for prompts in read_prompts(args, ledger, no_pair, len(args.prompts) if args.per_prompt == "all" else 1):
         usable, reasons = [], []
         for prompt in prompts:
             counts = count_language(ledger["languages"], prompt)
@@ -369,7 +390,7 @@ def build_references(args, ledger, formed, no_pair):
 
 def build_prompts(args, ledger, formed, no_pair):
     """One prompt for each prompt id, in a language drawn among those that do not skip it."""
-    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
+    for prompts in read_prompts(args, ledger, no_pair):
         for prompt in prompts:
             counts = count_language(ledger["languages"], prompt)
             counts["prompts"] += 1
@@ -383,6 +404,18 @@ def build_prompts(args, ledger, formed, no_pair):
         formed[prompt["language"]] += 1
         ledger["languages"][prompt["language"]]["chosen"] += 1
         yield {"prompt_id": prompt["prompt_id"], "prompt": prompt["messages"], "language": prompt["language"]}
+
+
+def read_prompts(args, ledger, no_pair, each=1):
+    """Yields a prompt's rows, one a language; an excluded one is counted as ``each`` that form nothing."""
+    excluded = read_excluded(args.exclude)
+    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
+        if prompts[0]["prompt_id"] not in excluded:
+            yield prompts
+            continue
+        no_pair[IN_EVALUATION] += each
+        for prompt in prompts:
+            leave_out(count_language(ledger["languages"], prompt))
 
 
 def completion(prompt, text, reward, token_digest):

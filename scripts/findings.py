@@ -2,14 +2,12 @@
 
 Example:
   python scripts/findings.py --summary results/demo/summary.csv --audit results/demo/audit/english.json \\
-      --prompts en results/demo/prompts/en.jsonl results/demo/prompts/evaluate/en.jsonl \\
       --low-resource gl ga mt cy --tables results/demo/tables --output results/demo/findings.json --arms '{"setting": "x",
       "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": "own", "varies": {},
       "pools": {"multi": {"trained": ["en", "ga"], "evaluated": ["en", "ga"]}}}'
 
 The verdict on each finding is `supported`, `not supported`, `cannot tell` or `not tested`, with the reason. Arms are
 chosen by what --arms says of them, never by their names. `claims` lists what the paper reports of two settings of the run.
-`overlap` counts the evaluation prompts that are among the training prompts.
 """
 
 import json
@@ -17,8 +15,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.findings import TABLES, check_findings, list_claims, read_summary, shape_table
-from croco.overlap import count_overlap
-from croco.records import InputError, prompt_rows, replacing, write_json
+from croco.records import InputError, replacing, write_json
 from croco.runs import Arm
 
 
@@ -27,14 +24,11 @@ def main():
     arms = [Arm.from_row(row) for row in args.arms]
     summary = read_summary(args.summary)
     audits = {path.stem: read_audit(path) for path in args.audit}
-    overlap = {
-        language: count_overlap(prompt_rows(train), prompt_rows(evaluate)) for language, train, evaluate in args.prompts
-    }
     for name in TABLES:
         write_table(args.tables / name, shape_table(summary, name))
     findings = check_findings(summary, audits, args.low_resource, arms)
-    write_json(args.output, {"findings": findings, "claims": list_claims(arms), "overlap": overlap})
-    files = [args.summary, *args.audit, *(path for _, *paths in args.prompts for path in paths)]
+    write_json(args.output, {"findings": findings, "claims": list_claims(arms)})
+    files = [args.summary, *args.audit]
     manifest = args.output.with_suffix(".manifest.json")
     cli.write_manifest(manifest, __file__, args, {str(path): path for path in files})
 
@@ -43,14 +37,6 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--audit", nargs="*", type=Path, default=[], help="audit/REWARD.json of the reward models")
-    parser.add_argument(
-        "--prompts",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("LANGUAGE", "TRAIN", "EVALUATE"),
-        help="prompt files of a language, of which the overlap is counted",
-    )
     parser.add_argument("--low-resource", nargs="*", default=[], metavar="CODE", help="the low-resource languages")
     parser.add_argument(
         "--arms",

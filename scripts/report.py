@@ -55,6 +55,9 @@ def main():
     summary = page_results.read_summary(args.summary)
     findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
     comparability = args.root / "comparability.json"
+    checked = args.root / "contamination.json"
+    found = gaps.has("overview", checked, "contamination.json, the training prompts among what is evaluated")
+    contamination = read_json(checked) if found else None
     first = [run for run in runs if run["seed"] == "1"]
     ledgers = page_data.read_ledgers(runs, gaps)
     claims = {(row["setting"], row["versus"]): row for row in (findings or {}).get("claims", ())}
@@ -68,7 +71,7 @@ def main():
         "open-ended": page_results.show_wins(summary, gaps, args.judged),
         "fidelity": page_results.show_fidelity(args.root, first, summary, gaps, args.fidelity),
         "findings": page_results.show_findings(
-            findings, args.tables, read_json(comparability) if comparability.is_file() else None, gaps
+            findings, args.tables, read_json(comparability) if comparability.is_file() else None, contamination, gaps
         ),
         "provenance": page_records.show_provenance(manifests, gaps),
         "cost": page_records.show_cost(args.root, manifests, gaps),
@@ -94,6 +97,7 @@ def main():
             sections=sections,
             gaps={name: gaps.of(name) for name in SECTIONS},
             facts=page_results.list_facts(runs, ledgers),
+            contamination=page_results.tell_contamination(contamination),
             headlines=page_results.write_headlines(findings, contrasts),
             contrasts=contrasts,
             seed_contrasts=contrasts_over_seeds(summary, args.contrast, claims),

@@ -30,7 +30,7 @@ from croco.records import InputError, rows
 SCRIPTS = Path(__file__).resolve().parent
 INDEX = "bundle.json"
 # Stages that need no model, in the order of the data, and their options that name what they write.
-RECOMPUTED = ("build_pairs", "judge", "fidelity", "summary", "findings")
+RECOMPUTED = ("contamination", "build_pairs", "judge", "fidelity", "summary", "findings")
 WRITTEN = {"output", "ledger", "tables", "state"}
 CONTENT_DIGESTS = ("evaluate",)  # stages whose inputs are known by what they say, not by the file
 # What a stage needs that may not be packed.

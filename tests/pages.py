@@ -51,7 +51,8 @@ def write_results(root):
         write_run(root / "mini" / pool / setting, pool, seed, languages)
     table = [cells for run in RUNS for cells in summary_rows(*run)]
     pd.DataFrame(table).to_csv(root / "summary.csv", index=False)
-    (root / "findings.json").write_text(json.dumps({"findings": [finding(), *not_tested()], "claims": [{"setting": "dpo", "versus": "base", "expected": "higher", "claim": finding()["claim"]}], "overlap": {"en": {"train": 20, "evaluate": 20, "exact": 1, "ngram_13": 2}}}), encoding="utf-8")  # fmt: skip
+    (root / "findings.json").write_text(json.dumps({"findings": [finding(), *not_tested()], "claims": [{"setting": "dpo", "versus": "base", "expected": "higher", "claim": finding()["claim"]}]}), encoding="utf-8")  # fmt: skip
+    (root / "contamination.json").write_text(json.dumps(contamination()), encoding="utf-8")
     (root / "tables").mkdir()
     (root / "tables" / "win_rate.csv").write_text("model,setting,en\nmini,dpo,0.612345\n", encoding="utf-8")
     (root / "audit").mkdir()
@@ -59,6 +60,31 @@ def write_results(root):
     audit = {"n": 20, "checks": {"shuffled": check, "wrong_language": check}, "reward_mean": 0.1, "reward_sd": 1.0, "length_correlation": 0.2, "verdict": "weak", "remedy": "another reward model"}  # fmt: skip
     (root / "audit" / "english.json").write_text(json.dumps({"reward_model": "english", "languages": {"en": audit}}), encoding="utf-8")  # fmt: skip
     return root
+
+
+def contamination():
+    """One of 20 training prompts in English is an evaluation prompt, one more has 13 words in common with one."""
+    found = {"evaluated": 20, "exact": {"prompts": 1, "evaluated": 1}, "ngram_13": {"prompts": 2, "evaluated": 2}}
+    none = {"evaluated": 20, "exact": {"prompts": 0, "evaluated": 0}, "ngram_13": {"prompts": 0, "evaluated": 0}}
+    languages = {
+        "en": {
+            "prompts": 20,
+            "exact": 1,
+            "ngram_13": 2,
+            "removed": 0,
+            "exact_left_in": 1,
+            "sources": {"evaluation prompts": found},
+        },
+        "de": {
+            "prompts": 20,
+            "exact": 0,
+            "ngram_13": 0,
+            "removed": 0,
+            "exact_left_in": 0,
+            "sources": {"evaluation prompts": none},
+        },
+    }
+    return {"languages": languages, "unchecked": ["belebele_deu_Latn"]}
 
 
 def finding():

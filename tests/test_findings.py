@@ -1,17 +1,16 @@
-"""The paper's findings on summaries of known contents, their tables, and the overlap of prompts."""
+"""The paper's findings on summaries of known contents and their tables."""
 
 import csv
 import json
 import re
 
 import pytest
-from conftest import ROOT, script, write_rows
+from conftest import ROOT, script
 from hypothesis import given
 from hypothesis import strategies as st
 from shipped import read_languages, read_shipped
 
 from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
-from croco.overlap import count_overlap
 from croco.runs import COLUMNS, Arm, list_arms
 
 
@@ -316,41 +315,6 @@ def test_verdicts_follow_from_the_interval(low, width, expected):
         assert low > 0 or low + width < 0
 
 
-def prompt(i, text):
-    return {"prompt_id": str(i), "language": "en", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]}  # fmt: skip
-
-
-LONG = "the quick brown fox jumps over the lazy dog while seven small cats look on"
-
-
-def test_overlap_by_hand(tmp_path):
-    train = [prompt(0, "What is 2 + 2?"), prompt(1, f"Translate: {LONG}."), prompt(2, "Tell me a story about Zoë.")]
-    evaluate = [
-        prompt(0, "what is\n2+2"),
-        prompt(1, f"And now: {LONG.upper()}!"),
-        prompt(2, f"Translate: {LONG}."),
-        prompt(3, LONG.replace("fox", "hen").replace("seven", "eight")),
-        prompt(4, "Tell me a story about Zoe\u0308."),
-        prompt(5, "Tell me a story"),
-    ]
-    assert count_overlap(train, evaluate) == {"train": 3, "evaluate": 6, "exact": 3, "ngram_13": 4}
-    assert count_overlap([], [prompt(0, "?!")]) == {"train": 0, "evaluate": 1, "exact": 0, "ngram_13": 0}
-    files = [write_rows(tmp_path / name, rows) for name, rows in (("train.jsonl", train), ("evaluate.jsonl", evaluate))]
-    found = run(tmp_path, table(), "--prompts", "en", *files)
-    assert found["overlap"] == {"en": count_overlap(train, evaluate)}
-
-
-@given(st.lists(st.lists(st.sampled_from("abc"), max_size=30), max_size=6), st.lists(st.sampled_from("abc"), max_size=30))  # fmt: skip
-def test_overlap_agrees_with_a_search(train, words):
-    def shares(other):
-        whole = words and (other == words or len(words) >= 13)
-        runs = (words[i : i + 13] for i in range(max(1, len(words) - 12)))
-        return whole and any(run == other[j : j + 13] for run in runs for j in range(max(1, len(other) - 12)) if len(run) == 13 or other == words)  # fmt: skip
-
-    found = count_overlap([prompt(i, " ".join(some)) for i, some in enumerate(train)], [prompt(0, " ".join(words))])
-    assert found["ngram_13"] == any(map(shares, train)) and found["exact"] <= found["ngram_13"]
-
-
 def test_findings_of_a_run(finished_run):
     """The grid of two languages has no sft, no other responses and no online arm, and says so."""
     results = finished_run / "results" / "small"
@@ -358,7 +322,6 @@ def test_findings_of_a_run(finished_run):
     tested = {entry["id"]: entry for entry in found["findings"]}
     assert list(tested) == [f"F{i}" for i in range(1, 7)]
     assert all(tested[name]["verdict"] == "not tested" for name in ("F4", "F5", "F6"))
-    assert found["overlap"]["en"] == {"train": 16, "evaluate": 10, "exact": 0, "ngram_13": 0}
     manifest = json.loads((results / "findings.manifest.json").read_text())
     assert manifest["options"]["low_resource"] == [] and (ROOT / "config/languages.tsv").read_text().count("\tlow\n") == 4  # fmt: skip
     with open(results / "tables/structured.csv", encoding="utf-8") as file:

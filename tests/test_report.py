@@ -152,6 +152,22 @@ def test_findings_and_headlines_say_the_same(written):
     assert finding["claim"].startswith(claim) and claim in headline.lower()
 
 
+def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
+    _, page = written
+    told = page.xpath("//section[@id='overview']//p[@id='contamination']")[0]
+    text = " ".join(told.text_content().split())
+    assert "en: of 20 1 exact, 1 more with 13 words in common" in text and "de" not in text.split("Not compared")[0]
+    assert text.endswith("Not compared: belebele_deu_Latn.") and told.get("class") == "gap"
+    table = next(t for t in page.xpath("//section[@id='findings']//table") if "taken out" in t.text_content())
+    assert [(row["language"], row["exact, prompts"]) for row in read_table(table)] == [("en", "1"), ("de", "0")]
+
+
+def test_a_clean_selection_is_told(page):
+    told = page.get_element_by_id("contamination")
+    assert "none of 32 (en, de) stands among evaluation prompts, heldout, untouched" in told.text_content()
+    assert told.get("class") is None and "Not compared" not in told.text_content()
+
+
 def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
     _, page = written
     rows = read_embedded(page, "rows")["examples"]

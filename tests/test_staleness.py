@@ -126,9 +126,16 @@ def flip_last_byte(name):
     return name, change
 
 
-SELECTED = {"select_train": 2, "gather_prompts_train": 2, "select_audited": 2}
+CHECKED = {"check_contamination": 2, "count_contamination": 1, "select_audited": 2}
+SELECTED = {"select_train": 2, "gather_prompts_train": 2, **CHECKED}
 ONE_LANGUAGE = dict.fromkeys(
     (*SELECTED, "generate", "gather_generations", "generate_audited", "score", "gather_scores"), 1
+)
+# A changed evaluation is compared again before anything else is sampled; what is sampled already comes out of state/.
+COMPARED = (
+    SAMPLED
+    | CHECKED
+    | {name: count for name, count in ONE_LANGUAGE.items() if name not in ("select_train", "gather_prompts_train")}
 )
 REWARDED = SCORED | {"score_answers_multi": 2}
 CHANGES = {
@@ -146,7 +153,15 @@ CHANGES = {
     "recipe batch": (set_config("recipes", 0, "batch", value=8), TRAINED),
     "pair rule": (set_config("settings", 1, "rejected", value="q1"), PAIRED),
     "task YAML": (replace_text("data/facts.yaml", "{{question}}", "Q: {{question}}"), SUMMARY | EVALUATED),
-    "task data": (replace_text("data/facts.de.jsonl", "2 + 3", "3 + 2"), SUMMARY | EVALUATED),
+    "task data": (replace_text("data/facts.de.jsonl", "2 + 3", "3 + 2"), COMPARED | EVALUATED),
+    "evaluation prompts": (
+        replace_text("data/dev.de.jsonl", "?", " ?"),
+        COMPARED | EVALUATED | {"select_evaluate": 1, "gather_prompts_evaluate": 1},
+    ),
+    "allowed overlap": (
+        set_config("max_overlap", value={"exact": 0.1}),
+        SAMPLED | CHECKED,
+    ),
     "judge's prompt": (replace_text("data/judge.txt", "You", "You there"), JUDGED),
     "judge weights": (flip_last_byte("models/judge/model.safetensors"), JUDGED | {"check_role_template": 1}),
     "comparisons": (replace_text("data/comparisons.de.jsonl", "No no.", "No!"), FINDINGS | AUDITED),

@@ -43,7 +43,7 @@ def test_default_grid_counts(fresh_project):
     assert planned(fresh_project, "--forceall") == {
         "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
         "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
-        "check_role_template": 1,
+        "check_role_template": 1, "check_contamination": 5, "count_contamination": 1,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
         "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
@@ -148,7 +148,7 @@ def test_a_new_language_makes_only_new_jobs(finished_run, grown):
     languages = [*base_config(finished_run)["languages"], {"code": "nl"}]
     assert planned(finished_run, *grown(languages=languages)) == {
         "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
-        "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
+        "check_contamination": 1, "count_contamination": 1, "generate": 1, "gather_generations": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
         "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "summarise": 1,
         "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
     }  # fmt: skip
@@ -181,7 +181,7 @@ def test_more_prompts_make_only_new_blocks(finished_run, grown):
     assert not planned(finished_run, *targets, *arguments)
     more = [{**row, "limit": 24} if row["use"] == "train" else row for row in prompts]
     assert planned(finished_run, *targets, *grown(**config, prompts=more)) == {
-        "select_train": 2, "gather_prompts_train": 2, "generate": 2, "gather_generations": 2, "identify": 2,
+        "select_train": 2, "gather_prompts_train": 2, "check_contamination": 2, "generate": 2, "gather_generations": 2, "identify": 2,
         "gather_languages": 2, "score": 2, "gather_scores": 2,
     }  # fmt: skip
     results = finished_run / "results" / "blocks"

@@ -1,43 +1,54 @@
-"""Overlap between training and evaluation prompts."""
+"""Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
 
-import re
-import unicodedata
+import regex
 
-N = 13  # words, as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
+from croco.text import fold
 
-
-def count_overlap(train, evaluate):
-    """{train, evaluate, exact, ngram_13}: numbers of prompts, and of evaluation prompts that stand in training, too.
-
-    ``exact`` have the same words as a training prompt; ``ngram_13`` have 13 words in a row in common with one, or are
-    one where they are shorter. Case, punctuation and white space do not count.
-
-    Args:
-        train, evaluate: iterables of the rows of prompt files; only the evaluation prompts are held in memory.
-    """
-    whole, grams = {}, {}
-    number = -1
-    for number, row in enumerate(evaluate):
-        words = list_words(row)
-        whole.setdefault(tuple(words), []).append(number)
-        for gram in list_grams(words):
-            grams.setdefault(gram, []).append(number)
-    exact, shared, trained = set(), set(), 0
-    for row in train:
-        trained += 1
-        words = list_words(row)
-        exact.update(whole.get(tuple(words), ()) if words else ())
-        for gram in list_grams(words):
-            shared.update(grams.get(gram, ()))
-    return {"train": trained, "evaluate": number + 1, "exact": len(exact), f"ngram_{N}": len(shared)}
+N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
+KINDS = ("exact", f"ngram_{N}")
+# A word; of scripts without spaces between words each character.
+WORD = regex.compile(
+    r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
+    r"|[[\w\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]]+",
+    regex.V1,
+)
 
 
-def list_words(row):
-    """The words of all the user's turns."""
-    text = "\n".join(message["content"] for message in row["messages"] if message["role"] == "user")
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+class Evaluated:
+    """The texts of one source of evaluation, in memory, in which training prompts are looked up."""
+
+    def __init__(self):
+        self.count = 0
+        self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
+
+    def add(self, texts, whole):
+        """Another entry: its texts, and those (a subset, or them joined) that a training prompt must not be."""
+        for text in filter(None, map(fold, whole)):
+            self.whole.setdefault(text, set()).add(self.count)
+        for gram in list_grams(texts):
+            self.grams.setdefault(gram, set()).add(self.count)
+        self.count += 1
+
+    def find(self, row):
+        """{kind of overlap: numbers of the entries that a training prompt shares}; an exact one counts as a 13-gram, too.
+
+        Exact: an entry is the whole of the user's turns, or one of them.
+        """
+        turns = list_turns(row)
+        exact = set().union(*(self.whole.get(fold(text), ()) for text in {"\n".join(turns), *turns}))
+        shared = set().union(*(self.grams.get(gram, ()) for gram in list_grams(turns)))
+        return dict(zip(KINDS, (exact, exact | shared), strict=True))
 
 
-def list_grams(words):
-    """All runs of 13 words, or the whole text where it is shorter; none of a text without words."""
-    return {tuple(words[i : i + N]) for i in range(max(1, len(words) - N + 1))} - {()}
+def list_turns(row):
+    """The user's turns of a row of a prompt file."""
+    return [message["content"] for message in row["messages"] if message["role"] == "user"]
+
+
+def list_grams(texts):
+    """All runs of 13 words within the texts, case and punctuation apart."""
+    grams = set()
+    for text in texts:
+        words = WORD.findall(fold(text))
+        grams.update(" ".join(words[i : i + N]) for i in range(len(words) - N + 1))
+    return grams

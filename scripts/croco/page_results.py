@@ -442,18 +442,53 @@ def show_reward_and_judge(summary):
     ]  # fmt: skip
 
 
-def show_findings(findings, tables, comparability, gaps):
-    """The paper's findings with this run's verdicts, the overlap of training and evaluation, and the paper's tables."""
+def tell_contamination(found):
+    """{told, unchecked, clean} of contamination.json: which training prompts stand among what is evaluated; or None."""
+    if found is None:
+        return None
+    told, clean = [], True
+    for code, total in found["languages"].items():
+        clean = clean and not total["exact_left_in"]
+        if total["ngram_13"]:
+            shared = f"{code}: of {total['prompts']} {total['exact']} exact, {total['ngram_13'] - total['exact']} more with 13 words in common"
+            told.append(shared + (f", {total['removed']} taken out" if total["removed"] else ""))
+    prompts = sum(total["prompts"] for total in found["languages"].values())
+    sources = dict.fromkeys(name for total in found["languages"].values() for name in total["sources"])
+    none = (
+        f"none of {prompts} ({', '.join(found['languages'])}) stands among {', '.join(sources)}, exact or by 13 words"
+    )
+    return {"told": told or [none], "unchecked": found["unchecked"], "clean": clean}
+
+
+def list_contamination(found):
+    """Rows of the page's table: training prompts and evaluated ones, by language and source."""
+    return [
+        {
+            "language": code,
+            "training prompts": total["prompts"],
+            "taken out": total["removed"],
+            "among": name,
+            "of": source["evaluated"],
+            **{
+                f"{kind}, {what}": source[kind][what]
+                for kind in ("exact", "ngram_13")
+                for what in ("prompts", "evaluated")
+            },
+        }
+        for code, total in found["languages"].items()
+        for name, source in total["sources"].items()
+    ]
+
+
+def show_findings(findings, tables, comparability, contamination, gaps):
+    """The paper's findings with this run's verdicts, training prompts among what is evaluated, and the paper's tables."""
     shown = {"findings": [], "tables": []}
     if findings is None:
         gaps.say("findings", "findings.json, the paper's findings F1 to F6", "snakemake --cores 2 --forcerun summarise")
     else:
         shown["findings"] = findings["findings"]
-        overlap = findings.get("overlap") or {}
-        if overlap:
-            shown["tables"].append(
-                table_of("Overlap of training and evaluation prompts", [{"language": code, **row} for code, row in overlap.items()])
-            )  # fmt: skip
+    if contamination:
+        shown["tables"].append(table_of("Training prompts among what is evaluated", list_contamination(contamination)))
     for path in sorted(Path(tables).glob("*.csv")) if tables else []:
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
         if frame.empty:

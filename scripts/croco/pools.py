@@ -16,6 +16,9 @@ from croco.records import (
     rows_in_step,
 )
 
+# Why nothing is formed of a prompt that scripts/contamination.py takes out, in any language.
+IN_EVALUATION = "in_evaluation"
+
 
 class Pool(NamedTuple):
     """The eligible responses to one prompt, language by language in the order of the files."""
@@ -36,7 +39,7 @@ def read_pools(args, counts, standards=None):
     """Yields the Pool of each prompt id, streaming.
 
     Args:
-        args: prompts, generations, scores, identified (lists of paths), hygiene and pool_size of the command line.
+        args: prompts, generations, scores, identified (lists of paths), hygiene, pool_size and exclude of the command line.
         counts: {language: counts}, filled on the way.
         standards: {language: Moments} by which rewards are standardised, or None.
     Raises InputError where files are out of step or do not belong together.
@@ -48,9 +51,15 @@ def read_pools(args, counts, standards=None):
         (args.scores, Score),
         (args.identified, Identified),
     ]
-    width = len(args.prompts)
+    width, excluded = len(args.prompts), read_excluded(args.exclude)
     for step in rows_in_step([(path, kind) for paths, kind in files for path in paths]):
         prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
+        if prompts[0]["prompt_id"] in excluded:
+            for prompt in prompts:
+                leave_out(count_language(counts, prompt))
+            skips = {prompt["language"]: IN_EVALUATION for prompt in prompts}
+            yield Pool(prompts[0]["prompt_id"], {prompt["language"]: prompt for prompt in prompts}, skips, [], [])
+            continue
         responses = []
         for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
             found = step[3 * width + i] if args.identified else None
@@ -106,6 +115,17 @@ def count_language(counts, prompt):
         prompt["language"],
         {"prompts": 0, "skipped": {}, "responses": 0, "left_out": {}, "eligible": 0, "duplicates": 0, "chosen": 0, "rejected": 0},
     )  # fmt: skip
+
+
+def read_excluded(paths):
+    """The ids of the prompts that files of scripts/contamination.py take out."""
+    return {prompt_id for path in paths for prompt_id in json.loads(path.read_text(encoding="utf-8"))["removed"]}
+
+
+def leave_out(counts):
+    """Counts a prompt of a language that is not trained on because it is evaluated on."""
+    counts["prompts"] += 1
+    count_reason(counts["skipped"], IN_EVALUATION)
 
 
 def count_reason(counts, reason):

@@ -4,6 +4,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import jinja2
+import jinja2.meta
+import yaml
+
 from croco.digests import digest
 from croco.records import InputError
 
@@ -52,6 +56,20 @@ def list_evaluated(grid, known_languages):
     if any(row["format"] == "euroeval" for row in grid.config["imports"]):
         found["euroeval"] = codes
     return {what: languages for what, languages in found.items() if languages}
+
+
+def list_question_fields(path):
+    """The fields that a task's question is made of; none where code of the task's own makes it."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
+    try:
+        task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+        query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
+        if not isinstance(query, str):
+            return []
+        return sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(query))) or [query]
+    except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
+        raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
 
 
 def check_names(names):

@@ -1,0 +1,97 @@
+"""Training prompts among what is evaluated: counted before anything is sampled.
+
+In:  prompts/{language}/{start}.jsonl, prompts/evaluate/{language}.jsonl, data of the config's own tasks.
+Out: {results}/prompts/{language}/{start}.contamination.json, which sampling and pairing wait for; contamination.json
+
+A block of a language is checked by itself, so that a new language, or more prompts, never touch what is finished.
+"""
+
+from croco.suites import list_question_fields
+
+
+def list_checks(languages, starts):
+    """The checks of blocks in these languages; and in the source's, on whose text the prompts are selected."""
+    codes = dict.fromkeys([GRID.config["source_language"], *languages])
+    return [place(f"prompts/{code}/{start}.contamination.json") for code in codes for start in starts]
+
+
+def list_question(task):
+    """Fields of a task's question."""
+    try:
+        return list_question_fields(task["yaml"])
+    except InputError as error:
+        raise WorkflowError(str(error)) from error
+
+
+rule check_contamination:
+    """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
+    input:
+        prompts=place("prompts/{language}/{start}.jsonl"),
+        evaluate=place("prompts/evaluate/{language}.jsonl"),
+        tasks=lambda wc: list_task_files(wc, [wc.language]),
+    output:
+        found=place("prompts/{language}/{start}.contamination.json"),
+        manifest=place("prompts/{language}/{start}.contamination.manifest.json"),
+    log:
+        place("logs/prompts/{language}.{start}.contamination.log"),
+    benchmark:
+        place("benchmarks/prompts/{language}.{start}.contamination.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    params:
+        tasks=lambda wc: [
+            part
+            for task, _ in GRID.own_tasks([wc.language])
+            for part in ("--task", task["name"], GRID.task_file(task, wc.language), *list_question(task))
+        ],
+        limits=list_options(
+            {**GRID.config["max_overlap"], "action": GRID.config["contamination"]}, "exact", "ngram", "action"
+        ),
+        code=digest_code("contamination"),
+        lock=LOCK,
+    message:
+        "contamination: {wildcards.language}, prompts from {wildcards.start}"
+    shell:
+        r"""
+        python scripts/contamination.py --language {wildcards.language:q} --prompts {input.prompts:q} \
+            --evaluate {input.evaluate:q} {params.tasks:q} {params.limits:q} --output {output.found:q} 2>&1 | tee {log:q}
+        """
+
+
+rule count_contamination:
+    """All blocks together, and what could not be compared."""
+    input:
+        checked=list_checks(GRID.trained, GRID.blocks("train")),
+    output:
+        found=place("contamination.json"),
+        manifest=place("contamination.manifest.json"),
+    log:
+        place("logs/contamination.log"),
+    benchmark:
+        place("benchmarks/contamination.tsv")
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        unchecked=[
+            *dict.fromkeys(name for names in GRID.suites.values() for name in names),
+            *(f"{row['name']} (imported)" for row in GRID.config["imports"]),
+        ],
+        code=digest_code("contamination"),
+        lock=LOCK,
+    message:
+        "contamination: {output.found}"
+    shell:
+        r"""
+        python scripts/contamination.py --checked {input.checked:q} --unchecked {params.unchecked:q} \
+            --output {output.found:q} 2>&1 | tee {log:q}
+        """
