@@ -117,7 +117,7 @@ def test_the_detectable_effect_is_detected_in_80_percent():
     assert 0.75 <= np.mean([replicates(values + effect)["p"] < 0.05 for values in drawn]) <= 0.88
 
 
-@pytest.mark.parametrize("size", [20, 40, 150])
+@pytest.mark.parametrize("size", [25, 40, 150])
 def test_intervals_and_p_are_those_of_scipy(size):
     values = np.random.default_rng(size).exponential(1, size) - 0.7
     random = dict(n_resamples=50000, rng=np.random.default_rng(1))
@@ -166,6 +166,15 @@ def test_few_differences_say_no_more_than_the_sign_test():
     columns = [[0.5] * wins + [0.0] * (40 - wins) for wins in range(1, 12)]
     for (low, high), p in zip(intervals(columns, ranges=[(-0.5, 0.5)] * 11), p_values(columns), strict=True):
         assert (low <= 0) == (p > 0.05) and high > 0
+
+
+@pytest.mark.parametrize("missing", [0, 1, 12])
+def test_a_prompt_that_a_language_lacks_makes_no_difference_certain(missing):
+    """Two wins among 38 ties show nothing, whichever prompts the second language lacks."""
+    english = {f"p{i:02}": [0.5 if i < 2 else 0.0] for i in range(40)}
+    german = dict(list(english.items())[: 40 - missing])
+    [(low, high)] = intervals([list(over_groups([english, german]).values())], ranges=[(-0.5, 0.5)])
+    assert low < 0 < high
 
 
 def test_nothing_to_test_gives_null():
