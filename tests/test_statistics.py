@@ -49,20 +49,31 @@ def test_intervals_cover_the_mean_as_often_as_they_say(draw):
     assert 0.93 <= cover(intervals(list(values), resamples=1999), truth) <= 0.97
 
 
+def draw_win_rates(size, rate):
+    """{name: shape (4000, size)} of scores 0 to 1 with this mean, in four ways."""
+    rng = np.random.default_rng([size, round(10 * rate)])
+    shape, many = (4000, size), min(0.8, 2 - 2 * rate)
+    ties = {"few ties": 0.1, "many ties": many}
+    found = {name: rng.choice([0, 0.5, 1], shape, p=[1 - rate - tie / 2, tie, rate - tie / 2]) for name, tie in ties.items()}  # fmt: skip
+    taste = rng.beta(1.5 * rate, 1.5 * (1 - rate), shape)
+    return found | {
+        "two orders, prompts with a taste of their own": (rng.random((2, *shape)) < taste).mean(axis=0),
+        "two orders with ties, each by itself": rng.binomial(2, rate, (2, *shape)).mean(axis=0) / 2,
+    }
+
+
+def cover_win_rates(size, rate, resamples):
+    """{name: share of 4,000 intervals that hold the rate}."""
+    return {
+        name: cover(intervals(values - 0.5, resamples=resamples, ranges=[(-0.5, 0.5)] * len(values)), rate - 0.5)
+        for name, values in draw_win_rates(size, rate).items()
+    }
+
+
 @pytest.mark.parametrize("size", [20, 50, 200])
 @pytest.mark.parametrize("rate", [0.5, 0.6, 0.7, 0.8])
 def test_intervals_cover_win_rates_of_few_prompts(size, rate):
-    """4,000 samples each of few and many ties, one order and two, and few prompts that differ at all."""
-    rng = np.random.default_rng([size, round(10 * rate)])
-    shape, few, many = (4000, size), 0.1, min(0.8, 2 - 2 * rate)
-    taste = rng.beta(1.5 * rate, 1.5 * (1 - rate), shape)
-    for values in (
-        *(rng.choice([0, 0.5, 1], shape, p=[1 - rate - ties / 2, ties, rate - ties / 2]) for ties in (few, many)),
-        (rng.random((2, *shape)) < taste).mean(axis=0),  # both orders of a prompt with a taste of its own
-        rng.binomial(2, rate, (2, *shape)).mean(axis=0) / 2,  # both orders with ties, each by itself
-    ):
-        bounds = intervals(list(values - 0.5), resamples=499, ranges=[(-0.5, 0.5)] * len(values))
-        assert cover(bounds, rate - 0.5) >= 0.93
+    assert min(cover_win_rates(size, rate, 499).values()) >= 0.93
 
 
 @pytest.mark.parametrize("missing", [0, 0.3])
