@@ -8,6 +8,7 @@ What is missing is marked in its section with the command that makes it, and nev
 writes its key plots by themselves: win_rates.svg, structured.svg and ledger.svg.
 """
 
+import math
 from pathlib import Path
 
 import jinja2
@@ -19,6 +20,7 @@ from croco.findings import NULL_MARGIN, compare_with_paper
 from croco.plots import read_library, read_palette, to_svg
 from croco.records import replacing
 from croco.runs import add_run_options, read_runs
+from croco.statistics import FEWEST
 
 RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
 SECTIONS = {
@@ -158,10 +160,9 @@ def read_contrasts(summary, declared, claims):
         for row in chosen.itertuples():
             middle = 0.5 if versus == "base" else 0.0
             value = row.value if versus == "base" else row.delta
-            # No interval: nothing varies between the two, so the estimate stands for it; or there is one prompt alone.
-            blank = (value, value) if row.n > 1 else (-float("inf"), float("inf"))
             low, high = (
-                b if pd.isna(bound) else bound for b, bound in zip(blank, (row.ci_low, row.ci_high), strict=True)
+                endless if pd.isna(bound) else bound
+                for endless, bound in ((-math.inf, row.ci_low), (math.inf, row.ci_high))
             )
             known = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
             expected, claim = known["expected"], known["claim"]
@@ -183,11 +184,14 @@ def read_contrasts(summary, declared, claims):
 
 
 def contrasts_over_seeds(summary, declared, claims):
-    """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports."""
+    """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports.
+
+    Seeds with too few prompts for a verdict are left out.
+    """
     pooled = summary[
         (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
     ]
-    pooled = pooled[pooled["seed"] != "all"]
+    pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
 
     def by_seed(model, pool, setting):
         arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]

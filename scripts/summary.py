@@ -236,11 +236,15 @@ def expect_languages(runs):
 
     All of the run's for its answers, whatever file or value is missing; those that the task has in some run for others.
     """
-    known = defaultdict(set)
+    known, suites = defaultdict(set), defaultdict(dict)
     for run in runs:
+        for code, groups in run["suites"].items():
+            suites[code] |= groups
         for measured, by_language in run["results"].items():
             known[measured] |= by_language.keys()
     for run in runs:
+        # Where a run lacks a language, its groups there are those of other runs, and so the language is missing in them.
+        run["suites"] = defaultdict(dict, {code: suites[code] | run["suites"][code] for code in run["languages"]})
         run["expected"] = {
             (task, metric): [code for code in run["languages"] if task in ("arena", "fidelity") or code in languages]
             for (task, metric), languages in known.items()

@@ -162,6 +162,57 @@ def test_a_missing_language_is_a_gap_that_is_shown(tmp_path):
     assert not found["F4", "multi/blue - green", "win rate"]["gaps"]
 
 
+def test_where_a_language_is_missing_no_mean_is_tested_and_the_language_is_named(tmp_path):
+    rows = [line for line in table() if (line["setting"], line["task"]) != ("blue", "arena")]
+    rows += [row("blue", "arena", "win_rate", 0.1, eval_language="en")]
+    found = {(e["id"], e["measure"]): e for e in find(tmp_path, rows)}
+    gain = found["F2", "win rate"]
+    assert (gain["verdict"], gain["gaps"]) == ("not tested", {"blue": ["ga"]})
+    assert "blue has no results for ga; no mean is taken over fewer languages" in gain["why"]
+    assert "blue has no results for ga" in found["F4", "win rate"]["why"]
+
+
+def test_a_group_of_tasks_counts_once_and_its_members_are_no_gaps(tmp_path):
+    """A group that gains, of two tasks that gain, beside one that loses; a member is missing in one language."""
+    names = {"group": (0.2, ""), "one": (0.2, "group"), "two": (0.2, "group"), "alone": (-0.2, "")}
+    rows = [line | {"suite": suite} for task, (delta, suite) in names.items() for line in rows_of("blue", task, "acc", delta)]  # fmt: skip
+    found = {(e["id"], e["measure"]): e for e in find(tmp_path, rows, [DPO])}
+    assert found["F2", "structured tasks"]["estimate"] == pytest.approx(0)
+    there = [line for line in rows if (line["task"], line["eval_language"]) not in (("one", "ga"), ("group", "ga"), ("group", "all"))]  # fmt: skip
+    there += [line | {"setting": "red"} for line in rows]
+    found = {(e["id"], e["contrast"]): e for e in find(tmp_path, there, [DPO, SFT])}
+    assert found["F3", "multi/blue - base"]["gaps"] == {"blue": ["group in ga"]}
+    run(tmp_path, rows, arms=[DPO])
+    with open(tmp_path / "tables/structured.csv", encoding="utf-8") as file:
+        assert {line["task"]: line["suite"] for line in csv.DictReader(file)} == {name: suite for name, (_, suite) in names.items()}  # fmt: skip
+
+
+def test_a_mean_over_tasks_takes_shares_alone(tmp_path):
+    """A perplexity that falls by 30 is no gain of 30 in a mean with accuracies."""
+    rows = [line | {"value": 12.0, "baseline_value": 42.0} for line in rows_of("blue", "text", "word_perplexity", 30.0)]
+    found = {(e["id"], e["measure"]): e for e in find(tmp_path, [*rows, *rows_of("blue", "task", "acc", 0.01)], [DPO])}
+    tasks = found["F2", "structured tasks"]
+    assert tasks["estimate"] == pytest.approx(0.01) and "word_perplexity of text" in tasks["why"]
+    alone = {(e["id"], e["measure"]): e for e in find(tmp_path, rows, [DPO])}["F2", "structured tasks"]
+    assert alone["verdict"] == "not tested" and "word_perplexity of text" in alone["why"]
+
+
+def test_under_20_prompts_there_is_no_verdict(tmp_path):
+    few = [line | {"n": 19} for line in table()]
+    assert {entry["verdict"] for entry in find(tmp_path, few)} == {"cannot tell"}
+    assert {e["verdict"] for e in find(tmp_path, [line | {"n": 20} for line in table()])} == {"supported"}
+    assert all("too few prompts" in entry["why"] for entry in find(tmp_path, few))
+    # The language with the fewest prompts counts, in rewards each language by itself.
+    arms = [arm("blue", "mean-2sd", pools=single("en", "ga"))]
+    rows = [row("blue", "arena", "win_rate", 0.1, 0.02, code, code) | {"n": n} for code, n in (("en", 100), ("ga", 19))]
+    rows += [line | {"metric": "reward_judge_agreement", "baseline": "chance"} for line in rows]
+    found = {(entry["id"], entry["measure"]): entry for entry in find(tmp_path, rows, arms)}
+    assert "too few prompts" in found["F2", "win rate"]["why"] and found["F2", "win rate"]["n"] == 19
+    rewards = next(entry for entry in found.values() if entry["id"] == "F1")
+    assert rewards["verdict"] == "cannot tell" and rewards["estimate"] == 0.5
+    assert "beyond chance: en" in rewards["why"] and "too few prompts (under 20) in ga" in rewards["why"]
+
+
 def test_the_plainest_arm_is_taken_and_differences_are_said(tmp_path):
     small, off_policy = (
         arm("plain", "mean-2sd", pool_size=8),
@@ -199,6 +250,10 @@ def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
     latex, markdown = ((tmp_path / f"tables/win_rate.{ending}").read_text() for ending in ("tex", "md"))
     assert "0.650" in latex and r"win\_rate" in latex and "| monolingual" in markdown
     assert len((tmp_path / "tables/fidelity.csv").read_text().splitlines()) == 1, "nothing there, and a header"
+    rows = [row("blue", "arena", "win_rate", 0.1, eval_language="en")]  # ga has no value, and the summary no mean
+    run(tmp_path, rows, arms=arms)
+    with open(tmp_path / "tables/win_rate.csv", encoding="utf-8") as file:
+        assert [(line["en"], line["mean"]) for line in csv.DictReader(file)] == [("0.6", "")]
 
 
 def test_contrasts_in_pools_of_one_language(tmp_path):

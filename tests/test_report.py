@@ -6,6 +6,7 @@ import re
 import shutil
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from conftest import planned, script, snakemake
 from hypothesis import given, settings
@@ -101,6 +102,25 @@ def test_numbers_are_those_of_the_summary(results, page):
     assert {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")} == {
         run: value for (run, code), value in wins.items() if code == "all"
     }
+
+
+def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    rows = summary[summary["metric"] == "language_fidelity"].assign(metric="truncated", value=0.3, baseline_value=0.4, delta=0.1)  # fmt: skip
+    tasks = rows.assign(task="text", metric="word_perplexity", value=12.0, baseline_value=42.0, delta=30.0)
+    tasks.loc[tasks["setting"] == "base", ["baseline", "baseline_value", "delta"]] = None
+    rows.loc[rows["setting"] == "base", ["baseline", "baseline_value", "delta"]] = None
+    pd.concat([summary, rows, tasks]).to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root))
+    cut = [line for line in read_figure(page, "fidelity-changes") if line["measure"].startswith("truncated")]
+    assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("0.400", "0.300", "0.100")}
+    assert all("less is better" in line["measure"] for line in cut)
+    others = [line["measure"] for line in read_figure(page, "fidelity-changes") if line not in cut]
+    assert others and not any("less is better" in name for name in others)
+    captions = page.xpath("//section[@id='structured']//figure//figcaption")
+    said = {text.text_content().split(" on ")[0].strip(): "less is better" in text.text_content() for text in captions}
+    assert said == {"Exact match": False, "Word perplexity": True}
 
 
 def test_plots_show_the_numbers_of_their_tables(written):

@@ -229,6 +229,67 @@ def test_a_group_counts_once_and_its_variants_share_their_documents(results):
     assert suites == {"v1": "v1+v2", "v2": "v1+v2", "big": "group", "small": "group", "v1+v2": "", "group": ""}
 
 
+def write_group(folder, language, values):
+    """Two tasks of one group, of whose error rate less is better: {task: [value]}."""
+    lines = [{"task": task, "prompt_id": None, "doc_hash": f"{language}{task}{i}", "target": "x", "response": "x", "ter": value, "lower_is_better": ["ter"]} for task, some in values.items() for i, value in enumerate(some)]  # fmt: skip
+    write_rows(folder / f"eval/{language}.samples.jsonl", lines)
+    (folder / f"eval/{language}.json").write_text(json.dumps({task: {"n": 1, "suite": "group"} for task in values}))
+
+
+def test_less_is_better_in_a_group_and_a_language_that_is_missing_leaves_no_mean(results):
+    for run, values in (("untuned/base", [0.9, 0.7]), ("multi/dpo", [0.5, 0.5])):
+        for language in ("en", "de"):
+            write_group(results / f"m/{run}", language, {"one": values * 15, "two": values * 10})
+    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de"]
+    options = ("--root", results, *runs, "--partial", "--output", results / "summary.csv")
+    script("summary", *options)
+    _, by_key = read(results)
+    for task in ("one", "two", "group"):
+        for language in ("en", "de", "all"):
+            row = by_key["dpo", "1", language, task, "ter", "base"]
+            assert [number(row, name) for name in ("value", "baseline_value", "delta")] == pytest.approx([0.5, 0.8, 0.3])  # fmt: skip
+            assert 0 < number(row, "ci_low") < 0.3 < number(row, "ci_high"), "better is positive"
+    for kind in ("json", "samples.jsonl"):
+        (results / f"m/multi/dpo/eval/de.{kind}").unlink()
+    script("summary", *options)
+    _, by_key = read(results)
+    found = {key[3] for key in by_key if key[0] == "dpo" and key[2] == "en"}
+    assert {"one", "two", "group"} <= found
+    assert not [key for key in by_key if key[0] == "dpo" and key[2:4] in {("all", name) for name in found - {"fidelity"}}]  # fmt: skip
+    told = json.loads((results / "summary.manifest.json").read_text())["not_pooled"]
+    assert {"run": "m/multi/dpo", "task": "group", "metric": "ter", "baseline": "base", "missing": {"languages": ["de"]}} in told  # fmt: skip
+
+
+def test_answers_that_get_worse_have_a_negative_change(results):
+    """More cut-off, repeated or alike answers are worse, and longer ones are neither."""
+    for path in (results / "m/multi/dpo/fidelity").glob("*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        worse = {"truncated": [True, True], "repetition": [0.5, 0.75], "self_similarity": 0.5, "n_tokens": [9, 11]}
+        write_rows(path, [line | worse for line in lines])
+    script("summary", *options(results))
+    _, by_key = read(results)
+    for metric, delta in (("truncated", -0.5), ("repetition", -0.375), ("self_similarity", -0.25), ("n_tokens", 5)):
+        row = by_key["dpo", "1", "all", "fidelity", metric, "base"]
+        assert number(row, "delta") == pytest.approx(delta)
+        assert number(row, "ci_low") < delta < number(row, "ci_high")
+        change = number(row, "value") - number(row, "baseline_value")
+        assert change == pytest.approx(delta if metric == "n_tokens" else -delta)
+
+
+def test_a_contrast_without_a_result_stays_in_its_family(results):
+    """Three contrasts of which one has no result: the smallest p is multiplied by three."""
+    more = ["--contrast", "other", "multi", "base"]
+    for setting in ("other", "other.s2"):
+        (results / f"m/multi/{setting}/arena/de.jsonl").unlink()
+    script("summary", *options(results, *more, "--partial"))
+    table, _ = read(results)
+    for seed in ("1", "all"):
+        # Neither other - base nor dpo - other has a mean.
+        [row] = [row for row in table if row["p_adjusted"] and row["seed"] == seed]
+        assert (row["setting"], row["baseline"]) == ("dpo", "base")
+        assert number(row, "p_adjusted") == pytest.approx(min(1, 3 * number(row, "p")), rel=1e-4)
+
+
 def test_runs_on_other_prompts_are_refused(results):
     path = results / "m/multi/dpo/eval/en.samples.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))

@@ -42,6 +42,8 @@ FINDINGS = [
     ("F6", METHOD, BASE, LOW_RESOURCE, "higher", "low-resource languages gain, too"),
 ]
 REWARDS_RANK = "the reward model ranks usefully in most languages"
+# Metrics of tasks of which no mean with accuracies says anything, even where all values happen to lie between 0 and 1.
+UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
 MONOLINGUAL, ALL = "monolingual", "all"
 NOT_TESTED = "not tested"
 
@@ -103,13 +105,22 @@ def list_claims(arms):
 
 
 def read_summary(path):
-    """summary.csv with the columns `arm` and `versus`: setting and baseline without the replicates' numbers."""
+    """summary.csv with three more columns.
+
+    `arm` and `versus` are setting and baseline without the replicates' numbers. `counted` says which rows count in a mean
+    over structured tasks: a group and not its members, and metrics that are shares between 0 and 1 wherever they occur.
+    """
     table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"seed": str})
     for name, source in (("arm", "setting"), ("versus", "baseline")):
         table[name] = [
             value.removesuffix(f".s{seed}") if isinstance(value, str) else value
             for value, seed in zip(table[source], table["seed"], strict=True)
         ]
+    share = ~table["metric"].isin(UNSCALED)
+    for name in ("value", "baseline_value"):
+        share &= table[name].isna() | table[name].between(0, 1)
+    share = share.groupby([table["task"], table["metric"]]).transform("all").astype(bool)
+    table["counted"] = share & ~table["task"].isin(["arena", "fidelity"]) & table["suite"].isna()
     return table
 
 
@@ -167,7 +178,7 @@ def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
     pools = arm.list_pools(place, MONOLINGUAL)
     rows = summary[(summary["arm"] == arm.setting) & (summary["versus"] == versus) & summary["language"].isin(pools)]
     if measure == TASKS:
-        rows = rows[~rows["task"].isin(["arena", "fidelity"]) & rows["suite"].isna()]  # a group counts once
+        rows = rows[rows["counted"]]
     else:
         rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
     if place == MONOLINGUAL:
@@ -200,7 +211,7 @@ def list_present(summary, arm, place, measure):
     rows = choose(rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
     if place == MONOLINGUAL:
         rows = rows[rows["eval_language"] == rows["language"]]
-    chosen = ~rows["task"].isin(["arena", "fidelity"]) if measure == TASKS else rows["metric"] == "win_rate"
+    chosen = rows["counted"] if measure == TASKS else rows["metric"] == "win_rate"
     return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {("arena", ALL)}
 
 
@@ -208,7 +219,7 @@ def list_gaps(summary, arms, place, measure, expected):
     """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
     wanted = {("arena", code) for code in expected}
     if measure == TASKS:
-        tasks = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["eval_language"].isin(expected)]
+        tasks = summary[summary["counted"] & summary["eval_language"].isin(expected)]
         wanted = set(zip(tasks["task"], tasks["eval_language"], strict=True))
     gaps = {}
     for arm in arms:
@@ -223,7 +234,8 @@ def measure_change(rows):
 
     Metrics of a task are averaged first. Half the interval's width is the mean of the parts' over languages and
     metrics, as of parts that rise and fall together, and the root of the mean square over tasks, divided by the
-    number of tasks' root, since tasks share no prompts. None without rows.
+    number of tasks' root, since tasks share no prompts. ``n`` is that of the part with the fewest prompts. None without
+    rows.
     """
     if rows.empty:
         return None
@@ -233,16 +245,13 @@ def measure_change(rows):
         parts.append((task["delta"].mean(), *(sum(side) / len(widths) for side in zip(*widths, strict=True))))
     estimate = sum(part[0] for part in parts) / len(parts)
     below, above = (math.sqrt(sum(part[i] ** 2 for part in parts)) / len(parts) for i in (1, 2))
-    return {"estimate": estimate, "low": estimate - below, "high": estimate + above, "n": int(rows["n"].max())}
+    return {"estimate": estimate, "low": estimate - below, "high": estimate + above, "n": int(rows["n"].min())}
 
 
 def bounds(row):
-    """The interval of a row's delta.
-
-    Without one nothing varies, and the estimate stands for it; or there is one prompt, which shows nothing.
-    """
+    """The interval of a row's delta; a row without one shows nothing."""
     if pd.isna(row.ci_low):
-        return (row.delta, row.delta) if row.n > 1 else (-math.inf, math.inf)
+        return -math.inf, math.inf
     shift = 0.5 if row.metric.startswith("win_rate") and row.versus == "base" else 0.0
     return row.ci_low - shift, row.ci_high - shift
 
@@ -270,10 +279,12 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
         return not_tested(where, versus, measure, explain_low_resource(place, low_resource))
     rows = find_rows(summary, arm, place, versus, measure, low_resource)
     found = measure_change(choose(rows))
-    if found is None:
-        return not_tested(where, versus, measure, explain_missing(summary, arm, place, versus, measure))
     control = find_partner(summary, arms, arm, NULL, place) if (versus, expected) == (BASE, "higher") else None
     gaps = list_gaps(summary, [each for each in (arm, other, control) if each], place, measure, wanted)
+    if found is None:
+        gaps = {name: missing for name, missing in gaps.items() if control is None or name != control.setting}
+        why = explain_missing(summary, arm, place, versus, measure, gaps)
+        return {**not_tested(where, versus, measure, why), "gaps": gaps}
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
@@ -294,8 +305,9 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
         why += "; there is no null control (rejected: random) in the same languages"
     if other and (differing := find_differing(arm, other)):
         why += f"; the two differ in {', '.join(differing)} as well"
-    for setting, missing in gaps.items():
-        why += f"; {setting} has no results for {', '.join(missing)}"
+    why += "".join(f"; {gap}" for gap in say_gaps(gaps))
+    if measure == TASKS and (left_out := name_unscaled(summary, arm)):
+        why += f"; left out, since no shares between 0 and 1: {left_out}"
     if len(changes) < 2:
         why += "; one training seed, so that the noise between trainings is left out: give the setting more `seeds`"
     return {
@@ -309,6 +321,16 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
         "verdict": verdict,
         "why": why,
     }
+
+
+def say_gaps(gaps):
+    return [f"{setting} has no results for {', '.join(missing)}" for setting, missing in gaps.items()]
+
+
+def name_unscaled(summary, arm):
+    rows = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["suite"].isna() & ~summary["counted"]]
+    rows = rows[rows["arm"] == arm.setting]
+    return ", ".join(dict.fromkeys(f"{row.metric} of {row.task}" for row in rows.itertuples()))
 
 
 def finite(value):
@@ -331,16 +353,22 @@ def explain_low_resource(place, low_resource):
     return f"{lack} {verb} ({', '.join(low_resource)}): it is tuned on others"
 
 
-def explain_missing(summary, arm, place, versus, measure):
-    """What to add to the config, where a summary has no row for a finding."""
+def explain_missing(summary, arm, place, versus, measure, gaps):
+    """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
     if measure == TASKS and summary["task"].isin(["arena", "fidelity"]).all():
         return "there are no structured tasks: name some under evaluation.tasks"
+    if measure == TASKS and not summary["counted"].any():
+        return f"no metric is a share between 0 and 1 ({name_unscaled(summary, arm)}): name tasks that have one"
     if measure != TASKS and not (summary["metric"] == "win_rate").any():
         return "there are no verdicts: name a judge under evaluation.judge"
+    pool = "LANGUAGE" if place == MONOLINGUAL else place
     if versus != BASE:
-        pool = "LANGUAGE" if place == MONOLINGUAL else place
-        return f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
-    return "the summary has no such row: run the workflow to its end"
+        why = f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
+    elif gaps:
+        why = "no mean is taken over fewer languages: finish these"
+    else:
+        why = "the summary has no such row: run the workflow to its end"
+    return "; ".join([*say_gaps(gaps), why])
 
 
 def not_tested(setting, versus, measure, why):
@@ -384,13 +412,16 @@ def judge_agreement(summary, model, arms, places):
             rows = choose(rows[own if place == MONOLINGUAL else rows["eval_language"] != ALL])
             if rows.empty:
                 continue
-            intervals = {row.eval_language: bounds(row) for row in rows.itertuples()}
+            enough = rows[rows["n"] >= FEWEST]
+            intervals = {row.eval_language: bounds(row) for row in enough.itertuples()}
             above = [code for code, (low, _) in intervals.items() if low > 0]
             below = [code for code, (_, high) in intervals.items() if high < 0]
-            missing = [code for code in list_expected(arm, place, WINS, ()) if code not in intervals]
+            few = [code for code in rows["eval_language"] if code not in intervals]
+            missing = [code for code in list_expected(arm, place, WINS, ()) if code not in {*intervals, *few}]
             why = f"beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}"
+            why += f"; too few prompts (under {FEWEST}) in {', '.join(few)}" if few else ""
             entries.append(
-                majority(len(above), len(below), len(intervals))
+                majority(len(above), len(below), len(intervals) + len(few) + len(missing))
                 | {
                     "model": model,
                     "contrast": f"rewards - verdicts, {place}/{arm.setting}",
@@ -424,22 +455,26 @@ TABLES = {
 def shape_table(summary, name):
     """The rows of one table in the paper's shape: models x settings x measures, a column a language, then the mean.
 
-    Over all seeds where there are several. Models tuned on one language form one row, each in its own language.
+    Over all seeds where there are several. Models tuned on one language form one row, each in its own language, whose
+    mean is that of the languages that it has. No other line has a mean where a language is missing. `suite` names the
+    group of which a task is part: the group has a line of its own, and a mean over tasks counts it once.
     """
     rows = summary[summary.apply(TABLES[name], axis=1)]
     rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]
     codes = [code for code in summary["eval_language"].unique() if code != ALL]
-    keys = ["model", "setting", "round", "trained_on", "task", "metric"]
+    keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
     lines = {}
     for _, arm in rows.groupby(["model", "language", "arm", "round"], sort=False):
         for row in choose(arm).itertuples():
             single = row.language in codes
             if single and row.eval_language != row.language:
                 continue
+            suite = "" if pd.isna(row.suite) else row.suite
             trained_on = MONOLINGUAL if single else "" if row.language == "untuned" else row.language
-            line = lines.setdefault((row.model, row.arm, row.round, trained_on, row.task, row.metric), {})
+            line = lines.setdefault((row.model, row.arm, row.round, trained_on, row.task, suite, row.metric), {})
             line["mean" if row.eval_language == ALL else row.eval_language] = row.value
-    for line in lines.values():
-        line.setdefault("mean", sum(line.values()) / len(line))
+    for (_, _, _, trained_on, *_), line in lines.items():
+        if trained_on == MONOLINGUAL:
+            line["mean"] = sum(line.values()) / len(line)
     table = pd.DataFrame([dict(zip(keys, key, strict=True)) | line for key, line in lines.items()])
     return table.reindex(columns=[*keys, *codes, "mean"])

@@ -122,8 +122,15 @@ def of_metric(summary, task, metric):
     return summary[(summary["task"] == task) & (summary["metric"] == metric) & (summary["baseline"] == "base")]
 
 
+def say_direction(summary, task, metric):
+    """A clause for metrics of which less is better, whose positive changes are falls; empty for others."""
+    rows = of_metric(summary, task, metric)
+    less = ((rows["value"] - rows["baseline_value"]) * rows["delta"] < 0).any()
+    return "; less is better, positive means less" if less else ""
+
+
 def list_estimates(summary, task, metric, column):
-    """[{name, value, low, high, n, p, q, mde, languages, others}], a line an arm.
+    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], a line an arm.
 
     Over several seeds the row `all` stands for an arm where there is one, else the first seed's, with the others' beside.
     """
@@ -140,6 +147,7 @@ def list_estimates(summary, task, metric, column):
             {
                 "name": name,
                 "value": float(first[column]),
+                "tuned": number(first["value"]),
                 "low": number(first["ci_low"]),
                 "high": number(first["ci_high"]),
                 "n": number(first["n"]),
@@ -304,13 +312,14 @@ def show_structured(summary, gaps, samples):
             continue
         before = find_base(lines)
         note = f" The base has {before:.3f}, languages pooled." if before is not None else ""
+        direction = say_direction(summary, task, metric)
         figures.append(
             figure(
                 f"task-{len(figures)}",
                 [(None, plots.plot_forest(lines, 0, f"change of {label(metric)}"))],
                 f"Dots with intervals: change of {metric} on {task} from the base. {in_words(lines, 0)}",
-                f"{label(metric).capitalize()} on {task}: change from the base, with its 95 % interval; coloured marks are single languages, circles training seeds.{note}",
-                table_estimates(f"{metric} on {task}: change from the base", lines, "change"),
+                f"{label(metric).capitalize()} on {task}: change from the base, with its 95 % interval{direction}; coloured marks are single languages, circles training seeds.{note}",
+                table_estimates(f"{metric} on {task}: change from the base{direction}", lines, "change"),
             )
         )
     if not figures and samples:
@@ -328,15 +337,15 @@ def show_fidelity(root, first, summary, gaps, asked):
         lines = list_estimates(summary, "fidelity", metric, "delta")
         if not lines:
             continue
-        before = find_base(lines)
+        before, direction = find_base(lines), say_direction(summary, "fidelity", metric)
         charts.append(
             (
-                title + (f" (base {before:.3g})" if before is not None else ""),
+                title + (f" (base {before:.3g}{direction})" if before is not None else ""),
                 plots.plot_forest([{**line, "languages": {}} for line in lines], 0, "change from the base"),
             )
         )
         numbers += [
-            [title, line["name"], line["baseline"], number((line["baseline"] or 0) + line["value"]), line["value"], line["low"], line["high"], line["q"]]
+            [f"{title}{direction}", line["name"], line["baseline"], line["tuned"], line["value"], line["low"], line["high"], line["q"]]
             for line in lines
         ]  # fmt: skip
     figures = []
@@ -346,7 +355,7 @@ def show_fidelity(root, first, summary, gaps, asked):
                 "fidelity-changes",
                 charts,
                 f"Dots with intervals: change from the base of {', '.join(title for title, _ in charts)}.",
-                "What tuning did to the answers themselves, beside winning. Languages pooled; 95 % intervals; 0 is the base.",
+                "What tuning did to the answers themselves, beside winning. Languages pooled; 95 % intervals; 0 is the base, and what is right of it is better or, of lengths, longer.",
                 table(
                     "Answers before and after",
                     ["measure", "run", "base", "tuned", "change", "95 % from", "to", "q"],
