@@ -8,6 +8,7 @@ left in FOLDER/failure.json for the starter, which alone tells of it: {problem},
 """
 
 import contextlib
+import copy
 import ctypes
 import json
 import math
@@ -26,7 +27,7 @@ from croco.chats import load_stops, load_tokenizer
 from croco.checkpoints import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 from croco.examples import encode_rows, hold_out, read_rows
 from croco.guards import Guards
-from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights, model_errors
+from croco.loading import POLICY, load_adapter, load_weights, model_errors
 from croco.lora import find_targets
 from croco.records import InputError, dump, write_json, write_jsonl
 from croco.store import TOKENIZER_FILES
@@ -115,7 +116,7 @@ def train(job):
     training, validation = hold_out(examples, job.validation, job.seed)
     progress = Progress(job)
     guards = Guards(**job.guards)
-    trainer = make_trainer(job, tokenizer, training, validation, progress, guards)
+    trainer = make_trainer(job, tokenizer, stops, training, validation, progress, guards)
     check_trainer(job, trainer)
     checkpoint = newest_whole_checkpoint(job.folder)
     trainer.accelerator.wait_for_everyone()
@@ -131,7 +132,8 @@ def train(job):
     check_weights(job, trainer)
     facts = progress.close(trainer, result) | describe_adapted(job, trainer.model)
     if job.objective == "online_dpo":
-        counts["no_pair"] = sum(entry.get("no_pair", 0) for entry in trainer.state.log_history)
+        for name in ("no_pair", "null_rewards"):
+            counts[name] = sum(entry.get(name, 0) for entry in trainer.state.log_history)
     save(
         job,
         trainer,
@@ -186,7 +188,7 @@ def check_examples(job, examples, counts):
             print(f"warning: a step has {len(examples)} rows, fewer than the batch of {job.batch}", file=sys.stderr)
 
 
-def make_trainer(job, tokenizer, training, validation, progress, guards):
+def make_trainer(job, tokenizer, stops, training, validation, progress, guards):
     """TRL's trainer of the objective, with the rows of Progress counted; the reference is the policy as it starts."""
     import torch
     from datasets import Dataset
@@ -194,6 +196,8 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     model, reference, lora, job.adapted = load_policy(job)
+    # Trainers write the tokenizer's special tokens into the model's; the checkpoint keeps the policy's own.
+    job.generation_config = copy.deepcopy(model.generation_config)
     common = {
         "output_dir": str(job.folder),
         "learning_rate": job.learning_rate,
@@ -241,52 +245,47 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
         }
         trainer = count_rows(DPOTrainer, progress)(args=DPOConfig(**loss, **common), ref_model=reference, **shared)
     else:
-        trainer = make_online_trainer(job, tokenizer, progress, reference, common, shared)
+        trainer = make_online_trainer(job, tokenizer, stops, progress, reference, common, shared)
     still_reference(trainer.model)
     trainer.data_collator = with_row_numbers(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def make_online_trainer(job, tokenizer, progress, reference, common, shared):
+def make_online_trainer(job, tokenizer, stops, progress, reference, common, shared):
     """TRL's OnlineDPO: two responses a prompt, sampled as the policy's row says, the better rewarded one is chosen."""
     import functools
 
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-    from croco.transformers_engine import pool_last_token
+    from croco.transformers_engine import RewardModel
 
-    source = [job.reward["model"], job.reward["revision"]]
-    with model_errors(job.reward["model"]):
-        reward_options = job.reward["template_options"]
-        scorer_tokenizer = load_tokenizer(*source, job.reward["trust_remote_code"], reward_options)
-    scorer = load_weights(REWARD_MODEL, *source, job.reward["dtype"], job.reward["trust_remote_code"])
+    scorer = RewardModel(**job.reward, batch=2 * job.micro_batch)
     if job.template_options:  # TRL passes none on
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
-    if reward_options:
-        scorer_tokenizer.apply_chat_template = functools.partial(scorer_tokenizer.apply_chat_template, **reward_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.
-    sampling["generation_kwargs"] = {"use_cache": True}
-    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress))(
+    sampling["generation_kwargs"] = {"use_cache": True, "eos_token_id": sorted(stops)}
+    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress), scorer)(
         args=OnlineDPOConfig(
             beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
         ),
         ref_model=reference,
-        reward_funcs=pool_last_token(scorer),
-        reward_processing_classes=scorer_tokenizer,
+        reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
         **shared,
     )
+    trainer.eos_token_ids = sorted(stops)  # TRL's are the generation config's alone
     return trainer
 
 
-def pair_as_offline(trainer_class):
+def pair_as_offline(trainer_class, scorer):
     """Online DPO that samples without dropout and forms its pairs as they are formed offline (``choose``).
 
     The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
     of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
-    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
+    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them. Rewards are those
+    of the stage of scores, by the same ``scorer`` (a RewardModel): an answer that it cannot score has none.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -320,14 +319,16 @@ def pair_as_offline(trainer_class):
                     without.enter_context(self.model.disable_adapter())
                 reference = self._forward(self.ref_model or self.model, *ids, vision)
             reference = (reference * completion_mask).sum(1).view(2, count)
-            texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-            rewards = self._calculate_rewards_from_functions(
-                prompts=2 * prompts,
-                completions=[[{"role": "assistant", "content": text}] for text in texts],
-                completion_ids_list=completion_ids.tolist(),
-            ).view(2, count)
-            stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
-            ended = torch.isin(completion_ids, stops).any(1).view(2, count)
+            stop = torch.isin(completion_ids, torch.tensor(self.eos_token_ids, device=completion_ids.device))
+            ended = stop.any(1).view(2, count)
+            # A stop token is no part of the text, even where the tokenizer does not mark it special.
+            answers = [
+                row[mask].tolist() for row, mask in zip(completion_ids, completion_mask.bool() & ~stop, strict=True)
+            ]
+            texts = [self.processing_class.decode(answer, skip_special_tokens=True) for answer in answers]
+            scores = [reward for reward, _ in scorer.score(list(zip(2 * prompts, texts, strict=True)))]
+            scores = [math.nan if reward is None else reward for reward in scores]
+            rewards = torch.tensor(scores, dtype=torch.float64, device=ended.device).view(2, count)
             whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ended.device).view(2, count)
             first, paired = choose(rewards, whole)
             real = torch.arange(count, device=ended.device) < own
@@ -344,7 +345,7 @@ def pair_as_offline(trainer_class):
             loss = (losses * paired).sum() * WORLD / self.step_rows
             gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
             for name, values, mask in (
-                ("objective/scores", rewards, real),
+                ("objective/scores", rewards, real & rewards.isfinite()),
                 ("objective/scores_margin", better[0] - better[1], paired),
                 ("val/contain_eos_token", ended, real),
                 ("logps/chosen", chosen, paired),
@@ -354,6 +355,7 @@ def pair_as_offline(trainer_class):
                 ("rewards/margins", gains[0] - gains[1], paired),
                 ("rewards/accuracies", gains[0] > gains[1], paired),
                 ("no_pair", ~paired, real),
+                ("null_rewards", rewards.isnan(), real),
             ):
                 mask = mask.expand_as(values)
                 part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
@@ -368,7 +370,8 @@ def pair_as_offline(trainer_class):
                     name: total / count if count else math.nan
                     for name, (total, count) in zip(self.sums, totals, strict=True)
                 }
-                logs["no_pair"] = int(totals[list(self.sums).index("no_pair")][0])
+                for name in ("no_pair", "null_rewards"):
+                    logs[name] = int(totals[list(self.sums).index(name)][0])
                 self.sums = {}
             super().log(logs, *args, **kwargs)
 
@@ -379,10 +382,12 @@ def choose(rewards, whole):
     """(whether the first of two answers is chosen, whether the two form a pair), each for every prompt.
 
     ``rewards`` and ``whole``, which is false where an answer was cut off or is empty: two rows, the first and the second
-    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
+    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline; nor does one
+    whose reward is unknown (nan).
     """
     first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
-    return first, (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
+    told_apart = (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
+    return first, told_apart & ~rewards.isnan().any(0)
 
 
 def load_policy(job):
@@ -674,9 +679,9 @@ def save(job, trainer, tokenizer, facts):
         model.save_pretrained(job.saving, selected_adapters=["default"])
     tokenizer.save_pretrained(job.saving)
     # As save_pretrained, but a model's own odd settings (a temperature without sampling) are not refused at the end.
-    model.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
+    job.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
     shutil.copyfile(job.folder / "metrics.jsonl", job.saving / "metrics.jsonl")
-    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted")
+    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted", "generation_config")
     options = Namespace(**{name: value for name, value in vars(job).items() if name not in own})
     inputs = {"data": job.data, "rows": job.rows_digest, "policy": job.identity}
     cli.write_manifest(job.saving / "manifest.json", Path(job.script), options, inputs, **facts)
