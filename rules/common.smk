@@ -447,7 +447,8 @@ def list_online_options(wildcards):
     reward, policy = find_online_reward(wildcards), GRID.policies[wildcards.model]
     if not reward:
         return []
-    loading = {f"reward_{name}": reward.get(name) for name in ("revision", "dtype", "trust_remote_code", "template_options")}
+    names = ("revision", "dtype", "max_length", "trust_remote_code", "template_options")
+    loading = {f"reward_{name}": reward.get(name) for name in names}
     sampling = list_options(policy, "temperature", "top_p", "max_tokens")
     return ["--reward-model", GRID.path(reward["path"]), *list_options(loading, *loading), *sampling]
 

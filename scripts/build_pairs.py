@@ -378,10 +378,11 @@ def build_references(args, ledger, formed, no_pair):
         elif not usable:
             no_pair["no_reference" if "no_reference" in reasons else "skipped"] += 1
         else:
-            drawn = derive_seed(args.seed, "reference-language", prompts[0]["prompt_id"]) % len(usable)
-            for prompt in [*usable[:drawn], *usable[drawn + 1 :]]:
+            # Whatever the order of the files; and another language takes prompts to itself, but moves no other.
+            usable.sort(key=lambda p: derive_seed(args.seed, "reference-language", p["prompt_id"], p["language"]))
+            for prompt in usable[1:]:
                 count_reason(ledger["languages"][prompt["language"]]["skipped"], "other_language")
-            usable = [usable[drawn]]
+            usable = usable[:1]
         for prompt in usable:
             formed[prompt["language"]] += 1
             ledger["languages"][prompt["language"]]["chosen"] += 1

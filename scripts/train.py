@@ -136,6 +136,12 @@ def parse_arguments():
         "--reward-trust-remote-code", action="store_true", help="run code that comes with the reward model"
     )
     parser.add_argument(
+        "--reward-max-length",
+        type=cli.positive,
+        default=4096,
+        help="tokens of a chat at most; longer ones have no reward",
+    )
+    parser.add_argument(
         "--reward-template-options",
         type=cli.mapping("reward_template_options"),
         default={},
@@ -239,7 +245,9 @@ def describe_inputs(args):
     """All that decides the tuned weights, but for the number of processes and the micro-batch (see ASIDE)."""
     online = args.objective == "online_dpo"
     aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
-    aside |= set() if online else {"temperature", "top_p", "max_tokens", "reward_dtype", "reward_template_options"}
+    aside |= set() if online else {
+        "temperature", "top_p", "max_tokens", "reward_dtype", "reward_max_length", "reward_template_options",
+    }  # fmt: skip
     return {
         "recipe": {name: value for name, value in vars(args).items() if name not in aside},
         "data": args.rows_digest,
@@ -286,14 +294,14 @@ def train(args, finished):
         failure.unlink(missing_ok=True)
         reward = {
             name: getattr(args, f"reward_{name}")
-            for name in ("model", "revision", "dtype", "trust_remote_code", "template_options")
+            for name in ("revision", "dtype", "max_length", "trust_remote_code", "template_options")
         }
         own = {
             "micro_batch": micro_batch,
             "folder": finished.work,
             "saving": saving,
             "script": __file__,
-            "reward": reward,
+            "reward": {"path": args.reward_model, **reward},
         }
         write_json(job, {name: str(v) if isinstance(v, Path) else v for name, v in {**vars(args), **own}.items()})
         code = run_processes(job)

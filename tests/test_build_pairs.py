@@ -130,6 +130,38 @@ def test_references_are_taken_in_one_language_a_prompt(tmp_path):
     assert build(tmp_path, prompts, "--target", "reference", "--seed", 1)[0] != lines
 
 
+def test_the_language_of_a_reference_depends_on_its_prompt_alone(tmp_path):
+    """Not on the order of the files, on other prompts, nor on languages that were not drawn."""
+    count, codes = 60, ["en", "de", "nl"]
+    files = make_files(tmp_path, codes, {code: [[1.0]] * count for code in codes})["prompts"]
+    lacking = {"de": range(0, count, 3), "nl": range(0, count, 2)}
+    for code, path in zip(codes, files, strict=True):
+        prompts = rows(path)
+        for number in lacking.get(code, ()):
+            prompts[number]["reference"] = None if number % 4 else "\u200b"
+        write_rows(path, prompts)
+
+    def draw(*some):
+        lines, ledger = build(tmp_path, {"prompts": some}, "--target", "reference")
+        return {line["prompt_id"]: line["prompt"][0]["content"][:2] for line in lines}, ledger
+
+    drawn, ledger = draw(*files)
+    assert len(drawn) == count == ledger["prompts"] == ledger["formed"] and ledger["no_pair"] == {}
+    for code, counts in ledger["languages"].items():
+        assert counts["skipped"].get("no_reference", 0) == len(lacking.get(code, ()))
+        assert not any(drawn[f"p{number}"] == code for number in lacking.get(code, ()))
+        assert counts["prompts"] == count == counts["chosen"] + sum(counts["skipped"].values())
+        assert counts["chosen"] == list(drawn.values()).count(code) == ledger["formed_by_language"][code] > count / 8
+    assert draw(*files[::-1])[0] == drawn
+    without, _ = draw(*files[:2])
+    assert all(without[prompt] == code for prompt, code in drawn.items() if code != "nl")
+    alone, ledger = draw(files[2])
+    assert len(alone) == count // 2 and ledger["no_pair"] == {"no_reference": count // 2}
+    for path in files:
+        write_rows(path, rows(path)[count // 2 :])
+    assert draw(*files)[0] == {prompt: code for prompt, code in drawn.items() if int(prompt[1:]) >= count // 2}
+
+
 @pytest.mark.parametrize("damage", ["order", "missing", "rewards", "field", "type", "stale"])
 def test_files_out_of_step_are_refused(tmp_path, damage):
     files = make_files(tmp_path, ["en"], {"en": [[1.0, 0.0], [1.0, 0.0]]})

@@ -133,6 +133,19 @@ def test_reasons_are_told_apart():
     assert TOKENIZER.decode(examples[1]["rejected_ids"]) == "n<|end|>\n"
 
 
+@pytest.mark.parametrize("turns", [0, 2])
+def test_the_loss_may_be_on_all_tokens_of_all_turns(turns):
+    earlier = [*chat("user", "earlier"), *chat("assistant", "and so")] * turns
+    row = {"prompt_id": "p", "prompt": earlier + chat("user", "hi"), "completion": chat("assistant", "yes")}
+    (whole,), _ = encode_rows([row], "sft", TOKENIZER, [END], 200, loss_on="all")
+    (part,), _ = encode_rows([row], "sft", TOKENIZER, [END], 200)
+    assert TOKENIZER.decode(whole["labels"]) == TOKENIZER.apply_chat_template(
+        row["prompt"] + row["completion"], tokenize=False
+    )
+    assert whole["labels"].tolist() == whole["input_ids"].tolist() == part["input_ids"].tolist()
+    assert TOKENIZER.decode(part["labels"][part["labels"] != -100]) == "yes<|end|>\n"
+
+
 @pytest.mark.parametrize("objective", list(COLUMNS))
 def test_rows_that_spell_control_tokens_are_dropped_and_counted(objective):
     plain = {"prompt_id": "p", "prompt": chat("user", "hi")}

@@ -270,6 +270,67 @@ def test_online_dpo_takes_no_reward_of_forged_or_refused_chats(miniature, data, 
     assert all(math.isfinite(line["objective/scores"]) for line in metrics(tmp_path / "patched"))
 
 
+def test_online_dpo_stops_where_the_stages_do_and_logs_their_rewards(miniature, data, tmp_path):
+    """Of the answers that are all but certain the scores are known; stop tokens may stand in config.json alone."""
+    from croco.transformers_engine import Policy, RewardModel
+
+    policy = tmp_path / "policy"
+    shutil.copytree(miniature / "policy", policy)
+    chats = [line["prompt"] for line in rows(data["online_dpo"])]
+
+    def answer():
+        model = Policy(policy)
+        return [r["text"] for r in model.respond([model.encode(c) for c in chats], [0] * len(chats), 0, 1.0, 16)]
+
+    before, tokenizer = answer(), Policy(policy).tokenizer
+    ordinary = tokenizer.encode(max(before, key=len), add_special_tokens=False)
+    further = ordinary[len(ordinary) // 2]
+    for name, change in (
+        ("generation_config.json", {"eos_token_id": None}),
+        ("config.json", {"eos_token_id": [further]}),
+    ):
+        known = json.loads((policy / name).read_text()) | change
+        (policy / name).write_text(json.dumps({key: value for key, value in known.items() if value is not None}))
+    asked = list(zip(chats, answer(), strict=True))
+    assert [text for _, text in asked] != before
+    whole = RewardModel(miniature / "reward")
+    longest = sorted(len(whole.encode(*one)[0]) for one in asked)[len(asked) // 2]
+    rewards = [reward for reward, _ in RewardModel(miniature / "reward", max_length=longest).score(asked)]
+    known = [reward for reward in rewards if reward is not None]
+    online = (
+        "--model",
+        policy,
+        "--reward-model",
+        miniature / "reward",
+        "--reward-max-length",
+        longest,
+        "--top-p",
+        "1e-6",
+    )
+    sizes = ("--max-tokens", 16, "--epochs", 1, "--batch", 20)
+    script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online, *sizes))
+    (line,) = metrics(tmp_path)
+    assert line["objective/scores"] == pytest.approx(sum(known) / len(known), abs=1e-5)
+    assert line["no_reward"] == 2 * (len(rewards) - len(known)) and 0 < len(known) < len(rewards)
+    assert line["no_pair"] == len(rewards) == manifest(tmp_path)["counts"]["no_pair"], "two equal answers are no pair"
+    saved = json.loads((tmp_path / "checkpoint" / "generation_config.json").read_text())
+    assert saved.get("pad_token_id") == json.loads((policy / "generation_config.json").read_text()).get("pad_token_id")
+
+
+def test_reward_model_with_several_logits_is_an_error_before_training(miniature, data, tmp_path):
+    shutil.copytree(miniature / "reward", tmp_path / "reward")
+    path = tmp_path / "reward" / "config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}})
+    )
+    command = arguments(
+        miniature, data, tmp_path, "online_dpo", "--reward-model", tmp_path / "reward", "--max-tokens", 16
+    )
+    done = script("train", *command, check=False)
+    assert_error(done, "the model has 2 logits, a reward model has one")
+    assert "training from the start" not in done.stderr
+
+
 def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path):
     online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1, "--processes", 2)
     script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online))
@@ -404,6 +465,34 @@ def test_sft_trains_on_completions(miniature, data, tmp_path):
     lines = metrics(tmp_path)
     assert lines[-1]["loss"] < lines[0]["loss"] and "rewards_margins" not in lines[0]
     assert manifest(tmp_path)["rows_seen"]["repeats"] == 0, "half an epoch more is no repeat"
+
+
+@pytest.mark.parametrize("loss_on", ["answer", "all"])
+def test_sft_loss_is_the_mean_over_the_tokens_asked_for(miniature, tmp_path, loss_on):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lines = []
+    for number in range(6):
+        turns = [*chat("user", "Hello."), *chat("assistant", "Yes?")] if number % 2 else []
+        prompt = [*turns, *chat("user", f"What is {number} plus 1?")]
+        completion = chat("assistant", f"It is {number + 1}." + " Yes." * number)
+        lines.append({"prompt_id": f"p{number}", "prompt": prompt, "completion": completion, "reward": None})
+    some = {"sft": write_rows(tmp_path / "rows.jsonl", lines)}
+    options = ("--loss-on", loss_on, "--epochs", 1, "--micro-batch", 2, "--lora-dropout", 0)
+    script("train", *arguments(miniature, some, tmp_path, "sft", *options))
+    model = AutoModelForCausalLM.from_pretrained(miniature / "policy")
+    tokenizer, losses = AutoTokenizer.from_pretrained(miniature / "policy"), []
+    for line in lines:
+        whole = tokenizer.apply_chat_template(line["prompt"] + line["completion"], return_dict=True)["input_ids"]
+        given = tokenizer.apply_chat_template(line["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert whole[: len(given)] == given
+        with torch.no_grad():
+            logits = model(torch.tensor([whole])).logits[0, :-1]
+        each = torch.nn.functional.cross_entropy(logits, torch.tensor(whole[1:]), reduction="none")
+        losses.append(each[len(given) - 1 :] if loss_on == "answer" else each)
+    (logged,) = [line["loss"] for line in metrics(tmp_path)]
+    assert logged == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
 
 
 def copy_policy(miniature, folder, template=None, **entries):
@@ -608,21 +697,31 @@ def test_online_dpo_learns_nothing_from_answers_that_are_all_cut(miniature, data
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
 def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path, objective):
     """Of 21 rows in batches of 16 the last step has 5, of unequal lengths, in micro-batches that are not full."""
+    from safetensors.torch import load_file
+
     answers = [(f"It is {i + 1}." + " yes" * (i % 5), "... no" + " so" * (i % 3)) for i in range(21)]
     lines = [pair(i, *sides) for i, sides in enumerate(answers)]
     lines = [{**line, "completion": line["chosen"]} for line in lines]
     uneven = {objective: write_rows(tmp_path / "rows.jsonl", lines)}
     exact = ("loss", "grad_norm", "logps_chosen", "rewards_chosen", "rewards_margins", "rewards_accuracies")
-    logged = []
-    for micro_batch, processes in ((16, 1), (1, 1), (4, 2)):
+    logged, tuned = [], []
+    for micro_batch, processes in ((16, 1), (4, 1), (1, 1), (4, 2)):
         folder = tmp_path / f"{micro_batch}-{processes}"
         options = ("--batch", 16, "--micro-batch", micro_batch, "--processes", processes, "--lora-dropout", 0)
         script("train", *arguments(miniature, uneven, folder, objective, *options, "--epochs", 2))
         logged.append([line[name] for line in metrics(folder) for name in exact if name in line])
+        tuned.append(load_file(folder / "checkpoint" / "adapter_model.safetensors"))
         assert manifest(folder)["rows_seen"] == {"sum": 42, "repeats": 0}, "what fills a batch up weighs nothing"
     assert len(logged[0]) == 4 * (6 if objective == "dpo" else 2)
     for other in logged[1:]:
         assert other == pytest.approx(logged[0], rel=2e-6, abs=1e-6)
+    # The matrices lora_B start at zero: what they hold is the change.
+    change = max(tensor.abs().max().item() for name, tensor in tuned[0].items() if "lora_B" in name)
+    assert change > 1e-4
+    for other in tuned[1:]:
+        assert other.keys() == tuned[0].keys()
+        differences = [(other[name] - tensor).abs().max().item() for name, tensor in tuned[0].items()]
+        assert max(differences) < 1e-4 * change
 
 
 def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, undisturbed):

@@ -8,8 +8,8 @@ left in FOLDER/failure.json for the starter, which alone tells of it: {problem},
 """
 
 import contextlib
+import copy
 import ctypes
-import itertools
 import json
 import math
 import os
@@ -116,7 +116,7 @@ def train(job):
     training, validation = hold_out(examples, job.validation, job.seed)
     progress = Progress(job)
     guards = Guards(**job.guards)
-    trainer = make_trainer(job, tokenizer, training, validation, progress, guards)
+    trainer = make_trainer(job, tokenizer, stops, training, validation, progress, guards)
     check_trainer(job, trainer)
     checkpoint = newest_whole_checkpoint(job.folder)
     trainer.accelerator.wait_for_everyone()
@@ -188,7 +188,7 @@ def check_examples(job, examples, counts):
             print(f"warning: a step has {len(examples)} rows, fewer than the batch of {job.batch}", file=sys.stderr)
 
 
-def make_trainer(job, tokenizer, training, validation, progress, guards):
+def make_trainer(job, tokenizer, stops, training, validation, progress, guards):
     """TRL's trainer of the objective, with the rows of Progress counted; the reference is the policy as it starts."""
     import torch
     from datasets import Dataset
@@ -196,11 +196,13 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     model, reference, lora, job.adapted = load_policy(job)
+    # Trainers write the tokenizer's special tokens into the model's; the checkpoint keeps the policy's own.
+    job.generation_config = copy.deepcopy(model.generation_config)
     common = {
         "output_dir": str(job.folder),
         "learning_rate": job.learning_rate,
         "lr_scheduler_type": job.schedule,
-        "warmup_steps": job.warmup,
+        "warmup_steps": count_warmup(job, len(training)),
         "num_train_epochs": job.epochs,
         "weight_decay": job.weight_decay,
         "per_device_train_batch_size": job.micro_batch,
@@ -243,14 +245,20 @@ def make_trainer(job, tokenizer, training, validation, progress, guards):
         }
         trainer = count_rows(DPOTrainer, progress)(args=DPOConfig(**loss, **common), ref_model=reference, **shared)
     else:
-        trainer = make_online_trainer(job, tokenizer, progress, reference, common, shared)
+        trainer = make_online_trainer(job, tokenizer, stops, progress, reference, common, shared)
     still_reference(trainer.model)
     trainer.data_collator = with_row_numbers(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def make_online_trainer(job, tokenizer, progress, reference, common, shared):
+def count_warmup(job, rows):
+    """Steps of warm-up, a share of all steps rounded: transformers rounds up, so that one step alone would learn nothing."""
+    steps = math.ceil(job.epochs * math.ceil(rows / job.batch))
+    return int(job.warmup) if job.warmup >= 1 else round(job.warmup * steps)
+
+
+def make_online_trainer(job, tokenizer, stops, progress, reference, common, shared):
     """TRL's OnlineDPO: two responses a prompt, sampled as the policy's row says, the better rewarded one is chosen."""
     import functools
 
@@ -258,37 +266,32 @@ def make_online_trainer(job, tokenizer, progress, reference, common, shared):
 
     from croco.transformers_engine import RewardModel
 
+    scorer = RewardModel(**job.reward, batch=2 * job.micro_batch)
     if job.template_options:  # TRL passes none on
         tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **job.template_options)
     del common["max_length"]  # all prompts were checked to fit with an answer
     sampling = {"temperature": job.temperature, "top_p": job.top_p, "top_k": 0, "max_new_tokens": job.max_tokens}
     # Gradient checkpointing would switch the cache off while responses are sampled.
-    sampling["generation_kwargs"] = {"use_cache": True}
-    # First the arguments, which give each process its GPU.
-    args = OnlineDPOConfig(
-        beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
+    sampling["generation_kwargs"] = {"use_cache": True, "eos_token_id": sorted(stops)}
+    trainer = pair_as_offline(count_rows(OnlineDPOTrainer, progress), scorer)(
+        args=OnlineDPOConfig(
+            beta=job.beta, loss_type=job.loss, disable_dropout=False, max_length=job.max_length, **sampling, **common
+        ),
+        ref_model=reference,
+        reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
+        **shared,
     )
-    scorer = RewardModel(
-        job.reward["model"],
-        job.reward["revision"],
-        job.reward["dtype"],
-        sys.maxsize,  # its context is the limit
-        job.reward["trust_remote_code"],
-        2 * job.micro_batch,
-        template_options=job.reward["template_options"],
-    )
-    return pair_as_offline(count_rows(OnlineDPOTrainer, progress), scorer)(
-        args=args, ref_model=reference, reward_funcs=scorer.score, **shared
-    )
+    trainer.eos_token_ids = sorted(stops)  # TRL's are the generation config's alone
+    return trainer
 
 
 def pair_as_offline(trainer_class, scorer):
-    """Online DPO that samples without dropout, scores by ``scorer`` and forms its pairs as they are formed offline
-    (``choose``). An answer without a reward counts as one that is not whole.
+    """Online DPO that samples without dropout and forms its pairs as they are formed offline (``choose``).
 
     The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
     of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
-    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
+    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them. Rewards are those
+    of the stage of scores, by the same ``scorer`` (a RewardModel): an answer that it cannot score has none.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -322,26 +325,17 @@ def pair_as_offline(trainer_class, scorer):
                     without.enter_context(self.model.disable_adapter())
                 reference = self._forward(self.ref_model or self.model, *ids, vision)
             reference = (reference * completion_mask).sum(1).view(2, count)
-            stops = torch.tensor(self.eos_token_ids, device=completion_ids.device)
-            ended = torch.isin(completion_ids, stops).any(1).view(2, count)
-            texts = [
-                # Without the stop token, even where the tokenizer does not mark it special.
-                self.processing_class.decode(
-                    [*itertools.takewhile(lambda token: token not in self.eos_token_ids, tokens)],
-                    skip_special_tokens=True,
-                )
-                for tokens in completion_ids.tolist()
+            stop = torch.isin(completion_ids, torch.tensor(self.eos_token_ids, device=completion_ids.device))
+            ended = stop.any(1).view(2, count)
+            # A stop token is no part of the text, even where the tokenizer does not mark it special.
+            answers = [
+                row[mask].tolist() for row, mask in zip(completion_ids, completion_mask.bool() & ~stop, strict=True)
             ]
-            rewards = torch.tensor(
-                [
-                    math.nan if reward is None else reward
-                    for reward, _ in scorer.score(zip(2 * prompts, texts, strict=True))
-                ],
-                device=ended.device,
-            ).view(2, count)
-            rated = ~rewards.isnan()
+            texts = [self.processing_class.decode(answer, skip_special_tokens=True) for answer in answers]
+            scores = [reward for reward, _ in scorer.score(list(zip(2 * prompts, texts, strict=True)))]
+            scores = [math.nan if reward is None else reward for reward in scores]
+            rewards = torch.tensor(scores, dtype=torch.float64, device=ended.device).view(2, count)
             whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ended.device).view(2, count)
-            whole &= rated
             first, paired = choose(rewards, whole)
             real = torch.arange(count, device=ended.device) < own
             sides = torch.stack([~first, first]).long()  # which answer is chosen, which rejected
@@ -357,8 +351,8 @@ def pair_as_offline(trainer_class, scorer):
             loss = (losses * paired).sum() * WORLD / self.step_rows
             gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
             for name, values, mask in (
-                ("objective/scores", rewards, real & rated),
-                ("objective/scores_margin", better[0] - better[1], paired & rated.all(0)),
+                ("objective/scores", rewards, real & rewards.isfinite()),
+                ("objective/scores_margin", better[0] - better[1], paired),
                 ("val/contain_eos_token", ended, real),
                 ("logps/chosen", chosen, paired),
                 ("logps/rejected", rejected, paired),
@@ -367,7 +361,7 @@ def pair_as_offline(trainer_class, scorer):
                 ("rewards/margins", gains[0] - gains[1], paired),
                 ("rewards/accuracies", gains[0] > gains[1], paired),
                 ("no_pair", ~paired, real),
-                ("no_reward", ~rated, real),
+                ("no_reward", rewards.isnan(), real),
             ):
                 mask = mask.expand_as(values)
                 part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
@@ -382,8 +376,8 @@ def pair_as_offline(trainer_class, scorer):
                     name: total / count if count else math.nan
                     for name, (total, count) in zip(self.sums, totals, strict=True)
                 }
-                counted = {name: int(total) for name, (total, _) in zip(self.sums, totals, strict=True)}
-                logs |= {name: counted[name] for name in ("no_pair", "no_reward")}
+                for name in ("no_pair", "no_reward"):
+                    logs[name] = int(totals[list(self.sums).index(name)][0])
                 self.sums = {}
             super().log(logs, *args, **kwargs)
 
@@ -393,11 +387,13 @@ def pair_as_offline(trainer_class, scorer):
 def choose(rewards, whole):
     """(whether the first of two answers is chosen, whether the two form a pair), each for every prompt.
 
-    ``rewards`` and ``whole``, which is false where an answer was cut off, is empty or has no reward: two rows, the first
-    and the second answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline.
+    ``rewards`` and ``whole``, which is false where an answer was cut off or is empty: two rows, the first and the second
+    answers. One that is not whole loses, and two of them, or two of equal reward, form no pair, as offline; nor does one
+    whose reward is unknown (nan).
     """
     first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
-    return first, (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
+    told_apart = (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
+    return first, told_apart & ~rewards.isnan().any(0)
 
 
 def load_policy(job):
@@ -689,9 +685,9 @@ def save(job, trainer, tokenizer, facts):
         model.save_pretrained(job.saving, selected_adapters=["default"])
     tokenizer.save_pretrained(job.saving)
     # As save_pretrained, but a model's own odd settings (a temperature without sampling) are not refused at the end.
-    model.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
+    job.generation_config.to_json_file(job.saving / "generation_config.json", use_diff=True)
     shutil.copyfile(job.folder / "metrics.jsonl", job.saving / "metrics.jsonl")
-    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted")
+    own = ("folder", "saving", "script", "reward", "identity", "rows_digest", "adapted", "generation_config")
     options = Namespace(**{name: value for name, value in vars(job).items() if name not in own})
     inputs = {"data": job.data, "rows": job.rows_digest, "policy": job.identity}
     cli.write_manifest(job.saving / "manifest.json", Path(job.script), options, inputs, **facts)
