@@ -331,7 +331,7 @@ def row(run, language, task, metric, baseline, pairs):
         "eval_language": language,
         "languages": ",".join(pairs),
         "task": task,
-        "suite": name_suite(run, pairs, task, metric),
+        "suite": name_suite(run, pairs, task),
         "metric": metric,
         "value": mean(values.values()),
         "n": len(values),
@@ -364,10 +364,10 @@ def find_range(pairs, of_chance):
     return (lowest - 0.5, highest - 0.5) if of_chance else (lowest - highest, highest - lowest)
 
 
-def name_suite(run, pairs, task, metric):
-    """The group that a task is part of in these languages, if it has a row of its own; None for others."""
-    names = {run["suites"][code].get(task) for code in pairs} - {None}
-    return next((name for name in sorted(names) if (name, metric) in run["groups"] and name != task), None)
+def name_suite(run, pairs, task):
+    """The group that a task is part of in these languages, if it has a row of some metric; None for others."""
+    names = {run["suites"][code].get(task) for code in pairs} - {None, task}
+    return next((name for name in sorted(names) if any(name == group for group, _ in run["groups"])), None)
 
 
 def contrast_rows(args, runs, not_pooled):
