@@ -63,12 +63,12 @@ def load(args):
     """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
     from transformers import AutoTokenizer
 
-    from croco.chats import load_stops
+    from croco.chats import TEMPLATED, load_stops
     from croco.loading import model_errors
 
     common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     with model_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model, **common)
+        tokenizer = AutoTokenizer.from_pretrained(args.model, **common, **TEMPLATED)
         return tokenizer, load_stops(args.model, tokenizer, **common)
 
 

@@ -29,7 +29,7 @@ import jinja2
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.examples import digest_rows
-from croco.loading import POLICY, check_files, load_adapter, load_weights, model_id
+from croco.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
 from croco.records import InputError, read_jsonl, read_lines, replacing
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
@@ -249,6 +249,8 @@ def write_model(args, folder):
         if weights != "merged" or not file.name.startswith("adapter_"):
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
+    if weights != "adapter":
+        copy_processors(args.model, folder, args.revision)
     if weights == "adapter":
         path = folder / "adapter_config.json"
         config = read_object(path, ()) | {"base_model_name_or_path": args.model, "revision": args.revision}

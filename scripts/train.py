@@ -49,7 +49,7 @@ ASIDE = [
     "rows_digest",
 ]
 # The files whose behaviour decides the tuned weights.
-DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "templates", "chats", "text"))
+DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "chats", "text"))
 
 
 def main():

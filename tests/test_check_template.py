@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from croco.chats import Controls
+from croco.examples import trained_ids
 from croco.templates import (
     ANSWERS,
     CHATS,
@@ -20,7 +21,6 @@ from croco.templates import (
     encode_prompt,
     examine,
     examine_untrained,
-    trained_ids,
 )
 
 CHATML = (

@@ -101,6 +101,7 @@ def test_no_import_hides_from_the_re_run_digest():
         ("the tokenizer has no chat template", "there is no chat template", True),
         ("use an instruction-tuned model", "take another model", True),
         ('"""Token ids', '"""The ids', True),
+        ("the chat template writes today's date", "the template is dated", True),
     ],
 )
 def test_cache_keys_follow_decisions_and_no_wording(copied, old, new, same):

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from croco.chats import ChatModel, digest_tokens, encode_prompt
-from croco.examples import COLUMNS, encode_rows, hold_out, truncate
+from croco.examples import COLUMNS, encode_rows, hold_out, trained_ids, truncate
 from croco.records import InputError
-from croco.templates import trained_ids
 
 # A line break follows the stop token, as in ChatML.
 TEMPLATE = (

@@ -283,6 +283,36 @@ def test_a_stop_token_that_is_not_special_ends_the_text_before_it(miniature, pro
     assert stopped
 
 
+def test_outputs_that_are_not_numbers_are_refused(miniature, prompts, tmp_path):
+    """As of a model that overflows in float16: greedily it would answer with its first token for ever."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(miniature / "policy", tmp_path / "policy")
+    weights = load_file(tmp_path / "policy/model.safetensors")
+    for name in ("gate_proj", "up_proj"):
+        weights[f"model.layers.0.mlp.{name}.weight"] *= 1e20
+    save_file(weights, tmp_path / "policy/model.safetensors", metadata={"format": "pt"})
+    for temperature in ("0", "1"):
+        folder = tmp_path / temperature
+        done = generate(tmp_path, prompts["en"], folder, 2, "--temperature", temperature, check=False)
+        assert done.returncode == 1 and "not finite numbers" in done.stderr and "field dtype" in done.stderr
+        assert "Traceback" not in done.stderr and not (folder / "generations.jsonl").exists()
+
+
+def test_a_broken_generation_config_is_refused(miniature, prompts, tmp_path):
+    """Its stop tokens would be lost without a word."""
+    shutil.copytree(miniature / "policy", tmp_path / "policy")
+    path = tmp_path / "policy/generation_config.json"
+    path.write_text(path.read_text()[:-4])
+    done = generate(tmp_path, prompts["en"], tmp_path, 2, check=False)
+    assert done.returncode == 1 and "generation_config.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_options_of_another_engine_are_one_message(miniature, prompts, tmp_path):
+    done = generate(miniature, prompts["en"], tmp_path, 2, "--engine-options", '{"max_model_len": 64}', check=False)
+    assert done.returncode == 1 and "field engine_options" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_no_two_prompts_share_a_stream():
     """200,000 prompt ids; a sample's numbers are its own seed's, whatever is in its batch."""
     import torch

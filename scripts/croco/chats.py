@@ -13,6 +13,8 @@ SKIPS = (TOO_LONG, REFUSED, CONTROL)
 # Why a response has no reward, besides REFUSED and CONTROL.
 LONG_CHAT, NOT_FINITE = "too_long", "not_finite"
 
+# mistral-common, which comes with vLLM, has tokenizers without a template that can be looked at.
+TEMPLATED = {"mistral_format": False}
 THINKING = re.compile("think|thought|reason", re.IGNORECASE)
 
 
@@ -30,10 +32,11 @@ class ChatModel:
         from transformers import AutoConfig
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
+        self.trust_remote_code = trust_remote_code
         with model_errors(path):
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code, self.template_options)
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        self.stops = set(load_stops(path, self.tokenizer, revision, trust_remote_code))
+            self.stops = set(load_stops(path, self.tokenizer, revision, trust_remote_code))
         self.context = state_context(config)
         self.vocabulary = config.get_text_config().vocab_size
         self.controls = Controls(self.tokenizer, self.template_options)
@@ -42,7 +45,7 @@ class ChatModel:
 
     def _check_adapter(self, adapter):
         with model_errors(adapter):
-            trained = load_tokenizer(adapter, options=self.template_options)
+            trained = load_tokenizer(adapter, None, self.trust_remote_code, self.template_options)
         if (trained.get_vocab(), trained.get_chat_template()) != (
             self.tokenizer.get_vocab(),
             self.tokenizer.get_chat_template(),
@@ -93,7 +96,7 @@ class ChatModel:
         stop = next((i for i, token in enumerate(tokens[:room]) if token in self.stops), None)
         tokens = tokens[:room] if stop is None else tokens[: stop + 1]
         return {
-            "text": self.tokenizer.decode(tokens[:stop], skip_special_tokens=True),
+            "text": self.tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False),
             "finish_reason": "length" if stop is None else "stop",
             "n_tokens": len(tokens),
             "token_digest": digest_tokens(tokens),
@@ -163,8 +166,8 @@ class Controls:
         special = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         texts = {i: tokenizer.convert_ids_to_tokens(i) for i in special} | {i: t.content for i, t in added.items()}
         texts = {i: text for i, text in texts.items() if len(text.strip()) > 1}
-        self.ids = {i for i, text in texts.items() if i in special or text in template}
         turns = _render_turns(tokenizer, options)
+        self.ids = {i for i, text in texts.items() if i in special or text in template or text in turns}
         between = {i for i in self.ids if texts[i] in turns and not THINKING.search(texts[i])}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._normalizer = backend.normalizer if backend is not None else None
@@ -250,7 +253,7 @@ def load_tokenizer(path, revision=None, trust_remote_code=False, options=None):
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **TEMPLATED)
     try:
         tokenizer.get_chat_template()
     except ValueError as error:
@@ -297,11 +300,11 @@ def follows_clock(tokenizer, options=None, chats=None):
 def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
     """Ids of the tokens that generation ends at, a list: the generation config's, else the model's; and the tokenizer's."""
     from transformers import AutoConfig, GenerationConfig
+    from transformers.utils import cached_file
 
-    try:
+    name, stops = "generation_config.json", None
+    if cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False):
         stops = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
-    except OSError:  # a model without generation_config.json
-        stops = None
     if stops is None:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         stops = config.get_text_config().eos_token_id

@@ -1,6 +1,6 @@
 """From rows of text to token ids to train on: what fits, what is cut, what is left out, all counted.
 
-The ids are those that TRL's trainers would prepare from the same rows (``templates.trained_ids``, tested against
+The ids are those that TRL's trainers would prepare from the same rows (``trained_ids``, tested against
 them); preparing them here once shows what is trained on before any of it is.
 """
 
@@ -29,6 +29,22 @@ def read_rows(path, objective):
     return (row for _, row in read_records(path, KINDS[objective]))
 
 
+def trained_ids(tokenizer, prompt, answer, options=None):
+    """(prompt ids, completion ids) of a row of the data set that DPOTrainer or SFTTrainer prepares.
+
+    ``prompt`` and ``answer`` are chat lists; ``options`` stand for the row's `chat_template_kwargs`, a column with a
+    dict. The loss is over the completion, which begins where the whole chat departs from the prompt; in DPO, where the
+    first of a row's two chats does.
+    """
+    from trl.data_utils import _tokenize, common_prefix_length
+
+    variables = {"tools": None, **(options or {})}
+    alone = _tokenize(tokenizer, prompt, add_generation_prompt=True, **variables)["input_ids"]
+    whole = _tokenize(tokenizer, prompt + answer, **variables)["input_ids"]
+    length = common_prefix_length(alone, whole)
+    return list(whole[:length]), list(whole[length:])
+
+
 def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0, loss_on="answer"):
     """Examples for a trainer, and the account of what became of the rows.
 
@@ -45,8 +61,6 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
     """
     import numpy as np
     from jinja2.exceptions import TemplateError
-
-    from croco.templates import trained_ids
 
     counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
     examples = []

@@ -6,6 +6,7 @@ zero, both with a warning: rewards and samples of such a model would look like a
 
 import json
 import re
+import shutil
 import warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ TOWERS = (
     r"patch_merger|audio_tower|audio_encoder|audio_projection|audio_embed|embed_vision|embed_audio|multi_modal_projector|"
     r"multimodal_projector|mm_projector|vision_projector|image_projection|vision_adapter)(\.|$)"
 )
+# Masks that GPT-2's family once saved as weights.
+BUFFERS = r"(.*\.)?attn(ention)?\.(masked_)?bias$"
+# What an image-text model has beside its weights, without which vLLM does not load it.
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
 
 
@@ -49,7 +54,7 @@ def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=F
     wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
     # Weights of another shape are refused below, in the words of all others.
     checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
-    with model_errors(path), quiet_reports():
+    with model_errors(path), engine_options_refused(path, options), quiet_reports():
         model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
         check_found(kind, path, model, found, revision)
     check_finite(path, model.named_parameters())
@@ -123,11 +128,16 @@ def check_files(kind, path, revision=None, trust_remote_code=False, adapter=None
 
 def forgive_packing(found, model):
     """Quantized modules hold other tensors than their class: one that has any of its own in the files is there."""
+
+    def module_of(name):
+        """Experts are packed one by one, and fused in their class."""
+        return re.sub(r"(\.experts)\..*", r"\1", name.rpartition(".")[0])
+
     modules = {name for name, _ in model.named_modules()}
-    packed = {name.rpartition(".")[0] for name in found["unexpected_keys"]}
+    packed = {module_of(name) for name in found["unexpected_keys"]}
     return {
-        "missing_keys": {name for name in found["missing_keys"] if name.rpartition(".")[0] not in packed},
-        "unexpected_keys": {name for name in found["unexpected_keys"] if name.rpartition(".")[0] not in modules},
+        "missing_keys": {name for name in found["missing_keys"] if module_of(name) not in packed},
+        "unexpected_keys": {name for name in found["unexpected_keys"] if module_of(name) not in modules},
         "mismatched_keys": set(),
     }
 
@@ -139,7 +149,7 @@ def check_found(kind, path, model, found, revision):
         )
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None) or 0
     heads = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
-    unused = [MTP, TOWERS, *(rf"(model\.)?(language_model\.)?layers\.{layers + i}\." for i in range(heads))]
+    unused = [MTP, TOWERS, BUFFERS, *(rf"(model\.)?(language_model\.)?layers\.{layers + i}\." for i in range(heads))]
     if kind == REWARD_MODEL:
         unused.append(r"lm_head\.")  # of the language model that it was made from; its own head is `score`
     allowed = {name for name in found["unexpected_keys"] if re.match("|".join(unused), name)}
@@ -213,6 +223,32 @@ def read_headers(path, revision=None):
             for name in opened.keys():  # noqa: SIM118 (no dict)
                 tensors[name] = torch.empty(opened.get_slice(name).get_shape(), device="meta")
     return tensors
+
+
+def copy_processors(path, folder, revision=None):
+    """Puts the files of PROCESSORS that a model has into the folder of one made from it."""
+    from transformers.utils import cached_file
+
+    for name in PROCESSORS:
+        file = cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if file:
+            shutil.copyfile(file, Path(folder) / name)
+
+
+@contextmanager
+def engine_options_refused(path, options):
+    """Turns the TypeError for an option that the model's class does not know into an InputError."""
+    try:
+        yield
+    except TypeError as error:
+        if not options or not any(name in str(error) for name in options):
+            raise
+        raise InputError(
+            f"the model does not take the options {', '.join(options)}: {error}",
+            "give options of transformers' from_pretrained; those of vLLM go with engine: vllm",
+            path,
+            field="engine_options",
+        ) from error
 
 
 @contextmanager

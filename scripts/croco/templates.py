@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 
 from croco.chats import DATED, THINKING, encode_prompt, follows_clock
 from croco.digests import digest
+from croco.examples import trained_ids
 from croco.formats import MISFIT, find_misfit, request
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
@@ -37,22 +38,6 @@ ANSWERS = {**ORDINARY, **WHITE_SPACE, "think": f"<think>\n{REASONING}\n</think>\
 
 MEASURES = ("bos", "preamble_tokens", "stop", "white_space", "date", "think", "added_text", "system")
 UNUSABLE = (TemplateError, TypeError, ValueError)  # what a template raises, on purpose or not
-
-
-def trained_ids(tokenizer, prompt, answer, options=None):
-    """(prompt ids, completion ids) of a row of the data set that DPOTrainer or SFTTrainer prepares.
-
-    ``prompt`` and ``answer`` are chat lists; ``options`` stand for the row's `chat_template_kwargs`, a column with a
-    dict. The loss is over the completion, which begins where the whole chat departs from the prompt; in DPO, where the
-    first of a row's two chats does.
-    """
-    from trl.data_utils import _tokenize, common_prefix_length
-
-    variables = {"tools": None, **(options or {})}
-    alone = _tokenize(tokenizer, prompt, add_generation_prompt=True, **variables)["input_ids"]
-    whole = _tokenize(tokenizer, prompt + answer, **variables)["input_ids"]
-    length = common_prefix_length(alone, whole)
-    return list(whole[:length]), list(whole[length:])
 
 
 def examine_untrained(tokenizer, options=None, answers=False):

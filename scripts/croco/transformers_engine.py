@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from croco.chats import ChatModel, ChatScorer, check_reward
 from croco.loading import POLICY, REWARD_MODEL, load_adapter, load_weights
+from croco.records import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -113,8 +114,17 @@ class Policy(ChatModel):
         self.model = place(self.model)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         base.generation_config = only_stops(self.stops)
+        for module in {self.model, base}:
+            module.register_forward_hook(self._refuse_nan)
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None and pad < self.vocabulary else 0  # masked: any id will do
+
+    def _refuse_nan(self, module, inputs, output):
+        """Where a model overflows, all logits of a row are nan: the answers would be its first or last token for ever."""
+        if not output.logits[:, -1, 0].isfinite().all():
+            raise InputError(
+                "the model's outputs are not finite numbers", "use bfloat16 or float32", self.path, field="dtype"
+            )
 
     def sample(self, requests, temperature, top_p, max_tokens, at_once=1):
         """Samples of many prompts, one prompt after the other: a batch holds one prompt's samples only.

@@ -75,6 +75,8 @@ class Policy(ChatModel):
         # That of engine_options, or of vLLM itself where the model states none.
         self.context = self.llm.llm_engine.model_config.max_model_len
         self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
+        if adapter:
+            check_reached(self.llm, adapter)
 
     def sample(self, requests, temperature, top_p, max_tokens, at_once):
         """Samples of many prompts.
@@ -160,6 +162,37 @@ class RewardModel(ChatScorer):
         return [(None, reason) if reason else check_reward(next(outputs).outputs.probs[0]) for _, reason in encoded]
 
 
+def check_reached(llm, adapter):
+    """Raises InputError where modules of an adapter have no counterpart in vLLM's model: vLLM would pass over them."""
+    from vllm.lora.utils import parse_fine_tuned_lora_name
+
+    modules, mapper, packed = llm.apply_model(name_modules)[0]
+    names = {parse_fine_tuned_lora_name(name, mapper)[0] for name in read_names(adapter)}
+    parts = {part: whole for whole, several in packed.items() for part in several}
+
+    def is_there(name):
+        place, _, last = name.rpartition(".")
+        return name in modules or f"{place}.{parts.get(last, last)}" in modules
+
+    missed = sorted(name for name in names if not is_there(name))
+    if missed:
+        raise InputError(
+            f"vLLM's model has no modules for {len(missed)} of the {len(names)} that the adapter changes, such as {missed[0]}",
+            "evaluate with engine: transformers, or merge the adapter (target release) and give that model",
+            adapter,
+            field="engine",
+        )
+
+
+def name_modules(model):
+    """(names of all modules, how weights are renamed or None, {module: the ones that it packs}); runs in the worker."""
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    names = {name for name, _ in model.named_modules()}
+    # Once an adapter is loaded, the module itself is a part of its wrapper.
+    names |= {name.removesuffix(".base_layer") for name in names}
+    return names, mapper and mapper.get_rename_mapper(), dict(getattr(model, "packed_modules_mapping", {}))
+
+
 def find_rank(adapter):
     """The smallest maximal LoRA rank that vLLM offers for an adapter."""
     from peft import PeftConfig
@@ -170,9 +203,13 @@ def find_rank(adapter):
 
 def list_targets(adapter):
     """The modules that an adapter changes, by the last part of their names."""
+    return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in read_names(adapter)})
+
+
+def read_names(adapter):
     from pathlib import Path
 
     from safetensors import safe_open
 
     with safe_open(Path(adapter) / "adapter_model.safetensors", "numpy") as file:
-        return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in file.keys()})  # noqa: SIM118 (no dict)
+        return list(file.keys())
