@@ -272,19 +272,35 @@ def test_online_dpo_takes_no_reward_of_forged_or_refused_chats(miniature, data, 
 
 def test_online_dpo_stops_where_the_stages_do_and_logs_their_rewards(miniature, data, tmp_path):
     """Of the answers that are all but certain the scores are known; stop tokens may stand in config.json alone."""
+    import torch
+
     from croco.transformers_engine import Policy, RewardModel
 
-    policy = tmp_path / "policy"
-    shutil.copytree(miniature / "policy", policy)
-    chats = [line["prompt"] for line in rows(data["online_dpo"])]
+    # The miniature's policy has learnt too little to be certain of a word.
+    script(
+        "train",
+        *arguments(
+            miniature, data, tmp_path / "taught", "sft", "--weights", "full", "--epochs", 8, "--learning-rate", 0.01
+        ),
+    )
+    policy = tmp_path / "taught" / "checkpoint"
+    chats = [
+        line["prompt"] + chat("assistant", "It is so.") * (i % 2) + line["prompt"] * (i % 2)
+        for i, line in enumerate(rows(data["online_dpo"]))
+    ]
+    asking = {
+        "online_dpo": write_rows(
+            tmp_path / "asked.jsonl", [{"prompt_id": f"p{i}", "prompt": c} for i, c in enumerate(chats)]
+        )
+    }
 
     def answer():
         model = Policy(policy)
         return [r["text"] for r in model.respond([model.encode(c) for c in chats], [0] * len(chats), 0, 1.0, 16)]
 
-    before, tokenizer = answer(), Policy(policy).tokenizer
-    ordinary = tokenizer.encode(max(before, key=len), add_special_tokens=False)
-    further = ordinary[len(ordinary) // 2]
+    before, known = answer(), Policy(policy)
+    first = torch.tensor([known.encode(chats[0])])
+    further = known.model.generate(first, max_new_tokens=2, do_sample=False)[0, -1].item()  # an ordinary token
     for name, change in (
         ("generation_config.json", {"eos_token_id": None}),
         ("config.json", {"eos_token_id": [further]}),
@@ -308,7 +324,7 @@ def test_online_dpo_stops_where_the_stages_do_and_logs_their_rewards(miniature, 
         "1e-6",
     )
     sizes = ("--max-tokens", 16, "--epochs", 1, "--batch", 20)
-    script("train", *arguments(miniature, data, tmp_path, "online_dpo", *online, *sizes))
+    script("train", *arguments(miniature, asking, tmp_path, "online_dpo", *online, *sizes))
     (line,) = metrics(tmp_path)
     assert line["objective/scores"] == pytest.approx(sum(known) / len(known), abs=1e-5)
     assert line["no_reward"] == 2 * (len(rewards) - len(known)) and 0 < len(known) < len(rewards)
@@ -716,12 +732,11 @@ def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path,
     for other in logged[1:]:
         assert other == pytest.approx(logged[0], rel=2e-6, abs=1e-6)
     # The matrices lora_B start at zero: what they hold is the change.
-    change = max(tensor.abs().max().item() for name, tensor in tuned[0].items() if "lora_B" in name)
-    assert change > 1e-4
+    change = math.hypot(*(tensor.norm().item() for name, tensor in tuned[0].items() if "lora_B" in name))
+    assert change > 0.01
     for other in tuned[1:]:
         assert other.keys() == tuned[0].keys()
-        differences = [(other[name] - tensor).abs().max().item() for name, tensor in tuned[0].items()]
-        assert max(differences) < 1e-4 * change
+        assert math.hypot(*((other[name] - tuned[0][name]).norm().item() for name in other)) < 5e-5 * change
 
 
 def test_two_jobs_with_the_same_training_share_it(miniature, data, tmp_path, undisturbed):

@@ -332,8 +332,11 @@ def pair_as_offline(trainer_class, scorer):
                 row[mask].tolist() for row, mask in zip(completion_ids, completion_mask.bool() & ~stop, strict=True)
             ]
             texts = [self.processing_class.decode(answer, skip_special_tokens=True) for answer in answers]
-            scores = [reward for reward, _ in scorer.score(list(zip(2 * prompts, texts, strict=True)))]
-            scores = [math.nan if reward is None else reward for reward in scores]
+            # Once for two equal answers, which neighbours in a batch could tell apart by their last bits.
+            keys = [(i % count, text) for i, text in enumerate(texts)]
+            once = list(dict.fromkeys(keys))
+            known = dict(zip(once, scorer.score([(prompts[i], text) for i, text in once]), strict=True))
+            scores = [math.nan if known[key][0] is None else known[key][0] for key in keys]
             rewards = torch.tensor(scores, dtype=torch.float64, device=ended.device).view(2, count)
             whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ended.device).view(2, count)
             first, paired = choose(rewards, whole)
