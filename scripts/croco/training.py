@@ -253,9 +253,10 @@ def make_trainer(job, tokenizer, stops, training, validation, progress, guards):
 
 
 def count_warmup(job, rows):
-    """Steps of warm-up, a share of all steps rounded: transformers rounds up, so that one step alone would learn nothing."""
+    """Steps of warm-up: a share of all steps, rounded up as transformers does, but not all of them: a training of one step
+    would learn nothing."""
     steps = math.ceil(job.epochs * math.ceil(rows / job.batch))
-    return int(job.warmup) if job.warmup >= 1 else round(job.warmup * steps)
+    return int(job.warmup) if job.warmup >= 1 else min(math.ceil(job.warmup * steps), steps - 1)
 
 
 def make_online_trainer(job, tokenizer, stops, progress, reference, common, shared):
