@@ -19,6 +19,7 @@ class Evaluated:
 
     def __init__(self):
         self.count = 0
+        self.without_text = 0  # entries that there was nothing to compare of
         self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
 
     def add(self, texts, whole):
