@@ -174,6 +174,20 @@ def find_in_task(folder, row, *fields, training=("What is asked here?",)):
 
 
 @pytest.mark.parametrize(
+    ("template", "row"),
+    [
+        ('doc_to_text: ""\ndoc_to_choice: "{{[good, bad]}}"', {"good": "What is asked here?", "bad": "What are asked here?"}),
+        ("doc_to_text: Say whether this is true.", {"claim": "What is asked here?"}),
+        ('doc_to_text: "{{question.stem}}"', {"question": {"stem": "What is asked here?"}, "answer": "Say whether this is true."}),
+    ],
+)  # fmt: skip
+def test_a_question_of_no_field_or_of_part_of_one_is_compared(tmp_path, template, row):
+    (tmp_path / "own.yaml").write_text(template + "\n")
+    fields, training = list_question_fields(tmp_path / "own.yaml"), ("What is asked here?", "Say whether this is true.")
+    assert find_in_task(tmp_path, row, *fields, training=training)["exact"] == {"prompts": ["0"], "evaluated": [0]}
+
+
+@pytest.mark.parametrize(
     ("row", "fields"),
     [
         ({"id": "1", "question": {"stem": "What is asked here?", "choices": [{"text": "This", "label": "A"}]}}, ()),
@@ -220,6 +234,15 @@ def test_a_comparison_with_nothing_is_refused(files):
         ("doc_to_text: !function x.y", []),
         ("doc_to_text: !function x.y\ndoc_to_decontamination_query: question", ["question"]),
         ('doc_to_text: "{{a}} {{b}}"\ndoc_to_decontamination_query: "{{a}}"', ["a"]),
+        ('doc_to_text: ""\ndoc_to_choice: "{{[good, bad]}}"', []),
+        ("doc_to_text: Which of these is a sentence?", []),
+        ("""doc_to_text: "{{ question | regex_replace('a', 'b') }}\"""", ["question"]),
+        ('doc_to_text: "{{question.stem}}"', ["question"]),
+        # A name of the template's own is no field.
+        (
+            'doc_to_text: "{% for part in parts %}{{loop.index}}. {{part}}{% endfor %}{% set n = range(2) %}{{n}}"',
+            ["parts"],
+        ),
     ],
 )
 def test_the_fields_of_a_tasks_question(tmp_path, lines, fields):
