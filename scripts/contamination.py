@@ -19,11 +19,10 @@ names in doc_to_decontamination_query, else in doc_to_text, and all fields where
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from croco import cli
-from croco.overlap import KINDS, WORD, Evaluated, list_turns
+from croco.overlap import KINDS, WORD, Evaluated, list_turns, read_found
 from croco.records import InputError, Prompt, read_jsonl, read_records, write_json
 from croco.text import is_blank
 
@@ -201,18 +200,18 @@ def add_up(paths):
     """{language: counts} over all blocks; an evaluation prompt that stands in several blocks counts once."""
     languages = {}
     for path in paths:
-        block = json.loads(path.read_text(encoding="utf-8"))
+        block = read_found(path)
         total = languages.setdefault(
-            block["language"],
+            block.language,
             {"prompts": 0, **dict.fromkeys(KINDS, 0), "removed": 0, "exact_left_in": 0, "sources": {}},
         )
-        total["prompts"] += block["prompts"]
-        total["removed"] += len(block["removed"])
+        total["prompts"] += block.prompts
+        total["removed"] += len(block.removed)
         # What removes any prompt removes all exact hits.
-        total["exact_left_in"] += 0 if block["removed"] else block["hits"]["exact"]
+        total["exact_left_in"] += 0 if block.removed else block.hits["exact"]
         for kind in KINDS:
-            total[kind] += block["hits"][kind]
-        for name, source in block["sources"].items():
+            total[kind] += block.hits[kind]
+        for name, source in block.sources.items():
             of_source = total["sources"].setdefault(name, {kind: {"prompts": 0, "evaluated": set()} for kind in KINDS})
             of_source.update({name: source[name] for name in ("evaluated", "without_text")})
             for kind in KINDS:

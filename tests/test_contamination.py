@@ -280,9 +280,28 @@ def test_blocks_add_up(files):
     assert english["sources"]["evaluation prompts"]["exact"] == {"prompts": 2, "evaluated": 1}
 
 
+FOUND = {"language": "de", "prompts": 3, "hits": {"exact": 1, "ngram_13": 1}, "removed": ["1"], "sources": {}}
+
+
+@pytest.mark.parametrize(
+    "other", [{"languages": {}, "unchecked": []}, {"removed": ["1"]}, {**FOUND, "sources": {"facts": {}}}, []], ids=str
+)
+def test_another_report_is_not_what_was_found(tmp_path, other):
+    wrong, prompts = tmp_path / "report.json", write_rows(tmp_path / "prompts.jsonl", [prompt(0, "Hi")])
+    wrong.write_text(json.dumps(other))
+    output = ("--output", tmp_path / "out.json")
+    for name, *options in (
+        ("contamination", "--checked", wrong),
+        ("build_pairs", "--prompts", prompts, "--target", "prompts", "--exclude", wrong, "--ledger", tmp_path / "l"),
+    ):
+        done = script(name, *options, *output, check=False)
+        assert done.returncode == 1 and f"{wrong}: not what was found" in done.stderr and "Remedy" in done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "out.json").exists()
+
+
 def test_nothing_is_formed_of_what_is_taken_out(tmp_path):
     """Of a prompt that is taken out in one language nothing is formed in any; the ledgers add up."""
-    write_rows(tmp_path / "found.json", [{"removed": ["1"]}])
+    write_rows(tmp_path / "found.json", [FOUND])
     files = {name: [] for name in ("prompts", "generations", "scores")}
     for code in ("en", "de"):
         prompts = [prompt(i, f"Question {i}", language=code) for i in range(3)]

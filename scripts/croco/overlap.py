@@ -1,7 +1,11 @@
 """Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
 
+from typing import TypedDict
+
+import msgspec
 import regex
 
+from croco.records import InputError, read_lines
 from croco.text import fold
 
 N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
@@ -12,6 +16,32 @@ WORD = regex.compile(
     r"|[[\w\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]]+",
     regex.V1,
 )
+
+
+# Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
+Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})
+
+
+class Found(msgspec.Struct):
+    """What scripts/contamination.py writes of a block of training prompts."""
+
+    language: str
+    prompts: int
+    hits: dict[str, int]
+    removed: list[str]
+    sources: dict[str, Source]
+
+
+def read_found(path):
+    """The Found of a file; raises InputError where the file is none, as other reports are."""
+    try:
+        return msgspec.json.decode("\n".join(text for _, text in read_lines(path)), type=Found)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"not what was found in a block of training prompts ({error})",
+            "give files that contamination.py --prompts wrote",
+            path,
+        ) from error
 
 
 class Evaluated:
