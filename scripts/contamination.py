@@ -8,21 +8,23 @@ Examples:
 --prompts  compares a block of training prompts with the evaluation prompts and task data of its language.
            `exact`: an evaluation prompt, or the question of a task, is the whole prompt or one of the user's turns, after
            NFC, case and white-space folding. `ngram_13`: exact, or 13 words in a row in common (13 characters in scripts
-           without spaces). Where the share of the block's prompts exceeds --exact or --ngram, it ends with exit code 1;
-           with --action remove it lists these prompts under `removed`, of which build_pairs.py --exclude forms nothing.
+           without spaces). Where the share of the block's prompts exceeds --exact or --ngram, it ends with exit code 1.
+           With --action remove the size of the block plays no part: all exact hits are listed under `removed`, with an
+           --ngram under 1 the others, too; build_pairs.py --exclude forms nothing of them.
 --checked  adds the blocks up for the report, by language and source, and names what was not checked.
 
-A field of a task under 3 words, as an answer option is, makes no exact overlap. The workflow takes the fields that the
-task's YAML names in doc_to_decontamination_query, else in doc_to_text.
+All texts within a task's fields are compared, in lists and objects, too; one under 3 words, as an answer option is, makes
+no exact overlap. A row without any is counted under `without_text`. The workflow takes the fields that the task's YAML
+names in doc_to_decontamination_query, else in doc_to_text, and all fields where it names none.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from croco import cli
-from croco.overlap import KINDS, WORD, Evaluated, list_turns
-from croco.records import InputError, prompt_rows, read_jsonl, write_json
+from croco.overlap import KINDS, WORD, Evaluated, list_turns, read_found
+from croco.records import InputError, Prompt, read_jsonl, read_records, write_json
+from croco.text import is_blank
 
 ARENA = "evaluation prompts"
 FEWEST_WORDS = 3
@@ -58,7 +60,10 @@ def parse_arguments():
     parser.add_argument("--exact", type=share, default=0.0, help="share of prompts that may be evaluation prompts")
     parser.add_argument("--ngram", type=share, default=1.0, help="share of prompts that may have 13 words in common")
     parser.add_argument(
-        "--action", choices=("stop", "remove"), default="stop", help="what follows where a share is exceeded"
+        "--action",
+        choices=("stop", "remove"),
+        default="stop",
+        help="stop where a share is exceeded, or name what is to be taken out, whatever its share",
     )
     parser.add_argument(
         "--unchecked", nargs="*", default=[], metavar="NAME", help="with --checked: evaluated, but not compared"
@@ -83,7 +88,7 @@ def check(args, sources):
     """What was found; raises InputError where --action stop finds more than the allowed shares."""
     prompts = []
     found = {name: {kind: {"prompts": [], "evaluated": set()} for kind in KINDS} for name in sources}
-    for row in prompt_rows(args.prompts):
+    for row in read_prompts(args.prompts, args.language):
         if row.get("skip"):
             continue
         prompts.append(row["prompt_id"])
@@ -108,15 +113,18 @@ def check(args, sources):
             "take them out with `contamination: remove`, choose other prompts, or allow a share under max_overlap",
             args.prompts,
         )
-    removed = set().union(*(hits[kind] for kind in over))
+    # By no share of the block: else the size of a block would decide whether a prompt is trained on.
+    exact, shared = KINDS
+    taken_out = {"stop": set(), "remove": hits[shared] if args.ngram < 1 else hits[exact]}[args.action]
     return {
         "language": args.language,
         "prompts": len(prompts),
         "hits": {kind: len(ids) for kind, ids in hits.items()},
-        "removed": [prompt_id for prompt_id in prompts if prompt_id in removed],
+        "removed": [prompt_id for prompt_id in prompts if prompt_id in taken_out],
         "sources": {
             name: {
                 "evaluated": sources[name].count,
+                "without_text": sources[name].without_text,
                 **{kind: {what: sorted(ids) for what, ids in of_kind[kind].items()} for kind in KINDS},
             }
             for name, of_kind in found.items()
@@ -125,48 +133,87 @@ def check(args, sources):
 
 
 def read_sources(args):
-    """{name: Evaluated} of all that the language is evaluated on and that lies here."""
+    """{name: Evaluated} of all that the language is evaluated on and that lies here; InputError where that is nothing."""
     sources = {}
     if args.evaluate:
         sources[ARENA] = arena = Evaluated()
-        for row in prompt_rows(args.evaluate):
-            if not row.get("skip"):
-                turns = list_turns(row)
+        rows = list(read_prompts(args.evaluate, args.language))
+        if not rows:
+            raise InputError("no evaluation prompts", "give the file that prompts.py wrote", args.evaluate)
+        for row in rows:
+            if row.get("skip"):
+                continue
+            if turns := list_texts(list_turns(row)):
                 arena.add(turns, ["\n".join(turns)])
+            else:
+                arena.without_text += 1
     for name, data, *fields in args.task:
-        sources[name] = task = Evaluated()
-        for number, row in read_jsonl(data):
-            texts = [row[field] for field in (fields or row) if isinstance(row.get(field), str)]
-            if not texts:
-                raise InputError(
-                    "no text to compare with the training prompts",
-                    "name the question's field under doc_to_decontamination_query in the task's YAML",
-                    data,
-                    number,
-                    ", ".join(fields) or None,
-                )
-            task.add(texts, [text for text in texts if len(WORD.findall(text)) >= FEWEST_WORDS])
+        sources[name] = read_task(data, fields)
+    if not sources:
+        raise InputError("nothing to compare the training prompts with", "give --evaluate, --task or both")
     return sources
+
+
+def read_prompts(path, language):
+    """The rows of a prompt file of one language."""
+    for number, row in read_records(path, Prompt):
+        if row["language"] != language:
+            raise InputError(
+                f"{row['language']!r} in a check of {language!r}",
+                "give --language the language of the prompts, and evaluation prompts in the same",
+                path,
+                number,
+                "language",
+            )
+        yield row
+
+
+def read_task(path, fields):
+    """The Evaluated of a task's data; a row without text in the fields (all, if none are named) is counted as such."""
+    task, absent = Evaluated(), set(fields)
+    for _, row in read_jsonl(path):
+        absent -= row.keys()
+        texts = list_texts([row.get(field) for field in fields] if fields else row)
+        if texts:
+            task.add(texts, [text for text in texts if len(WORD.findall(text)) >= FEWEST_WORDS])
+        else:
+            task.without_text += 1
+    if absent or not task.count:
+        raise InputError(
+            f"no row has {', '.join(sorted(absent))}" if absent else "no text to compare with the training prompts",
+            "name the question's field under doc_to_decontamination_query in the task's YAML, and give the task's data",
+            path,
+            field=", ".join(fields) or None,
+        )
+    return task
+
+
+def list_texts(value):
+    """All texts within a value of JSON that show something, in their order."""
+    if isinstance(value, str):
+        return [] if is_blank(value) else [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in inner for text in list_texts(part)]
 
 
 def add_up(paths):
     """{language: counts} over all blocks; an evaluation prompt that stands in several blocks counts once."""
     languages = {}
     for path in paths:
-        block = json.loads(path.read_text(encoding="utf-8"))
+        block = read_found(path)
         total = languages.setdefault(
-            block["language"],
+            block.language,
             {"prompts": 0, **dict.fromkeys(KINDS, 0), "removed": 0, "exact_left_in": 0, "sources": {}},
         )
-        total["prompts"] += block["prompts"]
-        total["removed"] += len(block["removed"])
-        # Whatever is over its share is removed as a whole, and exact hits are among those of 13-grams.
-        total["exact_left_in"] += 0 if block["removed"] else block["hits"]["exact"]
+        total["prompts"] += block.prompts
+        total["removed"] += len(block.removed)
+        # What removes any prompt removes all exact hits.
+        total["exact_left_in"] += 0 if block.removed else block.hits["exact"]
         for kind in KINDS:
-            total[kind] += block["hits"][kind]
-        for name, source in block["sources"].items():
+            total[kind] += block.hits[kind]
+        for name, source in block.sources.items():
             of_source = total["sources"].setdefault(name, {kind: {"prompts": 0, "evaluated": set()} for kind in KINDS})
-            of_source["evaluated"] = source["evaluated"]
+            of_source.update({name: source[name] for name in ("evaluated", "without_text")})
             for kind in KINDS:
                 of_source[kind]["prompts"] += len(source[kind]["prompts"])
                 of_source[kind]["evaluated"].update(source[kind]["evaluated"])

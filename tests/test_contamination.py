@@ -122,11 +122,13 @@ def test_a_block_is_counted_by_source(files):
         "sources": {
             "evaluation prompts": {
                 "evaluated": 3,
+                "without_text": 0,
                 "exact": {"prompts": ["a"], "evaluated": [0]},
                 "ngram_13": {"prompts": ["a", "c"], "evaluated": [0, 1]},
             },
             "facts": {
                 "evaluated": 1,
+                "without_text": 0,
                 "exact": {"prompts": ["b"], "evaluated": [0]},
                 "ngram_13": {"prompts": ["b"], "evaluated": [0]},
             },
@@ -149,6 +151,81 @@ def test_what_would_end_the_run_can_be_taken_out(files):
     assert json.loads((files / "found.json").read_text())["removed"] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize(("options", "expected"), [(("--exact", 0.9), "ab"), (("--ngram", 0.9), "abc"), ((), "ab")])
+def test_the_size_of_a_block_does_not_decide_what_is_taken_out(files, size, options, expected):
+    train, removed = rows(files / "train.jsonl")[:4], []
+    for start in range(0, 4, size):
+        write_rows(files / "train.jsonl", train[start : start + size])
+        check(files, "--action", "remove", *options)
+        removed += json.loads((files / "found.json").read_text())["removed"]
+    assert removed == list(expected)
+
+
+def find_in_task(folder, row, *fields, training=("What is asked here?",)):
+    """What the task `own` with this one row shares with the training prompts."""
+    write_rows(folder / "train.jsonl", [prompt(i, text) for i, text in enumerate(training)])
+    write_rows(folder / "own.jsonl", [row])
+    script(
+        "contamination", "--language", "en", "--prompts", folder / "train.jsonl", "--task", "own", folder / "own.jsonl",
+        *fields, "--exact", 1, "--output", folder / "found.json",
+    )  # fmt: skip
+    return json.loads((folder / "found.json").read_text())["sources"]["own"]
+
+
+@pytest.mark.parametrize(
+    ("template", "row"),
+    [
+        ('doc_to_text: ""\ndoc_to_choice: "{{[good, bad]}}"', {"good": "What is asked here?", "bad": "What are asked here?"}),
+        ("doc_to_text: Say whether this is true.", {"claim": "What is asked here?"}),
+        ('doc_to_text: "{{question.stem}}"', {"question": {"stem": "What is asked here?"}, "answer": "Say whether this is true."}),
+    ],
+)  # fmt: skip
+def test_a_question_of_no_field_or_of_part_of_one_is_compared(tmp_path, template, row):
+    (tmp_path / "own.yaml").write_text(template + "\n")
+    fields, training = list_question_fields(tmp_path / "own.yaml"), ("What is asked here?", "Say whether this is true.")
+    assert find_in_task(tmp_path, row, *fields, training=training)["exact"] == {"prompts": ["0"], "evaluated": [0]}
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"id": "1", "question": {"stem": "What is asked here?", "choices": [{"text": "This", "label": "A"}]}}, ()),
+        ({"subject": "maths", "question": {"stem": "What is asked here?"}}, ("subject", "question")),
+        ({"messages": [{"role": "user", "content": "What is asked here?"}], "year": 2020}, ()),
+        ({"turns": [["Hello", None], ["what is  ASKED here?"]]}, ("turns",)),
+    ],
+)
+def test_texts_within_lists_and_objects_are_compared(tmp_path, row, fields):
+    found = find_in_task(tmp_path, row, *fields)
+    assert found["exact"] == {"prompts": ["0"], "evaluated": [0]} and found["evaluated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: write_rows(folder / "evaluate.jsonl", []), "evaluate.jsonl: no evaluation prompts"),
+        (lambda folder: write_rows(folder / "evaluate.jsonl", [prompt(0, "Hallo", language="de")]), "evaluate.jsonl:1, field language"),
+        (lambda folder: write_rows(folder / "train.jsonl", [prompt(0, "Hi"), prompt(1, "Hallo", language="de")]), "train.jsonl:2, field language"),
+        (lambda folder: write_rows(folder / "facts.jsonl", []), "facts.jsonl, field question, option"),
+        (lambda folder: write_rows(folder / "facts.jsonl", [{"question": None, "option": 3}]), "facts.jsonl, field question, option: no text"),
+        (lambda folder: write_rows(folder / "facts.jsonl", [{"question": "Where is Rome?"}]), "no row has option"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused(files, change, said):
+    change(files)
+    done = check(files, "--exact", 1, check=False)
+    assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr and "Traceback" not in done.stderr
+    assert not (files / "found.json").exists()
+
+
+def test_a_comparison_with_nothing_is_refused(files):
+    done = script(
+        "contamination", "--language", "en", "--prompts", files / "train.jsonl", "--output", files / "found.json", check=False
+    )  # fmt: skip
+    assert done.returncode == 1 and "--evaluate" in done.stderr and not (files / "found.json").exists()
+
+
 @pytest.mark.parametrize(
     ("lines", "fields"),
     [
@@ -157,6 +234,15 @@ def test_what_would_end_the_run_can_be_taken_out(files):
         ("doc_to_text: !function x.y", []),
         ("doc_to_text: !function x.y\ndoc_to_decontamination_query: question", ["question"]),
         ('doc_to_text: "{{a}} {{b}}"\ndoc_to_decontamination_query: "{{a}}"', ["a"]),
+        ('doc_to_text: ""\ndoc_to_choice: "{{[good, bad]}}"', []),
+        ("doc_to_text: Which of these is a sentence?", []),
+        ("""doc_to_text: "{{ question | regex_replace('a', 'b') }}\"""", ["question"]),
+        ('doc_to_text: "{{question.stem}}"', ["question"]),
+        # A name of the template's own is no field.
+        (
+            'doc_to_text: "{% for part in parts %}{{loop.index}}. {{part}}{% endfor %}{% set n = range(2) %}{{n}}"',
+            ["parts"],
+        ),
     ],
 )
 def test_the_fields_of_a_tasks_question(tmp_path, lines, fields):
@@ -164,10 +250,17 @@ def test_the_fields_of_a_tasks_question(tmp_path, lines, fields):
     assert list_question_fields(tmp_path / "facts.yaml") == fields
 
 
-def test_a_task_whose_question_is_no_text_is_refused(files):
-    write_rows(files / "facts.jsonl", [{"question": "Where is Rome?"}, {"question": None}])
-    done = check(files, "--exact", 1, check=False)
-    assert done.returncode == 1 and "facts.jsonl:2" in done.stderr and "Traceback" not in done.stderr
+def test_rows_of_a_task_without_text_are_counted(files):
+    questions = [{"question": None}, {"question": "Where is Rome?", "option": None}, {"question": "\u200b"}]
+    write_rows(files / "facts.jsonl", questions)
+    check(files, "--exact", 1)
+    found = json.loads((files / "found.json").read_text())["sources"]["facts"]
+    assert found == {
+        "evaluated": 1,
+        "without_text": 2,
+        "exact": {"prompts": ["b"], "evaluated": [0]},
+        "ngram_13": {"prompts": ["b"], "evaluated": [0]},
+    }
 
 
 def test_blocks_add_up(files):
@@ -187,9 +280,28 @@ def test_blocks_add_up(files):
     assert english["sources"]["evaluation prompts"]["exact"] == {"prompts": 2, "evaluated": 1}
 
 
+FOUND = {"language": "de", "prompts": 3, "hits": {"exact": 1, "ngram_13": 1}, "removed": ["1"], "sources": {}}
+
+
+@pytest.mark.parametrize(
+    "other", [{"languages": {}, "unchecked": []}, {"removed": ["1"]}, {**FOUND, "sources": {"facts": {}}}, []], ids=str
+)
+def test_another_report_is_not_what_was_found(tmp_path, other):
+    wrong, prompts = tmp_path / "report.json", write_rows(tmp_path / "prompts.jsonl", [prompt(0, "Hi")])
+    wrong.write_text(json.dumps(other))
+    output = ("--output", tmp_path / "out.json")
+    for name, *options in (
+        ("contamination", "--checked", wrong),
+        ("build_pairs", "--prompts", prompts, "--target", "prompts", "--exclude", wrong, "--ledger", tmp_path / "l"),
+    ):
+        done = script(name, *options, *output, check=False)
+        assert done.returncode == 1 and f"{wrong}: not what was found" in done.stderr and "Remedy" in done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "out.json").exists()
+
+
 def test_nothing_is_formed_of_what_is_taken_out(tmp_path):
     """Of a prompt that is taken out in one language nothing is formed in any; the ledgers add up."""
-    write_rows(tmp_path / "found.json", [{"removed": ["1"]}])
+    write_rows(tmp_path / "found.json", [FOUND])
     files = {name: [] for name in ("prompts", "generations", "scores")}
     for code in ("en", "de"):
         prompts = [prompt(i, f"Question {i}", language=code) for i in range(3)]

@@ -44,6 +44,11 @@ def test_forms_of_a_text_are_one(text):
     assert fold(forms[0]) == fold(forms[1]) == fold(f" \n{fold(text)}\t")
 
 
+@pytest.mark.parametrize("character", filter(str.isspace, map(chr, range(0x3001))), ids=ascii)
+def test_white_space_keeps_words_apart(character):
+    assert fold(f"a{character}b") == fold(f"{character}A \u200b b") == "a b"
+
+
 def test_invisible_characters_do_not_decide_the_language():
     text = "Mae fy chwaer yn byw mewn tŷ bach ger y môr, a phob haf rydyn ni'n beicio i'r traeth."
     hidden = unicodedata.normalize("NFD", "\u00ad\u200b".join(text))

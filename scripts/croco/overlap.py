@@ -1,7 +1,11 @@
 """Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
 
+from typing import TypedDict
+
+import msgspec
 import regex
 
+from croco.records import InputError, read_lines
 from croco.text import fold
 
 N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
@@ -14,11 +18,38 @@ WORD = regex.compile(
 )
 
 
+# Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
+Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})
+
+
+class Found(msgspec.Struct):
+    """What scripts/contamination.py writes of a block of training prompts."""
+
+    language: str
+    prompts: int
+    hits: dict[str, int]
+    removed: list[str]
+    sources: dict[str, Source]
+
+
+def read_found(path):
+    """The Found of a file; raises InputError where the file is none, as other reports are."""
+    try:
+        return msgspec.json.decode("\n".join(text for _, text in read_lines(path)), type=Found)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"not what was found in a block of training prompts ({error})",
+            "give files that contamination.py --prompts wrote",
+            path,
+        ) from error
+
+
 class Evaluated:
     """The texts of one source of evaluation, in memory, in which training prompts are looked up."""
 
     def __init__(self):
         self.count = 0
+        self.without_text = 0  # entries that there was nothing to compare of
         self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
 
     def add(self, texts, whole):

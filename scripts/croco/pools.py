@@ -3,6 +3,7 @@
 import json
 from typing import NamedTuple
 
+from croco.overlap import read_found
 from croco.pairing import FILTERS, Moments
 from croco.records import (
     Generation,
@@ -119,7 +120,7 @@ def count_language(counts, prompt):
 
 def read_excluded(paths):
     """The ids of the prompts that files of scripts/contamination.py take out."""
-    return {prompt_id for path in paths for prompt_id in json.loads(path.read_text(encoding="utf-8"))["removed"]}
+    return {prompt_id for path in paths for prompt_id in read_found(path).removed}
 
 
 def leave_out(counts):

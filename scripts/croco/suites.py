@@ -5,8 +5,9 @@ from importlib import metadata
 from pathlib import Path
 
 import jinja2
-import jinja2.meta
 import yaml
+from jinja2 import nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
 
 from croco.digests import digest
 from croco.records import InputError
@@ -59,7 +60,7 @@ def list_evaluated(grid, known_languages):
 
 
 def list_question_fields(path):
-    """The fields that a task's question is made of; none where code of the task's own makes it."""
+    """The fields that a task's question is made of; none where its own code makes it, or it is the same for all rows."""
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
     try:
@@ -67,7 +68,13 @@ def list_question_fields(path):
         query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
         if not isinstance(query, str):
             return []
-        return sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(query))) or [query]
+        # Not jinja2.meta, which compiles, and so knows no filter of lm-eval's own.
+        names = {"load": set(), "store": set(), "param": set()}
+        for name in jinja2.Environment().parse(query).find_all(nodes.Name):
+            names[name.ctx].add(name.name)
+        fields = names["load"] - names["store"] - names["param"] - {"loop", *DEFAULT_NAMESPACE}
+        # As in lm-eval, a name alone is a field.
+        return sorted(fields) or ([query] if query.isidentifier() else [])
     except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
         raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
 

@@ -10,7 +10,8 @@ import regex
 VISIBLE = regex.compile(
     r"[^\p{Z}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800[\p{Cf}--\p{Prepended_Concatenation_Mark}]]", regex.V1
 )
-INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t\n\r]]]+", regex.V1)
+# The control characters at which str.split splits are white space, as pages' form feeds are.
+INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t-\r\x1c-\x1f\x85]]]+", regex.V1)
 
 
 def is_blank(text):
