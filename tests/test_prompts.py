@@ -152,6 +152,13 @@ BAD = {
     "no object": ("[1]", 2, "not a JSON object"),
     "boolean id": ('{"id": true, "text": "x"}', 2, "field id"),
     "not a number": ('{"id": "q1", "text": NaN}', 2, "broken JSON"),
+    "half a character": ('{"id": "q1", "text": "x", "note": ["cut \\ud83d"]}', 2, "field note: half a character"),
+    "too deep": ("[" * 200000, 2, "broken JSON"),
+    "chat as Python's text": (
+        """{"id": "q1", "text": "[{'role': 'user', 'content': 'x'}]"}""",
+        2,
+        "field text: a chat written as text",
+    ),
 }
 
 
@@ -352,6 +359,33 @@ def test_the_first_turn_alone(tmp_path):
             (line,) = rows(tmp_path / "o.jsonl")
             assert line["messages"] == [{"role": "user", "content": prompt}]
             assert line["reference"] == (answer if reference else None), "the answer to that turn, not the chat's last"
+
+
+def test_chats_that_a_table_holds_as_text(tmp_path):
+    """JSON in a cell is a chat as in JSONL; what only looks like one, or is none where one is asked for, is no prompt."""
+    import pandas as pd
+
+    chat = [{"role": "system", "content": "Be kind."}, USER, ASSISTANT]
+
+    def select_cell(cell, *options):
+        pd.DataFrame({"id": ["1"], "messages": [cell]}).to_csv(tmp_path / "en.csv", index=False)
+        return select(tmp_path, "en", *options, suffix="csv", check=False)
+
+    last, first = ("--text", "messages", "--reference", "last_turn"), ("--text", "first_turn")
+    for options, found in ((last, chat[:2]), (first, [USER])):
+        assert select_cell(json.dumps(chat), *options).returncode == 0
+        assert rows(tmp_path / "out" / "en.jsonl")[0]["messages"] == found
+    assert rows(tmp_path / "out" / "en.jsonl")[0]["reference"] is None
+    wrong = [(str(chat), "a chat written as text"), ("Name a lake.", "a text where the turns of a chat are asked for")]
+    wrong += [(json.dumps([{**USER, "content": "cut \ud83d"}]), "half a character")]
+    for cell, said in wrong:
+        for options in (last, first):
+            done = select_cell(cell, *options)
+            assert done.returncode == 1 and said in done.stderr and "en.csv:2, field messages" in done.stderr
+            assert "Traceback" not in done.stderr
+    done = select_cell(str(chat), "--text", "messages")
+    assert done.returncode == 1 and "a chat written as text" in done.stderr, "whatever is asked for"
+    assert select_cell("[1, 2] or {'role': 1}?", "--text", "messages").returncode == 0
 
 
 @pytest.mark.parametrize("data", ("file", "dataset"))

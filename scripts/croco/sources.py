@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from croco.digests import digest
-from croco.records import InputError, read_jsonl, read_lines
+from croco.records import InputError, read_jsonl, read_lines, refuse_half_characters
 from croco.text import is_blank, normalise_id
 
 ROW_NUMBER = "row_number"
@@ -31,6 +31,8 @@ TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "fu
 # Keys of a turn that hold what no text answers; all others beside role and content are about the turn.
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
+# How JSON and Python, whose form pandas writes to a CSV, begin a chat.
+CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,6 @@ def read_prompt_id(row, source, path, line):
         raise InputError(
             "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
         )
-    _refuse_half_characters(str(value), path, line, source.id)
     return normalise_id(str(value).strip())
 
 
@@ -288,12 +289,13 @@ def _read_messages(row, source, path, line):
     if column not in row and column.split(".")[-1] == FIRST_TURN:
         column, alone = column.removesuffix(FIRST_TURN).removesuffix(".") or "messages", True
     value = _get(row, column, path, line)
+    if isinstance(value, str) and (alone or source.reference == LAST_TURN or CHAT.match(value)):
+        value = _read_chat(value, path, line, column)
     if not isinstance(value, list):
         value = [{"role": "user", "content": value}]
     messages = []
     for turn in value or [None]:
         message = _read_turn(turn, path, line, column)
-        _refuse_half_characters(message["content"], path, line, column)
         if not is_blank(message["content"]):
             messages.append(message)
         elif message["role"] != "system":
@@ -316,6 +318,26 @@ def _read_messages(row, source, path, line):
             column,
         )
     return messages, answer
+
+
+def _read_chat(text, path, line, column):
+    """The turns of a chat that is written as JSON in a text; raises InputError."""
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        turns = None
+    if not isinstance(turns, list):
+        raise InputError(
+            "a chat written as text, not as JSON"
+            if CHAT.match(text)
+            else "a text where the turns of a chat are asked for",
+            "save the chats as JSONL, each a list of {role, content}",
+            path,
+            line,
+            column,
+        )
+    refuse_half_characters({column: turns}, path, line)
+    return turns
 
 
 def _read_turn(turn, path, line, column):
@@ -366,18 +388,7 @@ def _read_reference(row, source, path, line):
     value = _get(row, source.reference, path, line)
     if value is not None and not isinstance(value, str):
         raise InputError("the reference is no text", "write it as text, or null for none", path, line, source.reference)
-    _refuse_half_characters(value or "", path, line, source.reference)
     return None if is_blank(value or "") else value
-
-
-def _refuse_half_characters(text, path, line, field):
-    """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"half a character ({text[error.start]!a})", "repair the text where it was cut", path, line, field
-        ) from error
 
 
 def check_sources(grid):
