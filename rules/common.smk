@@ -542,7 +542,9 @@ def list_imports():
         for row in GRID.config["imports"]
         for part in ("--import", row["name"], GRID.path(row["path"]), row["format"])
     ]
-    options += [part for name, row in GRID.policies.items() for part in ("--policy", name, GRID.path(row["path"]))]
+    for name, row in GRID.policies.items():
+        options += ["--policy", name, GRID.path(row["path"])]
+        options += ["--revision", name, row["revision"]] if "revision" in row else []
     return options + [
         part for row in GRID.config["release"] if "name" in row for part in ("--release", row["run"], row["name"])
     ]

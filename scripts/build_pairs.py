@@ -50,6 +50,7 @@ from croco.pairing import (
 )
 from croco.pools import (
     IN_EVALUATION,
+    check_languages,
     count_language,
     count_reason,
     leave_out,
@@ -401,7 +402,8 @@ def build_prompts(args, ledger, formed, no_pair):
         if not usable:
             no_pair["skipped"] += 1
             continue
-        prompt = usable[derive_seed(args.seed, "online-prompt", prompts[0]["prompt_id"]) % len(usable)]
+        # Whatever the order of the files.
+        prompt = min(usable, key=lambda p: derive_seed(args.seed, "online-prompt", p["prompt_id"], p["language"]))
         formed[prompt["language"]] += 1
         ledger["languages"][prompt["language"]]["chosen"] += 1
         yield {"prompt_id": prompt["prompt_id"], "prompt": prompt["messages"], "language": prompt["language"]}
@@ -410,7 +412,7 @@ def build_prompts(args, ledger, formed, no_pair):
 def read_prompts(args, ledger, no_pair, each=1):
     """Yields a prompt's rows, one a language; an excluded one is counted as ``each`` that form nothing."""
     excluded = read_excluded(args.exclude)
-    for prompts in rows_in_step([(path, Prompt) for path in args.prompts]):
+    for prompts in check_languages(rows_in_step([(path, Prompt) for path in args.prompts]), args.prompts):
         if prompts[0]["prompt_id"] not in excluded:
             yield prompts
             continue

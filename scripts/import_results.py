@@ -6,8 +6,9 @@ Example:
       --run eurollm multi dpo 1 skywork 64 en,de --output results/paper/imported.csv
 
 A result belongs to a policy, by its name or path, or to a tuned run: by MODEL/POOL/SETTING, the path of its checkpoint
-or of its release, or its release's name on the hub (--release). Results of any other model are an error. Tasks are
-called NAME/TASK.
+or of its release, or its release's name on the hub (--release). Results of any other model are an error, and so are
+those of another revision: what stands behind an @ is the policy's (--revision) or the release's own (NAME@REVISION),
+or main where they have none. Tasks are called NAME/TASK.
 
 euroeval: JSON Lines of EuroEval 15 to 18. Its values are percent, here shares, bits per character excepted; its `_se`
 is half of a 95 % interval, 1.96 times the standard error over its resampled test sets, whose number is n. `delta` is
@@ -75,6 +76,9 @@ def parse_arguments():
     add_run_options(parser, RUN)
     parser.add_argument("--policy", nargs=2, action="append", default=[], metavar=("NAME", "PATH"), help="a policy")
     parser.add_argument(
+        "--revision", nargs=2, action="append", default=[], metavar=("NAME", "REVISION"), help="a policy's revision"
+    )
+    parser.add_argument(
         "--release", nargs=2, action="append", default=[], metavar=("RUN", "NAME"), help="a run's name on the hub"
     )
     parser.add_argument("--output", type=Path, required=True, help="imported.csv to write")
@@ -86,25 +90,26 @@ def parse_arguments():
 
 def list_names(args, runs):
     """{what another harness may call a model: run}."""
-    paths, releases, known = dict(args.policy), dict(args.release), {}
+    paths, revisions, releases, known = dict(args.policy), dict(args.revision), dict(args.release), {}
     for run in runs:
         name = f"{run['model']}/{run['pool']}/{run['part']}"
         called = [name, run["folder"] / "checkpoint", args.root / "release" / name]
         if (run["pool"], run["part"]) == ("untuned", "base"):
             called = [name, run["model"], paths.get(run["model"])]
-        for text in filter(None, [*called, releases.get(name)]):
-            known[str(text)] = known[os.path.abspath(text)] = run
+        called = [str(text) for text in (*called, releases.get(name)) if text]
+        revision = revisions.get(run["model"], "main") if run["pool"] == "untuned" else "main"
+        for text in [*called, *(f"{text}@{revision}" for text in called if "@" not in text)]:
+            known[text] = known[os.path.abspath(text)] = run
     return known
 
 
 def find_run(model, known, path, line):
-    """The run of a model's name; a commit behind an @ is no part of it."""
-    name = model.split("@")[0].rstrip("/")
-    run = known.get(name) or known.get(os.path.abspath(name))
+    """The run of a model's name, with its revision or without."""
+    run = known.get(model) or known.get(os.path.abspath(model))
     if run is None:
         raise InputError(
             f"the result is of {model}, which is no model of this run",
-            "give results of the config's policies and runs only: "
+            "give results of the config's policies, in their revision, and of its runs only: "
             f"{', '.join(sorted(name for name in known if not os.path.isabs(name)))}",
             path,
             line,
@@ -138,9 +143,11 @@ def read_euroeval(path, name, known, left_out):
         if record["task"] == "speed" or not languages & set(run["languages"]):
             left_out["speed" if record["task"] == "speed" else "language not evaluated"] += 1
             continue
-        for key, value in total.items():
-            if not key.startswith("test_") or key.endswith("_se"):
-                continue
+        tested = [key for key in total if key.startswith("test_") and not key.endswith("_se")]
+        if not tested:
+            left_out["no test result"] += 1
+        for key in tested:
+            value = total[key]
             se = total.get(f"{key}_se")
             if isinstance(se, float) and math.isnan(se):  # of a single test set
                 se = None
@@ -148,6 +155,8 @@ def read_euroeval(path, name, known, left_out):
                 left_out["not a number"] += 1
                 continue
             unit = 1 if key.removeprefix("test_") in NOT_PERCENT else 100
+            if unit == 100 and abs(value) > 100:
+                raise InputError(f"{value} is no percentage", "give EuroEval's own JSON Lines", path, line, key)
             for language in sorted(languages & set(run["languages"])):
                 yield {
                     **identify(run),
@@ -241,7 +250,7 @@ def read_table(path, name, known, left_out):
                 raise InputError(f"not {len(header)} fields", "mend the row", path, reader.line_num)
             check_cells(row, path, reader.line_num)
             run = find_run(f"{row['model']}/{row['language']}/{row['setting']}", known, path, reader.line_num)
-            for column in ("seed", "reward_model", "pool_size"):
+            for column in ("seed", "round", "reward_model", "pool_size"):
                 cell, own = row.get(column), identify(run)[column]
                 if cell and cell != str(own) and (column, cell) != ("seed", "all"):
                     raise InputError(f"{cell!r} where the run has {own}", "correct it", path, reader.line_num, column)

@@ -30,6 +30,7 @@ from croco.sources import (
     NOT_CHOSEN,
     ROW_NUMBER,
     Source,
+    check_where,
     is_chosen,
     open_dataset,
     read_entry,
@@ -238,7 +239,9 @@ def read_dataset(args, source, facts):
     chosen = range(len(data))
     if source.where:
         present = data.select_columns(sorted(set(tops[1:])))
-        chosen = [i for i, row in enumerate(present) if is_chosen(row, source, args.dataset, i)]
+        seen = set()
+        chosen = [i for i, row in enumerate(present) if is_chosen(row, source, seen)]
+        check_where(source, seen, args.dataset)
         facts["left out"][NOT_CHOSEN] = len(data) - len(chosen)
     if args.id == ROW_NUMBER:
         ids = [str(i + 1) for i in chosen]

@@ -30,7 +30,7 @@ from croco.digests import behaviour_digest, digest, prompt_digest, versions
 from croco.engines import describe_engine, load_policy
 from croco.formats import FORMATS, MISFIT, find_misfit
 from croco.loading import model_errors, model_id
-from croco.records import InputError, prompt_rows, read_jsonl, write_jsonl
+from croco.records import InputError, dump, prompt_rows, read_jsonl, write_jsonl
 from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
 from croco.store import Parts
 from croco.translation import translate_chunk
@@ -99,6 +99,12 @@ def read_task(args):
         if row["id"] in seen:
             raise InputError(f"the id {row['id']} stands twice", f"write id: {ROW_NUMBER}", args.prompts, line, args.id)
         seen.add(row["id"])
+        for field, value in row.items():
+            try:
+                dump(value)
+            except (TypeError, ValueError) as error:
+                remedy = "take the field out of the rows, or write it as text, number, list, or null"
+                raise InputError(f"cannot be written as JSON ({error})", remedy, args.prompts, line, field) from error
         for field in args.fields:
             texts = row.get(field)
             if not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):

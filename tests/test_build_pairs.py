@@ -437,6 +437,20 @@ def test_pairs_to_match_that_do_not_fit_are_refused(tmp_path, damage):
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
+@pytest.mark.parametrize("target", ["pair", "best", "reference", "prompts"])
+def test_prompt_files_are_in_one_language_each(tmp_path, target):
+    files = make_files(tmp_path, ["en", "de"], {"en": [[1.0, 0.0]] * 2, "de": [[1.0, 0.0]] * 2})
+    mixed = {name: [tmp_path / "en" / f"{name}.mixed.jsonl"] for name in files}
+    for name, (english, german) in files.items():
+        write_rows(mixed[name][0], [rows(english)[0], rows(german)[1]])
+    twice = {name: [paths[0], paths[0]] for name, paths in files.items()}
+    for some, said in ((mixed, "mixed.jsonl:2, field language: de after en"), (twice, "en/prompts.jsonl:1, field language: en, as in")):  # fmt: skip
+        some = some if target in ("pair", "best") else {"prompts": some["prompts"]}
+        done = build(tmp_path, some, "--target", target, check=False)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert not (tmp_path / "pairs.jsonl").exists()
+
+
 def test_prompts_for_online_tuning(tmp_path):
     count = 64
     skip = [("en", 0), ("de", 1), ("en", 2), ("de", 2)]
@@ -447,7 +461,7 @@ def test_prompts_for_online_tuning(tmp_path):
     assert all(set(row) == {"prompt_id", "prompt", "language"} for row in prompts)
     assert [row["language"] for row in prompts[:2]] == ["de", "en"]
     for i, row in enumerate(prompts[2:], start=3):
-        assert row["language"] == ["en", "de"][derive_seed(5, "online-prompt", f"p{i}") % 2]
+        assert row["language"] == min(("de", "en"), key=lambda code: derive_seed(5, "online-prompt", f"p{i}", code))
         assert row["prompt"] == [{"role": "user", "content": f"{row['language']} question {i}"}]
     counts = Counter(row["language"] for row in prompts)
     assert min(counts.values()) > count / 4
@@ -456,6 +470,8 @@ def test_prompts_for_online_tuning(tmp_path):
     for language in ("en", "de"):
         assert ledger["languages"][language]["skipped"] == {"translation_empty": 2}
         assert ledger["languages"][language]["chosen"] == counts[language]
+    turned, _ = build(tmp_path, {"prompts": files["prompts"][::-1]}, "--target", "prompts", "--seed", 5)
+    assert turned == prompts, "whatever the order of the files"
     again, _ = build(tmp_path, files, "--target", "prompts", "--seed", 6)
     assert [row["language"] for row in again] != [row["language"] for row in prompts]
     alone, _ = build(tmp_path, {"prompts": files["prompts"][:1]}, "--target", "prompts")

@@ -152,6 +152,13 @@ BAD = {
     "no object": ("[1]", 2, "not a JSON object"),
     "boolean id": ('{"id": true, "text": "x"}', 2, "field id"),
     "not a number": ('{"id": "q1", "text": NaN}', 2, "broken JSON"),
+    "half a character": ('{"id": "q1", "text": "x", "note": ["cut \\ud83d"]}', 2, "field note: half a character"),
+    "too deep": ("[" * 200000, 2, "broken JSON"),
+    "chat as Python's text": (
+        """{"id": "q1", "text": "[{'role': 'user', 'content': 'x'}]"}""",
+        2,
+        "field text: a chat written as text",
+    ),
 }
 
 
@@ -188,6 +195,9 @@ def test_headers_that_would_become_prompts_or_vanish(tmp_path):
     (tmp_path / "en.tsv").write_text("id\ttext\na\tx\n")
     done = select(tmp_path, "en", "--columns", "id", "text", suffix="tsv", check=False)
     assert done.returncode == 1 and "en.tsv:1" in done.stderr and "columns" in done.stderr
+    (tmp_path / "en.tsv").write_text("Id\tText \na\tx\n")
+    done = select(tmp_path, "en", "--columns", "id", "text", suffix="tsv", check=False)
+    assert done.returncode == 1 and "en.tsv:1" in done.stderr and "a header line" in done.stderr
     (tmp_path / "en.csv").write_text("id,text,text\na,x,y\n")
     done = select(tmp_path, "en", suffix="csv", check=False)
     assert done.returncode == 1 and "stands twice" in done.stderr
@@ -342,6 +352,22 @@ def test_parts_are_joined_and_what_no_text_answers_is_counted(tmp_path):
     assert done.returncode == 1 and "bad.jsonl:1, field messages" in done.stderr and "narrator" in done.stderr
 
 
+def test_media_and_tools_beside_a_chat(tmp_path):
+    """As LLaVA and tool data have them, in the row or beside a nested chat; empty, or beside a text, they say nothing."""
+    chat = [{"from": "human", "value": "<image>\nWhat is this?"}]
+    lines = [
+        {"id": 1, "image": "coco/1.jpg", "messages": chat},
+        {"id": 2, "tools": json.dumps([{"name": "search"}]), "messages": [USER]},
+        {"id": 3, "image": None, "images": [], "tools": "[]", "functions": {}, "messages": [USER]},
+        {"id": 4, "image": "coco/1.jpg", "messages": "Name a lake."},
+    ]
+    found, left_out = select_rows(tmp_path, lines)
+    assert [row["prompt_id"] for row in found] == ["3", "4"]
+    assert left_out == {"content that is no text": 1, "a tool or function call": 1}
+    nested = [{"id": line["id"], "talk": line} for line in lines[:3]]
+    assert select_rows(tmp_path, nested, "--text", "talk.messages")[1] == left_out
+
+
 def test_the_first_turn_alone(tmp_path):
     chat = [{"role": "system", "content": "Be kind."}, USER, ASSISTANT, {"role": "user", "content": "And a river?"}, {"role": "assistant", "content": "The Po."}]  # fmt: skip
     source = write_rows(tmp_path / "c.jsonl", [{"id": 1, "messages": chat, "talk": {"turns": chat[3:]}}])
@@ -352,6 +378,33 @@ def test_the_first_turn_alone(tmp_path):
             (line,) = rows(tmp_path / "o.jsonl")
             assert line["messages"] == [{"role": "user", "content": prompt}]
             assert line["reference"] == (answer if reference else None), "the answer to that turn, not the chat's last"
+
+
+def test_chats_that_a_table_holds_as_text(tmp_path):
+    """JSON in a cell is a chat as in JSONL; what only looks like one, or is none where one is asked for, is no prompt."""
+    import pandas as pd
+
+    chat = [{"role": "system", "content": "Be kind."}, USER, ASSISTANT]
+
+    def select_cell(cell, *options):
+        pd.DataFrame({"id": ["1"], "messages": [cell]}).to_csv(tmp_path / "en.csv", index=False)
+        return select(tmp_path, "en", *options, suffix="csv", check=False)
+
+    last, first = ("--text", "messages", "--reference", "last_turn"), ("--text", "first_turn")
+    for options, found in ((last, chat[:2]), (first, [USER])):
+        assert select_cell(json.dumps(chat), *options).returncode == 0
+        assert rows(tmp_path / "out" / "en.jsonl")[0]["messages"] == found
+    assert rows(tmp_path / "out" / "en.jsonl")[0]["reference"] is None
+    wrong = [(str(chat), "a chat written as text"), ("Name a lake.", "a text where the turns of a chat are asked for")]
+    wrong += [(json.dumps([{**USER, "content": "cut \ud83d"}]), "half a character")]
+    for cell, said in wrong:
+        for options in (last, first):
+            done = select_cell(cell, *options)
+            assert done.returncode == 1 and said in done.stderr and "en.csv:2, field messages" in done.stderr
+            assert "Traceback" not in done.stderr
+    done = select_cell(str(chat), "--text", "messages")
+    assert done.returncode == 1 and "a chat written as text" in done.stderr, "whatever is asked for"
+    assert select_cell("[1, 2] or {'role': 1}?", "--text", "messages").returncode == 0
 
 
 @pytest.mark.parametrize("data", ("file", "dataset"))
@@ -374,6 +427,36 @@ def test_rows_chosen_by_a_column(tmp_path, data):
     assert done.returncode == 1 and "field tongue" in done.stderr and "Traceback" not in done.stderr
     done = script("prompts", *options[:6], "--where", "lang=english", "--output", tmp_path / "x", check=False)
     assert done.returncode == 1 and "12 rows" in done.stderr, "no row is chosen"
+
+
+@pytest.mark.parametrize("data", ("file", "dataset"))
+def test_rows_without_the_column_are_not_chosen(tmp_path, data):
+    """A row without it, or without the record that holds it; numbers are the same whatever their form."""
+    metas = [
+        {"n": 1.0, "lang": "en"},
+        None,
+        {"n": 2.5, "lang": "en"},
+        {"n": 1.0, "lang": None},
+        {"n": 2.5, "lang": "de"},
+    ]
+    table = [{"id": f"r{i}", "text": f"Say {i}", "meta": meta} for i, meta in enumerate(metas)]
+    if data == "file":
+        table[1].pop("meta")
+    source = write_rows(tmp_path / "d" / "train.jsonl", table)
+    options = ("--input", source) if data == "file" else ("--dataset", tmp_path / "d")
+
+    def choose(*where):
+        where = [part for condition in where for part in ("--where", condition)]
+        done = script("prompts", *options, "--language", "en", *where, "--output", tmp_path / "o.jsonl", check=False)
+        counts = json.loads((tmp_path / "o.manifest.json").read_text())["counts"] if done.returncode == 0 else None
+        return done, counts and ([row["prompt_id"] for row in rows(tmp_path / "o.jsonl")], counts["left out"])
+
+    assert choose("meta.lang=en")[1] == (["r0", "r2"], {"not chosen by where": 3})
+    for one in ("1", "1.0", "1e0"):
+        assert choose(f"meta.n={one}")[1] == (["r0", "r3"], {"not chosen by where": 3})
+    assert choose("meta.n=2.5", "meta.n=one", "meta.lang=de")[1] == (["r4"], {"not chosen by where": 4})
+    done, _ = choose("meta.tongue=en")
+    assert done.returncode == 1 and "field meta.tongue: no row has the field" in done.stderr
 
 
 def test_prompts_in_another_language_are_counted_and_left_out(tmp_path):
@@ -424,3 +507,20 @@ def test_a_table_that_can_be_read_in_two_ways_is_refused(tmp_path, text, line):
         done.stderr
     )
     assert "Traceback" not in done.stderr and not (tmp_path / "out" / "en.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix, text, found", [
+    ("csv", "1;Hello, world\n2;Oh; world\n", None),  # broken either way
+    ("csv", "1;Hello, world\n2;Good, day\n", None),  # whole either way
+    ("csv", "1;Hello, world\n2;Good day\n", ["Hello, world", "Good day"]),
+    ("csv", "1,Hello; world\n2,Good day\n", ["Hello; world", "Good day"]),
+    ("tsv", "1\tHello, world\n2\tGood, day\n", ["Hello, world", "Good, day"]),
+])  # fmt: skip
+def test_the_separator_of_a_table_without_header_is_the_one_that_fits_alone(tmp_path, suffix, text, found):
+    (tmp_path / f"en.{suffix}").write_text(text)
+    done = select(tmp_path, "en", "--columns", "id", "text", suffix=suffix, check=False)
+    if found:
+        assert [row["messages"][0]["content"] for row in rows(tmp_path / "out" / "en.jsonl")] == found
+    else:
+        assert done.returncode == 1 and f"en.{suffix}:" in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "out" / "en.jsonl").exists()

@@ -8,8 +8,9 @@ from conftest import rows, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from croco.digests import prompt_digest
 from croco.identification import identify
-from croco.records import Generation, InputError, Prompt, Record, Score, read_records, rows_in_step
+from croco.records import Generation, InputError, Prompt, Record, Score, check_same_text, read_records, rows_in_step
 from croco.text import fold, is_blank, normalise_id, strip_invisible
 
 NOTHING = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c\u202a\u2066\u115f\u1160\u3164\uffa0\u2800\u034f\ufe0f\U000e0041\U000e0100\u180e\x00\x1b\x7f \t\n\r\u00a0\u3000\u2028"  # fmt: skip
@@ -135,6 +136,31 @@ def test_ids_of_stage_files_are_compared_in_one_form(tmp_path):
         for form in ("NFC", "NFD")
     ]
     assert [[row["prompt_id"] for row in step] for step in rows_in_step(files)] == [["t\u0177"] * 2]
+
+
+def test_a_prompt_that_stands_twice_is_refused(tmp_path):
+    path = write_rows(tmp_path / "prompts.jsonl", [prompt("a"), prompt("b"), prompt("a")])
+    with pytest.raises(InputError, match=r"prompts.jsonl:3, field prompt_id: the prompt 'a' stands twice"):
+        list(rows_in_step([(path, Prompt), (path, Record)]))
+
+
+def test_half_characters_and_endless_nesting_are_broken_lines(tmp_path):
+    path, whole = tmp_path / "generations.jsonl", generation({**RESPONSE, "text": "whole \U0001f600 \\ud83d"})
+    write_rows(path, [whole])  # escapes the pair
+    assert [row for _, row in read_records(path, Generation)] == [whole]
+    write_rows(path, [whole, generation({**RESPONSE, "text": "cut \ud83d"})])
+    with pytest.raises(InputError, match=r"generations.jsonl:2, field responses: half a character"):
+        list(read_records(path, Generation))
+    path.write_text("[" * 200000)
+    with pytest.raises(InputError, match=r"generations.jsonl:1: broken JSON"):
+        list(read_records(path, Generation))
+
+
+@pytest.mark.parametrize("said", [{"prompt_digest": None}, {}, {"prompt_digest": prompt_digest(prompt())}])
+def test_responses_without_a_digest_are_to_any_text(said):
+    check_same_text(prompt(), {**generation(), **said})
+    with pytest.raises(InputError, match="another text"):
+        check_same_text(prompt(), {**generation(), **said, "prompt_digest": "x"})
 
 
 def test_prompts_that_differ_in_their_form_are_one(tmp_path):

@@ -138,7 +138,7 @@ def euroeval(model, dataset, value, se, languages=("de",), **more):
 
 def import_results(folder, form, path, check=True):
     return script(
-        "import_results", "--import", "other", path, form, "--root", folder, "--policy", "m", "org/model", "--release", "m/multi/dpo", "me/tuned",
+        "import_results", "--import", "other", path, form, "--root", folder, "--policy", "m", "org/model", "--revision", "m", "abc", "--release", "m/multi/dpo", "me/tuned",
         "--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de", "--output", folder / "imported.csv",
         check=check,
     )  # fmt: skip
@@ -147,7 +147,8 @@ def import_results(folder, form, path, check=True):
 def test_results_of_euroeval(tmp_path):
     lines = [
         euroeval("org/model@abc", "mmlu-de", 40.0, 1.96), euroeval(str(tmp_path / "m/multi/dpo/checkpoint"), "mmlu-de", 45.0, 3.92),
-        euroeval("me/tuned", "nb-and-de", 10.0, None, ["nb", "de"]), euroeval("m", "speed", 3.0, 1.0, task="speed"), euroeval("m", "fo", 3.0, 1.0, ["fo"]),
+        euroeval("me/tuned@main", "nb-and-de", 10.0, None, ["nb", "de"]), euroeval("m", "speed", 3.0, 1.0, task="speed"), euroeval("m", "fo", 3.0, 1.0, ["fo"]),
+        euroeval("m", "val", 3.0, 1.0, results={"total": {"val_mcc": 3.0, "val_mcc_se": 1.0}}),
     ]  # fmt: skip
     import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
     with open(tmp_path / "imported.csv", encoding="utf-8") as file:
@@ -168,13 +169,20 @@ def test_results_of_euroeval(tmp_path):
     assert float(tuned["ci_high"]) == pytest.approx(0.05 + half, abs=1e-5)
     assert other["eval_language"] == "de" and other["delta"] == ""
     counts = json.loads((tmp_path / "imported.manifest.json").read_text())["counts"]["other"]
-    assert counts == {"rows": 3, "left out": {"speed": 1, "language not evaluated": 1}}
+    assert counts == {
+        "rows": 3,
+        "left out": {"speed": 1, "language not evaluated": 1, "no test result": 1},
+    }
 
 
 @pytest.mark.parametrize(
     "lines, said",
     [
         ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "no model of this run", "r.jsonl:1"]),
+        ([euroeval("org/model@abc", "a", 1.0, 1.0), euroeval("org/model@step1000", "b", 1.0, 1.0)], ["org/model@step1000, which is no", "r.jsonl:2"]),
+        ([euroeval("org/model@main", "a", 1.0, 1.0)], ["org/model@main, which is no"]),
+        ([euroeval("me/tuned@v0", "a", 1.0, 1.0)], ["me/tuned@v0, which is no"]),
+        ([euroeval("m", "a", -100, 1.0), euroeval("m", "b", 5000.0, 1.0)], ["r.jsonl:2, field test_mcc", "5000.0 is no percentage"]),
         ([euroeval("m", "mmlu-de", 1.0, 1.0), euroeval("org/model", "mmlu-de", 2.0, 1.0)], ["two results", "other/mmlu-de"]),
         ([{"model": "m", "dataset": "x"}], ["r.jsonl:1", "field task"]),
     ],
@@ -260,6 +268,7 @@ CELLS = {
     "p": ["1.5", "-0.1", "x"],
     "pool_size": ["32", "x"],
     "seed": ["3"],
+    "round": ["7", "01"],
     "reward_model": ["other"],
     "baseline": [""],
     "metric": ["", " f1", "f1\u200b"],
@@ -268,7 +277,7 @@ CELLS = {
 
 
 def test_each_cell_of_a_table_is_checked(tmp_path):
-    good = {"model": "m", "language": "multi", "setting": "dpo", "seed": "1", "reward_model": "rm", "pool_size": "64", "eval_language": "de", "task": "qa", "metric": "f1", "value": "0.5",
+    good = {"model": "m", "language": "multi", "setting": "dpo", "seed": "1", "round": "1", "reward_model": "rm", "pool_size": "64", "eval_language": "de", "task": "qa", "metric": "f1", "value": "0.5",
         "n": "12", "baseline": "base", "baseline_value": "0.4", "delta": "0.1", "se": ".05", "ci_low": "0", "ci_high": "2e-1", "p": "0.04"}  # fmt: skip
     table = tmp_path / "t.csv"
 

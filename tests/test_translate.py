@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from conftest import ROOT, rows, script, write_rows
@@ -279,6 +280,17 @@ def test_bad_input(translator, tmp_path):
     assert done.returncode == 1 and "no translation code for de" in done.stderr and "languages.tsv" in done.stderr
     done = translate(translator, prompts, tmp_path, "--format", "translategemma", check=False)
     assert done.returncode == 2 and "--template" in done.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), datetime(2026, 1, 1, tzinfo=UTC)], ids=["nan", "timestamp"])
+def test_rows_of_a_dataset_that_json_cannot_hold_are_refused_before_all_work(tmp_path, value):
+    import datasets
+
+    table = [{"question": HELLO, "asked": {"at": None}}, {"question": DOG, "asked": {"at": value}}]
+    datasets.Dataset.from_list(table).to_parquet(tmp_path / "data" / "test.parquet")
+    done = translate(tmp_path / "no-model", tmp_path / "data", tmp_path, "--fields", "question", "--id", "row_number", check=False)  # fmt: skip
+    assert done.returncode == 1 and "data:2, field asked: cannot be written as JSON" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_rows_of_a_task_are_translated_and_marked(translator, tmp_path):

@@ -53,7 +53,8 @@ def read_pools(args, counts, standards=None):
         (args.identified, Identified),
     ]
     width, excluded = len(args.prompts), read_excluded(args.exclude)
-    for step in rows_in_step([(path, kind) for paths, kind in files for path in paths]):
+    steps = rows_in_step([(path, kind) for paths, kind in files for path in paths])
+    for step in check_languages(steps, args.prompts):
         prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
         if prompts[0]["prompt_id"] in excluded:
             for prompt in prompts:
@@ -75,6 +76,24 @@ def read_pools(args, counts, standards=None):
             responses,
             values,
         )
+
+
+def check_languages(steps, paths):
+    """Yields the steps, whose first rows are of the prompt files ``paths``; each file is in one language of its own.
+
+    Raises InputError at the line where one is not.
+    """
+    first, remedy = None, "give one file a language, each in that language alone"
+    for number, step in enumerate(steps, start=1):
+        languages = [prompt["language"] for prompt in step[: len(paths)]]
+        first = first or languages
+        for i, (path, language) in enumerate(zip(paths, languages, strict=True)):
+            if language != first[i]:
+                raise InputError(f"{language} after {first[i]}", remedy, path, number, "language")
+            if language in first[:i]:
+                other = paths[first.index(language)]
+                raise InputError(f"{language}, as in {other}", remedy, path, number, "language")
+        yield step
 
 
 def measure_rewards(args):

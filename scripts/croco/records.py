@@ -53,13 +53,27 @@ def read_jsonl(path, blank_lines=False):
             continue
         try:
             row = json.loads(text, parse_constant=_refuse_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"broken JSON ({error})", "write one complete JSON object a line, no blank lines", path, number
             ) from error
         if not isinstance(row, dict):
             raise InputError("not a JSON object", "write one JSON object a line", path, number)
+        if "\\u" in text:
+            refuse_half_characters(row, path, number)
         yield number, row
+
+
+def refuse_half_characters(row, path, number):
+    """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
+    for field, value in row.items():
+        try:
+            json.dumps([field, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise InputError(
+                f"half a character ({half!a})", "repair the text where it was cut", path, number, field
+            ) from error
 
 
 def rows(path):
@@ -181,8 +195,9 @@ def rows_in_step(files):
 
     Args:
         files: [(path, kind of its lines, a Record)].
-    Raises InputError at the first line where they do not.
+    Raises InputError at the first line where they do not, or where an id stands a second time.
     """
+    seen = set()
     paths = [path for path, _ in files]
     readers = [read_records(path, kind) for path, kind in files]
     while True:
@@ -200,12 +215,21 @@ def rows_in_step(files):
                     first[0],
                     "prompt_id",
                 )
+        if first[1]["prompt_id"] in seen:
+            raise InputError(
+                f"the prompt {first[1]['prompt_id']!r} stands twice",
+                "keep one line of it",
+                paths[0],
+                first[0],
+                "prompt_id",
+            )
+        seen.add(first[1]["prompt_id"])
         yield [entry[1] for entry in step]
 
 
 def check_same_text(prompt, generation):
     """Raises InputError where a prompt's responses were given to another text under the same id."""
-    if generation.get("prompt_digest", prompt_digest(prompt)) != prompt_digest(prompt):
+    if (generation.get("prompt_digest") or prompt_digest(prompt)) != prompt_digest(prompt):
         raise InputError(
             f"{prompt['language']} {prompt['prompt_id']}: the responses are to another text of this prompt",
             "generate again with these prompts",

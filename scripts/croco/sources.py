@@ -5,10 +5,11 @@ import json
 import re
 import sys
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 from croco.digests import digest
-from croco.records import InputError, read_jsonl, read_lines
+from croco.records import InputError, read_jsonl, read_lines, refuse_half_characters
 from croco.text import is_blank, normalise_id
 
 ROW_NUMBER = "row_number"
@@ -31,6 +32,8 @@ TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "fu
 # Keys of a turn that hold what no text answers; all others beside role and content are about the turn.
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
+# How JSON and Python, whose form pandas writes to a CSV, begin a chat.
+CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ def read_source(path, source):
 
     Raises InputError for broken JSON or a ragged row, a missing or duplicate id, empty text and wrong encoding.
     """
-    entries, lines, not_chosen = [], {}, 0
+    entries, lines, not_chosen, seen = [], {}, 0, set()
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
-        if not is_chosen(row, source, path, line):
+        if not is_chosen(row, source, seen):
             not_chosen += 1
             continue
         try:
@@ -95,6 +98,7 @@ def read_source(path, source):
             )
         lines[entry.prompt_id] = (line, spell_id(row, source))
         entries.append(entry)
+    check_where(source, seen, path)
     if not entries:
         raise InputError(
             f"no prompts among {not_chosen} rows" if not_chosen else "no prompts",
@@ -104,13 +108,37 @@ def read_source(path, source):
     return entries, not_chosen
 
 
-def is_chosen(row, source, path, line):
-    """Whether a row has the values of ``where``; numbers, truth values and null are compared as JSON writes them."""
+def is_chosen(row, source, seen):
+    """Whether a row has the values of ``where``; the columns of it that the row has are added to the set ``seen``.
+
+    Numbers are compared by value, truth values and null as JSON writes them. A row that lacks a column is not chosen.
+    """
+    chosen = True
     for column, wanted in source.where.items():
-        value = _as_text(_get(row, column, path, line))
-        if value not in map(_as_text, wanted if isinstance(wanted, list | tuple) else [wanted]):
+        try:
+            value = _get(row, column, None, None)
+        except InputError:
+            chosen = False
+            continue
+        seen.add(column)
+        chosen &= any(_is_same(value, one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted]))
+    return chosen
+
+
+def check_where(source, seen, path):
+    """Raises InputError for a column of ``where`` that none of the rows had."""
+    for column in source.where:
+        if column not in seen:
+            raise InputError("no row has the field", "name another under `where`", path, field=column)
+
+
+def _is_same(value, wanted):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return Decimal(str(value)) == Decimal(str(wanted))
+        except ArithmeticError:  # what is wanted is no number
             return False
-    return True
+    return _as_text(value) == _as_text(wanted)
 
 
 def _as_text(value):
@@ -181,7 +209,8 @@ def _read_rows(path, source):
             start, line = line, reader.line_num + 1
             if line - start > 1:
                 several_lines = several_lines or start
-            if values == header or (header is None and len(set(values)) < len(values)):
+            named = header and start == 1 and [*map(_fold_name, values)] == [*map(_fold_name, header)]
+            if named or values == header or (header is None and len(set(values)) < len(values)):
                 raise InputError(
                     "a header line with names given too" if header else f"a column stands twice in {', '.join(values)}",
                     "leave `columns` out of the config" if header else "give each column its own name",
@@ -222,7 +251,8 @@ def _find_format(path, source):
     """The csv module's options for a file.
 
     Its separator is the comma, of a .tsv the tab; or the semicolon or the other one, where only so its first line has the
-    columns that are asked for. Quotes are those of RFC 4180; in a .tsv only where a field begins with one.
+    columns that are asked for. Quotes are those of RFC 4180; in a .tsv only where a field begins with one. Raises
+    InputError where all rows of a file without a header can be read with more than one separator.
     """
     first = next((text for _, text in read_lines(path)), "")
     top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
@@ -236,11 +266,35 @@ def _find_format(path, source):
         return len(names) == len(source.columns) if source.columns else needed <= set(names)
 
     usual, other = ("\t", ",") if path.suffix == ".tsv" else (",", "\t")
-    separator = next((some for some in (usual, ";", other) if fits(some)), usual)
+    fitting = [some for some in (usual, ";", other) if fits(some)]
+    if len(source.columns or ()) > 1 and len(fitting) > 1 and fitting[0] != "\t":
+        whole = [some for some in fitting if _fits_all(path, some, len(source.columns))]
+        if len(whole) > 1:
+            raise InputError(
+                f"all rows have {len(source.columns)} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
+                "give the file a header line in place of `columns` in the config, or save it as .tsv with tabs",
+                path,
+                1,
+            )
+        fitting = whole or fitting
+    separator = fitting[0] if fitting else usual
     begins = re.compile(f'(?:^|{separator})"')
     if path.suffix == ".tsv" and not any(begins.search(text) for _, text in read_lines(path)):
         return {"delimiter": separator, "quoting": csv.QUOTE_NONE}
     return {"delimiter": separator, "strict": True}
+
+
+def _fits_all(path, separator, count):
+    """Whether each row of a file has so many fields."""
+    try:
+        reader = csv.reader((text + "\n" for _, text in read_lines(path)), delimiter=separator, strict=True)
+        return all(len(values) == count for values in reader)
+    except csv.Error:
+        return False
+
+
+def _fold_name(name):
+    return name.strip().casefold()
 
 
 def _get(row, column, path, line):
@@ -264,7 +318,6 @@ def read_prompt_id(row, source, path, line):
         raise InputError(
             "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
         )
-    _refuse_half_characters(str(value), path, line, source.id)
     return normalise_id(str(value).strip())
 
 
@@ -288,12 +341,17 @@ def _read_messages(row, source, path, line):
     if column not in row and column.split(".")[-1] == FIRST_TURN:
         column, alone = column.removesuffix(FIRST_TURN).removesuffix(".") or "messages", True
     value = _get(row, column, path, line)
-    if not isinstance(value, list):
+    if isinstance(value, str) and (alone or source.reference == LAST_TURN or CHAT.match(value)):
+        value = _read_chat(value, path, line, column)
+    if isinstance(value, list):
+        around = column.rpartition(".")[0] if column not in row else ""
+        for record in (row, _get(row, around, path, line) if around else {}):
+            _refuse_what_no_text_answers(record, (path, line, column), ("tools", "functions"))
+    else:
         value = [{"role": "user", "content": value}]
     messages = []
     for turn in value or [None]:
         message = _read_turn(turn, path, line, column)
-        _refuse_half_characters(message["content"], path, line, column)
         if not is_blank(message["content"]):
             messages.append(message)
         elif message["role"] != "system":
@@ -318,16 +376,33 @@ def _read_messages(row, source, path, line):
     return messages, answer
 
 
+def _read_chat(text, path, line, column):
+    """The turns of a chat that is written as JSON in a text; raises InputError."""
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        turns = None
+    if not isinstance(turns, list):
+        raise InputError(
+            "a chat written as text, not as JSON"
+            if CHAT.match(text)
+            else "a text where the turns of a chat are asked for",
+            "save the chats as JSONL, each a list of {role, content}",
+            path,
+            line,
+            column,
+        )
+    refuse_half_characters({column: turns}, path, line)
+    return turns
+
+
 def _read_turn(turn, path, line, column):
     """{role, content} of a turn as OpenAI, ShareGPT or OASST write it; raises InputError."""
     place = (path, line, column)
     if not isinstance(turn, dict):
         raise InputError("neither text nor a list of {role, content}", "write the prompt as text", *place)
     role = turn.get("role") if turn.get("role") is not None else turn.get("from")
-    if role in TOOL_ROLES or any(_says_something(turn.get(key)) for key in TOOL_KEYS):
-        raise Unanswerable("a tool or function call", "take out chats with tools", *place)
-    if any(_says_something(turn.get(key)) for key in MEDIA_KEYS):
-        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+    _refuse_what_no_text_answers(turn, place, TOOL_KEYS, role in TOOL_ROLES)
     content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
     if content is None and isinstance(role, str) and any(key in turn for key in ("content", "value", "text")):
         content = "" if ROLES.get(role) == "system" else None
@@ -338,6 +413,14 @@ def _read_turn(turn, path, line, column):
     if role not in ROLES:
         raise InputError(f"the role {role!r} is unknown", f"write one of {', '.join(ROLES)}", *place)
     return {"role": ROLES[role], "content": content}
+
+
+def _refuse_what_no_text_answers(record, place, tool_keys, is_tool=False):
+    """Raises Unanswerable for a turn, or a row beside its chat, with tools or media."""
+    if is_tool or any(_says_something(record.get(key)) for key in tool_keys):
+        raise Unanswerable("a tool or function call", "take out chats with tools", *place)
+    if any(_says_something(record.get(key)) for key in MEDIA_KEYS):
+        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
 
 
 def _read_part(part, place):
@@ -357,7 +440,9 @@ def _says_something(value):
         return any(map(_says_something, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_says_something, value))
-    return value not in (None, False, "", "[]", "{}", "null")
+    if value is None or isinstance(value, str | int | float):
+        return value not in (None, False, "", "[]", "{}", "null")
+    return True  # a decoded picture or sound
 
 
 def _read_reference(row, source, path, line):
@@ -366,18 +451,7 @@ def _read_reference(row, source, path, line):
     value = _get(row, source.reference, path, line)
     if value is not None and not isinstance(value, str):
         raise InputError("the reference is no text", "write it as text, or null for none", path, line, source.reference)
-    _refuse_half_characters(value or "", path, line, source.reference)
     return None if is_blank(value or "") else value
-
-
-def _refuse_half_characters(text, path, line, field):
-    """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"half a character ({text[error.start]!a})", "repair the text where it was cut", path, line, field
-        ) from error
 
 
 def check_sources(grid):
