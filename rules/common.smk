@@ -17,7 +17,7 @@ from croco.grid import Grid
 from croco.records import InputError
 from croco.sources import check_sources
 from croco.store import WEIGHT_FILES, list_checkpoint_files
-from croco.suites import check_names_once, parse_tasks
+from croco.suites import check_names_once, list_question_fields, parse_tasks
 
 put_interpreter_first()
 
@@ -614,3 +614,17 @@ def describe_tuned(run):
         ",".join(run.languages),
         ",".join(run.evaluated),
     ]
+
+
+def list_checks(languages, starts):
+    """The checks of blocks in these languages; and in the source's, on whose text the prompts are selected."""
+    codes = dict.fromkeys([GRID.config["source_language"], *languages])
+    return [place(f"prompts/{code}/{start}.contamination.json") for code in codes for start in starts]
+
+
+def list_question(task):
+    """Fields of a task's question."""
+    try:
+        return list_question_fields(task["yaml"])
+    except InputError as error:
+        raise WorkflowError(str(error)) from error

@@ -6,23 +6,6 @@ Out: {results}/prompts/{language}/{start}.contamination.json, which sampling and
 A block of a language is checked by itself, so that a new language, or more prompts, never touch what is finished.
 """
 
-from croco.suites import list_question_fields
-
-
-def list_checks(languages, starts):
-    """The checks of blocks in these languages; and in the source's, on whose text the prompts are selected."""
-    codes = dict.fromkeys([GRID.config["source_language"], *languages])
-    return [place(f"prompts/{code}/{start}.contamination.json") for code in codes for start in starts]
-
-
-def list_question(task):
-    """Fields of a task's question."""
-    try:
-        return list_question_fields(task["yaml"])
-    except InputError as error:
-        raise WorkflowError(str(error)) from error
-
-
 rule check_contamination:
     """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
     input:
