@@ -453,7 +453,7 @@ def adjust(args, runs, table):
     declared = {
         (model, pool, setting, find_last(runs, model, pool, setting)["round"], versus)
         for setting, pool, versus in args.contrast
-        for model in dict.fromkeys(run["model"] for run in runs)
+        for model in dict.fromkeys(run["model"] for run in runs if (run["pool"], run["setting"]) == (pool, setting))
     }
     pooled = [
         cells
