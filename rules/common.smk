@@ -72,7 +72,9 @@ RECIPE_KEYS = (
     "weights lora_r lora_alpha lora_dropout lora_targets lora_coverage loss_on validation checkpoint save_every"
 ).split()
 # Keys of a setting that are options of scripts/build_pairs.py by the same name.
-PAIRING_KEYS = ("target rejected pool_size per_prompt balance standardise rejected_from prompt_language caliper").split()
+PAIRING_KEYS = (
+    "target rejected pool_size per_prompt balance standardise rejected_from prompt_language caliper"
+).split()
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Out: {results}/prompts/{language}/{start}.contamination.json, which sampling and
 A block of a language is checked by itself, so that a new language, or more prompts, never touch what is finished.
 """
 
+
 rule check_contamination:
     """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
     input:

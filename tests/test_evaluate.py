@@ -218,6 +218,7 @@ def test_less_of_a_metric_that_is_better_lower_is_a_positive_delta(tmp_path):
     for run, value in (("untuned/base", 0.8), ("multi/dpo", 0.5)):
         lines = [{"task": "t", "prompt_id": f"p{i}", "doc_hash": f"{i}", "target": "x", "response": "x", "ter": value + i / 100 - (i == 3) / 9, "acc": value, "lower_is_better": ["ter"]} for i in range(8)]  # fmt: skip
         write_rows(tmp_path / "m" / run / "eval" / "en.samples.jsonl", lines)
+        (tmp_path / "m" / run / "eval" / "en.json").write_text(json.dumps({"t": {"n": 8}}))
     script(
         "summary", "--root", tmp_path, "--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en",
         "--output", tmp_path / "summary.csv",
@@ -229,7 +230,7 @@ def test_less_of_a_metric_that_is_better_lower_is_a_positive_delta(tmp_path):
 
 
 def write_answers(path, answers, prompt_id="add-2-3-a"):
-    return write_rows(path, [{"prompt_id": prompt_id, "language": "en", "skip": None, "responses": [{"text": text} for text in answers]}])  # fmt: skip
+    return write_rows(path, [{"prompt_id": prompt_id, "language": "en", "skip": None, "responses": [{"text": text, "finish_reason": "stop"} for text in answers]}])  # fmt: skip
 
 
 def test_judge_counts_wins_ties_and_losses(tmp_path):
@@ -253,6 +254,7 @@ def results(tmp_path):
             folder = tmp_path / "m" / run
             samples = [{"task": "t", "prompt_id": f"p{i}", "doc_hash": f"{language}{i}", "target": "x", "response": "x", "exact_match": correct if i else 0} for i in range(3)]  # fmt: skip
             write_rows(folder / "eval" / f"{language}.samples.jsonl", samples)
+            (folder / "eval" / f"{language}.json").write_text(json.dumps({"t": {"n": 3}}))
             if score is not None:
                 lines = []
                 for i in range(3):
@@ -282,5 +284,6 @@ def test_summary_of_known_results(results):
     assert (float(accuracy["value"]), float(accuracy["baseline_value"])) == (pytest.approx(2 / 3, abs=1e-5), 0)
     assert float(table["dpo", "all", "win_rate", "null"]["delta"]) == pytest.approx(1 / 3, abs=1e-5)
     tied = table["null", "all", "win_rate", "base"]
-    assert (tied["ci_low"], tied["p"], tied["p_adjusted"]) == ("", "", ""), "where nothing varies there is no interval"
+    assert float(tied["ci_low"]) < 0.5 < float(tied["ci_high"]), "where nothing varies, too"
+    assert (float(tied["p"]), tied["p_adjusted"]) == (1, "")
     assert table["base", "en", "exact_match", ""]["delta"] == ""

@@ -209,7 +209,7 @@ def test_real_answers_are_measured_and_scored_by_one_model_for_all_languages(min
             assert 0 <= line["self_similarity"] <= 1 and None not in scored["rewards"]
             texts += len({response["text"] for response in written["responses"]})
         manifest = json.loads(found.with_suffix(".manifest.json").read_text())
-        assert manifest["scored"] == texts and manifest["counts"] == {"prompts": 12, "responses": 36, "null": 0}
+        assert manifest["scored"] == texts and manifest["counts"]["null"] == 0
     score(miniature, asked[1:], answers[1:], [tmp_path / "alone.jsonl"], tmp_path / "alone")
     assert (tmp_path / "alone.jsonl").read_bytes() == rewards[1].read_bytes()
 

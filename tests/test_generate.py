@@ -267,7 +267,7 @@ def test_a_stop_token_that_is_not_special_ends_the_text_before_it(miniature, pro
     chats = [plain.encode(row["messages"]) for row in rows(prompts["de"])]
     whole = plain.respond(chats, [0] * len(chats), 0, 1.0, 12)
     written = [plain.tokenizer.encode(response["text"]) for response in whole]
-    word = next(ids[3] for ids in written if len(ids) > 4 and ids.index(ids[3]) == 3)
+    word = next(ids[i] for ids in written for i in range(1, len(ids)) if ids.index(ids[i]) == i)
     assert word not in plain.tokenizer.all_special_ids
     stopping = Policy(str(with_settings(miniature / "policy", tmp_path / "p", {"eos_token_id": [word, 1]})))
     found = stopping.respond(chats, [0] * len(chats), 0, 1.0, 12)

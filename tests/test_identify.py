@@ -146,7 +146,7 @@ def files(tmp_path):
     texts = [*MEDIUM.values(), *SHORT.values(), NYNORSK, CODE, "Ja."]
     prompts = [{"prompt_id": f"p{i}", "language": "de", "messages": [{"role": "user", "content": f"Frage {i}"}]} for i in range(40)]  # fmt: skip
     generations = [
-        {"prompt_id": f"p{i}", "language": "de", "responses": [{"text": texts[(i * k) % len(texts)]} for k in range(i % 9)]}
+        {"prompt_id": f"p{i}", "language": "de", "responses": [{"text": texts[(i * k) % len(texts)], "finish_reason": "stop"} for k in range(i % 9)]}
         for i in range(40)
     ]  # fmt: skip
     return write_rows(tmp_path / "prompts.jsonl", prompts), write_rows(tmp_path / "generations.jsonl", generations)

@@ -161,7 +161,7 @@ def test_shipped_prompt_has_all_fields_and_marks(tmp_path):
 def answer(prompts, texts, digest="d"):
     """Lines of an answers file: the same texts to every prompt."""
     return [
-        {"prompt_id": row["prompt_id"], "language": row["language"], "skip": None, "responses": [{"text": text} for text in texts]}
+        {"prompt_id": row["prompt_id"], "language": row["language"], "skip": None, "responses": [{"text": text, "finish_reason": "stop"} for text in texts]}
         for row in prompts
     ]  # fmt: skip
 
