@@ -264,17 +264,19 @@ def test_a_stop_token_that_is_not_special_ends_the_text_before_it(miniature, pro
     from croco.transformers_engine import Policy
 
     plain = Policy(str(miniature / "policy"))
-    chats = [plain.encode(row["messages"]) for row in rows(prompts["de"])]
-    whole = plain.respond(chats, [0] * len(chats), 0, 1.0, 12)
-    written = [plain.tokenizer.encode(response["text"]) for response in whole]
-    word = next(ids[i] for ids in written for i in range(1, len(ids)) if ids.index(ids[i]) == i)
+    chats = [plain.encode(row["messages"]) for row in rows(prompts["de"]) for _ in range(8)]
+    sampling = (list(range(0, len(chats) << 12, 1 << 12)), 1.0, 1.0, 12)
+    whole = plain.respond(chats, *sampling)
+    # The text tells the tokens where encoding it gives those that were sampled.
+    written = [plain.tokenizer.encode(r["text"]) + [1] * (r["finish_reason"] == "stop") for r in whole]
+    written = [ids if digest_tokens(ids) == r["token_digest"] else None for ids, r in zip(written, whole, strict=True)]
+    word = next(ids[2] for ids in written if ids and len(ids) > 4 and ids.index(ids[2]) == 2)
     assert word not in plain.tokenizer.all_special_ids
     stopping = Policy(str(with_settings(miniature / "policy", tmp_path / "p", {"eos_token_id": [word, 1]})))
-    found = stopping.respond(chats, [0] * len(chats), 0, 1.0, 12)
     stopped = 0
-    for ids, response, before in zip(written, found, whole, strict=True):
-        if word not in ids:
-            assert response == before
+    for ids, response, before in zip(written, stopping.respond(chats, *sampling), whole, strict=True):
+        if ids is None or word not in ids:
+            assert ids is None or response == before
             continue
         end = ids.index(word)
         assert response["text"] == plain.tokenizer.decode(ids[:end]) and response["finish_reason"] == "stop"
