@@ -73,7 +73,7 @@ def cover_win_rates(size, rate, resamples):
 @pytest.mark.parametrize("size", [20, 50, 200])
 @pytest.mark.parametrize("rate", [0.5, 0.6, 0.7, 0.8])
 def test_intervals_cover_win_rates_of_few_prompts(size, rate):
-    assert min(cover_win_rates(size, rate, 499).values()) >= 0.93
+    assert min(cover_win_rates(size, rate, 1999).values()) >= 0.93
 
 
 @pytest.mark.parametrize("missing", [0, 0.3])
