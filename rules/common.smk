@@ -150,8 +150,8 @@ def list_readable(files):
 
 def list_found(files):
     """With `partial` those of the files that exist, with their sizes and times; else nothing."""
-    found = [Path(path) for path in files] if PARTIAL else []
-    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found if path.exists()] or None
+    found = [Path(path) for path in list_readable(files)] if PARTIAL else []
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found] or None
 
 
 def find_run(wildcards):
@@ -328,7 +328,8 @@ def list_prompt_source(use, language, start):
     for column, values in row.get("where", {}).items():
         for value in values if isinstance(values, list) else [values]:
             options += ["--where", f"{column}={value if isinstance(value, str) else json.dumps(value)}"]
-    options += ["--no-language-check"] * (not row["language_check"])
+    if not row["language_check"]:
+        options.append("--no-language-check")
     return options + ["--after", place(find_block_before(use, start))] * (int(start) > 0)
 
 

@@ -249,12 +249,12 @@ def write_model(args, folder):
         if weights != "merged" or not file.name.startswith("adapter_"):
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
-    if weights != "adapter":
-        copy_processors(args.model, folder, args.revision)
     if weights == "adapter":
         path = folder / "adapter_config.json"
         config = read_object(path, ()) | {"base_model_name_or_path": args.model, "revision": args.revision}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    else:
+        copy_processors(args.model, folder, args.revision)
     return weights
 
 

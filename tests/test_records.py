@@ -140,7 +140,7 @@ def test_ids_of_stage_files_are_compared_in_one_form(tmp_path):
 
 def test_a_prompt_that_stands_twice_is_refused(tmp_path):
     path = write_rows(tmp_path / "prompts.jsonl", [prompt("a"), prompt("b"), prompt("a")])
-    with pytest.raises(InputError, match=r"prompts.jsonl:3, field prompt_id: the prompt 'a' stands twice"):
+    with pytest.raises(InputError, match=r"prompts.jsonl:3, field prompt_id: a second row for the prompt 'a'"):
         list(rows_in_step([(path, Prompt), (path, Record)]))
 
 

@@ -4,6 +4,8 @@ import hashlib
 import re
 from datetime import datetime
 
+from jinja2 import TemplateError
+
 from croco.loading import model_errors
 from croco.records import InputError
 
@@ -15,6 +17,7 @@ LONG_CHAT, NOT_FINITE = "too_long", "not_finite"
 
 # mistral-common, which comes with vLLM, has tokenizers without a template that can be looked at.
 TEMPLATED = {"mistral_format": False}
+UNUSABLE = (TemplateError, TypeError, ValueError)  # what a template raises, on purpose or not
 THINKING = re.compile("think|thought|reason", re.IGNORECASE)
 
 
@@ -32,7 +35,6 @@ class ChatModel:
         from transformers import AutoConfig
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
-        self.trust_remote_code = trust_remote_code
         with model_errors(path):
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code, self.template_options)
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
@@ -41,11 +43,11 @@ class ChatModel:
         self.vocabulary = config.get_text_config().vocab_size
         self.controls = Controls(self.tokenizer, self.template_options)
         if adapter:
-            self._check_adapter(adapter)
+            self._check_adapter(adapter, trust_remote_code)
 
-    def _check_adapter(self, adapter):
+    def _check_adapter(self, adapter, trust_remote_code):
         with model_errors(adapter):
-            trained = load_tokenizer(adapter, None, self.trust_remote_code, self.template_options)
+            trained = load_tokenizer(adapter, None, trust_remote_code, self.template_options)
         if (trained.get_vocab(), trained.get_chat_template()) != (
             self.tokenizer.get_vocab(),
             self.tokenizer.get_chat_template(),
@@ -69,8 +71,6 @@ class ChatModel:
 
     def prepare_trusted(self, messages, max_tokens):
         """As prepare, of a chat that may spell control tokens."""
-        from jinja2.exceptions import TemplateError
-
         try:
             tokens = self.encode(messages)
         except TemplateError:  # e.g. a template that knows no system messages
@@ -134,8 +134,6 @@ class ChatScorer:
 
         The reasons are LONG_CHAT, REFUSED and CONTROL; NOT_FINITE is known only when the model has run.
         """
-        from jinja2.exceptions import TemplateError
-
         chat = [*messages, {"role": "assistant", "content": answer}]
         if self.controls.in_chat(chat):
             return None, CONTROL
@@ -215,7 +213,7 @@ def _render_turns(tokenizer, options):
     chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     try:
         return tokenizer.apply_chat_template(chat, tokenize=False, **(options or {}))
-    except Exception:  # templates raise what they like; translators take no text
+    except UNUSABLE:  # a translator takes no text
         return ""
 
 
@@ -290,7 +288,7 @@ def follows_clock(tokenizer, options=None, chats=None):
                 )
                 for moment in moments
             }
-        except Exception:  # a chat that the template refuses, each in its own way
+        except UNUSABLE:
             continue
         if len(texts) > 1:
             return True

@@ -6,6 +6,8 @@ them); preparing them here once shows what is trained on before any of it is.
 
 from collections import Counter
 
+from jinja2 import TemplateError
+
 from croco.chats import CONTROL, REFUSED, Controls, digest_tokens, encode_prompt
 from croco.digests import derive_seed, digest
 from croco.records import Completion, InputError, Pair, Row, read_records
@@ -60,7 +62,6 @@ def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", 
     dropped by reason (CONTROL: a row that spells control tokens), truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
     """
     import numpy as np
-    from jinja2.exceptions import TemplateError
 
     counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
     examples = []

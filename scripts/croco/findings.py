@@ -128,7 +128,9 @@ def list_places(arms):
     """Where the arms are tuned: `monolingual` for all pools of one language, and each other pool by its name."""
     pools = {pool: codes["trained"] for arm in arms for pool, codes in arm.pools.items()}
     several = [pool for pool, codes in pools.items() if codes != [pool]]
-    return [MONOLINGUAL] * (len(several) < len(pools)) + several
+    if len(several) < len(pools):
+        return [MONOLINGUAL, *several]
+    return several
 
 
 def plays(arm, role):

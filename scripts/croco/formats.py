@@ -2,6 +2,8 @@
 
 import re
 
+from croco.chats import UNUSABLE
+
 # Of the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
 # https://huggingface.co/Infomaniak-AI/vllm-translategemma-4b-it, which takes plain text.
 FORMATS = ("translategemma", "translategemma_prompt", "translategemma_tags", "template")
@@ -55,7 +57,7 @@ def find_misfit(tokenizer, how, options=None):
 
     try:
         text = render({})
-    except Exception as error:  # templates raise what they like
+    except UNUSABLE as error:
         return f"refuses it: {error}"
     if PROBE not in text:
         return "leaves out the text to translate"
@@ -64,7 +66,7 @@ def find_misfit(tokenizer, how, options=None):
     try:
         # Also the same where the template knows neither language, and writes nothing for both.
         return "leaves out the language to translate to" if render(NO_LANGUAGE) == text else None
-    except Exception:  # it knows no such language, as it should
+    except UNUSABLE:  # it knows no such language, as it should
         return None
 
 

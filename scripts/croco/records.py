@@ -217,7 +217,7 @@ def rows_in_step(files):
                 )
         if first[1]["prompt_id"] in seen:
             raise InputError(
-                f"the prompt {first[1]['prompt_id']!r} stands twice",
+                f"a second row for the prompt {first[1]['prompt_id']!r}",
                 "keep one line of it",
                 paths[0],
                 first[0],

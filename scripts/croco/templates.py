@@ -7,9 +7,7 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 
 import re
 
-from jinja2 import TemplateError
-
-from croco.chats import DATED, THINKING, encode_prompt, follows_clock
+from croco.chats import DATED, THINKING, UNUSABLE, encode_prompt, follows_clock
 from croco.digests import digest
 from croco.examples import trained_ids
 from croco.formats import MISFIT, find_misfit, request
@@ -37,7 +35,6 @@ REASONING = "The user wants a short answer."
 ANSWERS = {**ORDINARY, **WHITE_SPACE, "think": f"<think>\n{REASONING}\n</think>\n\nBlue light is scattered most."}
 
 MEASURES = ("bos", "preamble_tokens", "stop", "white_space", "date", "think", "added_text", "system")
-UNUSABLE = (TemplateError, TypeError, ValueError)  # what a template raises, on purpose or not
 
 
 def examine_untrained(tokenizer, options=None, answers=False):
