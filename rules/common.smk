@@ -11,13 +11,13 @@ SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
 from croco.cli import put_interpreter_first
-from croco.config import Locator, check_config
+from croco.config.schema import Locator, check_config
 from croco.digests import code_digest, file_digest, lock_digest, model_identity, tokenizer_identity
 from croco.grid import Grid
-from croco.records import InputError
-from croco.sources import check_sources
-from croco.store import WEIGHT_FILES, list_checkpoint_files
-from croco.suites import check_names_once, list_question_fields, parse_tasks
+from croco.errors import InputError
+from croco.prompts.sources import check_sources
+from croco.state import WEIGHT_FILES, list_checkpoint_files
+from croco.evaluation.tasks import check_names_once, list_question_fields, parse_tasks
 
 put_interpreter_first()
 

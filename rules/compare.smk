@@ -4,7 +4,7 @@ In:  the files of the config's key `imports`; config/comparability.tsv.
 Out: {results}/imported.csv, {results}/comparability.json
 """
 
-from croco.suites import list_evaluated
+from croco.evaluation.tasks import list_evaluated
 
 
 rule import_results:

@@ -17,7 +17,7 @@ rule write_preview:
         ledger=lambda wc: list_previewed(wc, "ledger"),
         identified=lambda wc: list_previewed(wc, "identified"),
         votes=list_votes(),
-        template=f"{SCRIPTS}/preview.html.j2",
+        template=f"{SCRIPTS}/templates/preview.html.j2",
     output:
         page=place("preview/{model}/{setting}.html"),
         agreement=place("preview/{model}/{setting}/agreement.csv"),

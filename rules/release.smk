@@ -18,7 +18,7 @@ rule write_release:
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         summary=place("summary.csv"),
         model=lambda wc: list_model_files(GRID.policies[wc.model]),
-        templates=[f"{SCRIPTS}/model_card.md.j2", f"{SCRIPTS}/dataset_card.md.j2"],
+        templates=[f"{SCRIPTS}/templates/model_card.md.j2", f"{SCRIPTS}/templates/dataset_card.md.j2"],
     output:
         manifest=place("release/{model}/{pool}/{setting}/manifest.json"),
         checksums=place("release/{model}/{pool}/{setting}/checksums.txt"),

@@ -23,7 +23,7 @@ rule write_report:
         summary=rules.summarise.output.summary,
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
-        template=[f"{SCRIPTS}/report.{ending}" for ending in ("html.j2", "css", "js")],
+        template=[f"{SCRIPTS}/templates/report.{ending}" for ending in ("html.j2", "css", "js")],
         contamination=need([rules.count_contamination.output.found]),
         files=need(REPORTED),
     output:

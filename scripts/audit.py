@@ -23,11 +23,12 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed, digest, prompt_digest
-from croco.engines import describe_engine, load_reward_model
-from croco.loading import model_id
+from croco.errors import InputError
+from croco.models.engines import describe_engine, load_reward_model
+from croco.models.loading import model_id
+from croco.models.options import add_reward_options
 from croco.records import (
     Generation,
-    InputError,
     Prompt,
     Record,
     check_same_text,
@@ -38,8 +39,8 @@ from croco.records import (
     write_json,
     write_jsonl,
 )
-from croco.store import Parts
-from croco.text import is_blank
+from croco.state import Parts
+from croco.text.normalise import is_blank
 
 DAMAGES = ("shuffled", "truncated", "wrong_language", "off_topic", "repeated")
 CHECKS = (*DAMAGES, "weak")
@@ -91,7 +92,7 @@ def parse_arguments():
         "--audited", choices=("reference", "policy"), default="reference", help="whose answers, where there are both"
     )
     score.add_argument("--comparisons", nargs="+", type=Path, default=[], help="files with further comparisons")
-    cli.add_reward_options(score)
+    add_reward_options(score)
     score.add_argument("--seed", type=int, default=0, help="seed of the order of shuffled words")
     cli.add_state_options(score, chunk=16)
     score.set_defaults(step=audit)
@@ -154,7 +155,7 @@ def audit(args):
 
 def read_prompts(args, language, i, left_out):
     """{prompt_id: {row, reference, responses, answers, place}} of one language; raises InputError."""
-    from croco.identification import identify
+    from croco.text.language import identify
 
     files = [(args.prompts[i], Prompt), *([(args.answers[i], Generation)] if args.answers else [])]
     prompts = {}
@@ -208,8 +209,8 @@ def compare_copies(args, prompts, left_out):
 
 def damage(args, prompts, language, prompt_id, answer):
     """{check: (damaged copy or None, reason why there is none)} of an answer."""
-    from croco.damage import repeat, rotate, shuffle, truncate
-    from croco.identification import identify
+    from croco.text.damage import repeat, rotate, shuffle, truncate
+    from croco.text.language import identify
 
     prompt = prompts[language][prompt_id]
     others = [code for code in prompts if code != language and prompts[code].get(prompt_id, {}).get("answers")]

@@ -35,7 +35,20 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.pairing import (
+from croco.errors import InputError
+from croco.pairs.pools import (
+    IN_EVALUATION,
+    check_languages,
+    count_language,
+    count_reason,
+    leave_out,
+    measure_rewards,
+    read_excluded,
+    read_policies,
+    read_pools,
+    with_other_pairs,
+)
+from croco.pairs.rules import (
     FILTERS,
     RULES,
     Moments,
@@ -48,20 +61,8 @@ from croco.pairing import (
     rank_balanced,
     select_pair,
 )
-from croco.pools import (
-    IN_EVALUATION,
-    check_languages,
-    count_language,
-    count_reason,
-    leave_out,
-    measure_rewards,
-    read_excluded,
-    read_policies,
-    read_pools,
-    with_other_pairs,
-)
-from croco.records import InputError, Prompt, rows_in_step, write_json, write_jsonl
-from croco.text import is_blank
+from croco.records import Prompt, rows_in_step, write_json, write_jsonl
+from croco.text.normalise import is_blank
 
 SIDES = ("chosen", "rejected")
 # The targets that an option makes sense with; others refuse it.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import file_digest
-from croco.records import InputError
+from croco.errors import InputError
 from croco.runs import RUN, add_run_options, read_runs
 
 # What is packed of a run's folder, and of the output root; folders that a run does not have are no fault.

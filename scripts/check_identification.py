@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, read_lines
+from croco.errors import InputError
+from croco.records import read_lines
 
 
 def main():
@@ -34,7 +35,7 @@ def parse_arguments():
 
 def read_texts(path):
     """{language: texts}, in the file's order; raises InputError where a column or an identifiable language lacks."""
-    from croco.identification import can_identify
+    from croco.text.language import can_identify
 
     texts = {}
     lines = (line for _, line in read_lines(path))
@@ -52,8 +53,8 @@ def read_texts(path):
 
 def count_asked(texts, asked, words):
     """{language of a text: {what it is taken for where ``asked(language)`` was asked for: texts}}."""
-    from croco.fidelity import count_languages
-    from croco.identification import identify
+    from croco.text.language import identify
+    from croco.text.measures import count_languages
 
     return count_languages(
         {
@@ -65,7 +66,7 @@ def count_asked(texts, asked, words):
 
 
 def print_own(texts, lengths):
-    from croco.fidelity import NONE
+    from croco.text.measures import NONE
 
     counts = [count_asked(texts, lambda language: language, words) for words in lengths.values()]
     print_row(

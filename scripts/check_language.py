@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, read_lines
-from croco.suites import CAPABILITIES, parse_tasks
+from croco.errors import InputError
+from croco.evaluation.tasks import CAPABILITIES, parse_tasks
+from croco.records import read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample", "resource")
@@ -61,7 +62,7 @@ def read_config(path):
     import yaml
     from snakemake.utils import update_config
 
-    from croco.config import Locator, check_config
+    from croco.config.schema import Locator, check_config
 
     config, files = {}, [file for file in (ROOT / "config" / "config.yaml", path) if file]
     for file in files:
@@ -128,7 +129,7 @@ def list_codes(code):
     """The two-letter and three-letter codes that stand for the language: ({"no", "nb", "nn"}, {"nor", "nob", "nno"})."""
     from nltk.langnames import iso639short
 
-    from croco.identification import name_language
+    from croco.text.language import name_language
 
     name = name_language(code)
     two = {short for short in iso639short.values() if name_language(short) == name}
@@ -174,7 +175,7 @@ def check_translator(row):
 
 
 def check_identification(code, text):
-    from croco.identification import can_identify, identify
+    from croco.text.language import can_identify, identify
 
     if not can_identify(code):
         return report(

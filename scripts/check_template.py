@@ -17,8 +17,10 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import digest
-from croco.formats import FORMATS
-from croco.records import InputError, write_json
+from croco.errors import InputError
+from croco.models.options import add_template_options
+from croco.prompts.formats import FORMATS
+from croco.records import write_json
 
 ROLES = ("policy", "reward", "judge", "translator")
 
@@ -28,7 +30,7 @@ def main():
     tokenizer, stops = load(args)
     check_template_options(tokenizer, args.template_options)
 
-    from croco.templates import examine, examine_translator, examine_untrained
+    from croco.models.template_check import examine, examine_translator, examine_untrained
 
     if args.role == "policy":
         report = examine(tokenizer, stops, args.template_options)
@@ -48,7 +50,7 @@ def parse_arguments():
     parser.add_argument("--model", required=True, help="local folder or hub id")
     parser.add_argument("--revision", help="commit or tag on the hub")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    cli.add_template_options(parser)
+    add_template_options(parser)
     parser.add_argument("--role", choices=ROLES, default="policy", help="what the model does in the workflow")
     parser.add_argument("--format", choices=FORMATS, help="of a translator: how it is asked, as in translate.py")
     parser.add_argument("--template", help="of a translator: the user's turn for --format template")
@@ -63,8 +65,8 @@ def load(args):
     """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
     from transformers import AutoTokenizer
 
-    from croco.chats import TEMPLATED, load_stops
-    from croco.loading import model_errors
+    from croco.models.chats import TEMPLATED, load_stops
+    from croco.models.loading import model_errors
 
     common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     with model_errors(args.model):

@@ -12,8 +12,9 @@ import csv
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, write_json
-from croco.suites import EVALUATED
+from croco.errors import InputError
+from croco.evaluation.tasks import EVALUATED
+from croco.records import write_json
 
 COLUMNS = ("row", "needs", "paper", "ours", "comparable", "why")
 ANSWERS = ("yes", "no", "partly")

@@ -22,9 +22,10 @@ import argparse
 from pathlib import Path
 
 from croco import cli
-from croco.overlap import KINDS, WORD, Evaluated, list_turns, read_found
-from croco.records import InputError, Prompt, read_jsonl, read_records, write_json
-from croco.text import is_blank
+from croco.errors import InputError
+from croco.prompts.overlap import KINDS, WORD, Evaluated, list_turns, read_found
+from croco.records import Prompt, read_jsonl, read_records, write_json
+from croco.text.normalise import is_blank
 
 ARENA = "evaluation prompts"
 FEWEST_WORDS = 3

@@ -31,14 +31,17 @@ from contextlib import ExitStack
 from numbers import Real
 from pathlib import Path
 
-from croco import cli, harness
+from croco import cli
 from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
-from croco.engines import describe_engine, load_policy
-from croco.loading import model_id
-from croco.metrics import better
-from croco.records import InputError, prompt_rows, read_jsonl, write_json, write_jsonl
-from croco.store import Finished
-from croco.suites import REMEDY, describe, load_suite
+from croco.errors import InputError
+from croco.evaluation import harness
+from croco.evaluation.tasks import REMEDY, describe, load_suite
+from croco.models.engines import describe_engine, load_policy
+from croco.models.loading import model_id
+from croco.models.options import add_adapter_option, add_policy_options
+from croco.records import prompt_rows, read_jsonl, write_json, write_jsonl
+from croco.results.metrics import better
+from croco.state import Finished
 
 OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
 
@@ -63,8 +66,8 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    cli.add_policy_options(parser)
-    cli.add_adapter_option(parser)
+    add_policy_options(parser)
+    add_adapter_option(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
     parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
     parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")
@@ -110,7 +113,9 @@ def describe_inputs(args):
             },
         },
         "batch": args.batch,
-        "code": behaviour_digest("evaluate.py", "croco/harness.py", "croco/suites.py", "croco/metrics.py"),
+        "code": behaviour_digest(
+            "evaluate.py", "croco/evaluation/harness.py", "croco/evaluation/tasks.py", "croco/results/metrics.py"
+        ),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
     inputs = {}

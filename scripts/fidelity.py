@@ -15,7 +15,8 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import versions
-from croco.records import Generation, InputError, Prompt, Response, check_same_text, rows_in_step, write_jsonl
+from croco.errors import InputError
+from croco.records import Generation, Prompt, Response, check_same_text, rows_in_step, write_jsonl
 
 
 class Answer(Response, frozen=True, kw_only=True):
@@ -66,8 +67,8 @@ def parse_arguments():
 
 def measure_answers(prompts, answers, language, counts):
     """The lines of one language, streaming; adds to ``counts``."""
-    from croco.fidelity import list_words, measure_repetition, measure_self_similarity, share_distinct
-    from croco.identification import identify
+    from croco.text.language import identify
+    from croco.text.measures import list_words, measure_repetition, measure_self_similarity, share_distinct
 
     for prompt, answer in rows_in_step([(prompts, Prompt), (answers, Answers)]):
         check_answers(prompt, answer, language, answers)

@@ -14,8 +14,9 @@ import json
 from pathlib import Path
 
 from croco import cli
-from croco.findings import TABLES, check_findings, list_claims, read_summary, shape_table
-from croco.records import InputError, replacing, write_json
+from croco.errors import InputError
+from croco.records import replacing, write_json
+from croco.results.findings import TABLES, check_findings, list_claims, read_summary, shape_table
 from croco.runs import Arm
 
 

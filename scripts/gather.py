@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 
 from croco import cli
-from croco.records import InputError, Record, read_records, write_jsonl
-from croco.store import publish
+from croco.errors import InputError
+from croco.records import Record, read_records, write_jsonl
+from croco.state import publish
 
 
 def main():

@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.chats import SKIPS
 from croco.digests import prompt_digest, prompt_seed
-from croco.engines import describe_engine, load_policy
-from croco.loading import model_id
+from croco.models.chats import SKIPS
+from croco.models.engines import describe_engine, load_policy
+from croco.models.loading import model_id
+from croco.models.options import add_adapter_option, add_policy_options
 from croco.records import prompt_rows
-from croco.store import Parts, publish
+from croco.state import Parts, publish
 
 
 def main():
@@ -42,8 +43,8 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
     parser.add_argument("--samples", type=cli.positive, default=64, help="responses a prompt")
-    cli.add_policy_options(parser)
-    cli.add_adapter_option(parser)
+    add_policy_options(parser)
+    add_adapter_option(parser)
     cli.add_state_options(parser, chunk=64)
     parser.add_argument("--output", type=Path, required=True, help="generations file to write")
     return parser.parse_args()

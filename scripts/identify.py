@@ -16,8 +16,9 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import versions
-from croco.identification import can_identify, identify
-from croco.records import Generation, InputError, Prompt, check_same_text, rows, rows_in_step, write_jsonl
+from croco.errors import InputError
+from croco.records import Generation, Prompt, check_same_text, rows, rows_in_step, write_jsonl
+from croco.text.language import can_identify, identify
 
 CHUNK = 16  # prompts that a process takes at a time
 

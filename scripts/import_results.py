@@ -26,8 +26,9 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.metrics import better
-from croco.records import InputError, read_jsonl, read_lines, replacing
+from croco.errors import InputError
+from croco.records import read_jsonl, read_lines, replacing
+from croco.results.metrics import better
 from croco.runs import COLUMNS, RUN, add_run_options, identify, read_runs
 
 NEEDED = ("model", "language", "setting", "eval_language", "task", "metric", "value")

@@ -19,15 +19,10 @@ from itertools import count
 from pathlib import Path
 
 from croco import cli
-from croco.chats import TOO_LONG
 from croco.digests import behaviour_digest
-from croco.engines import describe_engine, load_policy
-from croco.identification import can_identify, identify
-from croco.judging import Comparison, Encoder, read_template, write_question
-from croco.loading import model_id
-from croco.records import Generation, InputError, Prompt, check_same_text, rows_in_step, write_jsonl
-from croco.store import Parts
-from croco.verdicts import (
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import Comparison, Encoder, read_template, write_question
+from croco.evaluation.verdicts import (
     ORDERS,
     UNPARSEABLE,
     mean,
@@ -37,7 +32,14 @@ from croco.verdicts import (
     score_strict,
     see_from_tuned,
 )
-from croco.world import oracle_quality, question_by_id
+from croco.miniature.world import oracle_quality, question_by_id
+from croco.models.chats import TOO_LONG
+from croco.models.engines import describe_engine, load_policy
+from croco.models.loading import model_id
+from croco.models.options import add_chat_options
+from croco.records import Generation, Prompt, check_same_text, rows_in_step, write_jsonl
+from croco.state import Parts
+from croco.text.language import can_identify, identify
 
 ORACLE = "oracle"
 
@@ -77,7 +79,7 @@ def parse_arguments():
     parser.add_argument(
         "--translated", nargs="*", default=[], help="languages whose prompts come from the translation stage"
     )
-    cli.add_chat_options(parser, required=False)
+    add_chat_options(parser, required=False)
     parser.add_argument("--template", type=Path, help="file with the judge's prompt")
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
     parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")
@@ -211,7 +213,7 @@ def open_judge(args, tables):
         **describe_engine(args),
         **{name: getattr(args, name) for name in ("template_options", "max_tokens")},
         "template": template,
-        "asking": behaviour_digest("croco/judging.py"),
+        "asking": behaviour_digest("croco/evaluation/judge_prompt.py"),
     }
     parts = Parts(args.state, "verdicts", inputs, wanted)
     missing = [comparison for key, comparison in wanted.items() if not is_done(args, parts, key)]

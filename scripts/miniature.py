@@ -19,8 +19,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.records import write_jsonl
-from croco.world import (
+from croco.miniature.world import (
     LANGUAGES,
     TUNED_FAMILIES,
     UNTOUCHED_FAMILY,
@@ -31,6 +30,7 @@ from croco.world import (
     split_facts,
     spoil_answer,
 )
+from croco.records import write_jsonl
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (

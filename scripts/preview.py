@@ -34,11 +34,11 @@ import jinja2
 
 from croco import cli
 from croco.digests import derive_seed
-from croco.pairing import FILTERS, mean_std
+from croco.errors import InputError
+from croco.pairs.rules import FILTERS, mean_std
 from croco.records import (
     Generation,
     Identified,
-    InputError,
     Prompt,
     Score,
     ScoredPair,
@@ -48,7 +48,7 @@ from croco.records import (
     replacing,
     rows_in_step,
 )
-from croco.text import normalise_id
+from croco.text.normalise import normalise_id
 
 PER_LANGUAGE = ("language", "prompts", "generations", "scores", "pairs", "ledger")
 NO_PAIR = {
@@ -126,7 +126,9 @@ def parse_arguments():
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw, and of the order of a and b")
     parser.add_argument("--votes", type=Path, nargs="+", default=[], help="filled ballots, each LANGUAGE[.VOTER].csv")
     parser.add_argument("--title", help="what the page shows, such as policy and setting (default: the page's name)")
-    parser.add_argument("--template", type=Path, default=Path(__file__).with_suffix(".html.j2"), help="of the page")
+    parser.add_argument(
+        "--template", type=Path, default=Path(__file__).parent / "templates/preview.html.j2", help="of the page"
+    )
     parser.add_argument("--output", type=Path, required=True, help="page to write, .html")
     parser.add_argument("--ballots", type=Path, required=True, help="folder for the blank ballots and agreement.csv")
     args = parser.parse_args()

@@ -22,9 +22,8 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import derive_seed, digest
-from croco.identification import identify, name_language
-from croco.records import InputError, prompt_rows, write_jsonl
-from croco.sources import (
+from croco.errors import InputError
+from croco.prompts.sources import (
     FIRST_TURN,
     LAST_TURN,
     NOT_CHOSEN,
@@ -39,6 +38,8 @@ from croco.sources import (
     spell_id,
     tell_apart,
 )
+from croco.records import prompt_rows, write_jsonl
+from croco.text.language import identify, name_language
 
 
 def main():
@@ -281,7 +282,7 @@ def load_counter(args):
         return None
     from transformers import AutoTokenizer
 
-    from croco.loading import model_errors
+    from croco.models.loading import model_errors
 
     with model_errors(args.tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)

@@ -28,9 +28,11 @@ import jinja2
 
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
-from croco.examples import digest_rows
-from croco.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
-from croco.records import InputError, read_jsonl, read_lines, replacing
+from croco.errors import InputError
+from croco.models.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
+from croco.models.options import add_model_options
+from croco.records import read_jsonl, read_lines, replacing
+from croco.training.encode import digest_rows
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
 ADAPTER = "adapter_model.safetensors"
@@ -78,7 +80,7 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    cli.add_model_options(parser)
+    add_model_options(parser)
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint folder of the run")
     parser.add_argument("--data", type=Path, required=True, help="what it was trained on: pairs, completions, prompts")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json of the data")
@@ -374,7 +376,7 @@ def write_card(folder, template, metadata, facts):
     from huggingface_hub import DatasetCard, ModelCard
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

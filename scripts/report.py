@@ -14,13 +14,14 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from croco import cli, page_data, page_records, page_results
-from croco.figures import Gaps, embed, prefer_all_seeds, read_json
-from croco.findings import NULL_MARGIN, compare_with_paper
-from croco.plots import read_library, read_palette, to_svg
+from croco import cli
 from croco.records import replacing
+from croco.report import page_data, page_records, page_results
+from croco.report.elements import Gaps, embed, prefer_all_seeds, read_json
+from croco.report.plots import read_library, read_palette, to_svg
+from croco.results.findings import NULL_MARGIN, compare_with_paper
+from croco.results.statistics import FEWEST
 from croco.runs import add_run_options, read_runs
-from croco.statistics import FEWEST
 
 RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
 SECTIONS = {
@@ -140,7 +141,10 @@ def parse_arguments():
     parser.add_argument("--partial", action="store_true", help="say that the run is not finished")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
     parser.add_argument(
-        "--template", type=Path, default=Path(__file__).with_suffix(".html.j2"), help="page; its css and js lie beside"
+        "--template",
+        type=Path,
+        default=Path(__file__).parent / "templates/report.html.j2",
+        help="page; its css and js lie beside",
     )
     parser.add_argument("--output", type=Path, required=True, help="report.html to write")
     return parser.parse_args()

@@ -16,12 +16,14 @@ import sys
 from pathlib import Path
 
 from croco import cli
-from croco.chats import REFUSED
 from croco.digests import digest, file_digest, prompt_digest
-from croco.engines import describe_engine, load_reward_model
-from croco.loading import model_id
-from croco.records import Generation, InputError, Prompt, check_same_text, prompt_rows, rows_in_step, write_jsonl
-from croco.store import Parts
+from croco.errors import InputError
+from croco.models.chats import REFUSED
+from croco.models.engines import describe_engine, load_reward_model
+from croco.models.loading import model_id
+from croco.models.options import add_reward_options
+from croco.records import Generation, Prompt, check_same_text, prompt_rows, rows_in_step, write_jsonl
+from croco.state import Parts
 
 
 def main():
@@ -40,7 +42,7 @@ def parse_arguments():
         "--prompts", nargs="+", type=Path, required=True, help="prompt files of one language each, or blocks of them"
     )
     parser.add_argument("--generations", nargs="+", type=Path, required=True, help="generations of the same prompts")
-    cli.add_reward_options(parser)
+    add_reward_options(parser)
     parser.add_argument(
         "--apart",
         action="store_true",

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import WEIGHTS, model_identity
-from croco.records import InputError
-from croco.sources import open_dataset
-from croco.suites import describe, load_suite
+from croco.errors import InputError
+from croco.evaluation.tasks import describe, load_suite
+from croco.prompts.sources import open_dataset
 
 # Other forms of the same weights.
 IGNORED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ckpt", "original/*", "consolidated*"]

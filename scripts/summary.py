@@ -22,11 +22,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from croco import cli, win_rates
-from croco.metrics import better
-from croco.records import InputError, Score, Verdict, read_lines, read_records, replacing, rows
-from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
-from croco.statistics import (
+from croco import cli
+from croco.errors import InputError
+from croco.records import Score, Verdict, read_lines, read_records, replacing, rows
+from croco.results import win_rates
+from croco.results.metrics import better
+from croco.results.statistics import (
     align,
     benjamini_hochberg,
     detectable,
@@ -37,6 +38,7 @@ from croco.statistics import (
     replicates,
     standard_error,
 )
+from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
 
 BASE = ("untuned", "base")
 ALL = "all"

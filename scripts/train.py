@@ -19,13 +19,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from croco import cli, training
+from croco import cli
 from croco.digests import behaviour_digest, versions
-from croco.examples import COLUMNS, SMOOTHED, digest_rows, read_rows
-from croco.guards import Guards, check_guards
-from croco.loading import model_id
-from croco.records import InputError, read_jsonl, write_json
-from croco.store import NAMED_TEMPLATES, Finished, list_checkpoint_files
+from croco.errors import InputError
+from croco.models.loading import model_id
+from croco.models.options import add_model_options, add_template_options
+from croco.records import read_jsonl, write_json
+from croco.state import NAMED_TEMPLATES, Finished, list_checkpoint_files
+from croco.training.encode import COLUMNS, SMOOTHED, digest_rows, read_rows
+from croco.training.guards import Guards, check_guards
+from croco.training.process import die_with_parent
 
 # Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
 # of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
@@ -49,7 +52,10 @@ ASIDE = [
     "rows_digest",
 ]
 # The files whose behaviour decides the tuned weights.
-DECIDING = tuple(f"croco/{name}.py" for name in ("training", "lora", "examples", "chats", "text"))
+DECIDING = tuple(
+    f"croco/{name}.py"
+    for name in ("training/process", "training/encode", "models/lora", "models/chats", "text/normalise")
+)
 
 
 def main():
@@ -80,8 +86,8 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--objective", choices=tuple(COLUMNS), required=True, help="what is optimised")
     parser.add_argument("--data", type=Path, required=True, help="pairs.jsonl, completions.jsonl or prompts.jsonl")
-    cli.add_model_options(parser)
-    cli.add_template_options(parser)
+    add_model_options(parser)
+    add_template_options(parser)
     parser.add_argument(
         "--start", type=Path, help="checkpoint of the round before: the adapter to go on from and refer to"
     )
@@ -126,7 +132,7 @@ def parse_arguments():
         type=cli.mapping("guards"),
         default={},
         metavar="JSON",
-        help="""when to stop, e.g. '{"collapse": 3, "chance_after": 0.5}' (see croco/guards.py)""",
+        help="""when to stop, e.g. '{"collapse": 3, "chance_after": 0.5}' (see croco/training/guards.py)""",
     )
     parser.add_argument("--save-every", type=cli.positive, default=100, help="steps between resumable checkpoints")
     parser.add_argument("--reward-model", help="of online_dpo: local folder or hub id")
@@ -253,7 +259,7 @@ def describe_inputs(args):
         "data": args.rows_digest,
         "policy": args.identity,
         "reward_model": model_id(args.reward_model, args.reward_revision, args.state) if online else None,
-        "code": behaviour_digest(*DECIDING, *(["croco/transformers_engine.py"] if online else [])),
+        "code": behaviour_digest(*DECIDING, *(["croco/models/transformers_engine.py"] if online else [])),
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
 
@@ -350,9 +356,9 @@ def run_processes(job):
     # A launcher around this one (srun, torchrun) may have left ranks that are none of this training's.
     foreign = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign} | own
-    command = [sys.executable, "-m", "croco.training", str(job)]
+    command = [sys.executable, "-m", "croco.training.process", str(job)]
     # The GPUs' leases (scripts/with_gpus.py) are inherited.
-    process = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=training.die_with_parent)
+    process = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=die_with_parent)
     try:
         return process.wait()
     finally:

@@ -27,13 +27,15 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import behaviour_digest, digest, prompt_digest, versions
-from croco.engines import describe_engine, load_policy
-from croco.formats import FORMATS, MISFIT, find_misfit
-from croco.loading import model_errors, model_id
-from croco.records import InputError, dump, prompt_rows, read_jsonl, write_jsonl
-from croco.sources import ROW_NUMBER, open_dataset, read_prompt_id
-from croco.store import Parts
-from croco.translation import translate_chunk
+from croco.errors import InputError
+from croco.models.engines import describe_engine, load_policy
+from croco.models.loading import model_errors, model_id
+from croco.models.options import add_chat_options
+from croco.prompts.formats import FORMATS, MISFIT, find_misfit
+from croco.prompts.sources import ROW_NUMBER, open_dataset, read_prompt_id
+from croco.prompts.translation import translate_chunk
+from croco.records import dump, prompt_rows, read_jsonl, write_jsonl
+from croco.state import Parts
 
 
 def main():
@@ -64,7 +66,7 @@ def parse_arguments():
     )
     parser.add_argument("--language", required=True, help="code of the language to translate to")
     parser.add_argument("--languages", type=Path, required=True, help="languages.tsv: names and translation codes")
-    cli.add_chat_options(parser)
+    add_chat_options(parser)
     parser.add_argument("--format", choices=FORMATS, required=True, help="how the model is asked")
     parser.add_argument("--template", help="the user's turn for --format template")
     parser.add_argument("--max-tokens", type=cli.positive, default=2048, help="tokens of a translated piece at most")
@@ -157,7 +159,10 @@ def describe_inputs(args, identity, how):
         "template_options": args.template_options,
         **how,
         "translation": behaviour_digest(
-            "croco/translation.py", "croco/formats.py", "croco/identification.py", "croco/text.py"
+            "croco/prompts/translation.py",
+            "croco/prompts/formats.py",
+            "croco/text/language.py",
+            "croco/text/normalise.py",
         ),
         "identifier": versions("py3langid"),
     }
@@ -184,7 +189,7 @@ def whole(line):
 
 def check_format(args, how):
     """Raises InputError where the translator's template does not take the format, before the model is loaded."""
-    from croco.chats import load_tokenizer
+    from croco.models.chats import load_tokenizer
 
     with model_errors(args.model):
         tokenizer = load_tokenizer(args.model, args.revision, args.trust_remote_code, args.template_options)

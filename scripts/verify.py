@@ -25,7 +25,8 @@ from pathlib import Path, PurePosixPath
 
 from croco import cli
 from croco.digests import code_digest, file_digest
-from croco.records import InputError, rows
+from croco.errors import InputError
+from croco.records import rows
 
 SCRIPTS = Path(__file__).resolve().parent
 INDEX = "bundle.json"

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,13 +16,40 @@ collect_ignore = [] if find_spec("vllm") else ["test_vllm.py"]  # `make test-vll
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+MODULES = [
+    *("torch", "pandas", "jinja2", "matplotlib.figure", "datasets", "transformers", "peft", "trl", "lm_eval.evaluator"),
+    *("transformers.models.llama.modeling_llama", "transformers.trainer", "snakemake.cli"),
+]
 # Two threads on a busy machine are slower than one, and the bytes must not depend on their number.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
+
+# vLLM starts processes of its own, so its tests start every script for real.
+WARM = not find_spec("vllm")
+INTERPRETER = Path(tempfile.mkdtemp(prefix="croco-")) / "python" if WARM else Path(sys.executable)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_interpreter():
+    """Until the session ends INTERPRETER runs scripts in forks of one process that has imported their libraries."""
+    if not WARM:
+        yield
+        return
+    folder, address = ROOT / "tests" / "warm", INTERPRETER.parent / "socket"
+    start = f"exec {sys.executable} -IS {folder / 'client.py'} {sys.executable} {address}"
+    INTERPRETER.write_text(f'#!/bin/sh\n{start} "$@"\n', encoding="utf-8")
+    INTERPRETER.chmod(0o755)
+    command = [sys.executable, folder / "server.py", address, INTERPRETER, *MODULES]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*map(str, command)], env=ENVIRONMENT, **pipes) as server:
+        assert server.stdout.readline() == b"ready\n"
+        yield
+        server.stdin.close()
+    shutil.rmtree(INTERPRETER.parent)
 
 
 def script(name, *arguments, cwd=ROOT, check=True):
     """Runs a stage's command line and returns the finished process, its output captured."""
-    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    command = [str(INTERPRETER), str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
@@ -45,7 +73,7 @@ def write_rows(path, values):
 
 
 def snakemake(folder, *arguments, check=True):
-    command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
+    command = [str(INTERPRETER), "-m", "snakemake", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
@@ -65,22 +93,11 @@ def miniature(tmp_path_factory):
     folder = tmp_path_factory.mktemp("miniature")
     languages = ["--languages", "en", "de"]
     script("miniature", "world", *languages, "--output", folder)
-    script(
-        "miniature",
-        "policy",
-        "--world",
-        folder,
-        *languages,
-        "--chats",
-        600,
-        "--sentences",
-        200,
-        "--output",
-        folder / "policy",
-    )
-    script(
-        "miniature", "reward", *languages, "--policy", folder / "policy", "--pairs", 64, "--output", folder / "reward"
-    )
+    # So many chats that it answers greedily with several words.
+    length = ["--chats", 4000, "--sentences", 200]
+    script("miniature", "policy", "--world", folder, *languages, *length, "--output", folder / "policy")
+    reward = ["--policy", folder / "policy", "--pairs", 64, "--output", folder / "reward"]
+    script("miniature", "reward", *languages, *reward)
     return folder
 
 

@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 from snakemake.utils import update_config
 
-from croco.config import Locator, check_config
+from croco.config.schema import Locator, check_config
 from croco.grid import Grid
 
 

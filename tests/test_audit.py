@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import DAMAGES, FEWEST, decide
-from croco.damage import FEWEST_REPEATS, UNIT, repeat, rotate, shuffle, truncate
-from croco.world import oracle_quality, question_by_id, spoil_answer
+from croco.miniature.world import oracle_quality, question_by_id, spoil_answer
+from croco.text.damage import FEWEST_REPEATS, UNIT, repeat, rotate, shuffle, truncate
 
 LANGUAGES = ("en", "de")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.lists(

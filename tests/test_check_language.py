@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import ROOT, script
 
-from croco.suites import parse_tasks
+from croco.evaluation.tasks import parse_tasks
 
 TABLE = ROOT / "config" / "languages.tsv"
 BASQUE = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."

@@ -11,9 +11,8 @@ from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.chats import Controls
-from croco.examples import trained_ids
-from croco.templates import (
+from croco.models.chats import Controls
+from croco.models.template_check import (
     ANSWERS,
     CHATS,
     ORDINARY,
@@ -22,6 +21,7 @@ from croco.templates import (
     examine,
     examine_untrained,
 )
+from croco.training.encode import trained_ids
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"

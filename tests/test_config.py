@@ -241,7 +241,7 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
 
 
 def read_grid(path):
-    from croco.config import Locator, check_config
+    from croco.config.schema import Locator, check_config
     from croco.grid import Grid
 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))

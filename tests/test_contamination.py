@@ -9,8 +9,8 @@ from conftest import ROOT, copy_project, rows, script, snakemake, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.overlap import Evaluated, N, list_grams
-from croco.suites import list_question_fields
+from croco.evaluation.tasks import list_question_fields
+from croco.prompts.overlap import Evaluated, N, list_grams
 
 LONG = "the quick brown fox jumps over the lazy dog while seven small cats look on"
 THAI = "ประเทศไทยมีเมืองหลวงชื่อกรุงเทพ"

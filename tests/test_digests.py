@@ -35,9 +35,13 @@ def test_looks_do_not_change_the_code_digest(copied):
     for file, old, new in (
         ("build_pairs.py", '"""Form preference', '"""Build preference'),
         ("build_pairs.py", "import Counter\n", "import Counter\n# a comment\n\n"),
-        ("croco/pairing.py", '"""The pair rule:', '"""A rule:'),
-        ("croco/pairing.py", "        ranked = sorted(rewards)", "        # why\n\n        ranked = sorted(rewards)"),
-        ("croco/transformers_engine.py", "return rewards", "return 0, rewards"),
+        ("croco/pairs/rules.py", '"""The pair rule:', '"""A rule:'),
+        (
+            "croco/pairs/rules.py",
+            "        ranked = sorted(rewards)",
+            "        # why\n\n        ranked = sorted(rewards)",
+        ),
+        ("croco/models/transformers_engine.py", "return rewards", "return 0, rewards"),
     ):
         assert digest_after_edit(copied, file, old, new) == before, file
 
@@ -46,7 +50,7 @@ def test_looks_do_not_change_the_code_digest(copied):
     ("file", "old", "new"),
     [
         ("build_pairs.py", "count += 1", "count += 2"),
-        ("croco/pairing.py", "mean - 2 * std", "mean - 3 * std"),
+        ("croco/pairs/rules.py", "mean - 2 * std", "mean - 3 * std"),
         ("croco/records.py", "sep", "sap"),
     ],
 )
@@ -58,11 +62,15 @@ def test_behaviour_of_script_or_helper_changes_it(copied, file, old, new):
 @pytest.mark.parametrize(
     ("script", "file"),
     [
-        (script, f"croco/{engine}_engine.py")
+        (script, f"croco/models/{engine}_engine.py")
         for script in ("generate", "score", "judge", "translate", "evaluate", "audit")
         for engine in ("transformers", "vllm")
     ]
-    + [("train", "croco/training.py"), ("check_template", "croco/templates.py"), ("build_pairs", "croco/__init__.py")],
+    + [
+        ("train", "croco/training/process.py"),
+        ("check_template", "croco/models/template_check.py"),
+        ("build_pairs", "croco/__init__.py"),
+    ],
 )
 def test_re_runs_follow_every_import(copied, script, file):
     before = digests.code_digest(copied / f"{script}.py")
@@ -105,16 +113,16 @@ def test_no_import_hides_from_the_re_run_digest():
     ],
 )
 def test_cache_keys_follow_decisions_and_no_wording(copied, old, new, same):
-    before = digests.behaviour_digest("croco/chats.py")
-    text = (copied / "croco/chats.py").read_text(encoding="utf-8")
+    before = digests.behaviour_digest("croco/models/chats.py")
+    text = (copied / "croco/models/chats.py").read_text(encoding="utf-8")
     assert old in text
-    (copied / "croco/chats.py").write_text(text.replace(old, new), encoding="utf-8")
+    (copied / "croco/models/chats.py").write_text(text.replace(old, new), encoding="utf-8")
     digests.behaviour_digest.cache_clear()
-    assert (digests.behaviour_digest("croco/chats.py") == before) is same
+    assert (digests.behaviour_digest("croco/models/chats.py") == before) is same
 
 
 def test_cache_keys_follow_no_import_and_no_help(copied):
-    before = digests.behaviour_digest("evaluate.py", "croco/transformers_engine.py")
+    before = digests.behaviour_digest("evaluate.py", "croco/models/transformers_engine.py")
     for file, old, new in (
         ("croco/records.py", "no such file", "this file is not there"),
         ("evaluate.py", "answers a prompt", "answers per prompt"),
@@ -123,7 +131,7 @@ def test_cache_keys_follow_no_import_and_no_help(copied):
         assert old in text
         (copied / file).write_text(text.replace(old, new), encoding="utf-8")
     digests.behaviour_digest.cache_clear()
-    assert digests.behaviour_digest("evaluate.py", "croco/transformers_engine.py") == before
+    assert digests.behaviour_digest("evaluate.py", "croco/models/transformers_engine.py") == before
 
 
 def test_lock_digest_ignores_comments_and_order(tmp_path):

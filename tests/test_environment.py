@@ -64,4 +64,4 @@ def test_nothing_is_fetched_from_elsewhere_without_asking():
         # The one loader checks what it loads; the miniature's reward model begins with a head drawn at random.
         if path.name not in ("loading.py", "miniature.py"):
             assert not re.search(r"(Auto|Peft)Model\w*\.from_pretrained", text), path
-    assert '"use_safetensors": True' in (ROOT / "scripts/croco/loading.py").read_text(encoding="utf-8")
+    assert '"use_safetensors": True' in (ROOT / "scripts/croco/models/loading.py").read_text(encoding="utf-8")

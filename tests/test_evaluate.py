@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows
 
-from croco.metrics import better
+from croco.results.metrics import better
 
 
 def evaluate(miniature, prompts, folder, languages, *options, check=True):
@@ -78,8 +78,8 @@ def test_settings_that_come_with_a_model_decide_no_written_answer(miniature, tmp
     """lm-eval's answers of the same policy with each setting in its generation_config.json."""
     from argparse import Namespace
 
-    from croco import harness
-    from croco.transformers_engine import Policy
+    from croco.evaluation import harness
+    from croco.models.transformers_engine import Policy
 
     data = write_rows(tmp_path / "data.jsonl", rows(miniature / "tasks" / "heldout" / "en.jsonl")[:4])
 
@@ -102,8 +102,8 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path,
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    from croco import harness
-    from croco.transformers_engine import Policy
+    from croco.evaluation import harness
+    from croco.models.transformers_engine import Policy
 
     shutil.copytree(miniature / "policy", tmp_path / "policy")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "policy")

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.chats import ChatModel, digest_tokens, encode_prompt
-from croco.examples import COLUMNS, encode_rows, hold_out, trained_ids, truncate
-from croco.records import InputError
+from croco.errors import InputError
+from croco.models.chats import ChatModel, digest_tokens, encode_prompt
+from croco.training.encode import COLUMNS, encode_rows, hold_out, trained_ids, truncate
 
 # A line break follows the stop token, as in ChatML.
 TEMPLATE = (

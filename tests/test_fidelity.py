@@ -9,7 +9,7 @@ from conftest import ROOT, planned, rows, script, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.fidelity import count_languages, list_words, measure_repetition, measure_self_similarity, share_distinct
+from croco.text.measures import count_languages, list_words, measure_repetition, measure_self_similarity, share_distinct
 
 GERMAN = "Alle Menschen sind frei und gleich an Würde und Rechten geboren."
 FRENCH = "Tous les êtres humains naissent libres et égaux en dignité et en droits."

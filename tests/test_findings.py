@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shipped import read_languages, read_shipped
 
-from croco.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
+from croco.results.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
 from croco.runs import COLUMNS, Arm, list_arms
 
 

@@ -13,8 +13,8 @@ import time
 import pytest
 from conftest import ENVIRONMENT, GENERATION_SETTINGS, ROOT, rows, script, start, with_settings, write_rows
 
-from croco.records import InputError
-from croco.store import Finished, Parts
+from croco.errors import InputError
+from croco.state import Finished, Parts
 
 
 def arguments(miniature, prompts, folder, samples, *options):
@@ -218,7 +218,7 @@ def test_samples_follow_the_models_distribution(miniature, prompts, tmp_path):
     """First tokens of 2048 samples against the model's own probabilities, within 5 standard errors."""
     import torch
 
-    from croco.transformers_engine import Policy
+    from croco.models.transformers_engine import Policy
 
     policy = Policy(str(miniature / "policy"))
     ids = policy.encode(rows(prompts["en"])[0]["messages"])
@@ -243,7 +243,7 @@ def test_samples_follow_the_models_distribution(miniature, prompts, tmp_path):
 
 def test_settings_that_come_with_a_model_decide_nothing(miniature, prompts, tmp_path, undisturbed):
     """Samples and greedy answers of the same policy with each setting in its generation_config.json."""
-    from croco.transformers_engine import Policy
+    from croco.models.transformers_engine import Policy
 
     def answers(path):
         policy = Policy(str(path))
@@ -260,8 +260,8 @@ def test_settings_that_come_with_a_model_decide_nothing(miniature, prompts, tmp_
 
 
 def test_a_stop_token_that_is_not_special_ends_the_text_before_it(miniature, prompts, tmp_path):
-    from croco.chats import digest_tokens
-    from croco.transformers_engine import Policy
+    from croco.models.chats import digest_tokens
+    from croco.models.transformers_engine import Policy
 
     plain = Policy(str(miniature / "policy"))
     chats = [plain.encode(row["messages"]) for row in rows(prompts["de"]) for _ in range(8)]
@@ -320,7 +320,7 @@ def test_no_two_prompts_share_a_stream():
     import torch
 
     from croco.digests import prompt_seed
-    from croco.transformers_engine import SeededSampling
+    from croco.models.transformers_engine import SeededSampling
 
     seeds = [prompt_seed(0, "de", f"prompt-{i}") for i in range(200_000)]
     uniforms = SeededSampling(seeds, 1.0, 1.0, 2).uniforms

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.guards import Guards, check_guards
-from croco.records import InputError
+from croco.errors import InputError
+from croco.training.guards import Guards, check_guards
 
 BETA = 0.5
 finite = st.floats(-1e3, 1e3, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Which language a text is in: croco.identification and scripts/identify.py."""
+"""Which language a text is in: croco.text.language and scripts/identify.py."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from conftest import rows, script, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.identification import can_identify, identify, strip_code
+from croco.text.language import can_identify, identify, strip_code
 
 MEDIUM = {
     "da": "Min søster bor i en lille by ved havet, og hver sommer cykler vi sammen ud til stranden for at bade. Om aftenen laver vi mad af de grøntsager, som hun selv har dyrket i haven.",

@@ -13,10 +13,9 @@ from conftest import planned, rows, script, snakemake, start, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.chats import TOO_LONG, ChatModel
-from croco.judging import CONTROL, Comparison, Encoder, read_template, write_request
-from croco.records import InputError
-from croco.verdicts import (
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import CONTROL, Comparison, Encoder, read_template, write_request
+from croco.evaluation.verdicts import (
     MARKS,
     ORDERS,
     UNPARSEABLE,
@@ -26,6 +25,7 @@ from croco.verdicts import (
     score_strict,
     see_from_tuned,
 )
+from croco.models.chats import TOO_LONG, ChatModel
 from judge import check_readable
 
 TEMPLATE = "{language}? {nonce}\n{question}\n{nonce}A\n{answer_a}\n{nonce}B\n{answer_b}\n{nonce}"

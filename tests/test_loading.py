@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from croco.cli import UNUSED_WEIGHTS
-from croco.loading import POLICY, REWARD_MODEL, check_files, load_adapter, load_weights
-from croco.records import InputError
+from croco.errors import InputError
+from croco.models.loading import POLICY, REWARD_MODEL, check_files, load_adapter, load_weights
 
 SIZES = {
     "vocab_size": 64,

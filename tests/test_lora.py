@@ -10,8 +10,8 @@ import torch
 from conftest import rows, script, write_rows
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from croco.lora import find_targets, projections
-from croco.records import InputError
+from croco.errors import InputError
+from croco.models.lora import find_targets, projections
 
 SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,

@@ -141,7 +141,7 @@ def test_an_adapter_stays_unmerged_in_16_bits(copied, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from croco.transformers_engine import Policy
+    from croco.models.transformers_engine import Policy
 
     policy = AutoModelForCausalLM.from_pretrained(copied / "policy", dtype=torch.bfloat16)
     names = ["q_proj", "up_proj"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.pairing import (
+from croco.pairs.rules import (
     Moments,
     draw_language,
     draw_pair,

@@ -1,4 +1,4 @@
-"""What is read of the files between stages, and what of a text can be seen: croco.records and croco.text."""
+"""What is read of the files between stages, and what of a text can be seen: croco.records and croco.text.normalise."""
 
 import json
 import unicodedata
@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from croco.digests import prompt_digest
-from croco.identification import identify
-from croco.records import Generation, InputError, Prompt, Record, Score, check_same_text, read_records, rows_in_step
-from croco.text import fold, is_blank, normalise_id, strip_invisible
+from croco.errors import InputError
+from croco.records import Generation, Prompt, Record, Score, check_same_text, read_records, rows_in_step
+from croco.text.language import identify
+from croco.text.normalise import fold, is_blank, normalise_id, strip_invisible
 
 NOTHING = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c\u202a\u2066\u115f\u1160\u3164\uffa0\u2800\u034f\ufe0f\U000e0041\U000e0100\u180e\x00\x1b\x7f \t\n\r\u00a0\u3000\u2028"  # fmt: skip
 CHAT = [{"role": "user", "content": "Say a word."}]

@@ -105,7 +105,7 @@ def chats(prompts):
 
 def greedy(prompts, path, adapter=None):
     """Answers of the project's own engine."""
-    from croco.transformers_engine import Policy
+    from croco.models.transformers_engine import Policy
 
     policy = Policy(str(path), adapter=adapter and str(adapter))
     encoded = [policy.encode(messages) for messages in chats(prompts)]

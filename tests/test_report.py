@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxml import html
 from pages import HOSTILE, RUNS, make_report, prompts, write_results
 
-from croco.figures import embed
+from croco.report.elements import embed
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
             "provenance", "cost", "claims"]  # fmt: skip

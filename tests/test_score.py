@@ -79,7 +79,7 @@ def test_padding_moves_no_reward(miniature, prompts, tmp_path, pad):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from croco.transformers_engine import RewardModel
+    from croco.models.transformers_engine import RewardModel
 
     folder = tmp_path / "reward"
     shutil.copytree(miniature / "reward", folder)

@@ -170,16 +170,18 @@ CHANGES = {
     "tokenizer of max_tokens": (replace_text("models/tokenizer/tokenizer_config.json", "{", "{ "), SAMPLED | SELECTED),
     "code of templates": (
         replace_text(
-            "scripts/croco/templates.py", "follows_clock(tokenizer, options)", "follows_clock(tokenizer, {**options})"
+            "scripts/croco/models/template_check.py",
+            "follows_clock(tokenizer, options)",
+            "follows_clock(tokenizer, {**options})",
         ),
         SAMPLED | {"check_template": 1, "check_role_template": 2, "score_answers_multi": 2},
     ),
     "code of an engine": (
-        replace_text("scripts/croco/transformers_engine.py", "return responses", "return [*responses]"),
+        replace_text("scripts/croco/models/transformers_engine.py", "return responses", "return [*responses]"),
         SAMPLED | EVALUATED | {"select_audited": 2},
     ),
-    "code of pair rules": (replace_text("scripts/croco/pairing.py", "mean - 2 * std", "mean - 2.5 * std"), PAIRED),
-    "a comment": (replace_text("scripts/croco/chats.py", '"""What', '# why\n"""What'), {}),
+    "code of pair rules": (replace_text("scripts/croco/pairs/rules.py", "mean - 2 * std", "mean - 2.5 * std"), PAIRED),
+    "a comment": (replace_text("scripts/croco/models/chats.py", '"""What', '# why\n"""What'), {}),
 }
 
 

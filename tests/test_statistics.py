@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from croco.statistics import (
+from croco.results.statistics import (
     align,
     benjamini_hochberg,
     detectable,

@@ -11,7 +11,7 @@ from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, w
 from hub import COMMIT, serving
 from shipped import read_languages, read_shipped
 
-from croco.suites import list_evaluated, parse_tasks
+from croco.evaluation.tasks import list_evaluated, parse_tasks
 
 CHOICES = {"dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}"}
 MEAN = {"aggregation": "mean", "higher_is_better": True}

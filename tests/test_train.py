@@ -14,10 +14,10 @@ import psutil
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, write_rows
 
-from croco.chats import digest_tokens
-from croco.checkpoints import newest_whole_checkpoint
-from croco.examples import hold_out
-from croco.training import choose
+from croco.models.chats import digest_tokens
+from croco.training.encode import hold_out
+from croco.training.process import choose
+from croco.training.resume import newest_whole_checkpoint
 
 COUNT = 24
 
@@ -274,7 +274,7 @@ def test_online_dpo_stops_where_the_stages_do_and_logs_their_rewards(miniature, 
     """Of the answers that are all but certain the scores are known; stop tokens may stand in config.json alone."""
     import torch
 
-    from croco.transformers_engine import Policy, RewardModel
+    from croco.models.transformers_engine import Policy, RewardModel
 
     # The miniature's policy has learnt too little to be certain of a word.
     script(

@@ -9,8 +9,8 @@ from conftest import ROOT, rows, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco.formats import FORMATS, request
-from croco.translation import differs, find_fault, split_text
+from croco.prompts.formats import FORMATS, request
+from croco.prompts.translation import differs, find_fault, split_text
 
 NAMES = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
 CODE = "```python\nprint('do not touch')\n\nx = {text}\n```"

@@ -124,7 +124,7 @@ def adapter(miniature, forty, tmp_path_factory):
 
 
 def test_greedy_adapter_equals_the_merged_model(miniature, adapter, forty):
-    from croco import transformers_engine, vllm_engine
+    from croco.models import transformers_engine, vllm_engine
 
     merged = transformers_engine.Policy(str(miniature / "policy"), adapter=adapter)
     merged.model.save_pretrained(adapter.parent / "merged")
@@ -173,7 +173,8 @@ def test_tasks_see_the_ids_and_stop_tokens_of_transformers(miniature, tmp_path):
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    from croco import harness, transformers_engine, vllm_engine
+    from croco.evaluation import harness
+    from croco.models import transformers_engine, vllm_engine
 
     path = tmp_path / "policy"
     shutil.copytree(miniature / "policy", path)
@@ -190,6 +191,7 @@ def test_tasks_see_the_ids_and_stop_tokens_of_transformers(miniature, tmp_path):
     assert all(chat.count(first) == 1 for chat in chats)
     texts = [response["text"] for response in plain.respond(chats, [0] * len(chats), 0, 1.0, 16)]
     longest = max(texts, key=len)
+    assert len(plain.tokenizer(longest, add_special_tokens=False)["input_ids"]) > 2
     stop = plain.tokenizer(longest, add_special_tokens=False)["input_ids"][-1]
     config = json.loads((path / "generation_config.json").read_text())
     (path / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [stop]}))
@@ -198,25 +200,32 @@ def test_tasks_see_the_ids_and_stop_tokens_of_transformers(miniature, tmp_path):
     choice = {**written, "output_type": "multiple_choice", "doc_to_choice": ["5", "Es ist 5."], "doc_to_target": 0}
     choice = {name: value for name, value in choice.items() if name not in ("generation_kwargs", "filter_list")}
     choice["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
-    found, seen = {}, []
+    source = {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / "cache")}
+
+    def ask(policy, name):
+        """The answers to both tasks, and the prompts that reached vLLM; nothing here outlives the engine."""
+        model = harness.wrap(policy, Namespace(engine=name, model=str(path), revision=None, trust_remote_code=False, batch=2, template_options={}))  # fmt: skip
+        answers, seen = [], []
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "vllm":
+                generate = policy.llm.generate
+
+                def record(prompts, *args, **options):
+                    seen.extend(list(prompt["prompt_token_ids"]) for prompt in prompts)
+                    return generate(prompts, *args, **options)
+
+                patch.setattr(policy.llm, "generate", record)
+            for task, config in (("choice", choice), ("written", written)):
+                tasks = TaskManager(include_defaults=False).load({**config, "task": task, "dataset_kwargs": source})["tasks"]  # fmt: skip
+                samples = harness.run(model, tasks)["samples"][task]
+                answers += [[r[0] for r in sample["filtered_resps"]] if task == "choice" else sample["resps"] for sample in samples]  # fmt: skip
+        return answers, seen
+
+    found = {}
     for name, engine in (("transformers", transformers_engine), ("vllm", vllm_engine)):
         policy = engine.Policy(str(path))
         assert policy.stops == {stop, tokenizer.eos_token_id}
-        model = harness.wrap(policy, Namespace(engine=name, model=str(path), revision=None, trust_remote_code=False, batch=2, template_options={}))  # fmt: skip
-        if engine is vllm_engine:
-            generate = policy.llm.generate
-
-            def record(prompts, *args, **options):
-                seen.extend(list(prompt["prompt_token_ids"]) for prompt in prompts)
-                return generate(prompts, *args, **options)  # noqa: B023 (called at once)
-
-            policy.llm.generate = record
-        found[name] = []
-        for task, config in (("choice", choice), ("written", written)):
-            source = {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / "cache")}
-            tasks = TaskManager(include_defaults=False).load({**config, "task": task, "dataset_kwargs": source})["tasks"]  # fmt: skip
-            samples = harness.run(model, tasks)["samples"][task]
-            found[name] += [[r[0] for r in sample["filtered_resps"]] if task == "choice" else sample["resps"] for sample in samples]  # fmt: skip
+        found[name], seen = ask(policy, name)
         expected = [response["text"] for response in policy.respond(chats, [0] * len(chats), 0, 1.0, 16)]
         if engine is vllm_engine:
             policy.close()
@@ -244,7 +253,7 @@ def test_greedy_samples_are_the_response_so_many_times(miniature, forty, tmp_pat
 
 def test_settings_that_come_with_a_model_decide_nothing(miniature, forty, tmp_path):
     """Samples and greedy answers with all settings in generation_config.json at once; greedy as in transformers."""
-    from croco import transformers_engine, vllm_engine
+    from croco.models import transformers_engine, vllm_engine
 
     settings = {name: value for some in GENERATION_SETTINGS for name, value in some.items()}
     patched = with_settings(miniature / "policy", tmp_path / "policy", settings)
@@ -264,7 +273,7 @@ def test_next_tokens_have_the_probabilities_of_transformers(miniature, forty):
     import torch
     from vllm import SamplingParams
 
-    from croco import transformers_engine, vllm_engine
+    from croco.models import transformers_engine, vllm_engine
 
     plain = transformers_engine.Policy(str(miniature / "policy"))
     options = {"logprobs_mode": "processed_logprobs", "max_logprobs": -1}

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.optimize import minimize
 
-from croco.win_rates import adjusted, length_controlled, position_consistency, unparseable
+from croco.results.win_rates import adjusted, length_controlled, position_consistency, unparseable
 
 VALUE = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 

@@ -115,11 +115,11 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
     edits = [
         ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
         ("scripts/train.py", "ASIDE = [", "# these options\nASIDE = [", set()),
-        ("scripts/croco/pairing.py", '"""Indices (chosen', '"""The indices (chosen', set()),
+        ("scripts/croco/pairs/rules.py", '"""Indices (chosen', '"""The indices (chosen', set()),
         ("rules/train.smk", '"""Tuning with LoRA,', '"""Tuning,', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),
-        ("scripts/croco/pairing.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
-        ("scripts/croco/verdicts.py", '"tie": 0.5', '"tie": 0.4', {"judge_language", "judge_multi"}),
+        ("scripts/croco/pairs/rules.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
+        ("scripts/croco/evaluation/verdicts.py", '"tie": 0.5', '"tie": 0.4', {"judge_language", "judge_multi"}),
         ("two_languages.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-3", {"train"}),
         ("requirements.lock", "numpy==", "numpy==1", {"generate", "train", "miniature_world"}),
         (

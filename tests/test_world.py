@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from croco.world import (
+from croco.miniature.world import (
     LANGUAGES,
     SPLITS,
     TUNED_FAMILIES,

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from croco.digests import code_digest, file_digest, versions
-from croco.records import InputError, write_json
+from croco.errors import InputError
+from croco.records import write_json
 
 STARTED = time.time()
-ENGINES = ("transformers", "vllm")
 # {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
 UNUSED_WEIGHTS = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
@@ -70,65 +70,6 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
     return value
-
-
-def add_model_options(parser, required=True):
-    parser.add_argument("--model", required=required, help="local folder or hub id")
-    parser.add_argument("--revision", help="commit or tag on the hub")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-
-
-def add_engine_options(
-    parser, batch="rows a forward pass of the transformers engine; vLLM makes its own batches", required=True
-):
-    """A model that is run: which engine, and its own options."""
-    add_model_options(parser, required)
-    parser.add_argument("--engine", choices=ENGINES, default="transformers", help="library that runs the model")
-    parser.add_argument(
-        "--engine-options",
-        type=mapping("engine_options"),
-        default={},
-        metavar="JSON",
-        help="""passed to vllm.LLM or from_pretrained, e.g. '{"gpu_memory_utilization": 0.85}'""",
-    )
-    parser.add_argument("--batch", type=positive, default=64, help=batch)
-
-
-def add_template_options(parser):
-    parser.add_argument(
-        "--template-options",
-        type=mapping("template_options"),
-        default={},
-        metavar="JSON",
-        help="""variables of the chat template, e.g. '{"enable_thinking": false}'""",
-    )
-
-
-def add_reward_options(parser):
-    """A reward model that scores chats."""
-    add_engine_options(parser, batch="texts a forward pass of the transformers engine")
-    add_template_options(parser)
-    parser.add_argument("--max-length", type=positive, default=4096, help="tokens of prompt and response at most")
-
-
-def add_chat_options(parser, required=True):
-    """A model that writes answers."""
-    add_engine_options(parser, required=required)
-    add_template_options(parser)
-
-
-def add_adapter_option(parser):
-    parser.add_argument("--adapter", type=Path, help="checkpoint folder with a LoRA adapter (default: the base model)")
-
-
-def add_policy_options(parser):
-    """A policy with its sampling parameters."""
-    add_chat_options(parser)
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to sample from")
-    parser.add_argument("--max-tokens", type=positive, default=4096, help="tokens a response at most")
-    parser.add_argument("--seed", type=int, default=0, help="the run's seed")
 
 
 def add_state_options(parser, chunk, unit="prompts", required=True):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from croco.digests import WEIGHTS, derive_seed
-from croco.examples import SMOOTHED
-from croco.judging import read_template
-from croco.pairing import DEGENERATE_UP_TO, FILTERS
-from croco.records import InputError
-from croco.suites import CAPABILITIES, parse_tasks
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import read_template
+from croco.evaluation.tasks import CAPABILITIES, parse_tasks
+from croco.pairs.rules import DEGENERATE_UP_TO, FILTERS
+from croco.training.encode import SMOOTHED
 
 RESERVED = (
     "untuned",
@@ -275,7 +275,7 @@ class Grid:
         return self.runs[f"{run.model}/{run.pool}/{run.setting}/round{run.round - 1}"] if run.round > 1 else None
 
     def guards_of(self, run):
-        """When a run's training stops: options of croco.guards.Guards."""
+        """When a run's training stops: options of croco.training.guards.Guards."""
         known = run.row.get("guards", "none" if run.row.get("rejected") == "random" else GUARDS[run.row["objective"]])
         return {} if known == "none" else known
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from croco.records import InputError
+from croco.errors import InputError
 
 # Of --run as summary.py and those who follow it take it; of summary.csv.
 RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]

@@ -1,0 +1,133 @@
+"""lm-eval on a policy that is loaded already, by either engine, so that tasks need no second load of the model.
+
+Under vLLM an adapter stays beside the weights, as it does in generation: merged into 16 bits, most of what a small
+learning rate has changed would be rounded away.
+"""
+
+import itertools
+from unittest.mock import patch
+
+from croco.errors import InputError
+
+
+def check_options(args):
+    """Raises InputError for what lm-eval cannot do, before a model is loaded."""
+    if args.engine == "vllm" and args.template_options.get("enable_thinking"):
+        raise InputError(
+            "lm-eval's vLLM back end runs no multiple-choice tasks with enable_thinking",
+            "evaluate with template_options: {enable_thinking: false}, or with the engine transformers",
+            field="template_options",
+        )
+
+
+def wrap(policy, args):
+    """The policy as a model of lm-eval.
+
+    The chat template alone adds special tokens, as it does for the policy's own prompts: there is no second BOS.
+    """
+    model = _wrap(policy, args)
+    model.controls, model.forged = policy.controls, set()
+    render = model.apply_chat_template
+
+    def note_forged(chat, *args, **options):
+        """Keeps the chats, as rendered, in which a text spells control tokens: lm-eval makes such tokens of it."""
+        text = render(chat, *args, **options)
+        if policy.controls.in_chat(chat):
+            model.forged.add(text)
+        return text
+
+    model.apply_chat_template = note_forged
+    return model
+
+
+def is_forged(model, sample):
+    """Whether the document of one of lm-eval's samples, or a chat that was made of it, spells control tokens."""
+    chats = [arguments[0] for arguments in sample["arguments"] if isinstance(arguments[0], str)]
+    return any(map(model.controls.in_text, _list_texts(sample["doc"]))) or not model.forged.isdisjoint(chats)
+
+
+def _list_texts(value):
+    """All texts in a document."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for part in parts for text in _list_texts(part)]
+
+
+def _wrap(policy, args):
+    if args.engine == "transformers":
+        from lm_eval.models.huggingface import HFLM
+
+        model = HFLM(
+            pretrained=policy.model,
+            tokenizer=policy.tokenizer,
+            batch_size=args.batch,
+            max_length=policy.context,
+            add_bos_token=False,
+            chat_template_args=args.template_options,
+        )
+        generate, decode = model._model_generate, model.tok_decode
+
+        def generate_from_all(*args, **options):
+            """Where a task samples, transformers would keep the 50 likeliest tokens; vLLM keeps all."""
+            return generate(*args, **({"top_k": 0} if options.get("do_sample") else {}) | options)
+
+        def decode_answer(tokens, skip_special_tokens=True):
+            """Text of an answer up to its stop token, which lm-eval knows only as the tokenizer's own."""
+            if skip_special_tokens:
+                tokens = [*itertools.takewhile(lambda token: token not in policy.stops, tokens)]
+            return decode(tokens, skip_special_tokens=skip_special_tokens)
+
+        model._model_generate, model.tok_decode = generate_from_all, decode_answer
+        return model
+    from lm_eval.models import vllm_causallms
+
+    with patch.object(vllm_causallms, "LLM", lambda **_: policy.llm):
+        model = vllm_causallms.VLLM(
+            pretrained=args.model,
+            revision=args.revision,
+            tokenizer_revision=args.revision,
+            trust_remote_code=args.trust_remote_code,
+            max_model_len=policy.context,
+            add_bos_token=False,
+            chat_template_args=dict(args.template_options),
+        )
+    model.lora_request = policy.lora
+    generate = model.modify_gen_kwargs
+
+    def answer_as_transformers(*args, **options):
+        """As the transformers back end: the policy's stop tokens alone, and no special tokens in answers."""
+        chosen, *rest = generate(*args, **options)
+        return chosen | {
+            "skip_special_tokens": True,
+            "ignore_eos": True,
+            "stop_token_ids": sorted(policy.stops),
+        }, *rest
+
+    model.modify_gen_kwargs = answer_as_transformers
+    return model
+
+
+def run(model, tasks, limit=None):
+    """lm-eval's output for {name: Task}; ``limit`` is the number of documents a task, or None for all."""
+    import random
+
+    import numpy as np
+    import torch
+    from lm_eval import evaluate
+
+    # Not simple_evaluate, which asks pip for the environment each time; these are its seeds.
+    random.seed(0)
+    np.random.seed(1234)
+    torch.manual_seed(1234)
+    for task in tasks.values():
+        task.set_fewshot_seed(seed=1234)
+    return evaluate(
+        lm=model,
+        task_dict={"tasks": tasks, "groups": {}},
+        limit=limit,
+        apply_chat_template=True,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+    )

@@ -1,0 +1,133 @@
+"""Structured tasks by name: what a language's row lists, and how lm-eval loads them with their data."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jinja2
+import yaml
+from jinja2 import nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
+
+from croco.digests import digest
+from croco.errors import InputError
+
+CAPABILITIES = ("reading", "knowledge", "common_sense", "semantics", "acceptability", "instructions", "maths")
+# What a run may evaluate, as config/comparability.tsv names it in its column needs.
+EVALUATED = ("llm_judge", "oracle", *CAPABILITIES, "own_tasks", "euroeval")
+# The languages that the paper's harness had no data set for, in the paper's order.
+WITHOUT_EUROEVAL = ("gl", "cy", "mt", "ga")
+# Files of NLTK that tasks need while they score, by the start of the task's name.
+NLTK_FILES = {"ifeval": "tokenizers/punkt_tab"}
+REMEDY = (
+    "run `snakemake stage` with the same config where there is a network, with the same HF_HOME; or take the task out of "
+    "the language's row in config/languages.tsv, or leave its capability out of evaluation.suite"
+)
+
+
+def parse_tasks(text):
+    """{task: capability} of the column tasks, such as ``reading: belebele_dan_Latn; knowledge: m_mmlu_da, arc_da``.
+
+    Raises ValueError for an unknown capability, or a task that stands twice.
+    """
+    tasks = {}
+    for part in filter(str.strip, text.split(";")):
+        capability, colon, names = part.partition(":")
+        if not colon or capability.strip() not in CAPABILITIES:
+            raise ValueError(f"{part.strip()!r} does not begin with a capability and a colon")
+        for name in filter(None, map(str.strip, names.split(","))):
+            if name in tasks:
+                raise ValueError(f"{name} stands twice")
+            tasks[name] = capability.strip()
+    return tasks
+
+
+def list_evaluated(grid, known_languages):
+    """{what: languages} that a checked config evaluates; keys are of EVALUATED."""
+    evaluation = grid.config["evaluation"]
+    codes = list(dict.fromkeys(code for run in grid.runs.values() for code in run.evaluated))
+    found = {name: [] for name in EVALUATED}
+    if evaluation["judge"] != "none":
+        found["oracle" if evaluation["judge"] == "oracle" else "llm_judge"] = codes
+    for code, names in grid.suites.items():
+        capabilities = parse_tasks(known_languages[code]["tasks"] or "")
+        for capability in dict.fromkeys(capabilities[name] for name in names):
+            found[capability].append(code)
+    found["own_tasks"] = [code for code in WITHOUT_EUROEVAL if code in codes and grid.own_tasks([code])]
+    if any(row["format"] == "euroeval" for row in grid.config["imports"]):
+        found["euroeval"] = codes
+    return {what: languages for what, languages in found.items() if languages}
+
+
+def list_question_fields(path):
+    """The fields that a task's question is made of; none where its own code makes it, or it is the same for all rows."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
+    try:
+        task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+        query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
+        if not isinstance(query, str):
+            return []
+        # Not jinja2.meta, which compiles, and so knows no filter of lm-eval's own.
+        names = {"load": set(), "store": set(), "param": set()}
+        for name in jinja2.Environment().parse(query).find_all(nodes.Name):
+            names[name.ctx].add(name.name)
+        fields = names["load"] - names["store"] - names["param"] - {"loop", *DEFAULT_NAMESPACE}
+        # As in lm-eval, a name alone is a field.
+        return sorted(fields) or ([query] if query.isidentifier() else [])
+    except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
+        raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
+
+
+def check_names(names):
+    """lm-eval's manager of tasks (takes some seconds); raises InputError for names that it does not know."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    known = set(manager.all_tasks)
+    if unknown := sorted(set(names) - known):
+        raise InputError(
+            f"lm-eval {metadata.version('lm_eval')} has no task {', '.join(unknown)}",
+            "correct column tasks of config/languages.tsv; scripts/check_language.py CODE lists what there is",
+            field="tasks",
+        )
+    return manager
+
+
+def check_names_once(names, state):
+    """As check_names, but what was found good is remembered under ``state`` for this version of lm-eval."""
+    names = sorted(set(names))
+    known = Path(state) / "suites" / digest([metadata.version("lm_eval"), names])
+    if names and not known.exists():
+        print("looking the suites' tasks up in lm-eval, which takes some seconds ...", file=sys.stderr)
+        check_names(names)
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.touch()
+
+
+def load_suite(names):
+    """lm-eval's tasks with their data, from the hub or its cache; groups and tags become their single tasks.
+
+    Returns ({name: {task: lm_eval Task}}, {name: why it could not be loaded}); raises InputError for unknown names.
+    """
+    manager, loaded, failures = check_names(names), {}, {}
+    for name in names:
+        try:
+            loaded[name] = manager.load(name)["tasks"]
+            for start, file in NLTK_FILES.items():
+                if name.startswith(start):
+                    _find_nltk(file)
+        except Exception as error:
+            failures[name] = describe(error)
+    return loaded, failures
+
+
+def _find_nltk(file):
+    import nltk
+
+    nltk.data.find(file)
+
+
+def describe(error):
+    """The kind of an error and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

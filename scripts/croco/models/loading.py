@@ -1,0 +1,297 @@
+"""The one loader of weights, for every role, stage and engine: what is incomplete is refused before it computes.
+
+transformers draws the weights that it misses in the files at random and PEFT leaves an adapter that does not fit at
+zero, both with a warning: rewards and samples of such a model would look like any other's.
+"""
+
+import json
+import re
+import shutil
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+from croco.cli import UNUSED_WEIGHTS
+from croco.digests import model_identity
+from croco.errors import InputError
+
+POLICY, REWARD_MODEL = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+# Parts of a checkpoint that a model of text does without: heads that predict several tokens, towers of images and sound.
+MTP = r"(model\.)?(language_model\.)?(mtp|mtp_\w+|nextn\w*)\."
+TOWERS = (
+    r"(model\.)?(visual|vision_tower|vision_model|vision_encoder|vision_embed_tokens|vision_projection|vit|image_newline|"
+    r"patch_merger|audio_tower|audio_encoder|audio_projection|audio_embed|embed_vision|embed_audio|multi_modal_projector|"
+    r"multimodal_projector|mm_projector|vision_projector|image_projection|vision_adapter)(\.|$)"
+)
+# Masks that GPT-2's family once saved as weights.
+BUFFERS = r"(.*\.)?attn(ention)?\.(masked_)?bias$"
+# What an image-text model has beside its weights, without which vLLM does not load it.
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+SHOWN = 4
+
+
+def model_id(model, revision=None, state=None, adapter=None):
+    """The model's content hash or hub commit, the adapter's behind a plus; raises InputError where there is none.
+
+    ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
+    """
+    with model_errors(model):
+        identity = model_identity(model, revision, state and Path(state) / "digests")
+    return f"{identity}+{model_id(str(adapter))}" if adapter else identity
+
+
+def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=False, options=None):
+    """A model with all of its weights, on the CPU or where ``options`` put it.
+
+    Args:
+        kind: POLICY or REWARD_MODEL; ``path``: local folder or hub id; ``options``: passed on to ``from_pretrained``.
+    Raises InputError where the files lack weights that the class needs (tied ones aside), hold some of another shape or
+    that are not finite, or some that the class has no use for, but for the parts that a model of text does without.
+    """
+    import transformers
+
+    wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
+    # Weights of another shape are refused below, in the words of all others.
+    checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    with model_errors(path), engine_options_refused(path, options), quiet_reports():
+        model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
+        check_found(kind, path, model, found, revision)
+    check_finite(path, model.named_parameters())
+    return model
+
+
+def load_adapter(model, adapter, trainable=False):
+    """The model with a LoRA adapter on it, a PeftModel.
+
+    Raises InputError for an adapter with tensors that fit nothing, that lacks some, or that changes nothing.
+    """
+    from peft import PeftModel, load_peft_weights
+
+    meta = next(model.parameters()).device.type == "meta"
+    options = {"is_trainable": trainable, "low_cpu_mem_usage": meta, **({"torch_device": "cpu"} if meta else {})}
+    with model_errors(adapter), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are refused below
+        tuned = PeftModel.from_pretrained(model, adapter, **options)
+        # Again, for what fitted: from_pretrained keeps it to itself.
+        found = tuned.load_adapter(adapter, "default", **options)
+        tensors = load_peft_weights(adapter, device="cpu")
+    check_names(
+        "adapter",
+        adapter,
+        found.missing_keys,
+        found.unexpected_keys,
+        "give the model that the adapter was trained from",
+    )
+    check_finite(adapter, tensors.items())
+    second = [weight for name, weight in tensors.items() if "lora_B" in name or "lora_embedding_B" in name]
+    others = [name for name in tensors if "lora_" not in name]
+    if not others and not any(weight.any() for weight in second):
+        raise InputError(
+            f"the adapter changes nothing: its {len(second)} matrices lora_B are all zero",
+            "train it, or leave it out: the model alone is the same",
+            adapter,
+        )
+    return tuned
+
+
+def check_files(kind, path, revision=None, trust_remote_code=False, adapter=None):
+    """As load_weights and load_adapter, but by the names and shapes in the files: for an engine with a loader of its own.
+
+    No weights are read but the adapter's.
+    """
+    import torch
+    import transformers
+
+    with model_errors(path), quiet_reports():
+        config = transformers.AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        quantized = getattr(config, "quantization_config", None)
+        if quantized:  # the engine has kernels that transformers may lack
+            del config.quantization_config
+        auto = getattr(transformers, kind)
+        if kind == POLICY and type(config) not in auto._model_mapping and not hasattr(config, "auto_map"):
+            auto = transformers.AutoModelForImageTextToText
+        with torch.device("meta"):
+            of_class = type(auto.from_config(config, trust_remote_code=trust_remote_code))
+        model, found = of_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=read_headers(path, revision),
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        check_found(kind, path, model, forgive_packing(found, model) if quantized else found, revision)
+    if adapter:
+        load_adapter(model, adapter)
+
+
+def forgive_packing(found, model):
+    """Quantized modules hold other tensors than their class: one that has any of its own in the files is there."""
+
+    def module_of(name):
+        """Experts are packed one by one, and fused in their class."""
+        return re.sub(r"(\.experts)\..*", r"\1", name.rpartition(".")[0])
+
+    modules = {name for name, _ in model.named_modules()}
+    packed = {module_of(name) for name in found["unexpected_keys"]}
+    return {
+        "missing_keys": {name for name in found["missing_keys"] if module_of(name) not in packed},
+        "unexpected_keys": {name for name in found["unexpected_keys"] if module_of(name) not in modules},
+        "mismatched_keys": set(),
+    }
+
+
+def check_found(kind, path, model, found, revision):
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            "an adapter, not a model", "give the model that it was trained from, and the adapter beside it", path
+        )
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None) or 0
+    heads = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    unused = [MTP, TOWERS, BUFFERS, *(rf"(model\.)?(language_model\.)?layers\.{layers + i}\." for i in range(heads))]
+    if kind == REWARD_MODEL:
+        unused.append(r"lm_head\.")  # of the language model that it was made from; its own head is `score`
+    allowed = {name for name in found["unexpected_keys"] if re.match("|".join(unused), name)}
+    shapes = [f"{name} {[*there]} instead of {[*needed]}" for name, there, needed in found["mismatched_keys"]]
+    remedy = f"give the files as transformers saves a {type(model).__name__}, with their names and its config.json" + (
+        ": a reward model has its head among them" if kind == REWARD_MODEL else ""
+    )
+    check_names("model", path, found["missing_keys"], found["unexpected_keys"] - allowed, remedy, shapes)
+    # The class itself passes over some, without a word.
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    if ignored:
+        own = set(model.state_dict())
+        ignored = re.compile("|".join(f"({pattern})" for pattern in ignored))
+        allowed |= {name for name in read_headers(path, revision) if name not in own and ignored.search(name)}
+    # In the manifest, with * for numbers.
+    UNUSED_WEIGHTS[str(path)] = dict(
+        sorted(Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in allowed).items())
+    )
+
+
+def check_names(what, path, missing, unexpected, remedy, shapes=()):
+    problems = {
+        f"weights that the {what} needs are not in the file": missing,
+        f"weights in the file have another shape than the {what}'s": shapes,
+        f"weights in the file fit nothing in the {what}": unexpected,
+    }
+    said = [f"{problem}: {name_some(names)}" for problem, names in problems.items() if names]
+    if said:
+        raise InputError("; ".join(said), remedy, path)
+
+
+def name_some(names):
+    """The first few, in the order of their numbers, and how many."""
+    names = sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more ({len(names)})" if len(names) > SHOWN else "")
+
+
+def check_finite(path, weights):
+    import torch
+
+    kinds = (torch.float32, torch.bfloat16, torch.float16)
+    # A sum is not finite where one of its terms is not, and needs no second copy of the weights.
+    wrong = [
+        name
+        for name, weight in weights
+        if weight.dtype in kinds and weight.device.type != "meta"
+        and not weight.detach().sum(dtype=torch.float32).isfinite()
+    ]  # fmt: skip
+    if wrong:
+        raise InputError(
+            f"weights are not finite numbers: {name_some(wrong)}", "get the files anew, or another dtype", path
+        )
+
+
+def read_headers(path, revision=None):
+    """{name: tensor without data} of a model's safetensors files."""
+    import torch
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    def find(name, **options):
+        return cached_file(path, name, revision=revision, **options)
+
+    files = [find("model.safetensors", _raise_exceptions_for_missing_entries=False)]
+    if not files[0]:
+        with open(find("model.safetensors.index.json"), encoding="utf-8") as file:
+            files = [find(name) for name in sorted(set(json.load(file)["weight_map"].values()))]
+    tensors = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (no dict)
+                tensors[name] = torch.empty(opened.get_slice(name).get_shape(), device="meta")
+    return tensors
+
+
+def copy_processors(path, folder, revision=None):
+    """Puts the files of PROCESSORS that a model has into the folder of one made from it."""
+    from transformers.utils import cached_file
+
+    for name in PROCESSORS:
+        file = cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if file:
+            shutil.copyfile(file, Path(folder) / name)
+
+
+@contextmanager
+def engine_options_refused(path, options):
+    """Turns the TypeError for an option that the model's class does not know into an InputError."""
+    try:
+        yield
+    except TypeError as error:
+        if not options or not any(name in str(error) for name in options):
+            raise
+        raise InputError(
+            f"the model does not take the options {', '.join(options)}: {error}",
+            "give options of transformers' from_pretrained; those of vLLM go with engine: vllm",
+            path,
+            field="engine_options",
+        ) from error
+
+
+@contextmanager
+def quiet_reports():
+    """Without transformers' bars and its table of what it did not load: an error says it, or the manifest."""
+    import logging
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+    def keep(record):
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+@contextmanager
+def model_errors(path):
+    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        from huggingface_hub.errors import GatedRepoError
+        from safetensors import SafetensorError
+
+        # A bare RuntimeError of transformers' and PEFT's loaders; torch's own, as of a full GPU, are other matters.
+        wrong_weights = isinstance(error, RuntimeError) and re.search(
+            r"loading state_dict|conversion of the weights", str(error)
+        )
+        if not (wrong_weights or isinstance(error, OSError | ValueError | SafetensorError)):
+            raise
+
+        gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
+        raise InputError(
+            f"the model cannot be loaded: {error}",
+            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            if gated
+            else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
+            path,
+        ) from error

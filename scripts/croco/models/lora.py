@@ -1,0 +1,115 @@
+"""What a LoRA adapter reaches of a model: all projections of attention and MLP, or what a pattern names.
+
+Works on the meta device, so that a config alone tells.
+"""
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from croco.errors import InputError
+
+# What chooses experts or weighs them: no projection.
+ROUTER = re.compile(r"(^|[._])(gate|router)$")
+
+
+class Projections(NamedTuple):
+    kinds: dict  # {name of a module that an adapter can reach: its kind, such as self_attn.q_proj}
+    spared: dict  # {kind, or `experts`: number} of those that no adapter reaches
+
+
+def projections(model):
+    """The linear modules in the layers of a model's text decoder, but for routers: Projections.
+
+    Experts are spared: they are fused parameters, for which PEFT refuses dropout and vLLM the doubled rank; with them
+    the projections beside them that PEFT takes for experts by their names.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    decoder = model.get_decoder() or model
+    prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is decoder)
+    kinds, spared = {}, Counter()
+    for name, module in decoder.named_modules():
+        layer = re.match(r"[^.]+\.\d+\.(.+)", name)
+        if not layer or not isinstance(module, nn.Linear | Conv1D) or ROUTER.search(name):
+            continue
+        kind = re.sub(r"\.\d+(?=\.|$)", ".N", layer[1])
+        if "experts." in kind:
+            spared["experts"] += 1
+        elif taken_for_experts(model, [kind]):
+            spared[kind] += 1
+        else:
+            kinds[prefix + name] = kind
+    spared["experts"] += sum("experts." in name and weight.ndim == 3 for name, weight in decoder.named_parameters())
+    return Projections(kinds, {kind: count for kind, count in sorted(spared.items()) if count})
+
+
+def taken_for_experts(model, targets):
+    """Whether PEFT, which knows the names that fused experts had, would adapt experts by these targets."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=targets)
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # a part of what is fused
+        return True
+    return bool(config.target_parameters)
+
+
+def find_targets(model, pattern=None, coverage="all", path=None):
+    """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that stay as they are).
+
+    Without a ``pattern`` it is the one that reaches all projections. ``path`` names the model in messages. Raises
+    InputError where a pattern reaches no module, experts, or what cannot be adapted; or, unless ``coverage`` is
+    "partial", misses projections.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    found = projections(model)
+    fitting = fit_pattern(found.kinds)
+    if pattern is None and not found.kinds:
+        raise InputError(
+            "no attention or MLP projections are found in the layers of the model",
+            "name its modules by a pattern",
+            path,
+            field="lora_targets",
+        )
+    pattern = pattern or fitting
+    remedy = f"leave it out, or write {fitting}" if found.kinds else "look up the names of its modules"
+    try:
+        reached = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
+    except re.error as error:
+        raise InputError(f"{pattern} is no pattern: {error}", remedy, path, field="lora_targets") from None
+    if not reached:
+        raise InputError(f"no module of the model has a name like {pattern}", remedy, path, field="lora_targets")
+    if taken_for_experts(model, pattern):
+        raise InputError(f"{pattern} reaches experts, which are not adapted", remedy, path, field="lora_targets")
+    for name, module in reached.items():
+        if not isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d | Conv1D):
+            raise InputError(
+                f"{pattern} reaches {name}, a {type(module).__name__}, which cannot be adapted",
+                remedy,
+                path,
+                field="lora_targets",
+            )
+    missed = Counter(kind for name, kind in found.kinds.items() if name not in reached)
+    if missed and coverage != "partial":
+        counts = ", ".join(f"{kind} ({count})" for kind, count in sorted(missed.items()))
+        raise InputError(
+            f"{pattern} misses projections of the model: {counts}",
+            f"{remedy}; or, to adapt a part on purpose, set lora_coverage to partial",
+            path,
+            field="lora_targets",
+        )
+    adapted = {name: found.kinds.get(name, name) for name in reached}
+    return pattern, adapted, dict(sorted({**found.spared, **missed}.items()))
+
+
+def fit_pattern(kinds):
+    """The pattern that matches these modules alone."""
+    starts = sorted({re.match(r"(.*?)\.\d+\.", name)[1] for name in kinds})
+    parts = sorted({re.escape(kind).replace(r"\.N", r"\.\d+") for kind in kinds.values()})
+    return rf"^({'|'.join(map(re.escape, starts))})\.\d+\.({'|'.join(parts)})$" if kinds else None

@@ -1,0 +1,215 @@
+"""The vLLM engine: the same interface as transformers_engine, for GPUs, and for tests on the CPU build.
+
+Token ids go in, never text, so no special token is added twice. A prompt's samples share its prefill; sample j has
+the seed ``first + j``; all 63 bits of it reach a GPU's generator, and the low 32 that of the CPU build, which is for
+tests. Requests are fed while others run, so the GPU does not wait at the end of a chunk.
+"""
+
+import os
+
+import torch
+
+from croco.errors import InputError
+from croco.models.chats import ChatModel, ChatScorer, check_reward
+from croco.models.loading import POLICY, REWARD_MODEL, check_files, model_errors
+
+ON_CPU = not torch.cuda.is_available()
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+# One process: seeded samples are then the same in every run.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+if ON_CPU:
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+from vllm import LLM, PoolingParams, SamplingParams  # noqa: E402 (reads the environment)
+from vllm.lora.request import LoRARequest  # noqa: E402
+
+
+def start(path, revision, dtype, trust_remote_code, options, length, **needed):
+    """A vLLM engine; ``options`` are the config's own and go before all that is set here.
+
+    Raises InputError where vLLM cannot load the model or refuses an option.
+    """
+    defaults = {
+        "max_model_len": length,
+        "generation_config": "vllm",  # the model's own would be the defaults of lm-eval's requests
+        "tensor_parallel_size": max(1, torch.cuda.device_count() // options.get("pipeline_parallel_size", 1)),
+    }
+    if ON_CPU:
+        # Seeded requests with chunked prefill end the process on the CPU.
+        defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        defaults["max_num_batched_tokens"] = max(2048, options.get("max_model_len", length) or 0)
+    with model_errors(path):
+        try:
+            return LLM(
+                model=path,
+                revision=revision,
+                tokenizer_revision=revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                load_format="safetensors",
+                **{**defaults, **needed, **options},
+            )
+        except (TypeError, RuntimeError) as error:
+            raise InputError(
+                f"vLLM cannot load the model: {error}", "check engine_options and the GPU's memory", path
+            ) from error
+
+
+class Policy(ChatModel):
+    """A causal language model under vLLM; arguments and errors as in transformers_engine."""
+
+    def __init__(
+        self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, trust_remote_code, template_options, adapter)
+        check_files(POLICY, path, revision, trust_remote_code, adapter)
+        options = options or {}
+        lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
+        # With the output layer among them, vLLM could not give the log-probabilities of a prompt, which lm-eval asks for.
+        lora |= {"lora_target_modules": list_targets(adapter)} if adapter else {}
+        self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
+        # That of engine_options, or of vLLM itself where the model states none.
+        self.context = self.llm.llm_engine.model_config.max_model_len
+        self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
+        if adapter:
+            check_reached(self.llm, adapter)
+
+    def sample(self, requests, temperature, top_p, max_tokens, at_once):
+        """Samples of many prompts.
+
+        Args:
+            requests: [(token ids, seed of the first sample, how many)].
+            at_once: prompts in work at a time, which bounds memory.
+        Yields (index of the request, its responses in sample order), as they are finished; greedy ones are all the same,
+        and vLLM takes such a request for one alone.
+        """
+        waiting, running = iter(enumerate(requests)), {}
+
+        def feed():
+            for index, (tokens, seed, count) in waiting:
+                room = self.room(tokens, max_tokens)
+                parameters = SamplingParams(
+                    n=count if temperature else 1,
+                    seed=seed,
+                    temperature=temperature,
+                    top_p=top_p,
+                    max_tokens=room,
+                    stop_token_ids=sorted(self.stops),
+                    ignore_eos=True,  # these stop tokens alone, as under transformers, not the tokenizer's too
+                    detokenize=False,
+                )
+                (name,) = self.llm.enqueue(
+                    {"prompt_token_ids": tokens}, parameters, lora_request=self.lora, use_tqdm=False
+                )
+                # vLLM adds "-" and eight random characters to the id that its outputs bear.
+                running[name.rsplit("-", 1)[0]] = index, room, 1 if temperature else count
+                if len(running) >= at_once:
+                    return
+
+        feed()
+        while running:
+            for output in self.llm.llm_engine.step():
+                if output.finished:
+                    index, room, times = running.pop(output.request_id)
+                    samples = sorted(output.outputs, key=lambda sample: sample.index)
+                    yield index, [self.response(sample.token_ids, room) for sample in samples * times]
+            if len(running) < at_once:
+                feed()
+
+    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
+        """One response to each prompt; temperature 0 is greedy."""
+        requests = [(tokens, seed, 1) for tokens, seed in zip(prompts, seeds, strict=True)]
+        found = dict(self.sample(requests, temperature, top_p, max_tokens, at_once=4096))
+        return [found[index][0] for index in range(len(prompts))]
+
+    def close(self):
+        """Gives the GPU's memory back."""
+        import gc
+
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        del self.llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+class RewardModel(ChatScorer):
+    """A sequence classifier with one logit under vLLM."""
+
+    def __init__(
+        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
+    ):  # fmt: skip
+        super().__init__(path, revision, max_length, trust_remote_code, template_options)
+        check_files(REWARD_MODEL, path, revision, trust_remote_code)
+        options = options or {}
+        self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
+        self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
+
+    def score(self, answers):
+        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order."""
+        encoded = [self.encode(messages, text) for messages, text in answers]
+        fitting = [{"prompt_token_ids": tokens} for tokens, _ in encoded if tokens is not None]
+        # The default activation would give sigmoid(logit).
+        outputs = iter(
+            self.llm.classify(fitting, pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
+            if fitting
+            else []
+        )
+        return [(None, reason) if reason else check_reward(next(outputs).outputs.probs[0]) for _, reason in encoded]
+
+
+def check_reached(llm, adapter):
+    """Raises InputError where modules of an adapter have no counterpart in vLLM's model: vLLM would pass over them."""
+    from vllm.lora.utils import parse_fine_tuned_lora_name
+
+    modules, mapper, packed = llm.apply_model(name_modules)[0]
+    names = {parse_fine_tuned_lora_name(name, mapper)[0] for name in read_names(adapter)}
+    parts = {part: whole for whole, several in packed.items() for part in several}
+
+    def is_there(name):
+        place, _, last = name.rpartition(".")
+        return name in modules or f"{place}.{parts.get(last, last)}" in modules
+
+    missed = sorted(name for name in names if not is_there(name))
+    if missed:
+        raise InputError(
+            f"vLLM's model has no modules for {len(missed)} of the {len(names)} that the adapter changes, such as {missed[0]}",
+            "evaluate with engine: transformers, or merge the adapter (target release) and give that model",
+            adapter,
+            field="engine",
+        )
+
+
+def name_modules(model):
+    """(names of all modules, how weights are renamed or None, {module: the ones that it packs}); runs in the worker."""
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    names = {name for name, _ in model.named_modules()}
+    # Once an adapter is loaded, the module itself is a part of its wrapper.
+    names |= {name.removesuffix(".base_layer") for name in names}
+    return names, mapper and mapper.get_rename_mapper(), dict(getattr(model, "packed_modules_mapping", {}))
+
+
+def find_rank(adapter):
+    """The smallest maximal LoRA rank that vLLM offers for an adapter."""
+    from peft import PeftConfig
+
+    rank = PeftConfig.from_pretrained(str(adapter)).r
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+
+
+def list_targets(adapter):
+    """The modules that an adapter changes, by the last part of their names."""
+    return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in read_names(adapter)})
+
+
+def read_names(adapter):
+    from pathlib import Path
+
+    from safetensors import safe_open
+
+    with safe_open(Path(adapter) / "adapter_model.safetensors", "numpy") as file:
+        return list(file.keys())

@@ -1,0 +1,86 @@
+"""Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
+
+from typing import TypedDict
+
+import msgspec
+import regex
+
+from croco.errors import InputError
+from croco.records import read_lines
+from croco.text.normalise import fold
+
+N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
+KINDS = ("exact", f"ngram_{N}")
+# A word; of scripts without spaces between words each character.
+WORD = regex.compile(
+    r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
+    r"|[[\w\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]]+",
+    regex.V1,
+)
+
+
+# Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
+Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})
+
+
+class Found(msgspec.Struct):
+    """What scripts/contamination.py writes of a block of training prompts."""
+
+    language: str
+    prompts: int
+    hits: dict[str, int]
+    removed: list[str]
+    sources: dict[str, Source]
+
+
+def read_found(path):
+    """The Found of a file; raises InputError where the file is none, as other reports are."""
+    try:
+        return msgspec.json.decode("\n".join(text for _, text in read_lines(path)), type=Found)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"not what was found in a block of training prompts ({error})",
+            "give files that contamination.py --prompts wrote",
+            path,
+        ) from error
+
+
+class Evaluated:
+    """The texts of one source of evaluation, in memory, in which training prompts are looked up."""
+
+    def __init__(self):
+        self.count = 0
+        self.without_text = 0  # entries that there was nothing to compare of
+        self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
+
+    def add(self, texts, whole):
+        """Another entry: its texts, and those (a subset, or them joined) that a training prompt must not be."""
+        for text in filter(None, map(fold, whole)):
+            self.whole.setdefault(text, set()).add(self.count)
+        for gram in list_grams(texts):
+            self.grams.setdefault(gram, set()).add(self.count)
+        self.count += 1
+
+    def find(self, row):
+        """{kind of overlap: numbers of the entries that a training prompt shares}; an exact one counts as a 13-gram, too.
+
+        Exact: an entry is the whole of the user's turns, or one of them.
+        """
+        turns = list_turns(row)
+        exact = set().union(*(self.whole.get(fold(text), ()) for text in {"\n".join(turns), *turns}))
+        shared = set().union(*(self.grams.get(gram, ()) for gram in list_grams(turns)))
+        return dict(zip(KINDS, (exact, exact | shared), strict=True))
+
+
+def list_turns(row):
+    """The user's turns of a row of a prompt file."""
+    return [message["content"] for message in row["messages"] if message["role"] == "user"]
+
+
+def list_grams(texts):
+    """All runs of 13 words within the texts, case and punctuation apart."""
+    grams = set()
+    for text in texts:
+        words = WORD.findall(fold(text))
+        grams.update(" ".join(words[i : i + N]) for i in range(len(words) - N + 1))
+    return grams

@@ -1,0 +1,477 @@
+"""Reading prompt sources: local JSONL, TSV or CSV files, checked line by line, and datasets of the hub."""
+
+import csv
+import json
+import re
+import sys
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+
+from croco.digests import digest
+from croco.errors import InputError
+from croco.records import read_jsonl, read_lines, refuse_half_characters
+from croco.text.normalise import is_blank, normalise_id
+
+ROW_NUMBER = "row_number"
+LAST_TURN = "last_turn"
+FIRST_TURN = "first_turn"
+NOT_CHOSEN = "not chosen by where"
+# Roles as the public chat formats write them: OpenAI, ShareGPT, OASST.
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "function_response")
+# Keys of a turn that hold what no text answers; all others beside role and content are about the turn.
+TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
+MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
+# How JSON and Python, whose form pandas writes to a CSV, begin a chat.
+CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the rows of a prompt source are read; the keys of the config's ``prompts``.
+
+    A column may be a path into nested records, such as ``conversation.messages``; ``where`` is {column: value or
+    values that a row must have there}.
+    """
+
+    id: str = "id"
+    text: str = "text"
+    reference: str | None = None
+    columns: tuple | None = None
+    where: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    line: int
+    prompt_id: str
+    messages: list | None  # None where the row is sound but cannot be asked, for the reason ``fault``
+    reference: str | None
+    fault: str | None = None
+
+
+class Unanswerable(InputError):
+    """A sound row that no text answers: tool calls, pictures. It is left out and counted."""
+
+
+def read_entry(row, source, path, number, line):
+    """One prompt; raises InputError for a missing or unusable field."""
+    prompt_id = str(number) if source.id == ROW_NUMBER else read_prompt_id(row, source, path, line)
+    messages, answer = _read_messages(row, source, path, line)
+    reference = answer if source.reference == LAST_TURN else _read_reference(row, source, path, line)
+    return Entry(line, prompt_id, messages, reference)
+
+
+def read_source(path, source):
+    """(entries of one file, in file order; number of rows that ``where`` does not choose).
+
+    Raises InputError for broken JSON or a ragged row, a missing or duplicate id, empty text and wrong encoding.
+    """
+    entries, lines, not_chosen, seen = [], {}, 0, set()
+    for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
+        if not is_chosen(row, source, seen):
+            not_chosen += 1
+            continue
+        try:
+            entry = read_entry(row, source, path, number, line)
+        except Unanswerable as error:
+            prompt_id = str(number) if source.id == ROW_NUMBER else read_prompt_id(row, source, path, line)
+            entry = Entry(line, prompt_id, None, None, error.problem)
+        if entry.prompt_id in lines:
+            first, spelling = lines[entry.prompt_id]
+            raise InputError(
+                f"the id {entry.prompt_id} stands on line {first} too{tell_apart(spelling, spell_id(row, source))}",
+                "give each prompt its own id",
+                path,
+                line,
+                source.id,
+            )
+        lines[entry.prompt_id] = (line, spell_id(row, source))
+        entries.append(entry)
+    check_where(source, seen, path)
+    if not entries:
+        raise InputError(
+            f"no prompts among {not_chosen} rows" if not_chosen else "no prompts",
+            "correct `where`" if not_chosen else "give a file with at least one",
+            path,
+        )
+    return entries, not_chosen
+
+
+def is_chosen(row, source, seen):
+    """Whether a row has the values of ``where``; the columns of it that the row has are added to the set ``seen``.
+
+    Numbers are compared by value, truth values and null as JSON writes them. A row that lacks a column is not chosen.
+    """
+    chosen = True
+    for column, wanted in source.where.items():
+        try:
+            value = _get(row, column, None, None)
+        except InputError:
+            chosen = False
+            continue
+        seen.add(column)
+        chosen &= any(_is_same(value, one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted]))
+    return chosen
+
+
+def check_where(source, seen, path):
+    """Raises InputError for a column of ``where`` that none of the rows had."""
+    for column in source.where:
+        if column not in seen:
+            raise InputError("no row has the field", "name another under `where`", path, field=column)
+
+
+def _is_same(value, wanted):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return Decimal(str(value)) == Decimal(str(wanted))
+        except ArithmeticError:  # what is wanted is no number
+            return False
+    return _as_text(value) == _as_text(wanted)
+
+
+def _as_text(value):
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def open_dataset(name, subset, revision, split):
+    """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError."""
+    import datasets
+    from huggingface_hub.errors import GatedRepoError
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
+        raise InputError(
+            f"the dataset cannot be loaded: {error}",
+            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            if gated
+            else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
+            name,
+        ) from error
+
+
+def _find_cache(name):
+    """A cache of its own for each state of a local folder, None for the hub.
+
+    By default a configuration of a local folder is known by the folder's name alone: another folder of that name, or
+    changed files, would give the old rows.
+    """
+    if not Path(name).is_dir():
+        return None
+    from datasets.config import HF_DATASETS_CACHE
+
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+    state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return str(Path(HF_DATASETS_CACHE) / digest(state))
+
+
+def check_parallel(path, entries, other_path, others):
+    """Raises InputError where two languages' files do not hold the same ids."""
+    ids, other_ids = ({entry.prompt_id: entry.line for entry in some} for some in (entries, others))
+    extra = next((entry for entry in entries if entry.prompt_id not in other_ids), None)
+    missing = next((entry for entry in others if entry.prompt_id not in ids), None)
+    if extra is None and missing is None:
+        return
+    problem, where, line = (
+        (f"the id {extra.prompt_id} is not in {other_path}", path, extra.line)
+        if extra
+        else (f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", path, None)
+    )
+    raise InputError(problem, "prompts are parallel: each language's file holds the same ids", where, line, "id")
+
+
+def _read_rows(path, source):
+    """Yields (line, {column: value})."""
+    if path.suffix == ".jsonl":
+        yield from read_jsonl(path)
+        return
+    csv.field_size_limit(sys.maxsize)  # a prompt may be a long document
+    options = _find_format(path, source)
+    reader = csv.reader((text + "\n" for _, text in read_lines(path)), **options)
+    header = list(source.columns) if source.columns else None
+    line, several_lines = 1, None
+    try:
+        for values in reader:
+            start, line = line, reader.line_num + 1
+            if line - start > 1:
+                several_lines = several_lines or start
+            named = header and start == 1 and [*map(_fold_name, values)] == [*map(_fold_name, header)]
+            if named or values == header or (header is None and len(set(values)) < len(values)):
+                raise InputError(
+                    "a header line with names given too" if header else f"a column stands twice in {', '.join(values)}",
+                    "leave `columns` out of the config" if header else "give each column its own name",
+                    path,
+                    start,
+                )
+            if header is None:
+                header = values
+            elif len(values) != len(header):
+                raise InputError(
+                    f"{len(values)} fields instead of {len(header)} ({', '.join(header)})",
+                    "mend the row, or name all columns in the config",
+                    path,
+                    start,
+                )
+            else:
+                yield start, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise InputError(
+            f"a field begins with a quote, but the file is not quoted throughout ({error})",
+            "quote fields that begin with a quote or hold separators, quotes or line breaks, and double the quotes in "
+            "them, as pandas and spreadsheets do",
+            path,
+            reader.line_num,
+        ) from error
+    if path.suffix == ".tsv" and several_lines and len(header) > 1:
+        tabs = {text.count(options["delimiter"]) for _, text in read_lines(path)}
+        if tabs == {len(header) - 1}:
+            raise InputError(
+                "a field that begins with a quote ends on a later line, though each line has all fields by itself",
+                "quote the fields that hold line breaks and those that begin with a quote, or none",
+                path,
+                several_lines,
+            )
+
+
+def _find_format(path, source):
+    """The csv module's options for a file.
+
+    Its separator is the comma, of a .tsv the tab; or the semicolon or the other one, where only so its first line has the
+    columns that are asked for. Quotes are those of RFC 4180; in a .tsv only where a field begins with one. Raises
+    InputError where all rows of a file without a header can be read with more than one separator.
+    """
+    first = next((text for _, text in read_lines(path)), "")
+    top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
+    needed = top - {ROW_NUMBER, LAST_TURN, FIRST_TURN}
+
+    def fits(separator):
+        try:
+            names = next(csv.reader([first], delimiter=separator), [])
+        except csv.Error:
+            return False
+        return len(names) == len(source.columns) if source.columns else needed <= set(names)
+
+    usual, other = ("\t", ",") if path.suffix == ".tsv" else (",", "\t")
+    fitting = [some for some in (usual, ";", other) if fits(some)]
+    if len(source.columns or ()) > 1 and len(fitting) > 1 and fitting[0] != "\t":
+        whole = [some for some in fitting if _fits_all(path, some, len(source.columns))]
+        if len(whole) > 1:
+            raise InputError(
+                f"all rows have {len(source.columns)} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
+                "give the file a header line in place of `columns` in the config, or save it as .tsv with tabs",
+                path,
+                1,
+            )
+        fitting = whole or fitting
+    separator = fitting[0] if fitting else usual
+    begins = re.compile(f'(?:^|{separator})"')
+    if path.suffix == ".tsv" and not any(begins.search(text) for _, text in read_lines(path)):
+        return {"delimiter": separator, "quoting": csv.QUOTE_NONE}
+    return {"delimiter": separator, "strict": True}
+
+
+def _fits_all(path, separator, count):
+    """Whether each row of a file has so many fields."""
+    try:
+        reader = csv.reader((text + "\n" for _, text in read_lines(path)), delimiter=separator, strict=True)
+        return all(len(values) == count for values in reader)
+    except csv.Error:
+        return False
+
+
+def _fold_name(name):
+    return name.strip().casefold()
+
+
+def _get(row, column, path, line):
+    value = row
+    for part in [column] if column in row else column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(
+                "missing field",
+                f"add it, or name another column in the config; here are {', '.join(row)}",
+                path,
+                line,
+                column,
+            )
+        value = value[part]
+    return value
+
+
+def read_prompt_id(row, source, path, line):
+    value = _get(row, source.id, path, line)
+    if not isinstance(value, str | int) or isinstance(value, bool) or is_blank(str(value)):
+        raise InputError(
+            "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
+        )
+    return normalise_id(str(value).strip())
+
+
+def spell_id(row, source):
+    """The id of a row in its own code points, None where rows are numbered."""
+    return None if source.id == ROW_NUMBER else str(_get(row, source.id, None, None)).strip()
+
+
+def tell_apart(spelling, other):
+    """Words for a message on two ids that are the same in NFC, "" where their code points are the same."""
+    return "" if spelling == other else f", in other code points: {spelling!a} and {other!a} are the same in NFC"
+
+
+def _read_messages(row, source, path, line):
+    """(prompt as a chat, answer to it or None): a text becomes the user's turn, a list of turns is read by its format.
+
+    With ``reference: last_turn`` the assistant's last turn is no part of the prompt. With ``text: first_turn`` the
+    prompt is the first user's turn alone, and the answer that of the assistant right after it.
+    """
+    column, alone = source.text, False
+    if column not in row and column.split(".")[-1] == FIRST_TURN:
+        column, alone = column.removesuffix(FIRST_TURN).removesuffix(".") or "messages", True
+    value = _get(row, column, path, line)
+    if isinstance(value, str) and (alone or source.reference == LAST_TURN or CHAT.match(value)):
+        value = _read_chat(value, path, line, column)
+    if isinstance(value, list):
+        around = column.rpartition(".")[0] if column not in row else ""
+        for record in (row, _get(row, around, path, line) if around else {}):
+            _refuse_what_no_text_answers(record, (path, line, column), ("tools", "functions"))
+    else:
+        value = [{"role": "user", "content": value}]
+    messages = []
+    for turn in value or [None]:
+        message = _read_turn(turn, path, line, column)
+        if not is_blank(message["content"]):
+            messages.append(message)
+        elif message["role"] != "system":
+            raise InputError("empty text", "write the prompt, or remove its id from every language", path, line, column)
+    if alone:
+        start = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
+        end = start + 1
+        if source.reference == LAST_TURN and [message["role"] for message in messages[end : end + 1]] == ["assistant"]:
+            end += 1
+        messages = messages[start:end]
+    answer = None
+    if source.reference == LAST_TURN and messages and messages[-1]["role"] == "assistant":
+        answer = messages.pop()["content"]
+    if not messages or messages[-1]["role"] != "user":
+        raise InputError(
+            "no turn is the user's" if alone else "the last turn is not the user's",
+            f"end the chat with the turn to answer, or write reference: {LAST_TURN}",
+            path,
+            line,
+            column,
+        )
+    return messages, answer
+
+
+def _read_chat(text, path, line, column):
+    """The turns of a chat that is written as JSON in a text; raises InputError."""
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        turns = None
+    if not isinstance(turns, list):
+        raise InputError(
+            "a chat written as text, not as JSON"
+            if CHAT.match(text)
+            else "a text where the turns of a chat are asked for",
+            "save the chats as JSONL, each a list of {role, content}",
+            path,
+            line,
+            column,
+        )
+    refuse_half_characters({column: turns}, path, line)
+    return turns
+
+
+def _read_turn(turn, path, line, column):
+    """{role, content} of a turn as OpenAI, ShareGPT or OASST write it; raises InputError."""
+    place = (path, line, column)
+    if not isinstance(turn, dict):
+        raise InputError("neither text nor a list of {role, content}", "write the prompt as text", *place)
+    role = turn.get("role") if turn.get("role") is not None else turn.get("from")
+    _refuse_what_no_text_answers(turn, place, TOOL_KEYS, role in TOOL_ROLES)
+    content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
+    if content is None and isinstance(role, str) and any(key in turn for key in ("content", "value", "text")):
+        content = "" if ROLES.get(role) == "system" else None
+    if isinstance(content, list):
+        content = "\n".join(_read_part(part, place) for part in content)
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise InputError("neither text nor a list of {role, content}", "write the prompt as text", *place)
+    if role not in ROLES:
+        raise InputError(f"the role {role!r} is unknown", f"write one of {', '.join(ROLES)}", *place)
+    return {"role": ROLES[role], "content": content}
+
+
+def _refuse_what_no_text_answers(record, place, tool_keys, is_tool=False):
+    """Raises Unanswerable for a turn, or a row beside its chat, with tools or media."""
+    if is_tool or any(_says_something(record.get(key)) for key in tool_keys):
+        raise Unanswerable("a tool or function call", "take out chats with tools", *place)
+    if any(_says_something(record.get(key)) for key in MEDIA_KEYS):
+        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+
+
+def _read_part(part, place):
+    """The text of one of OpenAI's content parts."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "input_text", "output_text"):
+        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+    if not isinstance(part.get("text"), str):
+        raise InputError("a content part without its text", "write {type: text, text: ...}", *place)
+    return part["text"]
+
+
+def _says_something(value):
+    """Whether a field holds anything: tables fill the fields that a row lacks with nulls and empty lists."""
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_says_something, value))
+    if value is None or isinstance(value, str | int | float):
+        return value not in (None, False, "", "[]", "{}", "null")
+    return True  # a decoded picture or sound
+
+
+def _read_reference(row, source, path, line):
+    if source.reference is None:
+        return None
+    value = _get(row, source.reference, path, line)
+    if value is not None and not isinstance(value, str):
+        raise InputError("the reference is no text", "write it as text, or null for none", path, line, source.reference)
+    return None if is_blank(value or "") else value
+
+
+def check_sources(grid):
+    """Reads the config's local prompt files and compares their ids, before any job runs.
+
+    Files under the output root, which the run itself makes, are checked by scripts/prompts.py. Raises InputError.
+    """
+    for use, row in grid.prompts.items():
+        source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"))
+        where = row.get("where", {})  # chooses in the source language; the others follow by id
+        leading, files = grid.config["source_language"], {}
+        for code in dict.fromkeys([leading, *grid.prompt_languages(use)]):
+            path = grid.prompt_file(use, code)
+            if path and not Path(path).is_relative_to(grid.results):
+                chosen = replace(source, where=where) if code == leading else source
+                files[code] = (path, read_source(Path(path), chosen)[0])
+        for code, (path, entries) in files.items():
+            if code != leading and leading in files:
+                others_path, others = files[leading]
+                ids = {entry.prompt_id for entry in others}
+                more = where or grid.own_translation(use, code) is not None  # may hold more than is asked for
+                check_parallel(path, [e for e in entries if not more or e.prompt_id in ids], others_path, others)

@@ -1,0 +1,148 @@
+"""How a chat is cut into pieces that a translation model can take, and how pieces are put back."""
+
+import re
+
+from croco.digests import prompt_seed
+from croco.models.chats import TOO_LONG
+from croco.prompts.formats import request
+from croco.text.language import FEWEST_LETTERS, identify, name_language, strip_code
+from croco.text.normalise import fold, is_blank
+
+RETRY_TEMPERATURE = 0.5
+FAULTS = {TOO_LONG: "too_long"}  # of a piece that cannot be put to the translator, where its name is another
+FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
+PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
+
+
+def split_text(text, longest):
+    """A text as alternating pieces: at even places to translate, at odd places to keep as they are.
+
+    Fenced code is kept, and so is the white space around pieces. Paragraphs share a piece while it has at most
+    ``longest`` characters; a longer paragraph is one piece. Joined, the pieces are the text.
+    """
+    pieces = [""]
+    for i, part in enumerate(_split_fences(text)):
+        if i % 2:
+            _keep(pieces, part)
+            continue
+        for j, paragraph in enumerate(PARAGRAPHS.split(part)):
+            if j % 2 or not any(map(str.isalpha, paragraph)):
+                _keep(pieces, paragraph)
+                continue
+            body = paragraph.strip()
+            left, right = paragraph.split(body, 1)
+            _keep(pieces, left)
+            gap = pieces[-2] if len(pieces) > 2 and not pieces[-1] else None
+            if gap is not None and not gap.strip() and pieces[-3] and len(pieces[-3] + gap + body) <= longest:
+                pieces[-3:] = [pieces[-3] + gap + body]
+            else:
+                pieces[-1] += body
+            _keep(pieces, right)
+    return pieces
+
+
+def _split_fences(text):
+    """Prose and code in turn."""
+    parts, end = [], 0
+    for match in FENCE.finditer(text):
+        parts += [text[end : match.start()], match[0]]
+        end = match.end()
+    return [*parts, text[end:]]
+
+
+def _keep(pieces, text):
+    """Adds text that is not translated: to the kept piece at the end, or as a new one."""
+    if not text:
+        return
+    if not pieces[-1] and len(pieces) > 1:
+        pieces[-2] += text
+    else:
+        pieces += [text, ""]
+
+
+def find_fault(response, language, source=None):
+    """Why a translated piece cannot be used, or None: truncated, empty, is_source or wrong_language.
+
+    ``source``: the piece itself, None where a translation may be the same, as into another standard of one language.
+    Code, numbers and names of fewer than 20 letters may stay as they are.
+    """
+    if response["finish_reason"] == "length":
+        return "truncated"
+    if is_blank(response["text"]):
+        return "empty"
+    if source is not None and fold(response["text"]) == fold(source) and has_prose(source):
+        return "is_source"
+    if identify(response["text"], language) not in (language, None):
+        return "wrong_language"
+    return None
+
+
+def differs(language, other):
+    """Whether a translation has to be another text: not so between scripts, regions and standards of one language."""
+    return name_language(language) != name_language(other)
+
+
+def has_prose(text):
+    """Whether the text has enough letters besides code, URLs and maths for its language to be seen."""
+    return sum(map(str.isalpha, strip_code(text))) >= FEWEST_LETTERS
+
+
+def translate_chunk(model, chunk, how, attempts):
+    """Translates prompts, all of their pieces together; a piece that fails is tried again, sampled.
+
+    Args:
+        model: a policy of an engine; ``chunk``: lines of a prompt file.
+        how: source and target names and codes, language, format, template, max_tokens, longest, seed.
+        attempts: how often a piece may be tried.
+    Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took. A piece
+    that spells control tokens of the translator, or that its template refuses, is not translated.
+    """
+    texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
+    for i, row in enumerate(chunk):
+        places = [*enumerate(message["content"] for message in row["messages"])]
+        places += [("reference", row["reference"])] if row.get("reference") else []
+        for place, text in places:
+            texts[i, place] = split_text(text, how["longest"])
+    todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
+    taken, faults = [0] * len(chunk), {}
+    for attempt in range(attempts):
+        requests = [request(texts[key][n], how["format"], how["template"], how) for key, n in todo]
+        prepared = [model.prepare(messages, how["max_tokens"]) for messages in requests]
+        work = [k for k, (_, reason) in enumerate(prepared) if not reason]
+        seeds = [_seed(chunk, *todo[k], how) + attempt for k in work]
+        temperature = RETRY_TEMPERATURE if attempt else 0
+        responses = model.respond([prepared[k][0] for k in work], seeds, temperature, 1.0, how["max_tokens"])
+        found = dict(zip(work, responses, strict=True))
+        again = []
+        for k, (key, n) in enumerate(todo):
+            taken[key[0]] = attempt + 1
+            source = texts[key][n] if differs(chunk[key[0]]["language"], how["language"]) else None
+            skip = prepared[k][1]
+            fault = find_fault(found[k], how["language"], source) if k in found else FAULTS.get(skip, skip)
+            if fault:
+                faults[key, n] = fault
+                again += [(key, n)] if k in found else []
+            else:
+                texts[key][n] = found[k]["text"].strip()
+                faults.pop((key, n), None)
+        todo = again
+    return [_finish(row, i, texts, faults, taken[i]) for i, row in enumerate(chunk)]
+
+
+def _seed(chunk, key, n, how):
+    i, place = key
+    return prompt_seed(how["seed"], how["language"], f"{chunk[i]['prompt_id']}/{place}/{n}")
+
+
+def _finish(row, i, texts, faults, attempts):
+    """The translated line of one prompt; a failed message keeps its source text and gives the reason to skip."""
+    failed = {place: fault for ((j, place), _), fault in sorted(faults.items(), key=str) if j == i}
+    reason = next((fault for place, fault in failed.items() if place != "reference"), None)
+    translated = {place: "".join(pieces) for (j, place), pieces in texts.items() if j == i}
+    return {
+        "messages": [{**message, "content": translated[n]} for n, message in enumerate(row["messages"])],
+        "reference": None if "reference" in failed else translated.get("reference"),
+        "skip": f"translation_{reason}" if reason else None,
+        "reference_skip": f"translation_{failed['reference']}" if "reference" in failed else None,
+        "attempts": attempts,
+    }

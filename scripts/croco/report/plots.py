@@ -1,0 +1,334 @@
+"""The report's plots: Vega-Lite specifications by Altair, drawn in the page by its own copy of Vega and here as SVG.
+
+Colours are written as CSS variables, ``var(--name)``, of scripts/templates/report.css: the page fills in those of its theme,
+``to_svg`` the light ones. A specification is as wide as its place in the page.
+"""
+
+import json
+import re
+
+import altair as alt
+
+STEP = 20  # pixels a line of a plot with one line a run
+SERIES = [f"var(--series-{i})" for i in range(1, 11)]
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TEXT = {
+    "labelColor": "var(--dim)",
+    "titleColor": "var(--dim)",
+    "titleFontWeight": "normal",
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+}
+CONFIG = {
+    "background": "transparent",
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        **TEXT,
+        "labelLimit": 230,
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "titlePadding": 8,
+        "labelPadding": 6,
+    },
+    "axisQuantitative": {"tickCount": 6, "labelSeparation": 8},
+    "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80, "labelLimit": 260, "columns": 4},
+    "header": TEXT,
+    "text": {"color": "var(--ink)"},
+    "range": {"category": SERIES},
+}
+
+
+def finish(chart, height):
+    """The specification of a chart, as a dict."""
+    chart = chart.properties(width="container", height=height)
+    spec = chart.to_dict()
+    spec.pop("$schema")
+    return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
+
+
+def read_palette(css):
+    """{variable: colour of the light theme} of a style sheet with lines ``--name: light-dark(#..., #...)``."""
+    return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", css))
+
+
+def to_svg(spec, palette, width=620):
+    """A specification as a stand-alone SVG in the light theme; without one, an SVG that says so."""
+    import vl_convert
+
+    if spec is None:
+        spec = finish(_chart([{"text": "Nothing was measured."}]).mark_text().encode(text="text:N"), 40)
+    text = re.sub(r"var\(--([\w-]+)\)", lambda found: palette[found[1]], json.dumps({**spec, "width": width}))
+    return vl_convert.vegalite_to_svg({**json.loads(text), "background": "white"})
+
+
+def read_library():
+    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle()
+
+
+def _chart(rows):
+    return alt.Chart(alt.Data(values=rows))
+
+
+def _lines(names):
+    """The y channel with a line for each name, in the order given."""
+    return alt.Y("name:N", sort=list(names), title=None, axis=alt.Axis(domain=False, ticks=False, grid=False))
+
+
+def plot_stacks(rows, title):
+    """Stacked bars, a line a name.
+
+    Args:
+        rows: [{"name", "part", "count", "kind": "kept" | "lost"}]; parts stack in their order.
+    """
+    names, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "part"))
+    kinds = {row["part"]: row["kind"] for row in rows}
+    lost = iter([f"var(--series-{i})" for i in (2, 4, 5, 6, 7, 8, 9, 10)] * len(parts))
+    kept = iter(["var(--good)", "var(--series-1)", "var(--series-3)"] * len(parts))
+    colors = [next(kept if kinds[part] == "kept" else lost) for part in parts]
+    ordered = [{**row, "order": parts.index(row["part"])} for row in rows]
+    chart = (
+        _chart(ordered)
+        .mark_bar(height={"band": 0.72})
+        .encode(
+            x=alt.X("sum(count):Q", title=title, axis=alt.Axis(tickMinStep=1)),
+            y=_lines(names),
+            color=alt.Color(
+                "part:N", title=None, scale=alt.Scale(domain=parts, range=colors), legend=alt.Legend(orient="top")
+            ),
+            order=alt.Order("order:Q"),
+            tooltip=[
+                alt.Tooltip("name:N", title="where"),
+                alt.Tooltip("part:N", title="outcome"),
+                alt.Tooltip("count:Q", format=","),
+            ],
+        )
+    )
+    return finish(chart, (STEP + 2) * len(names))
+
+
+def plot_histogram(panels, title, rule=None):
+    """Overlaid histograms that are scaled to the same area.
+
+    Args:
+        panels: {series: [(from, to, density)]}; the series ``all`` is filled.
+        rule: x of a dashed line, or None.
+    """
+    colors = {"all": "var(--fill)", "chosen": "var(--good)", "rejected": "var(--bad)"}
+    rows = [
+        {"series": series, "from": low, "to": high, "density": density}
+        for series, bins in panels.items()
+        for low, high, density in bins
+    ]
+    base = _chart(rows).encode(
+        x=alt.X("from:Q", title=title, scale=alt.Scale(nice=False)),
+        y=alt.Y("density:Q", title=None, axis=None),
+        color=alt.Color(
+            "series:N",
+            title=None,
+            scale=alt.Scale(domain=list(panels), range=[colors[series] for series in panels]),
+            legend=alt.Legend(orient="top"),
+        ),
+        tooltip=[
+            alt.Tooltip("series:N"),
+            alt.Tooltip("from:Q", format=".2f"),
+            alt.Tooltip("to:Q", format=".2f"),
+            alt.Tooltip("density:Q", format=".3f"),
+        ],
+    )
+    layers = [base.transform_filter("datum.series != 'all'").mark_line(interpolate="step-after", strokeWidth=2)]
+    if "all" in panels:
+        layers.insert(0, base.transform_filter("datum.series == 'all'").mark_area(interpolate="step-after"))
+    if rule is not None:
+        layers.append(
+            _chart([{"x": rule}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=alt.X("x:Q", title=title))
+        )
+    return finish(alt.layer(*layers), 130)
+
+
+def plot_cells(rows, x_title, y_title, middle=None, label=".2f", names=None, spans=None):
+    """A heat map with its numbers in the cells.
+
+    Args:
+        rows: [{"x", "y", "value"}], and with ``names`` a "name", of which the page shows one at a time.
+        middle: value that has no colour, with one hue on either side of it; None for one hue from 0 on.
+        label: d3 format of the numbers.
+        names: {name shown first}, for the page's selection ``name``.
+        spans: order of x, where it is not that of y.
+    """
+    ys = list(dict.fromkeys(row["y"] for row in rows))
+    xs = spans or list(dict.fromkeys(row["x"] for row in rows))
+    top = max((abs(row["value"] - (middle or 0)) for row in rows), default=0) or 1
+    if middle is None:
+        scale = alt.Scale(domain=[0, top], range=["var(--page)", "var(--soft)"], interpolate="rgb")
+    else:
+        scale = alt.Scale(
+            domain=[middle - top, middle, middle + top],
+            range=["var(--bad-soft)", "var(--page)", "var(--good-soft)"],
+            interpolate="rgb",
+        )
+    base = _chart(rows)
+    if names is not None:
+        base = base.transform_filter("datum.name == shown")
+    axis = {"domain": False, "ticks": False, "grid": False}
+    base = base.encode(
+        x=alt.X("x:N", sort=xs, title=x_title, axis=alt.Axis(orient="top", labelAngle=0, **axis)),
+        y=alt.Y("y:N", sort=ys, title=y_title, axis=alt.Axis(**axis)),
+        tooltip=[
+            alt.Tooltip("y:N", title=y_title or "line"),
+            alt.Tooltip("x:N", title=x_title or "column"),
+            alt.Tooltip("value:Q", format=label),
+        ],
+    )
+    cells = base.mark_rect(stroke="var(--page)", strokeWidth=2).encode(
+        color=alt.Color("value:Q", scale=scale, legend=None)
+    )
+    text = base.mark_text(fontSize=11.5).encode(text=alt.Text("value:Q", format=label))
+    chart = alt.layer(cells, text)
+    if names is not None:
+        chart = chart.add_params(alt.param(name="shown", value=names))
+    return finish(chart, (STEP + 6) * len(ys))
+
+
+def plot_forest(rows, reference, title):
+    """Estimates with intervals, a line a run; single languages are small marks, other seeds circles.
+
+    Args:
+        rows: [{"name", "value", "low", "high", "languages": {language: value}, "others": [value]}]; low, high may be
+            None.
+        reference: x of the dashed line.
+    """
+    names = [row["name"] for row in rows]
+    estimates = [{key: row[key] for key in ("name", "value", "low", "high")} for row in rows]
+    single = [
+        {"name": row["name"], "language": code, "value": value}
+        for row in rows
+        for code, value in row["languages"].items()
+    ]
+    others = [{"name": row["name"], "value": value} for row in rows for value in row["others"]]
+    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
+    number = alt.Tooltip("value:Q", format=".3f")
+    layers = [_chart([{"value": reference}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=x)]
+    if single:
+        layers.append(
+            _chart(single)
+            .mark_tick(thickness=2, size=11)
+            .encode(
+                x=x,
+                y=y,
+                tooltip=["name:N", "language:N", number],
+                color=alt.Color(
+                    "language:N",
+                    title="single languages",
+                    scale=alt.Scale(range=SERIES),
+                    legend=alt.Legend(orient="top"),
+                ),
+            )
+        )
+    if others:
+        layers.append(
+            _chart(others)
+            .mark_point(size=28, color="var(--accent)", opacity=0.9, strokeWidth=1)
+            .encode(x=x, y=y, tooltip=["name:N", number])
+        )
+    bars = [row for row in estimates if row["low"] is not None]
+    tooltip = ["name:N", number, alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")]
+    if bars:
+        layers.append(
+            _chart(bars)
+            .mark_rule(strokeWidth=2.5, color="var(--accent)")
+            .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, tooltip=tooltip)
+        )
+    layers.append(
+        _chart(estimates)
+        .mark_point(filled=True, size=70, color="var(--accent)", opacity=1)
+        .encode(x=x, y=y, tooltip=tooltip)
+    )
+    return finish(alt.layer(*layers), STEP * len(names))
+
+
+def plot_dots(rows, title, reference=None, label="measure"):
+    """Several values a line, told by colour: [{"name", "series", "value", "low" and "high" where known}]."""
+    names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
+    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
+    color = alt.Color(
+        "series:N",
+        title=None,
+        scale=alt.Scale(domain=series, range=SERIES),
+        legend=alt.Legend(orient="top"),
+    )
+    shift = alt.YOffset("series:N", scale=alt.Scale(domain=series))
+    tooltip = ["name:N", alt.Tooltip("series:N", title=label), alt.Tooltip("value:Q", format=".3f")]
+    layers = []
+    if reference is not None:
+        layers.append(_chart([{"value": reference}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=x))
+    bars = [row for row in rows if row.get("low") is not None]
+    if bars:
+        layers.append(
+            _chart(bars)
+            .mark_rule(strokeWidth=1.5)
+            .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=shift, color=color, tooltip=tooltip)
+        )
+    layers.append(
+        _chart(rows)
+        .mark_point(filled=True, size=46, opacity=1)
+        .encode(x=x, y=y, yOffset=shift, color=color, tooltip=tooltip)
+    )
+    return finish(alt.layer(*layers), max(STEP, 8 * len(series)) * len(names))
+
+
+def plot_curves(rows, title, zero=False):
+    """Lines over optimizer steps: [{"name", "step", "value"}]; the page's selection ``shown`` brings one forward."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    colors = [SERIES[i % len(SERIES)] for i in range(len(names))]
+    legend = alt.Legend(orient="bottom", columns=2) if len(names) <= 8 else None
+    lines = (
+        _chart(rows)
+        .mark_line(strokeWidth=1.6)
+        .encode(
+            x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(grid=False)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=zero)),
+            color=alt.Color("name:N", title=None, scale=alt.Scale(domain=names, range=colors), legend=legend),
+            opacity=alt.condition("shown == '' || datum.name == shown", alt.value(0.95), alt.value(0.1)),
+            tooltip=["name:N", "step:Q", alt.Tooltip("value:Q", format=".4g", title=title)],
+        )
+        .add_params(alt.param(name="shown", value=""))
+    )
+    return finish(lines, 220)
+
+
+def plot_scatter(rows, x_title, y_title, x_reference=0, y_reference=0.5):
+    """Points with a name and a series: [{"name", "series", "x", "y"}], and dashed lines at the references."""
+    points = (
+        _chart(rows)
+        .mark_point(filled=True, size=50, opacity=0.8)
+        .encode(
+            x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False)),
+            y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False)),
+            color=alt.Color("series:N", title=None, scale=alt.Scale(range=SERIES), legend=alt.Legend(orient="top")),
+            tooltip=["name:N", "series:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f")],
+        )
+    )
+    dashed = {"strokeDash": [4, 4], "color": "var(--dim)"}
+    vertical = _chart([{"x": x_reference}]).mark_rule(**dashed).encode(x="x:Q")
+    horizontal = _chart([{"y": y_reference}]).mark_rule(**dashed).encode(y="y:Q")
+    return finish(alt.layer(vertical, horizontal, points), 300)
+
+
+def plot_bars(rows, title):
+    """One bar a name: [{"name", "value"}]."""
+    names = [row["name"] for row in rows]
+    chart = (
+        _chart(rows)
+        .mark_bar(color="var(--accent)", height={"band": 0.66})
+        .encode(
+            x=alt.X("value:Q", title=title),
+            y=_lines(names),
+            tooltip=["name:N", alt.Tooltip("value:Q", format=",.4g", title=title)],
+        )
+    )
+    return finish(chart, STEP * len(names))

@@ -1,0 +1,482 @@
+"""What the paper reports of its comparisons, and whether a run's summary shows it."""
+
+import math
+
+import pandas as pd
+
+from croco.results.statistics import FEWEST
+from croco.runs import OTHER_POLICY, OWN
+
+# What makes a setting an arm of the paper: facts of its row (croco.runs.Arm), whatever its name.
+METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
+PAIRS = {"objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": OWN}
+ROLES = {
+    METHOD: PAIRS,
+    NULL: {**PAIRS, "rejected": "random"},
+    REFERENCES: {"objective": "sft", "target": "reference"},
+    BEST: {"objective": "sft", "target": "best", "responses": OWN},
+    OFF_POLICY: {**PAIRS, "responses": OTHER_POLICY},
+    ONLINE: {"objective": "online_dpo", "target": "prompts"},
+}
+BASE = "base"
+# What the paper reports of these comparisons of win rates (its findings F2, F4, F5), and what a null must show.
+PAPER = {
+    (METHOD, BASE): ("higher", "preference tuning on own responses improves on the base"),
+    (METHOD, OFF_POLICY): ("higher", "another model's responses reduce the gain"),
+    (METHOD, BEST): ("higher", "pairs beat fine-tuning on the best response"),
+    (METHOD, REFERENCES): ("higher", "pairs beat fine-tuning on references"),
+    (METHOD, ONLINE): ("not lower", "sampling online is not better than offline pairs"),
+    (NULL, BASE): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
+}
+# Changes within this margin count as none, of win rates and of other shares.
+NULL_MARGIN = 0.05
+# (finding, role, with what it is compared, measure, what is expected, claim)
+WINS, TASKS, LOW_RESOURCE = "win rate", "structured tasks", "win rate in low-resource languages"
+FINDINGS = [
+    ("F2", METHOD, BASE, WINS, *PAPER[METHOD, BASE]),
+    ("F2", METHOD, BASE, TASKS, "not lower", "preference tuning does not lower structured tasks"),
+    ("F3", REFERENCES, BASE, TASKS, "lower", "fine-tuning on references forgets"),
+    ("F3", METHOD, BASE, TASKS, "not lower", "preference tuning does not forget"),
+    ("F4", METHOD, OFF_POLICY, WINS, *PAPER[METHOD, OFF_POLICY]),
+    ("F5", METHOD, ONLINE, WINS, *PAPER[METHOD, ONLINE]),
+    ("F6", METHOD, BASE, LOW_RESOURCE, "higher", "low-resource languages gain, too"),
+]
+REWARDS_RANK = "the reward model ranks usefully in most languages"
+# Metrics of tasks of which no mean with accuracies says anything, even where all values happen to lie between 0 and 1.
+UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
+MONOLINGUAL, ALL = "monolingual", "all"
+NOT_TESTED = "not tested"
+
+
+def compare_with_paper(low, high, expected, prompts=FEWEST):
+    """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
+    if prompts < FEWEST:
+        return {"verdict": f"cannot tell: too few prompts (under {FEWEST})", "agrees": None}
+    shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+    if expected is None:
+        return {"verdict": shows, "agrees": None}
+    if expected == "equal" and low >= -NULL_MARGIN and high <= NULL_MARGIN:
+        return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
+    if expected == "not lower" and shows != "lower":
+        seen = low >= -NULL_MARGIN
+        return {
+            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "cannot tell",
+            "agrees": seen or None,
+        }
+    if shows == expected or (shows, expected) == ("higher", "not lower"):
+        return {"verdict": "appears", "agrees": True}
+    if shows in ("higher", "lower"):
+        return {"verdict": f"does NOT appear: {shows}", "agrees": False}
+    return {"verdict": "cannot tell", "agrees": None}
+
+
+def check_findings(summary, audits, low_resource, arms):
+    """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
+
+    Args:
+        summary: rows of summary.csv, all as read by read_summary.
+        audits: {reward model: contents of audit/REWARD.json}.
+        low_resource: codes of the low-resource languages.
+        arms: croco.runs.Arm of every tuned setting.
+    """
+    found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
+    summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
+    places = list_places(arms)
+    for model in summary["model"].unique():
+        of_model = summary[summary["model"] == model]
+        agreements = judge_agreement(of_model, model, arms, places)
+        found += [entry for entry in agreements if entry["n"] or not audits]
+        for name, role, versus, measure, expected, claim in FINDINGS:
+            for place in places:
+                entries = check_place(of_model, arms, place, role, versus, measure, expected, low_resource)
+                found += [{"id": name, "claim": claim, "model": model, **entry} for entry in entries]
+    return sorted(found, key=lambda entry: entry["id"])
+
+
+def list_claims(arms):
+    """What the paper reports of comparing two settings: [{setting, versus, expected, claim}]."""
+    base = [(BASE, BASE)]
+    return [
+        {"setting": setting, "versus": other, "expected": expected, "claim": claim}
+        for (role, versus), (expected, claim) in PAPER.items()
+        for setting in (arm.setting for arm in arms if plays(arm, role))
+        for _, other in (base if versus == BASE else [(versus, arm.setting) for arm in arms if plays(arm, versus)])
+    ]
+
+
+def read_summary(path):
+    """summary.csv with three more columns.
+
+    `arm` and `versus` are setting and baseline without the replicates' numbers. `counted` says which rows count in a mean
+    over structured tasks: a group and not its members, and metrics that are shares between 0 and 1 wherever they occur.
+    """
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"seed": str})
+    for name, source in (("arm", "setting"), ("versus", "baseline")):
+        table[name] = [
+            value.removesuffix(f".s{seed}") if isinstance(value, str) else value
+            for value, seed in zip(table[source], table["seed"], strict=True)
+        ]
+    share = ~table["metric"].isin(UNSCALED)
+    for name in ("value", "baseline_value"):
+        share &= table[name].isna() | table[name].between(0, 1)
+    share = share.groupby([table["task"], table["metric"]]).transform("all").astype(bool)
+    table["counted"] = share & ~table["task"].isin(["arena", "fidelity"]) & table["suite"].isna()
+    return table
+
+
+def list_places(arms):
+    """Where the arms are tuned: `monolingual` for all pools of one language, and each other pool by its name."""
+    pools = {pool: codes["trained"] for arm in arms for pool, codes in arm.pools.items()}
+    several = [pool for pool, codes in pools.items() if codes != [pool]]
+    if len(several) < len(pools):
+        return [MONOLINGUAL, *several]
+    return several
+
+
+def plays(arm, role):
+    return all(getattr(arm, fact) == value for fact, value in ROLES[role].items())
+
+
+def find_arms(arms, role, place):
+    """The arms of a role in a place that vary least from what the config says for all settings; several if equal."""
+    fitting = [arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL)]
+    least = min((len(arm.varies) for arm in fitting), default=None)
+    return [arm for arm in fitting if len(arm.varies) == least]
+
+
+def find_differing(arm, other):
+    """Facts, beside what makes their roles, in which two arms differ; only those that both kinds of target have."""
+    pairs = arm.target == other.target
+    keys = (
+        [*arm.varies, *other.varies] if pairs else [key for key in other.varies if key in ("hygiene", "reward_model")]
+    )
+    return [key for key in dict.fromkeys(keys) if arm.varies.get(key) != other.varies.get(key)]
+
+
+def find_partner(summary, arms, arm, role, place):
+    """The arm of a role that differs least from ``arm``, of equal ones the first that it is compared with; or None."""
+    fitting = [other for other in arms if plays(other, role) and other.list_pools(place, MONOLINGUAL)]
+    compared = set(summary.loc[summary["arm"] == arm.setting, "versus"])
+    return min(
+        fitting,
+        key=lambda other: (len(find_differing(arm, other)), other.setting not in compared),
+        default=None,
+    )
+
+
+def choose(rows, seed=None):
+    """The rows of the last round, of one seed; by default those over all seeds where there are several."""
+    rows = rows[rows["round"] == rows["round"].max()]
+    if seed is None:
+        seed = ALL if (rows["seed"] == ALL).any() else "1"
+    return rows[rows["seed"] == seed]
+
+
+def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
+    """The rows of the summary that a measure of an arm consists of; all seeds and rounds.
+
+    ``only`` are the languages to which pools of one language are restricted.
+    """
+    pools = arm.list_pools(place, MONOLINGUAL)
+    rows = summary[(summary["arm"] == arm.setting) & (summary["versus"] == versus) & summary["language"].isin(pools)]
+    if measure == TASKS:
+        rows = rows[rows["counted"]]
+    else:
+        rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
+    if place == MONOLINGUAL:
+        rows = rows[rows["language"].isin(pools if only is None else only)]
+        own = rows["eval_language"] == rows["language"]
+        # Contrasts may have no rows of single languages; that over all is the same where there is one language.
+        single = [pool for pool in pools if arm.pools[pool]["evaluated"] == [pool]]
+        rows = rows[own if own.any() else (rows["eval_language"] == ALL) & rows["language"].isin(single)]
+        return rows[rows["eval_language"].isin(low_resource)] if measure == LOW_RESOURCE else rows
+    if measure == LOW_RESOURCE:
+        return rows[rows["eval_language"].isin(low_resource) & rows["eval_language"].isin(arm.pools[place]["trained"])]
+    return rows[rows["eval_language"] == ALL]
+
+
+def list_expected(arm, place, measure, low_resource):
+    """The languages that a measure should have."""
+    pools = arm.list_pools(place, MONOLINGUAL)
+    if measure == LOW_RESOURCE:
+        return [
+            code
+            for code in dict.fromkeys(code for pool in pools for code in arm.pools[pool]["trained"])
+            if code in low_resource
+        ]
+    return pools if place == MONOLINGUAL else arm.pools[place]["evaluated"]
+
+
+def list_present(summary, arm, place, measure):
+    """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
+    rows = summary[summary["arm"] == arm.setting]
+    rows = choose(rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
+    if place == MONOLINGUAL:
+        rows = rows[rows["eval_language"] == rows["language"]]
+    chosen = rows["counted"] if measure == TASKS else rows["metric"] == "win_rate"
+    return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {("arena", ALL)}
+
+
+def list_gaps(summary, arms, place, measure, expected):
+    """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
+    wanted = {("arena", code) for code in expected}
+    if measure == TASKS:
+        tasks = summary[summary["counted"] & summary["eval_language"].isin(expected)]
+        wanted = set(zip(tasks["task"], tasks["eval_language"], strict=True))
+    gaps = {}
+    for arm in arms:
+        missing = sorted(wanted - list_present(summary, arm, place, measure))
+        if missing:
+            gaps[arm.setting] = [code if measure != TASKS else f"{task} in {code}" for task, code in missing]
+    return gaps
+
+
+def measure_change(rows):
+    """{estimate, low, high, n}, the mean change over languages and tasks, of rows that choose has chosen.
+
+    Metrics of a task are averaged first. Half the interval's width is the mean of the parts' over languages and
+    metrics, as of parts that rise and fall together, and the root of the mean square over tasks, divided by the
+    number of tasks' root, since tasks share no prompts. ``n`` is that of the part with the fewest prompts. None without
+    rows.
+    """
+    if rows.empty:
+        return None
+    parts = []
+    for _, task in rows.groupby("task", sort=True):
+        widths = [(row.delta - low, high - row.delta) for row in task.itertuples() for low, high in [bounds(row)]]
+        parts.append((task["delta"].mean(), *(sum(side) / len(widths) for side in zip(*widths, strict=True))))
+    estimate = sum(part[0] for part in parts) / len(parts)
+    below, above = (math.sqrt(sum(part[i] ** 2 for part in parts)) / len(parts) for i in (1, 2))
+    return {"estimate": estimate, "low": estimate - below, "high": estimate + above, "n": int(rows["n"].min())}
+
+
+def bounds(row):
+    """The interval of a row's delta; a row without one shows nothing."""
+    if pd.isna(row.ci_low):
+        return -math.inf, math.inf
+    shift = 0.5 if row.metric.startswith("win_rate") and row.versus == "base" else 0.0
+    return row.ci_low - shift, row.ci_high - shift
+
+
+def check_place(summary, arms, place, role, versus, measure, expected, low_resource):
+    """A finding in one place, an entry for each arm that plays the role."""
+    entries = []
+    for arm in find_arms(arms, role, place):
+        other = None if versus == BASE else find_partner(summary, arms, arm, versus, place)
+        if versus != BASE and other is None:
+            entries.append(not_tested(f"{place}/{arm.setting}", versus, measure, explain_lack(versus, place)))
+        else:
+            entries.append(check_finding(summary, arms, place, arm, other, measure, expected, low_resource))
+    return entries or [not_tested(f"{place}/{role}", versus, measure, explain_lack(role, place))]
+
+
+def check_finding(summary, arms, place, arm, other, measure, expected, low_resource):
+    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its why.
+
+    ``other`` is the arm that it is compared with, or None for the base.
+    """
+    versus, where = other.setting if other else BASE, f"{place}/{arm.setting}"
+    wanted = list_expected(arm, place, measure, low_resource)
+    if not wanted:
+        return not_tested(where, versus, measure, explain_low_resource(place, low_resource))
+    rows = find_rows(summary, arm, place, versus, measure, low_resource)
+    found = measure_change(choose(rows))
+    control = find_partner(summary, arms, arm, NULL, place) if (versus, expected) == (BASE, "higher") else None
+    gaps = list_gaps(summary, [each for each in (arm, other, control) if each], place, measure, wanted)
+    if found is None:
+        gaps = {name: missing for name, missing in gaps.items() if control is None or name != control.setting}
+        why = explain_missing(summary, arm, place, versus, measure, gaps)
+        return {**not_tested(where, versus, measure, why), "gaps": gaps}
+    seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
+    changes = pd.Series([change["estimate"] for change in seeds if change])
+    null = None
+    # Means over other languages are no control.
+    if control and gaps.get(control.setting) == gaps.get(arm.setting):
+        null = measure_change(
+            choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["language"])))
+        )
+    compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
+    verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
+    why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    if verdict == "supported" and null and null["estimate"] >= found["estimate"]:
+        verdict, why = (
+            "cannot tell",
+            f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
+        )
+    if (versus, expected) == (BASE, "higher") and null is None:
+        why += "; there is no null control (rejected: random) in the same languages"
+    if other and (differing := find_differing(arm, other)):
+        why += f"; the two differ in {', '.join(differing)} as well"
+    why += "".join(f"; {gap}" for gap in say_gaps(gaps))
+    if measure == TASKS and (left_out := name_unscaled(summary, arm)):
+        why += f"; left out, since no shares between 0 and 1: {left_out}"
+    if len(changes) < 2:
+        why += "; one training seed, so that the noise between trainings is left out: give the setting more `seeds`"
+    return {
+        "contrast": f"{where} - {versus}",
+        "measure": measure,
+        **{name: finite(found[name]) for name in ("estimate", "low", "high")},
+        "null": null and {name: finite(null[name]) for name in ("estimate", "low", "high")},
+        "replicate_noise": float(changes.std()) if len(changes) > 1 else None,
+        "n": found["n"],
+        "gaps": gaps,
+        "verdict": verdict,
+        "why": why,
+    }
+
+
+def say_gaps(gaps):
+    return [f"{setting} has no results for {', '.join(missing)}" for setting, missing in gaps.items()]
+
+
+def name_unscaled(summary, arm):
+    rows = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["suite"].isna() & ~summary["counted"]]
+    rows = rows[rows["arm"] == arm.setting]
+    return ", ".join(dict.fromkeys(f"{row.metric} of {row.task}" for row in rows.itertuples()))
+
+
+def finite(value):
+    return float(value) if math.isfinite(value) else None
+
+
+def explain_lack(role, place):
+    """Which setting to add to the config."""
+    facts = {**ROLES[role]}
+    own = facts.pop("responses", OWN) == OWN
+    shown = ", ".join(f"{name}: {value}" for name, value in facts.items()) + ("" if own else ", responses: POLICY")
+    return f"no setting with the pool {place} has {shown}: add {{name: NAME, {shown}, pools: [{place}]}}"
+
+
+def explain_low_resource(place, low_resource):
+    lack = "no pool of one language" if place == MONOLINGUAL else f"the pool {place}"
+    if not low_resource:
+        return "the config has no low-resource language: add one of config/languages.tsv (resource low) to languages"
+    verb = "is of a low-resource language" if place == MONOLINGUAL else "has no low-resource language"
+    return f"{lack} {verb} ({', '.join(low_resource)}): it is tuned on others"
+
+
+def explain_missing(summary, arm, place, versus, measure, gaps):
+    """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
+    if measure == TASKS and summary["task"].isin(["arena", "fidelity"]).all():
+        return "there are no structured tasks: name some under evaluation.tasks"
+    if measure == TASKS and not summary["counted"].any():
+        return f"no metric is a share between 0 and 1 ({name_unscaled(summary, arm)}): name tasks that have one"
+    if measure != TASKS and not (summary["metric"] == "win_rate").any():
+        return "there are no verdicts: name a judge under evaluation.judge"
+    pool = "LANGUAGE" if place == MONOLINGUAL else place
+    if versus != BASE:
+        why = f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
+    elif gaps:
+        why = "no mean is taken over fewer languages: finish these"
+    else:
+        why = "the summary has no such row: run the workflow to its end"
+    return "; ".join([*say_gaps(gaps), why])
+
+
+def not_tested(setting, versus, measure, why):
+    empty = dict.fromkeys(("estimate", "low", "high", "null", "replicate_noise", "n"))
+    return {
+        "contrast": f"{setting} - {versus}",
+        "measure": measure,
+        **empty,
+        "gaps": {},
+        "verdict": NOT_TESTED,
+        "why": why,
+    }
+
+
+def judge_rewards(name, languages):
+    """F1 by a reward model's audit: whether it is fit for its task in most languages."""
+    by_verdict = {
+        verdict or "too few comparisons": [code for code, audit in languages.items() if audit["verdict"] == verdict]
+        for verdict in ("fit", "weak", "unfit", None)
+    }
+    return majority(len(by_verdict["fit"]), len(by_verdict["unfit"]), len(languages)) | {
+        "model": None,
+        "contrast": f"reward model {name}",
+        "measure": "share of languages in which the audit finds it fit",
+        "n": sum(audit["n"] for audit in languages.values()),
+        "why": "; ".join(f"{verdict}: {', '.join(codes)}" for verdict, codes in by_verdict.items() if codes),
+    }
+
+
+def judge_agreement(summary, model, arms, places):
+    """F1 by the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
+    summary = summary[summary["metric"] == "reward_judge_agreement"]
+    measure = "share of languages in which rewards agree with verdicts beyond chance"
+    entries = []
+    for place in places:
+        for arm in find_arms(arms, METHOD, place):
+            rows = summary[
+                (summary["arm"] == arm.setting) & summary["language"].isin(arm.list_pools(place, MONOLINGUAL))
+            ]
+            own = rows["eval_language"] == rows["language"]
+            rows = choose(rows[own if place == MONOLINGUAL else rows["eval_language"] != ALL])
+            if rows.empty:
+                continue
+            enough = rows[rows["n"] >= FEWEST]
+            intervals = {row.eval_language: bounds(row) for row in enough.itertuples()}
+            above = [code for code, (low, _) in intervals.items() if low > 0]
+            below = [code for code, (_, high) in intervals.items() if high < 0]
+            few = [code for code in rows["eval_language"] if code not in intervals]
+            missing = [code for code in list_expected(arm, place, WINS, ()) if code not in {*intervals, *few}]
+            why = f"beyond chance: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}"
+            why += f"; too few prompts (under {FEWEST}) in {', '.join(few)}" if few else ""
+            entries.append(
+                majority(len(above), len(below), len(intervals) + len(few) + len(missing))
+                | {
+                    "model": model,
+                    "contrast": f"rewards - verdicts, {place}/{arm.setting}",
+                    "measure": measure,
+                    "n": int(rows["n"].sum()),
+                    "gaps": {arm.setting: missing} if missing else {},
+                    "why": why + (f"; no agreement is known in {', '.join(missing)}" if missing else ""),
+                }
+            )
+    why = (
+        "neither an audit nor rewards of judged answers: make the target audit, or set evaluation.fidelity and a judge"
+    )
+    lacking = not_tested("rewards", "verdicts", measure, why)
+    return entries or [{"id": "F1", "claim": REWARDS_RANK, "model": model, **lacking}]
+
+
+def majority(good, bad, number):
+    """A verdict by the share of languages."""
+    verdict = "supported" if 2 * good > number else "not supported" if 2 * bad > number else "cannot tell"
+    empty = dict.fromkeys(("low", "high", "null", "replicate_noise"))
+    return {"id": "F1", "claim": REWARDS_RANK, "estimate": good / number, **empty, "gaps": {}, "verdict": verdict}
+
+
+TABLES = {
+    "win_rate": lambda row: row["task"] == "arena" and row["metric"].startswith("win_rate") and row["versus"] == "base",
+    "structured": lambda row: row["task"] not in ("arena", "fidelity"),
+    "fidelity": lambda row: row["task"] == "fidelity",
+}
+
+
+def shape_table(summary, name):
+    """The rows of one table in the paper's shape: models x settings x measures, a column a language, then the mean.
+
+    Over all seeds where there are several. Models tuned on one language form one row, each in its own language, whose
+    mean is that of the languages that it has. No other line has a mean where a language is missing. `suite` names the
+    group of which a task is part: the group has a line of its own, and a mean over tasks counts it once.
+    """
+    rows = summary[summary.apply(TABLES[name], axis=1)]
+    rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]
+    codes = [code for code in summary["eval_language"].unique() if code != ALL]
+    keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
+    lines = {}
+    for _, arm in rows.groupby(["model", "language", "arm", "round"], sort=False):
+        for row in choose(arm).itertuples():
+            single = row.language in codes
+            if single and row.eval_language != row.language:
+                continue
+            suite = "" if pd.isna(row.suite) else row.suite
+            trained_on = MONOLINGUAL if single else "" if row.language == "untuned" else row.language
+            line = lines.setdefault((row.model, row.arm, row.round, trained_on, row.task, suite, row.metric), {})
+            line["mean" if row.eval_language == ALL else row.eval_language] = row.value
+    for (_, _, _, trained_on, *_), line in lines.items():
+        if trained_on == MONOLINGUAL:
+            line["mean"] = sum(line.values()) / len(line)
+    table = pd.DataFrame([dict(zip(keys, key, strict=True)) | line for key, line in lines.items()])
+    return table.reindex(columns=[*keys, *codes, "mean"])

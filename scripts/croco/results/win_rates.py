@@ -1,0 +1,126 @@
+"""Win rates from pairwise verdicts, with and without control for length and position; lines as arena/LANGUAGE.jsonl.
+
+A tie counts a half; an unparseable verdict leaves every mean and is counted by itself. Each function returns
+{prompt_id: value}: one number a prompt, whose mean is the rate. Of a regression these are the estimate plus n times
+the prompt's influence on it (the infinitesimal jackknife), so that their spread gives the cluster-robust standard error
+and every rate takes the same road to its interval.
+"""
+
+import warnings
+
+import numpy as np
+
+from croco.evaluation.verdicts import ORDERS, WORTH
+
+PENALTY = 1.0  # of phi squared, in the length-controlled win rate
+
+
+def length_controlled(lines):
+    """Length-controlled win rate: sigmoid(theta) of sigmoid(theta + phi tanh(delta length / sd)).
+
+    It is fitted to one row a sample, the mean of its readable orders and the difference in characters, by maximum
+    likelihood less 1.0 phi^2; sd is that of the differences, over n. As AlpacaEval 2 does (Dubois et al., arXiv
+    2404.04475), without its terms for models and instructions. {} where no verdict is readable.
+    """
+    prompts, wins, lengths = [], [], []
+    for prompt, length, verdicts in _samples(lines):
+        worth = [WORTH[verdict] for verdict in verdicts if verdict in WORTH]
+        if worth:
+            prompts.append(prompt)
+            wins.append(sum(worth) / len(worth))
+            lengths.append(length)
+    design = np.column_stack([np.ones(len(wins)), _squash(lengths)])
+    return _of_intercept(prompts, design, np.array(wins), _fit_penalised, np.array([0.0, 2 * PENALTY]))
+
+
+def adjusted(lines):
+    """Win rate of a binomial GLM on single verdicts: at equal lengths, and midway between the two positions.
+
+    Covariates are the position (answer first or second) and tanh(delta length / sd). {} where no verdict is readable,
+    or the likelihood has no maximum.
+    """
+    prompts, wins, lengths, positions = [], [], [], []
+    for prompt, length, verdicts in _samples(lines):
+        for verdict, position in zip(verdicts, (0.5, -0.5), strict=True):
+            if verdict in WORTH:
+                prompts.append(prompt)
+                wins.append(WORTH[verdict])
+                lengths.append(length)
+                positions.append(position)
+    design = np.column_stack([np.ones(len(wins)), positions, _squash(lengths)])
+    return _of_intercept(prompts, design, np.array(wins), _fit_glm, np.zeros(3))
+
+
+def position_consistency(lines):
+    """Share of a prompt's samples with the same verdict in both orders, of those with two readable ones."""
+    shares = {}
+    for line in lines:
+        pairs = [
+            pair for pair in zip(*(line["verdicts"][order] for order in ORDERS), strict=True) if set(pair) <= set(WORTH)
+        ]
+        if pairs:
+            shares[line["prompt_id"]] = sum(first == second for first, second in pairs) / len(pairs)
+    return shares
+
+
+def unparseable(lines):
+    """Share of a prompt's verdicts, both orders, that cannot be read."""
+    shares = {}
+    for line in lines:
+        verdicts = [verdict for order in ORDERS for verdict in line["verdicts"][order]]
+        if verdicts:
+            shares[line["prompt_id"]] = sum(verdict not in WORTH for verdict in verdicts) / len(verdicts)
+    return shares
+
+
+def _samples(lines):
+    """Yields (prompt_id, difference in characters, verdicts of both orders) of each sample."""
+    for line in lines:
+        verdicts = zip(*(line["verdicts"][order] for order in ORDERS), strict=True)
+        for ours, theirs, pair in zip(line["lengths"], line["baseline_lengths"], verdicts, strict=True):
+            yield line["prompt_id"], ours - theirs, pair
+
+
+def _squash(lengths):
+    spread = np.std(lengths) if lengths else 0
+    return np.tanh(np.array(lengths) / spread) if spread else np.zeros(len(lengths))
+
+
+def _fit_penalised(design, wins):
+    """Intercept and slope; rows twice with the weights y and 1 - y, where scikit-learn's 1/(2C) is the penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1 / (2 * PENALTY), solver="newton-cholesky", tol=1e-8)
+    model.fit(
+        np.tile(design[:, 1:], (2, 1)), np.repeat([1, 0], len(wins)), sample_weight=np.concatenate([wins, 1 - wins])
+    )
+    return np.concatenate([model.intercept_, model.coef_[0]])
+
+
+def _fit_glm(design, wins):
+    import statsmodels.api as sm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of separation and of steps that overflow: seen in the result
+        result = sm.GLM(wins, design, family=sm.families.Binomial()).fit(maxiter=100)
+    return result.params if result.converged else np.full(design.shape[1], np.nan)
+
+
+def _of_intercept(prompts, design, wins, fit, penalty):
+    """{prompt: value} of sigmoid(intercept), which fit(design, wins) gives; ``penalty`` is of squared coefficients / 2."""
+    names = list(dict.fromkeys(prompts))
+    if not names:
+        return {}
+    if np.ptp(wins) == 0 and wins[0] in (0, 1):  # the likelihood's limit
+        return dict.fromkeys(names, float(wins[0]))
+    beta = fit(design, wins)
+    if not np.isfinite(beta).all():
+        return {}
+    expected = 1 / (1 + np.exp(-design @ beta))
+    rate = 1 / (1 + np.exp(-beta[0]))
+    curvature = design.T @ (design * (expected * (1 - expected))[:, None]) + np.diag(penalty)
+    scores = np.zeros((len(names), design.shape[1]))
+    place = {name: i for i, name in enumerate(names)}
+    np.add.at(scores, [place[prompt] for prompt in prompts], design * (wins - expected)[:, None])
+    influence = rate * (1 - rate) * scores @ np.linalg.pinv(curvature)[0]
+    return dict(zip(names, (rate + len(names) * (influence - influence.mean())).tolist(), strict=True))

@@ -1,0 +1,214 @@
+"""Finished work under the digest of all that went into it (``state/``), outside what Snakemake deletes.
+
+Two shapes: ``Parts`` for results a prompt (generations, scores, translations), of which a later run computes only
+what is missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Results are published by hard
+links.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from croco.digests import digest
+from croco.errors import InputError
+from croco.records import dump, replacing, write_json
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+NAMED_TEMPLATES = "additional_chat_templates"  # a folder that some tokenizers have
+# What a checkpoint has besides its weights.
+CHECKPOINT_FILES = (*TOKENIZER_FILES, "generation_config.json", "metrics.jsonl", "manifest.json")
+WEIGHT_FILES = {
+    "lora": ("adapter_model.safetensors", "adapter_config.json"),
+    "full": ("model.safetensors", "config.json"),
+}
+
+
+def list_checkpoint_files(weights):
+    """Names of the files of a checkpoint; ``weights`` is lora or full."""
+    return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
+
+
+def take_lock(file, wait=True):
+    """Locks an open file until it is closed, or its process ends.
+
+    Raises BlockingIOError where another process holds the lock and ``wait`` is false, InputError where the file system
+    has no locks: two jobs would then write the same result.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise InputError(
+            f"the file system has no file locks ({error.strerror})",
+            "mount it with locks (Lustre: -o flock), or choose `results` on another file system",
+            file.name,
+        ) from error
+
+
+def publish(source, target):
+    """Puts a finished file in its place at once: a hard link, or a copy where the file system allows none."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)  # of a killed process with this number: perhaps a link to another result
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)
+    # rename() leaves both names when they already are links to one file.
+    partial.unlink(missing_ok=True)
+
+
+class Parts:
+    """Lines by prompt in small files that only ever appear whole, under a folder named by ``inputs``' digest.
+
+    Beside each part NAME.jsonl lies NAME.index: the digest of its inputs, its size, and of each line the
+    prompt_digest, the place and the extent. Of a part that was cut the whole lines are used; one that was made with
+    other inputs is set aside. What is then missing is done again.
+
+    Args:
+        inputs: all that decides a line's content besides the prompt itself; kept readable in inputs.json.
+        prompts: prompt_digests that this job wants; of all others nothing is kept in memory.
+        extent: of a line, how far it reaches (e.g. the number of samples), for ``settle``.
+    """
+
+    def __init__(self, state, stage, inputs, prompts, extent=lambda line: 0):
+        self._inputs, self._extent = digest(inputs), extent
+        self.folder = Path(state) / stage / self._inputs
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "inputs.json").exists():
+            write_json(self.folder / "inputs.json", inputs)
+        self._places = {prompt: [] for prompt in prompts}
+        self._parts = {}
+        # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
+        self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
+        take_lock(self._lock)
+        for path in sorted(self.folder.glob("*.jsonl")):
+            entries, whole = self._read_index(path)
+            if entries is not None:
+                self._take(path, entries, whole)
+                continue
+            with suppress(FileNotFoundError):  # another job may just have settled its block
+                path.rename(path.with_suffix(".foreign"))
+                print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
+
+    def _read_index(self, path):
+        """[prompt_digest, place, extent] of each line and how many are whole, or (None, 0) for a foreign part."""
+        try:
+            index = json.loads(path.with_suffix(".index").read_text(encoding="utf-8"))
+            if index["inputs"] != self._inputs:
+                return None, 0
+            entries, size = index["lines"], path.stat().st_size
+            ends = [place for _, place, _ in entries[1:]] + [index["size"]]
+        except (OSError, ValueError, KeyError):
+            return None, 0
+        whole = sum(end <= size for _, end in zip(entries, ends, strict=False))
+        if whole < len(entries):
+            print(
+                f"a part was cut, the work of {len(entries) - whole} of its lines is done again: {path}",
+                file=sys.stderr,
+            )
+        return entries, whole
+
+    def _take(self, path, entries, whole):
+        for prompt, offset, _ in entries[:whole]:
+            if prompt in self._places:
+                self._places[prompt].append((path, offset))
+        if all(prompt in self._places for prompt, *_ in entries):  # nothing in it belongs to another job
+            self._parts[path] = {prompt: extent for prompt, _, extent in entries}
+
+    def lines(self, prompt):
+        """The lines stored for a prompt, in no set order; raises InputError where one is not what its index says."""
+        found = []
+        for path, offset in self._places[prompt]:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                raw = file.readline()
+            try:
+                line = json.loads(raw)
+                whole = line["prompt_digest"] == prompt
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise InputError(
+                    f"the part is damaged at byte {offset}", "delete it and start again: its work is done anew", path
+                )
+            found.append(line)
+        return found
+
+    def add(self, lines):
+        """Writes lines as one new part, named by its content."""
+        self._write(digest([dump(line) for line in lines]), lines)
+
+    def settle(self, lines, name):
+        """Writes a block's final lines as one part, named after ``name``, in place of those that it covers.
+
+        Returns its path. ``lines`` may be drawn from the parts that are replaced.
+        """
+        path = self.folder / f"{digest(name)}.jsonl"
+        self._write(digest(name), lines)
+        final = self._parts[path]
+        for other, extents in list(self._parts.items()):
+            if other != path and all(extent <= final.get(prompt, -1) for prompt, extent in extents.items()):
+                other.unlink(missing_ok=True)
+                other.with_suffix(".index").unlink(missing_ok=True)
+                del self._parts[other]
+        self._places = {
+            prompt: [place for place in places if place[0] in self._parts] for prompt, places in self._places.items()
+        }
+        return path
+
+    def _write(self, name, lines):
+        path, entries, size = self.folder / f"{name}.jsonl", [], 0
+        with replacing(path) as file:
+            for line in lines:
+                text = dump(line) + "\n"
+                entries.append([line["prompt_digest"], size, self._extent(line)])
+                size += len(text.encode())
+                file.write(text)
+            # The index comes first: a part without one would be a part that someone else left.
+            write_json(path.with_suffix(".index"), {"inputs": self._inputs, "size": size, "lines": entries})
+        self._take(path, entries, len(entries))
+
+
+class Finished:
+    """A folder of result files that is complete as soon as it exists, under its inputs' digest."""
+
+    def __init__(self, state, stage, inputs):
+        self.folder = Path(state) / stage / digest(inputs)
+        self.work = self.folder / "work"
+        self.final = self.folder / "final"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "inputs.json").exists():
+            write_json(self.folder / "inputs.json", inputs)
+
+    @contextmanager
+    def alone(self):
+        """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
+        with open(self.folder / "lock", "w") as lock:
+            try:
+                take_lock(lock, wait=False)
+            except BlockingIOError:
+                print(f"another job is at work on the same result: waiting for it ({self.folder})", file=sys.stderr)
+                take_lock(lock)
+            yield
+
+    @property
+    def complete(self):
+        return self.final.is_dir()
+
+    def finish(self, folder):
+        """Declares the files in ``folder`` to be the result, and clears what only served to resume."""
+        os.replace(folder, self.final)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def publish_as(self, name, target):
+        """Links one of the result's files to its place."""
+        publish(self.final / name, target)

@@ -1,0 +1,78 @@
+"""Which language a text is in, offline, by py3langid."""
+
+import copy
+import functools
+import re
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from croco.text.normalise import strip_invisible
+
+FEWEST_LETTERS = 20  # below this an answer would be a guess
+LONGEST = 2000  # characters looked at; accuracy is at its ceiling from 100 letters on, time is not
+DOUBT = 2  # another language must be this many times as likely as the pool's own
+# Each takes more than 0.2 % of the texts of a close relative or of English, and nobody answers in it by accident.
+NOT_JUDGED = frozenset(("af", "an", "ext", "la", "lb", "pcm"))
+SAME = {"nb": "no", "nn": "no"}
+
+NOT_PROSE = re.compile(
+    r"""
+    ^[ \t>*+-]*(?P<fence>`{3,}|~{3,})[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)  # a truncated response leaves it open
+    | `{1,3}[^`\n]+`{1,3}
+    | (?:https?://|www\.)\S+
+    | \$\$.{1,2000}?\$\$
+    | \\\[.{1,2000}?\\\]
+    | \\\(.{1,2000}?\\\)
+    | \\begin\{(?P<name>\w+\*?)\}.{1,2000}?\\end\{(?P=name)\}
+    | (?<![\\$])\$(?![\s$])[^$\n]{0,300}?(?<![\s\\$])\$(?![\d$])  # as in pandoc, so that prices stay
+    """,
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
+
+
+def strip_code(text):
+    """The text without fenced and inline code, URLs and LaTeX maths, a space in the place of each."""
+    return NOT_PROSE.sub(" ", text)
+
+
+@functools.cache
+def can_identify(code):
+    """Whether texts in the language can be told from others at all."""
+    return name_language(code) in {name_language(label) for label in _model().labels}
+
+
+def identify(text, language):
+    """The code of the language that ``text`` is in, as judged in a pool of ``language``.
+
+    It is judged among ``language``, the project's languages and some hundred others, whatever the run's config. In
+    doubt it is the pool's own: two close relatives cannot be told apart in a few words. Norwegian is one language,
+    and a script or region in the code (pt_BR) makes no other.
+    Characters that show nothing do not count, nor do the code points that spell a character.
+    None where it cannot be determined: fewer than 20 letters besides code, or a language that py3langid lacks.
+    """
+    text = strip_code(strip_invisible(text))[:LONGEST]
+    if not can_identify(language) or sum(map(str.isalpha, text)) < FEWEST_LETTERS:
+        return None
+    shares = {}
+    for label, share in _identifier(name_language(language)).rank(text):  # best first
+        shares.setdefault(name_language(label), share)
+    found = next(iter(shares))
+    return language if shares[name_language(language)] * DOUBT >= shares[found] else found
+
+
+def name_language(code):
+    """The language that a code stands for, whatever its script, region and standard: pt for pt_BR, no for nb."""
+    base = code.split("_")[0]
+    return SAME.get(base, base)
+
+
+@functools.cache
+def _model():
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+@functools.cache
+def _identifier(name):
+    identifier = copy.copy(_model())
+    identifier.set_languages([label for label in identifier.labels if label not in NOT_JUDGED or label == name])
+    return identifier
