@@ -27,6 +27,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/judge.smk"
 include: "rules/fidelity.smk"
+include: "rules/runs.smk"
 include: "rules/summary.smk"
 include: "rules/findings.smk"
 include: "rules/compare.smk"
@@ -44,6 +45,7 @@ localrules:
     audit,
     select_audited,
     stage,
+    write_runs,
     import_results,
     compare_evaluations,
     bundle,
@@ -62,7 +64,7 @@ rule all:
         rules.summarise.output.summary,
         rules.check_findings.output.findings,
         rules.write_report.output.report,
-        list_beside_summary(),
+        paths_beside_summary(),
 
 
 rule report:
@@ -74,7 +76,7 @@ rule report:
 rule preview:
     """What to look at before training: a page of prompts, responses and pairs, and ballots for native speakers."""
     input:
-        list_previews,
+        paths_previews,
 
 
 rule audit:
@@ -86,7 +88,7 @@ rule audit:
 rule release:
     """What the config's key `release` names, bundled to be published: weights, preference data, cards."""
     input:
-        list_releases,
+        paths_releases,
 
 
 rule bundle:

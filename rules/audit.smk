@@ -6,11 +6,14 @@ Out: audit/prompts/{language}.jsonl, audit/{policy}/{language}.jsonl (a few answ
 """
 
 
+include: "helpers/audit.smk"
+
+
 rule select_audited:
     """The first prompts of a language."""
     input:
-        prompts=list_audited_blocks,
-        checked=lambda wc: list_checks([wc.language], list_audited_starts()),
+        prompts=paths_audited_blocks,
+        checked=lambda wc: paths_contamination([wc.language], audited_starts()),
     output:
         prompts=place("audit/prompts/{language}.jsonl"),
         manifest=place("audit/prompts/{language}.manifest.json"),
@@ -33,8 +36,11 @@ rule select_audited:
         "audit: {params.number} prompts, {wildcards.language}"
     shell:
         r"""
-        python scripts/audit.py select --prompts {input.prompts:q} --count {params.number:q} \
-            --output {output.prompts:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/audit.py select \
+            --prompts {input.prompts:q} \
+            --count {params.number:q} \
+            --output {output.prompts:q} \
+            2>&1 | tee {log:q}
         """
 
 
@@ -43,7 +49,7 @@ use rule generate as generate_audited with:
         prompts=rules.select_audited.output.prompts,
         template=place("{policy}/template.json"),
         adapter=[],
-        model=lambda wc: list_model_files(find_policy(wc)),
+        model=lambda wc: paths_model(find_policy(wc)),
     output:
         generations=place("audit/{policy}/{language}.jsonl"),
         manifest=place("audit/{policy}/{language}.manifest.json"),
@@ -64,9 +70,9 @@ rule audit_reward:
     input:
         prompts=expand(rules.select_audited.output.prompts, language=GRID.trained),
         answers=expand(rules.generate_audited.output.generations, policy=AUDIT_POLICY, language=GRID.trained),
-        comparisons=list_comparisons(),
-        template=find_template("reward", "{reward}"),
-        model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
+        comparisons=paths_comparisons(),
+        template=path_template("reward", "{reward}"),
+        model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
     output:
         report=place("audit/{reward}.json"),
         comparisons=place("audit/{reward}.jsonl"),
@@ -77,17 +83,15 @@ rule audit_reward:
     benchmark:
         place("benchmarks/audit/{reward}.tsv")
     conda:
-        find_environment(*GRID.reward_models.values())
-    threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
+        environment_of(*GRID.reward_models.values())
+    threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
     resources:
-        gpu=lambda wc: GRID.resource("gpu", [GRID.reward_models[wc.reward]]),
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.reward_models[wc.reward]], attempt),
-        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.reward_models[wc.reward]], attempt),
+        **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
     params:
-        lease=lambda wc, resources: lease(resources, GRID.reward_models[wc.reward]),
+        gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
         languages=GRID.trained,
         brought=lambda wc, input: ["--comparisons", *input.comparisons] if input.comparisons else [],
-        model=lambda wc: list_model_options(GRID.reward_models[wc.reward], "max_length"),
+        model=lambda wc: options_model(GRID.reward_models[wc.reward], "max_length"),
         identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
         policy=AUDIT_POLICY,
         audited=AUDIT["answers"],
@@ -99,7 +103,17 @@ rule audit_reward:
         "audit: {wildcards.reward} in {params.languages} ({resources.gpu} GPU)"
     shell:
         r"""
-        {params.lease:q} python scripts/audit.py score --languages {params.languages:q} --prompts {input.prompts:q} \
-            --answers {input.answers:q} --policy {params.policy:q} --audited {params.audited:q} {params.brought:q} \
-            {params.model:q} --seed {params.seed:q} --state {params.state:q} --output {output.report:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+            python {SCRIPTS:q}/audit.py score \
+            --languages {params.languages:q} \
+            --prompts {input.prompts:q} \
+            --answers {input.answers:q} \
+            --policy {params.policy:q} \
+            --audited {params.audited:q} \
+            {params.brought:q} \
+            {params.model:q} \
+            --seed {params.seed:q} \
+            --state {params.state:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
         """

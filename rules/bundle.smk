@@ -8,10 +8,11 @@ Out: {results}/bundle.tar.gz
 rule write_bundle:
     """Prompts, pairs, ledgers, answers, verdicts, samples, tables, report and manifests."""
     input:
+        runs=rules.write_runs.output.runs,
         summary=rules.summarise.output.summary,
         findings=rules.check_findings.output.findings,
         report=rules.write_report.output.report,
-        beside=list_beside_summary(),
+        beside=paths_beside_summary(),
     output:
         bundle=place("bundle.tar.gz"),
         manifest=place("bundle.manifest.json"),
@@ -28,7 +29,6 @@ rule write_bundle:
         runtime=60,
     params:
         root=lambda wc: GRID.results,
-        runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
         responses=[
             part
             for model, code, reward in RESPONSES
@@ -41,6 +41,10 @@ rule write_bundle:
         "bundle: {output.bundle}"
     shell:
         r"""
-        python scripts/bundle.py --root {params.root:q} {params.runs:q} {params.responses:q} \
-            --output {output.bundle:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/bundle.py \
+            --root {params.root:q} \
+            --runs {input.runs:q} \
+            {params.responses:q} \
+            --output {output.bundle:q} \
+            2>&1 | tee {log:q}
         """

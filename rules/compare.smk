@@ -4,6 +4,10 @@ In:  the files of the config's key `imports`; config/comparability.tsv.
 Out: {results}/imported.csv, {results}/comparability.json
 """
 
+
+include: "helpers/compare.smk"
+
+
 from croco.evaluation.tasks import list_evaluated
 
 
@@ -11,6 +15,7 @@ rule import_results:
     """Other harnesses' results in the columns of summary.csv; there is no such job without `imports`."""
     input:
         [GRID.path(row["path"]) for row in GRID.config["imports"]],
+        runs=rules.write_runs.output.runs,
     output:
         table=place("imported.csv"),
         manifest=place("imported.manifest.json"),
@@ -26,8 +31,7 @@ rule import_results:
         mem_mb=1000,
         runtime=10,
     params:
-        imports=lambda wc: list_imports(),
-        runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
+        imports=lambda wc: options_imports(),
         root=lambda wc: GRID.results,
         code=digest_code("import_results"),
         lock=LOCK,
@@ -35,15 +39,19 @@ rule import_results:
         "import: results of other harnesses"
     shell:
         r"""
-        python scripts/import_results.py {params.imports:q} --root {params.root:q} {params.runs:q} \
-            --output {output.table:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/import_results.py \
+            {params.imports:q} \
+            --root {params.root:q} \
+            --runs {input.runs:q} \
+            --output {output.table:q} \
+            2>&1 | tee {log:q}
         """
 
 
 rule compare_evaluations:
     """The paper's evaluation and this run's, row by row."""
     input:
-        table="config/comparability.tsv",
+        table=f"{BASE}/config/comparability.tsv",
     output:
         rows=place("comparability.json"),
     log:
@@ -69,6 +77,9 @@ rule compare_evaluations:
         "comparability: the paper's evaluation and this run's"
     shell:
         r"""
-        python scripts/comparability.py --table {input.table:q} {params.evaluated:q} --output {output.rows:q} 2>&1 \
-            | tee {log:q}
+        python {SCRIPTS:q}/comparability.py \
+            --table {input.table:q} \
+            {params.evaluated:q} \
+            --output {output.rows:q} \
+            2>&1 | tee {log:q}
         """

@@ -7,12 +7,15 @@ A block of a language is checked by itself, so that a new language, or more prom
 """
 
 
+include: "helpers/contamination.smk"
+
+
 rule check_contamination:
     """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         evaluate=place("prompts/evaluate/{language}.jsonl"),
-        tasks=lambda wc: list_task_files(wc, [wc.language]),
+        tasks=lambda wc: paths_tasks(wc, [wc.language]),
     output:
         found=place("prompts/{language}/{start}.contamination.json"),
         manifest=place("prompts/{language}/{start}.contamination.manifest.json"),
@@ -31,9 +34,9 @@ rule check_contamination:
         tasks=lambda wc: [
             part
             for task, _ in GRID.own_tasks([wc.language])
-            for part in ("--task", task["name"], GRID.task_file(task, wc.language), *list_question(task))
+            for part in ("--task", task["name"], GRID.task_file(task, wc.language), *question_fields(task))
         ],
-        limits=list_options(
+        limits=options_of(
             {**GRID.config["max_overlap"], "action": GRID.config["contamination"]}, "exact", "ngram", "action"
         ),
         code=digest_code("contamination"),
@@ -42,15 +45,21 @@ rule check_contamination:
         "contamination: {wildcards.language}, prompts from {wildcards.start}"
     shell:
         r"""
-        python scripts/contamination.py --language {wildcards.language:q} --prompts {input.prompts:q} \
-            --evaluate {input.evaluate:q} {params.tasks:q} {params.limits:q} --output {output.found:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/contamination.py \
+            --language {wildcards.language:q} \
+            --prompts {input.prompts:q} \
+            --evaluate {input.evaluate:q} \
+            {params.tasks:q} \
+            {params.limits:q} \
+            --output {output.found:q} \
+            2>&1 | tee {log:q}
         """
 
 
 rule count_contamination:
     """All blocks together, and what could not be compared."""
     input:
-        checked=list_checks(GRID.trained, GRID.blocks("train")),
+        checked=paths_contamination(GRID.trained, GRID.blocks("train")),
     output:
         found=place("contamination.json"),
         manifest=place("contamination.manifest.json"),
@@ -76,6 +85,9 @@ rule count_contamination:
         "contamination: {output.found}"
     shell:
         r"""
-        python scripts/contamination.py --checked {input.checked:q} --unchecked {params.unchecked:q} \
-            --output {output.found:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/contamination.py \
+            --checked {input.checked:q} \
+            --unchecked {params.unchecked:q} \
+            --output {output.found:q} \
+            2>&1 | tee {log:q}
         """

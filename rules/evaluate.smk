@@ -7,17 +7,21 @@ A job evaluates a whole pool of languages with one model load. Languages outside
 own, so that a new language never touches a finished evaluation.
 """
 
-for BATCH, LANGUAGES in list_batches().items():
+
+include: "helpers/evaluate.smk"
+
+
+for BATCH, LANGUAGES in evaluation_batches().items():
 
     rule:
         name:
             f"evaluate_{BATCH}"
         input:
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
-            tasks=lambda wc, languages=LANGUAGES: list_task_files(wc, languages),
-            yamls=lambda wc, languages=LANGUAGES: list_task_files(wc, languages, "yaml"),
-            model=lambda wc: list_model_files(GRID.policies[find_run(wc).model]),
-            tuned=lambda wc: list_checkpoint(find_run(wc)),
+            tasks=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages),
+            yamls=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages, "yaml"),
+            model=lambda wc: paths_model(GRID.policies[find_run(wc).model]),
+            tuned=lambda wc: paths_checkpoint(find_run(wc)),
         output:
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             results=expand(
@@ -33,21 +37,17 @@ for BATCH, LANGUAGES in list_batches().items():
         wildcard_constraints:
             run=match_batch(BATCH),
         conda:
-            find_environment(*GRID.policies.values())
-        threads: lambda wc: GRID.resource("threads", [EVALUATION, GRID.policies[find_run(wc).model]])
+            environment_of(*GRID.policies.values())
+        threads: model_threads(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]])
         resources:
-            gpu=lambda wc: GRID.resource("gpu", [EVALUATION, GRID.policies[find_run(wc).model]]),
-            mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [EVALUATION, GRID.policies[find_run(wc).model]], attempt),
-            runtime=lambda wc, attempt: GRID.resource(
-                "runtime", [EVALUATION, GRID.policies[find_run(wc).model]], attempt
-            ),
+            **model_job(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]]),
         params:
-            lease=lambda wc, resources: lease(resources, EVALUATION, GRID.policies[find_run(wc).model]),
+            gpus=lambda wc, resources: options_gpus(resources, EVALUATION, GRID.policies[find_run(wc).model]),
             languages=LANGUAGES,
-            model=list_evaluated_model,
+            model=options_evaluated_model,
             identity=lambda wc: identify_model(GRID.policies[find_run(wc).model]),
-            options=list_options(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
-            tasks=lambda wc, languages=LANGUAGES: list_task_options(wc, languages),
+            options=options_of(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
+            tasks=lambda wc, languages=LANGUAGES: options_tasks(wc, languages),
             seed=GRID.config["seed"],
             folder=lambda wc: place(f"{wc.run}"),
             state=STATE,
@@ -57,7 +57,18 @@ for BATCH, LANGUAGES in list_batches().items():
             "evaluate: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/evaluate.py {params.model:q} --languages {params.languages:q} \
-                --prompts {input.prompts:q} {params.options:q} {params.tasks:q} --seed {params.seed:q} \
-                --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+                python {SCRIPTS:q}/evaluate.py \
+                {params.model:q} \
+                --languages {params.languages:q} \
+                --prompts {input.prompts:q} \
+                {params.options:q} \
+                {params.tasks:q} \
+                --seed {params.seed:q} \
+                --state {params.state:q} \
+                --output {params.folder:q} \
+                2>&1 | tee {log:q}
             """
+
+
+prefer_pools("evaluate")

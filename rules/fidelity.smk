@@ -5,7 +5,11 @@ Out: {run}/fidelity/{language}.jsonl, by the texts alone;
      {run}/fidelity/{reward}/{language}.jsonl, raw rewards by the run's reward model (of the base, by those of all runs).
 """
 
-for BATCH, LANGUAGES in list_batches().items():
+
+include: "helpers/fidelity.smk"
+
+
+for BATCH, LANGUAGES in evaluation_batches().items():
 
     rule:
         name:
@@ -38,8 +42,12 @@ for BATCH, LANGUAGES in list_batches().items():
             "fidelity: {wildcards.run} in {params.languages}"
         shell:
             r"""
-            python scripts/fidelity.py --languages {params.languages:q} --prompts {input.prompts:q} \
-                --answers {input.answers:q} --output {params.folder:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/fidelity.py \
+                --languages {params.languages:q} \
+                --prompts {input.prompts:q} \
+                --answers {input.answers:q} \
+                --output {params.folder:q} \
+                2>&1 | tee {log:q}
             """
 
     rule:
@@ -48,8 +56,8 @@ for BATCH, LANGUAGES in list_batches().items():
         input:
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
-            template=find_template("reward", "{reward}"),
-            model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
+            template=path_template("reward", "{reward}"),
+            model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
         output:
             scores=expand(place("{run}/fidelity/{reward}/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             manifests=expand(
@@ -62,15 +70,13 @@ for BATCH, LANGUAGES in list_batches().items():
         wildcard_constraints:
             run=match_batch(BATCH),
         conda:
-            find_environment(*GRID.reward_models.values())
-        threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
+            environment_of(*GRID.reward_models.values())
+        threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
         resources:
-            gpu=lambda wc: GRID.resource("gpu", [GRID.reward_models[wc.reward]]),
-            mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.reward_models[wc.reward]], attempt),
-            runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.reward_models[wc.reward]], attempt),
+            **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
         params:
-            lease=lambda wc, resources: lease(resources, GRID.reward_models[wc.reward]),
-            model=lambda wc: list_model_options(GRID.reward_models[wc.reward], "max_length"),
+            gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
+            model=lambda wc: options_model(GRID.reward_models[wc.reward], "max_length"),
             identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
             state=STATE,
             code=digest_code("score"),
@@ -79,6 +85,17 @@ for BATCH, LANGUAGES in list_batches().items():
             "rewards of answers: {wildcards.run} by {wildcards.reward} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/score.py --apart --prompts {input.prompts:q} --generations {input.answers:q} \
-                {params.model:q} --state {params.state:q} --output {output.scores:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+                python {SCRIPTS:q}/score.py \
+                --apart \
+                --prompts {input.prompts:q} \
+                --generations {input.answers:q} \
+                {params.model:q} \
+                --state {params.state:q} \
+                --output {output.scores:q} \
+                2>&1 | tee {log:q}
             """
+
+
+prefer_pools("measure")
+prefer_pools("score_answers")

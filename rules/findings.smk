@@ -4,16 +4,13 @@ In:  summary.csv; audit/{reward}.json with audit.in_findings.
 Out: {results}/findings.json (or with `partial: true` under {results}/partial/), {results}/tables/{win_rate,structured,fidelity}.{csv,md,tex}
 """
 
-import json
-
-from croco.runs import list_arms
-
 
 rule check_findings:
     """F1 to F6, each supported, not supported, inconclusive or not tested, with the reason."""
     input:
+        runs=rules.write_runs.output.runs,
         summary=rules.summarise.output.summary,
-        audits=need(list_audits()),
+        audits=inputs_of_page(paths_audits()),
     output:
         findings=place_made("findings.json"),
         manifest=place_made("findings.manifest.json"),
@@ -34,10 +31,9 @@ rule check_findings:
         mem_mb=2000,
         runtime=30,
     params:
-        audits=lambda wc: ["--audit", *list_readable(list_audits())],
-        found=lambda wc: list_found(list_audits()),
+        audits=lambda wc: ["--audit", *readable(paths_audits())],
+        found=lambda wc: found_so_far(paths_audits()),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
-        arms=[json.dumps(arm.to_row()) for arm in list_arms(GRID)],
         tables=lambda wc, output: str(Path(output.tables[0]).parent),
         code=digest_code("findings"),
         lock=LOCK,
@@ -45,6 +41,12 @@ rule check_findings:
         "findings: {output.findings}"
     shell:
         r"""
-        python scripts/findings.py --summary {input.summary:q} {params.audits:q} \
-            --low-resource {params.low_resource:q} --arms {params.arms:q} --tables {params.tables:q} --output {output.findings:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/findings.py \
+            --runs {input.runs:q} \
+            --summary {input.summary:q} \
+            {params.audits:q} \
+            --low-resource {params.low_resource:q} \
+            --tables {params.tables:q} \
+            --output {output.findings:q} \
+            2>&1 | tee {log:q}
         """

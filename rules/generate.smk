@@ -7,10 +7,13 @@ Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language
 """
 
 
+include: "helpers/generate.smk"
+
+
 rule check_template:
     """The policy's chat template, in sampling and in training; ends the run where they differ."""
     input:
-        model=lambda wc: list_model_files(GRID.policies[wc.model]),
+        model=lambda wc: paths_model(GRID.policies[wc.model]),
     output:
         report=place("{model}/template.json"),
         manifest=place("{model}/template.manifest.json"),
@@ -27,7 +30,7 @@ rule check_template:
         runtime=30,
     params:
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
-        options=lambda wc: list_options(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
+        options=lambda wc: options_of(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
         code=digest_code("check_template"),
         lock=LOCK,
@@ -35,16 +38,19 @@ rule check_template:
         "chat template: {wildcards.model}"
     shell:
         r"""
-        python scripts/check_template.py --model {params.model:q} {params.options:q} \
-            --output {output.report:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/check_template.py \
+            --model {params.model:q} \
+            {params.options:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
         """
 
 
 use rule check_template as check_role_template with:
     input:
-        model=lambda wc: list_model_files(ROLES[wc.role][wc.title]),
+        model=lambda wc: paths_model(ROLES[wc.role][wc.title]),
     output:
-        report=find_template("{role}", "{title}"),
+        report=path_template("{role}", "{title}"),
         manifest=place("templates/{role}/{title}.manifest.json"),
     log:
         place("logs/templates/{role}.{title}.log"),
@@ -57,7 +63,7 @@ use rule check_template as check_role_template with:
         options=lambda wc: [
             "--role",
             wc.role,
-            *list_options(
+            *options_of(
                 ROLES[wc.role][wc.title], "revision", "trust_remote_code", "template_options", "format", "template"
             ),
         ],
@@ -72,10 +78,10 @@ rule generate:
     """N samples for each prompt of a block; chunks under state/ survive a kill."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
-        checked=lambda wc: list_checks([wc.language], [wc.start]),
+        checked=lambda wc: paths_contamination([wc.language], [wc.start]),
         template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
-        adapter=lambda wc: list_checkpoint(find_sampled_round(wc)),
-        model=lambda wc: list_model_files(find_policy(wc)),
+        adapter=lambda wc: paths_checkpoint(sampled_round(wc)),
+        model=lambda wc: paths_model(find_policy(wc)),
     output:
         generations=place("{policy}/{language}/generations/{start}.jsonl"),
         manifest=place("{policy}/{language}/generations/{start}.manifest.json"),
@@ -84,16 +90,14 @@ rule generate:
     benchmark:
         place("benchmarks/generate/{policy}.{language}.{start}.tsv")
     conda:
-        find_environment(*GRID.policies.values())
-    threads: lambda wc: GRID.resource("threads", [find_policy(wc)])
+        environment_of(*GRID.policies.values())
+    threads: model_threads(lambda wc: [find_policy(wc)])
     resources:
-        gpu=lambda wc: GRID.resource("gpu", [find_policy(wc)]),
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [find_policy(wc)], attempt),
-        runtime=lambda wc, attempt: GRID.resource("runtime", [find_policy(wc)], attempt),
+        **model_job(lambda wc: [find_policy(wc)]),
     params:
-        lease=lambda wc, resources: lease(resources, find_policy(wc)),
-        model=lambda wc: list_model_options(find_policy(wc), "temperature", "top_p", "max_tokens"),
-        adapter=lambda wc: list_adapter_option("--adapter", find_sampled_round(wc)),
+        gpus=lambda wc, resources: options_gpus(resources, find_policy(wc)),
+        model=lambda wc: options_model(find_policy(wc), "temperature", "top_p", "max_tokens"),
+        adapter=lambda wc: options_adapter("--adapter", sampled_round(wc)),
         identity=lambda wc: identify_model(find_policy(wc)),
         samples=GRID.config["samples"],
         seed=GRID.config["seed"],
@@ -104,9 +108,16 @@ rule generate:
         "generate: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start} ({resources.gpu} GPU)"
     shell:
         r"""
-        {params.lease:q} python scripts/generate.py --prompts {input.prompts:q} {params.model:q} {params.adapter:q} \
-            --samples {params.samples:q} --seed {params.seed:q} --state {params.state:q} \
-            --output {output.generations:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+            python {SCRIPTS:q}/generate.py \
+            --prompts {input.prompts:q} \
+            {params.model:q} \
+            {params.adapter:q} \
+            --samples {params.samples:q} \
+            --seed {params.seed:q} \
+            --state {params.state:q} \
+            --output {output.generations:q} \
+            2>&1 | tee {log:q}
         """
 
 
@@ -114,8 +125,8 @@ rule gather_generations:
     """All blocks of a language in one file."""
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{policy}/{language}/generations/{start}.jsonl"),
-        manifests=list_blocks("{policy}/{language}/generations/{start}.manifest.json"),
+        parts=paths_blocks("{policy}/{language}/generations/{start}.jsonl"),
+        manifests=paths_blocks("{policy}/{language}/generations/{start}.manifest.json"),
     output:
         gathered=place("{policy}/{language}/generations.jsonl"),
         manifest=place("{policy}/{language}/generations.manifest.json"),
@@ -137,6 +148,9 @@ rule gather_generations:
         "gather: {output.gathered}"
     shell:
         r"""
-        python scripts/gather.py --prompts {input.prompts:q} --parts {input.parts:q} \
-            --output {output.gathered:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/gather.py \
+            --prompts {input.prompts:q} \
+            --parts {input.parts:q} \
+            --output {output.gathered:q} \
+            2>&1 | tee {log:q}
         """

@@ -31,16 +31,21 @@ rule identify:
         "identify: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}"
     shell:
         r"""
-        python scripts/identify.py --prompts {input.prompts:q} --generations {input.generations:q} \
-            --language {wildcards.language:q} --processes {threads:q} --output {output.languages:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/identify.py \
+            --prompts {input.prompts:q} \
+            --generations {input.generations:q} \
+            --language {wildcards.language:q} \
+            --processes {threads:q} \
+            --output {output.languages:q} \
+            2>&1 | tee {log:q}
         """
 
 
 use rule gather_generations as gather_languages with:
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{policy}/{language}/languages/{start}.jsonl"),
-        manifests=list_blocks("{policy}/{language}/languages/{start}.manifest.json"),
+        parts=paths_blocks("{policy}/{language}/languages/{start}.jsonl"),
+        manifests=paths_blocks("{policy}/{language}/languages/{start}.manifest.json"),
     output:
         gathered=place("{policy}/{language}/languages.jsonl"),
         manifest=place("{policy}/{language}/languages.manifest.json"),

@@ -7,18 +7,22 @@ Verdicts of a model are kept under state/ by the two answers: a killed job goes 
 for theirs alone.
 """
 
-for BATCH, LANGUAGES in list_batches().items():
+
+include: "helpers/judge.smk"
+
+
+for BATCH, LANGUAGES in evaluation_batches().items():
 
     rule:
         name:
             f"judge_{BATCH}"
         input:
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
-            baseline=lambda wc, languages=LANGUAGES: list_baseline_answers(wc, languages),
+            baseline=lambda wc, languages=LANGUAGES: paths_baseline_answers(wc, languages),
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             prompt=[GRID.judge["prompt"]] if GRID.judge else [],
-            template=[find_template("judge", GRID.judge["name"])] if GRID.judge else [],
-            model=list_model_files(GRID.judge) if GRID.judge else [],
+            template=[path_template("judge", GRID.judge["name"])] if GRID.judge else [],
+            model=paths_model(GRID.judge) if GRID.judge else [],
         output:
             arena=expand(place("{run}/arena/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             manifests=expand(place("{run}/arena/{language}.manifest.json"), language=LANGUAGES, allow_missing=True),
@@ -29,15 +33,13 @@ for BATCH, LANGUAGES in list_batches().items():
         wildcard_constraints:
             run=match_batch(BATCH),
         conda:
-            find_environment(JUDGE)
-        threads: GRID.resource("threads", [JUDGE])
+            environment_of(JUDGE)
+        threads: model_threads([JUDGE])
         resources:
-            gpu=GRID.resource("gpu", [JUDGE]),
-            mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [JUDGE], attempt),
-            runtime=lambda wc, attempt: GRID.resource("runtime", [JUDGE], attempt),
+            **model_job([JUDGE]),
         params:
-            lease=lambda wc, resources: lease(resources, JUDGE),
-            judge=lambda wc, languages=LANGUAGES: list_judge_options([code.format(**wc) for code in languages]),
+            gpus=lambda wc, resources: options_gpus(resources, JUDGE),
+            judge=lambda wc, languages=LANGUAGES: options_judge([code.format(**wc) for code in languages]),
             identity=lambda wc: identify_model(JUDGE) if GRID.judge else None,
             languages=LANGUAGES,
             state=STATE,
@@ -48,7 +50,17 @@ for BATCH, LANGUAGES in list_batches().items():
             "judge: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/judge.py {params.judge:q} --languages {params.languages:q} \
-                --prompts {input.prompts:q} --answers {input.answers:q} --baseline {input.baseline:q} \
-                --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+                python {SCRIPTS:q}/judge.py \
+                {params.judge:q} \
+                --languages {params.languages:q} \
+                --prompts {input.prompts:q} \
+                --answers {input.answers:q} \
+                --baseline {input.baseline:q} \
+                --state {params.state:q} \
+                --output {params.folder:q} \
+                2>&1 | tee {log:q}
             """
+
+
+prefer_pools("judge")

@@ -5,6 +5,9 @@ tokenizer/, and a model folder for each policy and reward model.
 """
 
 
+include: "helpers/miniature.smk"
+
+
 rule miniature_world:
     """Parallel prompts, lm-eval data and the tokenizer."""
     output:
@@ -42,8 +45,11 @@ rule miniature_world:
         "miniature: the world in {params.languages}"
     shell:
         r"""
-        python scripts/miniature.py world --languages {params.languages:q} --seed {params.seed:q} \
-            --output {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/miniature.py world \
+            --languages {params.languages:q} \
+            --seed {params.seed:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
         """
 
 
@@ -68,7 +74,7 @@ rule miniature_policy:
         runtime=30,
     params:
         languages=MINIATURE["languages"],
-        options=lambda wc: list_options(find_row(MINIATURE["policies"], wc.policy), "style", "chats", "sentences"),
+        options=lambda wc: options_of(find_row(MINIATURE["policies"], wc.policy), "style", "chats", "sentences"),
         seed=GRID.config["seed"],
         world=lambda wc: place("miniature"),
         folder=lambda wc: place(f"miniature/{wc.policy}"),
@@ -78,8 +84,13 @@ rule miniature_policy:
         "miniature: pretraining {wildcards.policy}"
     shell:
         r"""
-        python scripts/miniature.py policy --world {params.world:q} --languages {params.languages:q} \
-            {params.options:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/miniature.py policy \
+            --world {params.world:q} \
+            --languages {params.languages:q} \
+            {params.options:q} \
+            --seed {params.seed:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
         """
 
 
@@ -114,6 +125,11 @@ rule miniature_reward:
         "miniature: tuning {wildcards.reward} on English preferences"
     shell:
         r"""
-        python scripts/miniature.py reward --policy {params.policy:q} --languages {params.languages:q} \
-            --pairs {params.pairs:q} --seed {params.seed:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/miniature.py reward \
+            --policy {params.policy:q} \
+            --languages {params.languages:q} \
+            --pairs {params.pairs:q} \
+            --seed {params.seed:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
         """

@@ -5,16 +5,19 @@ Out: {model}/{pool}/{setting}/pairs.jsonl (DPO), completions.jsonl (SFT) or prom
 """
 
 
+include: "helpers/pairs.smk"
+
+
 rule build_pairs:
     """Chosen and rejected for each prompt."""
     input:
-        prompts=lambda wc: list_pool_files(wc, "prompts/{language}.jsonl"),
-        generations=lambda wc: list_scored_files(wc, "{model}/{language}/generations.jsonl"),
-        scores=lambda wc: list_scored_files(wc, "{model}/{language}/scores/{reward}.jsonl"),
-        identified=list_identified_files,
-        match=list_matched,
-        exclude=lambda wc: list_checks(find_run(wc).languages, GRID.blocks("train")),
-        policies=lambda wc: list_scored_files(wc, "{model}/{language}/generations.manifest.json"),
+        prompts=lambda wc: paths_pool(wc, "prompts/{language}.jsonl"),
+        generations=lambda wc: paths_scored(wc, "{model}/{language}/generations.jsonl"),
+        scores=lambda wc: paths_scored(wc, "{model}/{language}/scores/{reward}.jsonl"),
+        identified=paths_languages,
+        match=paths_matched,
+        exclude=lambda wc: paths_contamination(find_run(wc).languages, GRID.blocks("train")),
+        policies=lambda wc: paths_scored(wc, "{model}/{language}/generations.manifest.json"),
     output:
         data=place("{model}/{pool}/{setting}/pairs.jsonl"),
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
@@ -39,7 +42,7 @@ rule build_pairs:
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],
-        options=lambda wc: list_options({**find_run(wc).row, "seed": find_run(wc).seed}, *PAIRING_KEYS, "seed"),
+        options=lambda wc: options_of({**find_run(wc).row, "seed": find_run(wc).seed}, *PAIRING_KEYS, "seed"),
         hygiene=lambda wc: find_run(wc).row.get("hygiene", GRID.hygiene) or "paper",
         code=digest_code("build_pairs"),
         lock=LOCK,
@@ -47,8 +50,13 @@ rule build_pairs:
         "pairs: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
     shell:
         r"""
-        python scripts/build_pairs.py {params.files:q} {params.options:q} --hygiene {params.hygiene:q} \
-            --output {output.data:q} --ledger {output.ledger:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/build_pairs.py \
+            {params.files:q} \
+            {params.options:q} \
+            --hygiene {params.hygiene:q} \
+            --output {output.data:q} \
+            --ledger {output.ledger:q} \
+            2>&1 | tee {log:q}
         """
 
 

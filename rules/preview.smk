@@ -6,17 +6,20 @@ Out: {results}/preview/{model}/{setting}.html, {setting}/agreement.csv, and besi
 """
 
 
+include: "helpers/preview.smk"
+
+
 rule write_preview:
     """One page and a ballot a language for a setting whose pools are single languages."""
     input:
         source=place(f"prompts/{GRID.config['source_language']}.jsonl"),
-        prompts=lambda wc: list_previewed(wc, "prompts"),
-        generations=lambda wc: list_previewed(wc, "generations"),
-        scores=lambda wc: list_previewed(wc, "scores"),
-        pairs=lambda wc: list_previewed(wc, "pairs"),
-        ledger=lambda wc: list_previewed(wc, "ledger"),
-        identified=lambda wc: list_previewed(wc, "identified"),
-        votes=list_votes(),
+        prompts=lambda wc: paths_previewed(wc, "prompts"),
+        generations=lambda wc: paths_previewed(wc, "generations"),
+        scores=lambda wc: paths_previewed(wc, "scores"),
+        pairs=lambda wc: paths_previewed(wc, "pairs"),
+        ledger=lambda wc: paths_previewed(wc, "ledger"),
+        identified=lambda wc: paths_previewed(wc, "identified"),
+        votes=paths_votes(),
         template=f"{SCRIPTS}/templates/preview.html.j2",
     output:
         page=place("preview/{model}/{setting}.html"),
@@ -34,15 +37,15 @@ rule write_preview:
         mem_mb=2000,
         runtime=60,
     params:
-        languages=lambda wc: [run.pool for run in find_previewed(wc)],
+        languages=lambda wc: [run.pool for run in previewed_runs(wc)],
         files=lambda wc, input: [
             part
             for name in ("prompts", "generations", "scores", "pairs", "ledger", "identified", "votes")
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],
-        options=lambda wc: list_options(
-            {**find_previewed(wc)[0].row, "count": GRID.config["preview"]["prompts"], "seed": GRID.config["seed"]},
+        options=lambda wc: options_of(
+            {**previewed_runs(wc)[0].row, "count": GRID.config["preview"]["prompts"], "seed": GRID.config["seed"]},
             "pool_size",
             "count",
             "seed",
@@ -55,7 +58,14 @@ rule write_preview:
         "preview: {output.page}"
     shell:
         r"""
-        python scripts/preview.py --source {input.source:q} --language {params.languages:q} {params.files:q} \
-            {params.options:q} --title {params.title:q} --template {input.template:q} --output {output.page:q} \
-            --ballots {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/preview.py \
+            --source {input.source:q} \
+            --language {params.languages:q} \
+            {params.files:q} \
+            {params.options:q} \
+            --title {params.title:q} \
+            --template {input.template:q} \
+            --output {output.page:q} \
+            --ballots {params.folder:q} \
+            2>&1 | tee {log:q}
         """

@@ -5,13 +5,17 @@ Out: {results}/prompts/{language}/{start}.jsonl, blocks, joined in prompts/{lang
      prompts/evaluate/.
 """
 
+
+include: "helpers/prompts.smk"
+
+
 for USE, SECTION in SECTIONS.items():
 
     rule:
         name:
             f"select_{USE}"
         input:
-            lambda wc, use=USE: list_block_inputs(use, wc),
+            lambda wc, use=USE: paths_block_inputs(use, wc),
         output:
             prompts=place(f"{SECTION}/{{language}}/{{start}}.jsonl"),
             manifest=place(f"{SECTION}/{{language}}/{{start}}.manifest.json"),
@@ -29,7 +33,7 @@ for USE, SECTION in SECTIONS.items():
             mem_mb=4000,
             runtime=60,
         params:
-            source=lambda wc, use=USE: list_prompt_source(use, wc.language, wc.start),
+            source=lambda wc, use=USE: options_prompt_source(use, wc.language, wc.start),
             dataset=hash_dataset(USE),
             seed=GRID.config["seed"],
             code=digest_code("prompts"),
@@ -38,16 +42,20 @@ for USE, SECTION in SECTIONS.items():
             "prompts: {output.prompts}"
         shell:
             r"""
-            python scripts/prompts.py {params.source:q} --language {wildcards.language:q} --seed {params.seed:q} \
-                --output {output.prompts:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/prompts.py \
+                {params.source:q} \
+                --language {wildcards.language:q} \
+                --seed {params.seed:q} \
+                --output {output.prompts:q} \
+                2>&1 | tee {log:q}
             """
 
     rule:
         name:
             f"gather_prompts_{USE}"
         input:
-            parts=list_blocks(f"{SECTION}/{{language}}/{{start}}.jsonl", USE),
-            manifests=list_blocks(f"{SECTION}/{{language}}/{{start}}.manifest.json", USE),
+            parts=paths_blocks(f"{SECTION}/{{language}}/{{start}}.jsonl", USE),
+            manifests=paths_blocks(f"{SECTION}/{{language}}/{{start}}.manifest.json", USE),
         output:
             prompts=place(f"{SECTION}/{{language}}.jsonl"),
             manifest=place(f"{SECTION}/{{language}}.manifest.json"),
@@ -69,5 +77,8 @@ for USE, SECTION in SECTIONS.items():
             "prompts: {output.prompts}"
         shell:
             r"""
-            python scripts/gather.py --parts {input.parts:q} --output {output.prompts:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/gather.py \
+                --parts {input.parts:q} \
+                --output {output.prompts:q} \
+                2>&1 | tee {log:q}
             """

@@ -6,18 +6,21 @@ Out: {results}/release/{model}/{pool}/{setting}/manifest.json, checksums.txt, an
 """
 
 
+include: "helpers/release.smk"
+
+
 rule write_release:
     """One run's bundle; it replaces the one that was there."""
     input:
         checkpoint=lambda wc: [
             place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint/{file}")
-            for file in list_checkpoint_files(get_recipe(wc)["weights"])
+            for file in list_checkpoint_files(recipe_of(wc)["weights"])
         ],
-        data=find_training_data,
-        data_manifest=lambda wc: find_training_data(wc).replace(".jsonl", ".manifest.json"),
+        data=path_training_data,
+        data_manifest=lambda wc: path_training_data(wc).replace(".jsonl", ".manifest.json"),
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         summary=place("summary.csv"),
-        model=lambda wc: list_model_files(GRID.policies[wc.model]),
+        model=lambda wc: paths_model(GRID.policies[wc.model]),
         templates=[f"{SCRIPTS}/templates/model_card.md.j2", f"{SCRIPTS}/templates/dataset_card.md.j2"],
     output:
         manifest=place("release/{model}/{pool}/{setting}/manifest.json"),
@@ -35,9 +38,9 @@ rule write_release:
         runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.policies[wc.model]], attempt),
     params:
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
-        loading=lambda wc: list_options(GRID.policies[wc.model], "revision", "dtype", "trust_remote_code"),
+        loading=lambda wc: options_of(GRID.policies[wc.model], "revision", "dtype", "trust_remote_code"),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
-        options=lambda wc: list_options(find_release(wc), "weights", "name", "licence"),
+        options=lambda wc: options_of(release_row(wc), "weights", "name", "licence"),
         run=lambda wc: f"{wc.model}/{wc.pool}/{wc.setting}",
         checkpoint=lambda wc, input: str(Path(input.checkpoint[0]).parent),
         folder=lambda wc, output: str(Path(output.manifest).parent),
@@ -47,7 +50,16 @@ rule write_release:
         "release: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
     shell:
         r"""
-        python scripts/release.py --model {params.model:q} {params.loading:q} --checkpoint {params.checkpoint:q} \
-            --data {input.data:q} --data-manifest {input.data_manifest:q} --ledger {input.ledger:q} \
-            --summary {input.summary:q} --run {params.run:q} {params.options:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/release.py \
+            --model {params.model:q} \
+            {params.loading:q} \
+            --checkpoint {params.checkpoint:q} \
+            --data {input.data:q} \
+            --data-manifest {input.data_manifest:q} \
+            --ledger {input.ledger:q} \
+            --summary {input.summary:q} \
+            --run {params.run:q} \
+            {params.options:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
         """

@@ -8,7 +8,7 @@ Out: {results}/report.html, with `partial: true` {results}/partial/report.html
 TUNED = [run for run in GRID.runs.values() if run.row["objective"] != "none"]
 PAIRED = [run for run in TUNED if run.row["target"] == "pair"]
 SCORED = [run for run in TUNED if run.row["target"] in ("pair", "best")]
-RESPONSES = sorted({(GRID.responses_of(run), code, GRID.reward_of(run)) for run in SCORED for code in run.languages})
+RESPONSES = sorted({(run.responses, code, run.reward_model) for run in SCORED for code in run.languages})
 REPORTED = [
     *[place(f"{run.name}/ledger.json") for run in TUNED],
     *[place(f"{run.name}/checkpoint/metrics.jsonl") for run in TUNED],
@@ -24,8 +24,8 @@ rule write_report:
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
         template=[f"{SCRIPTS}/templates/report.{ending}" for ending in ("html.j2", "css", "js")],
-        contamination=need([rules.count_contamination.output.found]),
-        files=need(REPORTED),
+        contamination=inputs_of_page([rules.count_contamination.output.found]),
+        files=inputs_of_page(REPORTED),
     output:
         report=report(place_made("report.html"), caption="../report/page.rst", category="Report"),
         wins=report(place_made("win_rates.svg"), caption="../report/win_rates.rst", category="Key plots"),
@@ -52,15 +52,25 @@ rule write_report:
         tables=lambda wc, input: str(Path(input.tables[0]).parent),
         partial=["--partial"] if PARTIAL else [],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
-        found=lambda wc: list_found(REPORTED),
+        found=lambda wc: found_so_far(REPORTED),
         code=digest_code("report"),
         lock=LOCK,
     message:
         "report: {output.report}"
     shell:
         r"""
-        python scripts/report.py --root {params.root:q} {params.runs:q} {params.contrasts:q} {params.paired:q} \
-            --summary {input.summary:q} --findings {input.findings:q} --tables {params.tables:q} {params.asked:q} \
-            {params.partial:q} {params.miniature:q} --template {input.template[0]:q} \
-            --output {output.report:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/report.py \
+            --root {params.root:q} \
+            {params.runs:q} \
+            {params.contrasts:q} \
+            {params.paired:q} \
+            --summary {input.summary:q} \
+            --findings {input.findings:q} \
+            --tables {params.tables:q} \
+            {params.asked:q} \
+            {params.partial:q} \
+            {params.miniature:q} \
+            --template {input.template[0]:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
         """

@@ -11,8 +11,8 @@ rule score:
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,
-        template=find_template("reward", "{reward}"),
-        model=lambda wc: list_model_files(GRID.reward_models[wc.reward]),
+        template=path_template("reward", "{reward}"),
+        model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
     output:
         scores=place("{policy}/{language}/scores/{reward}/{start}.jsonl"),
         manifest=place("{policy}/{language}/scores/{reward}/{start}.manifest.json"),
@@ -21,15 +21,13 @@ rule score:
     benchmark:
         place("benchmarks/score/{policy}.{language}.{reward}.{start}.tsv")
     conda:
-        find_environment(*GRID.reward_models.values())
-    threads: lambda wc: GRID.resource("threads", [GRID.reward_models[wc.reward]])
+        environment_of(*GRID.reward_models.values())
+    threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
     resources:
-        gpu=lambda wc: GRID.resource("gpu", [GRID.reward_models[wc.reward]]),
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.reward_models[wc.reward]], attempt),
-        runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.reward_models[wc.reward]], attempt),
+        **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
     params:
-        lease=lambda wc, resources: lease(resources, GRID.reward_models[wc.reward]),
-        model=lambda wc: list_model_options(GRID.reward_models[wc.reward], "max_length"),
+        gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
+        model=lambda wc: options_model(GRID.reward_models[wc.reward], "max_length"),
         identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
         state=STATE,
         code=digest_code("score"),
@@ -38,16 +36,22 @@ rule score:
         "score: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward} ({resources.gpu} GPU)"
     shell:
         r"""
-        {params.lease:q} python scripts/score.py --prompts {input.prompts:q} --generations {input.generations:q} \
-            {params.model:q} --state {params.state:q} --output {output.scores:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+            python {SCRIPTS:q}/score.py \
+            --prompts {input.prompts:q} \
+            --generations {input.generations:q} \
+            {params.model:q} \
+            --state {params.state:q} \
+            --output {output.scores:q} \
+            2>&1 | tee {log:q}
         """
 
 
 use rule gather_generations as gather_scores with:
     input:
         prompts=place("prompts/{language}.jsonl"),
-        parts=list_blocks("{policy}/{language}/scores/{reward}/{start}.jsonl"),
-        manifests=list_blocks("{policy}/{language}/scores/{reward}/{start}.manifest.json"),
+        parts=paths_blocks("{policy}/{language}/scores/{reward}/{start}.jsonl"),
+        manifests=paths_blocks("{policy}/{language}/scores/{reward}/{start}.manifest.json"),
     output:
         gathered=place("{policy}/{language}/scores/{reward}.jsonl"),
         manifest=place("{policy}/{language}/scores/{reward}.manifest.json"),

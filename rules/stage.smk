@@ -1,7 +1,10 @@
-"""What a run takes from the hub, fetched ahead, so that compute nodes need no network (HF_HUB_OFFLINE=1).
+"""What a run takes from the hub, fetched ahead, so that compute nodes inputs_of_page no network (HF_HUB_OFFLINE=1).
 
 Out: {results}/stage.manifest.json
 """
+
+
+include: "helpers/stage.smk"
 
 
 rule stage:
@@ -21,7 +24,7 @@ rule stage:
         runtime=720,
     params:
         # A function, so that no other target's params hold it.
-        wanted=lambda wc: list_staged(),
+        wanted=lambda wc: options_stage(),
         state=STATE,
         code=digest_code("stage"),
         lock=LOCK,
@@ -29,6 +32,9 @@ rule stage:
         "stage: all that comes from the hub"
     shell:
         r"""
-        python scripts/stage.py {params.wanted:q} --state {params.state:q} --output {output.manifest:q} 2>&1 \
-            | tee {log:q}
+        python {SCRIPTS:q}/stage.py \
+            {params.wanted:q} \
+            --state {params.state:q} \
+            --output {output.manifest:q} \
+            2>&1 | tee {log:q}
         """

@@ -4,6 +4,10 @@ In:  {run}/eval/{language}.json and {language}.samples.jsonl, {run}/arena/{langu
 Out: {results}/summary.csv, with `partial: true` {results}/partial/summary.csv
 """
 
+
+include: "helpers/summary.smk"
+
+
 RESULTS = [
     file
     for run in GRID.runs.values()
@@ -18,7 +22,7 @@ RESULTS = [
             for code in run.evaluated
             if JUDGED and run.row["objective"] != "none"
         ],
-        *list_fidelity(run),
+        *paths_fidelity(run),
     ]
 ]
 
@@ -26,8 +30,9 @@ RESULTS = [
 rule summarise:
     """Values, paired intervals and p values."""
     input:
-        results=need(RESULTS),
-        imported=need([place("imported.csv")] if GRID.config["imports"] else []),
+        runs=rules.write_runs.output.runs,
+        results=inputs_of_page(RESULTS),
+        imported=inputs_of_page([place("imported.csv")] if GRID.config["imports"] else []),
     output:
         summary=place_made("summary.csv"),
         manifest=place_made("summary.manifest.json"),
@@ -44,20 +49,26 @@ rule summarise:
         runtime=30,
     params:
         root=lambda wc: GRID.results,
-        runs=[part for run in GRID.runs.values() for part in ("--run", *describe_run(run))],
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         judged="--judged" if JUDGED else [],
-        fidelity=["--fidelity", next(iter(GRID.reward_models))] if EVALUATION["fidelity"] else [],
+        fidelity=["--fidelity"] if EVALUATION["fidelity"] else [],
         partial=["--partial"] if PARTIAL else [],
         imported=lambda wc, input: ["--imported", *input.imported] if input.imported else [],
-        found=lambda wc: list_found(RESULTS),
+        found=lambda wc: found_so_far(RESULTS),
         code=digest_code("summary"),
         lock=LOCK,
     message:
         "summary: all results in one table"
     shell:
         r"""
-        python scripts/summary.py --root {params.root:q} {params.runs:q} {params.contrasts:q} \
-            {params.judged:q} {params.fidelity:q} {params.partial:q} {params.imported:q} \
-            --output {output.summary:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/summary.py \
+            --root {params.root:q} \
+            --runs {input.runs:q} \
+            {params.contrasts:q} \
+            {params.judged:q} \
+            {params.fidelity:q} \
+            {params.partial:q} \
+            {params.imported:q} \
+            --output {output.summary:q} \
+            2>&1 | tee {log:q}
         """

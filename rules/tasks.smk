@@ -13,9 +13,8 @@ for TASK in EVALUATION["tasks"]:
             f"translate_task_{TASK['name']}"
         input:
             source=[GRID.path(TASK["source"])] if TASK["source"].endswith(".jsonl") else [],
-            languages=ancient(f"{workflow.basedir}/config/languages.tsv"),
-            template=find_template("translator", TASK["translator"]),
-            model=list_model_files(GRID.translators[TASK["translator"]]),
+            template=path_template("translator", TASK["translator"]),
+            model=paths_model(GRID.translators[TASK["translator"]]),
         output:
             data=place(f"tasks/{TASK['name']}/{{language}}.jsonl"),
             manifest=place(f"tasks/{TASK['name']}/{{language}}.manifest.json"),
@@ -26,19 +25,15 @@ for TASK in EVALUATION["tasks"]:
         wildcard_constraints:
             language=match_any(GRID.task_languages(TASK)),
         conda:
-            find_environment(GRID.translators[TASK["translator"]])
-        threads: GRID.resource("threads", [GRID.translators[TASK["translator"]]])
+            environment_of(GRID.translators[TASK["translator"]])
+        threads: model_threads([GRID.translators[TASK["translator"]]])
         resources:
-            gpu=GRID.resource("gpu", [GRID.translators[TASK["translator"]]]),
-            mem_mb=lambda wc, attempt, row=GRID.translators[TASK["translator"]]: GRID.resource("mem_mb", [row], attempt),
-            runtime=lambda wc, attempt, row=GRID.translators[TASK["translator"]]: GRID.resource(
-                "runtime", [row], attempt
-            ),
+            **model_job([GRID.translators[TASK["translator"]]]),
         params:
-            lease=lambda wc, resources, row=GRID.translators[TASK["translator"]]: lease(resources, row),
-            source=list_task_source(TASK),
+            gpus=lambda wc, resources, row=GRID.translators[TASK["translator"]]: options_gpus(resources, row),
+            source=options_task_source(TASK),
             # A function, because a template holds braces.
-            model=lambda wc, row=GRID.translators[TASK["translator"]]: list_model_options(
+            model=lambda wc, row=GRID.translators[TASK["translator"]]: options_model(
                 row, "format", "template", "max_tokens", "longest", "attempts"
             ),
             identity=lambda wc, row=GRID.translators[TASK["translator"]]: identify_model(row),
@@ -52,7 +47,14 @@ for TASK in EVALUATION["tasks"]:
             "translate: {output.data} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/translate.py {params.source:q} --language {wildcards.language:q} \
-                --languages {input.languages:q} {params.model:q} --seed {params.seed:q} --state {params.state:q} \
-                --output {output.data:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+                python {SCRIPTS:q}/translate.py \
+                {params.source:q} \
+                --language {wildcards.language:q} \
+                --languages {BASE:q}/config/languages.tsv \
+                {params.model:q} \
+                --seed {params.seed:q} \
+                --state {params.state:q} \
+                --output {output.data:q} \
+                2>&1 | tee {log:q}
             """

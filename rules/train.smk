@@ -5,18 +5,22 @@ In:  the setting's pairs.jsonl, completions.jsonl or prompts.jsonl, the policy; 
 Out: {model}/{pool}/{setting}/checkpoint/: adapter or weights, tokenizer, chat template, metrics.jsonl, manifest.json
 """
 
+
+include: "helpers/train.smk"
+
+
 TARGETS = ("reference", "best", "pair", "prompts")
 
 
 rule train:
     """SFT, DPO or online DPO; resumable state lies under state/, only the final checkpoint is declared."""
     input:
-        data=find_training_data,
+        data=path_training_data,
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
-        model=lambda wc: list_model_files(GRID.policies[wc.model]),
-        start=lambda wc: list_checkpoint(GRID.round_before(find_run(wc))),
-        reward=lambda wc: list_model_files(find_online_reward(wc)) if find_online_reward(wc) else [],
-        template=lambda wc: find_template("reward", GRID.reward_of(find_run(wc))) if find_online_reward(wc) else [],
+        model=lambda wc: paths_model(GRID.policies[wc.model]),
+        start=lambda wc: paths_checkpoint(GRID.round_before(find_run(wc))),
+        reward=lambda wc: paths_model(online_reward(wc)) if online_reward(wc) else [],
+        template=lambda wc: path_template("reward", find_run(wc).reward_model) if online_reward(wc) else [],
     output:
         expand(
             place("{model}/{pool}/{setting}/checkpoint/{file}"), file=list_checkpoint_files("lora"), allow_missing=True
@@ -31,25 +35,23 @@ rule train:
         "../envs/croco.yaml"
     threads: lambda wc: GRID.training_resource("threads", find_run(wc))
     resources:
-        gpu=lambda wc: GRID.resource("gpu", [get_recipe(wc), GRID.policies[wc.model]]),
-        mem_mb=lambda wc, attempt: GRID.training_resource("mem_mb", find_run(wc), attempt),
-        runtime=lambda wc, attempt: GRID.resource("runtime", [get_recipe(wc), GRID.policies[wc.model]], attempt),
+        **training_job(),
     params:
-        lease=lambda wc, resources: lease(resources, get_recipe(wc), GRID.policies[wc.model]),
+        gpus=lambda wc, resources: options_gpus(resources, recipe_of(wc), GRID.policies[wc.model]),
         processes=count_processes,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
-        loading=lambda wc: list_options(
+        loading=lambda wc: options_of(
             GRID.policies[wc.model], "revision", "dtype", "trust_remote_code", "template_options"
         ),
         identity=lambda wc: [
-            identify_model(row) for row in (GRID.policies[wc.model], find_online_reward(wc)) if row is not None
+            identify_model(row) for row in (GRID.policies[wc.model], online_reward(wc)) if row is not None
         ],
-        start=lambda wc: list_adapter_option("--start", GRID.round_before(find_run(wc))),
-        online=list_online_options,
-        guards=lambda wc: list_options({"guards": GRID.guards_of(find_run(wc))}, "guards"),
+        start=lambda wc: options_adapter("--start", GRID.round_before(find_run(wc))),
+        online=options_online,
+        guards=lambda wc: options_of({"guards": GRID.guards_of(find_run(wc))}, "guards"),
         objective=lambda wc: find_run(wc).row["objective"],
         origin=lambda wc: "--off-policy" if "responses" in find_run(wc).row else [],
-        options=lambda wc: list_options({**get_recipe(wc), "seed": find_run(wc).seed}, *RECIPE_KEYS, "seed"),
+        options=lambda wc: options_of({**recipe_of(wc), "seed": find_run(wc).seed}, *RECIPE_KEYS, "seed"),
         folder=lambda wc: place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint"),
         state=STATE,
         code=digest_code("train"),
@@ -58,9 +60,22 @@ rule train:
         "train: {wildcards.model}, {wildcards.pool}, {wildcards.setting} ({resources.gpu} GPU)"
     shell:
         r"""
-        {params.lease:q} python scripts/train.py --objective {params.objective:q} --data {input.data:q} \
-            --ledger {input.ledger:q} {params.origin:q} --model {params.model:q} {params.loading:q} {params.start:q} \
-            --processes {params.processes:q} {params.options:q} {params.online:q} {params.guards:q} --state {params.state:q} --output {params.folder:q} 2>&1 | tee {log:q}
+        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+            python {SCRIPTS:q}/train.py \
+            --objective {params.objective:q} \
+            --data {input.data:q} \
+            --ledger {input.ledger:q} \
+            {params.origin:q} \
+            --model {params.model:q} \
+            {params.loading:q} \
+            {params.start:q} \
+            --processes {params.processes:q} \
+            {params.options:q} \
+            {params.online:q} \
+            {params.guards:q} \
+            --state {params.state:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
         """
 
 

@@ -4,6 +4,10 @@ In:  {results}/prompts/{source}/{start}.jsonl, the translator.
 Out: {results}/prompts/{language}/{start}.jsonl, and the same under prompts/evaluate/.
 """
 
+
+include: "helpers/translate.smk"
+
+
 for USE, SECTION in SECTIONS.items():
     if not GRID.translated(USE):
         continue
@@ -13,9 +17,8 @@ for USE, SECTION in SECTIONS.items():
             f"translate_{USE}"
         input:
             prompts=place(f"{SECTION}/{GRID.config['source_language']}/{{start}}.jsonl"),
-            languages=ancient(f"{workflow.basedir}/config/languages.tsv"),
-            template=find_template("translator", find_translator(USE)["name"]),
-            model=list_model_files(find_translator(USE)),
+            template=path_template("translator", translator_of(USE)["name"]),
+            model=paths_model(translator_of(USE)),
         output:
             prompts=place(f"{SECTION}/{{language}}/{{start}}.jsonl"),
             manifest=place(f"{SECTION}/{{language}}/{{start}}.manifest.json"),
@@ -26,29 +29,34 @@ for USE, SECTION in SECTIONS.items():
         wildcard_constraints:
             language=match_any(GRID.translated(USE)),
         conda:
-            find_environment(find_translator(USE))
-        threads: GRID.resource("threads", [find_translator(USE)])
+            environment_of(translator_of(USE))
+        threads: model_threads([translator_of(USE)])
         resources:
-            gpu=GRID.resource("gpu", [find_translator(USE)]),
-            mem_mb=lambda wc, attempt, use=USE: GRID.resource("mem_mb", [find_translator(use)], attempt),
-            runtime=lambda wc, attempt, use=USE: GRID.resource("runtime", [find_translator(use)], attempt),
+            **model_job([translator_of(USE)]),
         params:
-            lease=lambda wc, resources, use=USE: lease(resources, find_translator(use)),
+            gpus=lambda wc, resources, use=USE: options_gpus(resources, translator_of(use)),
             # A function, because a template holds braces.
-            model=lambda wc, use=USE: list_model_options(
-                find_translator(use), "format", "template", "max_tokens", "longest", "attempts"
+            model=lambda wc, use=USE: options_model(
+                translator_of(use), "format", "template", "max_tokens", "longest", "attempts"
             ),
-            identity=lambda wc, use=USE: identify_model(find_translator(use)),
+            identity=lambda wc, use=USE: identify_model(translator_of(use)),
             names=name_languages,
             seed=GRID.config["seed"],
             state=STATE,
             code=digest_code("translate"),
-            lock=lock_engine(find_translator(USE)),
+            lock=lock_engine(translator_of(USE)),
         message:
             "translate: {output.prompts} ({resources.gpu} GPU)"
         shell:
             r"""
-            {params.lease:q} python scripts/translate.py --prompts {input.prompts:q} --language {wildcards.language:q} \
-                --languages {input.languages:q} {params.model:q} --seed {params.seed:q} --state {params.state:q} \
-                --output {output.prompts:q} 2>&1 | tee {log:q}
+            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
+                python {SCRIPTS:q}/translate.py \
+                --prompts {input.prompts:q} \
+                --language {wildcards.language:q} \
+                --languages {BASE:q}/config/languages.tsv \
+                {params.model:q} \
+                --seed {params.seed:q} \
+                --state {params.state:q} \
+                --output {output.prompts:q} \
+                2>&1 | tee {log:q}
             """

@@ -1,8 +1,8 @@
 """Pack the evidence of a run into one small archive that others can check without a GPU: no weights.
 
 Example:
-  python scripts/bundle.py --root results/demo --run mini untuned base 1 - - en,de \\
-      --run mini multi dpo 1 english 64 en,de --responses mini en english --output results/demo/bundle.tar.gz
+  python scripts/bundle.py --root results/demo --runs results/demo/runs.jsonl --responses mini en english \\
+      --output results/demo/bundle.tar.gz
 
 It holds prompts, pairs, ledgers, answers, verdicts, samples, metrics, tables, the report and every manifest; with
 --responses the generations and scores, too, from which pairs are formed again. The same files give the same bytes.
@@ -20,7 +20,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import file_digest
 from croco.errors import InputError
-from croco.runs import RUN, add_run_options, read_runs
+from croco.runs import add_run_options, read_runs
 
 # What is packed of a run's folder, and of the output root; folders that a run does not have are no fault.
 OF_A_RUN = (
@@ -35,6 +35,7 @@ OF_A_RUN = (
 )
 OF_THE_ROOT = (
     "*.csv",
+    "runs.jsonl",
     "*.html",
     "*.svg",
     "*.json",
@@ -51,7 +52,7 @@ def main():
     files = list_files(args)
     index = {
         "root": str(args.root),
-        "runs": [run["folder"].relative_to(args.root).as_posix() for run in read_runs(args, RUN)],
+        "runs": [run.name for run in read_runs(args.runs)],
         "files": {name: {"sha256": file_digest(path), "bytes": path.stat().st_size} for name, path in files.items()},
     }
     write_archive(args.output, files, index)
@@ -65,7 +66,7 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    add_run_options(parser, RUN)
+    add_run_options(parser)
     parser.add_argument(
         "--responses",
         nargs=3,
@@ -81,10 +82,11 @@ def parse_arguments():
 def list_files(args):
     """{name in the bundle: path}, sorted; raises InputError where a run has left nothing."""
     found = set()
-    for run in read_runs(args, RUN):
-        of_run = [path for pattern in OF_A_RUN for path in run["folder"].glob(pattern)]
+    for run in read_runs(args.runs):
+        folder = args.root / run.name
+        of_run = [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
         if not of_run:
-            raise InputError("nothing of this run is there", "let the workflow finish, then bundle", run["folder"])
+            raise InputError("nothing of this run is there", "let the workflow finish, then bundle", folder)
         found.update(of_run)
     found.update(path for pattern in OF_THE_ROOT for path in args.root.glob(pattern))
     for policy, language, reward in args.responses:

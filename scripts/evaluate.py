@@ -34,13 +34,12 @@ from pathlib import Path
 from croco import cli
 from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.errors import InputError
-from croco.evaluation import harness
+from croco.evaluation import directions, harness
 from croco.evaluation.tasks import REMEDY, describe, load_suite
 from croco.models.engines import describe_engine, load_policy
 from croco.models.loading import model_id
 from croco.models.options import add_adapter_option, add_policy_options
 from croco.records import prompt_rows, read_jsonl, write_json, write_jsonl
-from croco.results.metrics import better
 from croco.state import Finished
 
 OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
@@ -114,7 +113,7 @@ def describe_inputs(args):
         },
         "batch": args.batch,
         "code": behaviour_digest(
-            "evaluate.py", "croco/evaluation/harness.py", "croco/evaluation/tasks.py", "croco/results/metrics.py"
+            "evaluate.py", "croco/evaluation/harness.py", "croco/evaluation/tasks.py", "croco/evaluation/directions.py"
         ),
         "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
     }
@@ -299,7 +298,7 @@ def read_samples(task, samples, aggregated, declared, forged):
             mean = sum(numbers.values()) / len(numbers)
             if math.isclose(whole, mean, rel_tol=1e-6, abs_tol=1e-9):
                 metrics[name] = numbers
-                lower += [name] * (better(metric, declared.get(metric)) == "lower")
+                lower += [name] * (directions.direction(metric, declared.get(metric)) == directions.LOWER)
                 continue
             if metric == "perplexity" and math.isclose(whole, math.exp(min(-mean, 700)), rel_tol=1e-6):
                 metrics[name.replace("perplexity", "log_likelihood", 1)] = numbers

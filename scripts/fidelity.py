@@ -67,25 +67,26 @@ def parse_arguments():
 
 def measure_answers(prompts, answers, language, counts):
     """The lines of one language, streaming; adds to ``counts``."""
+    from croco.results.metrics import ANSWER_METRICS, PromptAnswers
     from croco.text.language import identify
-    from croco.text.measures import list_words, measure_repetition, measure_self_similarity, share_distinct
 
     for prompt, answer in rows_in_step([(prompts, Prompt), (answers, Answers)]):
         check_answers(prompt, answer, language, answers)
         responses = answer["responses"]
         texts = [response["text"] for response in responses]
         codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
-        words = [list_words(text) for text in texts]
+        measured = PromptAnswers(
+            language=language,
+            texts=texts,
+            codes=[codes[text] for text in texts],
+            truncated=[response["finish_reason"] == "length" for response in responses],
+            n_tokens=[response["n_tokens"] for response in responses],
+        )
         line = {
             "prompt_id": prompt["prompt_id"],
             "language": language,
-            "languages": [codes[text] for text in texts],
-            "truncated": [response["finish_reason"] == "length" for response in responses],
-            "n_tokens": [response["n_tokens"] for response in responses],
-            "n_chars": [len(text) for text in texts],
-            "repetition": [measure_repetition(some) for some in words],
-            "distinct_2": [share_distinct(some, 2) for some in words],
-            "self_similarity": measure_self_similarity(texts),
+            "languages": measured.codes,
+            **{metric.name: metric.measure(measured) for metric in ANSWER_METRICS},
             "skip": answer.get("skip"),
         }
         counts["prompts"] += 1

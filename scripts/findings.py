@@ -1,13 +1,12 @@
 """Test the paper's findings F1 to F6 on a run, from result files only, and write its tables in the paper's shape.
 
 Example:
-  python scripts/findings.py --summary results/demo/summary.csv --audit results/demo/audit/english.json \\
-      --low-resource gl ga mt cy --tables results/demo/tables --output results/demo/findings.json --arms '{"setting": "x",
-      "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": "own", "varies": {},
-      "pools": {"multi": {"trained": ["en", "ga"], "evaluated": ["en", "ga"]}}}'
+  python scripts/findings.py --runs results/demo/runs.jsonl --summary results/demo/summary.csv \\
+      --audit results/demo/audit/english.json --low-resource gl ga mt cy --tables results/demo/tables \\
+      --output results/demo/findings.json
 
 The verdict on each finding is `supported`, `not supported`, `cannot tell` or `not tested`, with the reason. Arms are
-chosen by what --arms says of them, never by their names. `claims` lists what the paper reports of two settings of the run.
+chosen by what the run table says of them, never by their names. `claims` lists what the paper reports of two settings of the run.
 """
 
 import json
@@ -16,37 +15,31 @@ from pathlib import Path
 from croco import cli
 from croco.errors import InputError
 from croco.records import replacing, write_json
-from croco.results.findings import TABLES, check_findings, list_claims, read_summary, shape_table
-from croco.runs import Arm
+from croco.results.findings import TABLES, check_findings, list_claims, shape_table
+from croco.results.table import read_summary
+from croco.runs import list_arms, read_runs
 
 
 def main():
     args = parse_arguments()
-    arms = [Arm.from_row(row) for row in args.arms]
+    arms = list_arms(read_runs(args.runs))
     summary = read_summary(args.summary)
     audits = {path.stem: read_audit(path) for path in args.audit}
     for name in TABLES:
         write_table(args.tables / name, shape_table(summary, name))
     findings = check_findings(summary, audits, args.low_resource, arms)
     write_json(args.output, {"findings": findings, "claims": list_claims(arms)})
-    files = [args.summary, *args.audit]
+    files = [args.runs, args.summary, *args.audit]
     manifest = args.output.with_suffix(".manifest.json")
     cli.write_manifest(manifest, __file__, args, {str(path): path for path in files})
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
+    parser.add_argument("--runs", type=Path, required=True, help="runs.jsonl, the run table")
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--audit", nargs="*", type=Path, default=[], help="audit/REWARD.json of the reward models")
     parser.add_argument("--low-resource", nargs="*", default=[], metavar="CODE", help="the low-resource languages")
-    parser.add_argument(
-        "--arms",
-        nargs="+",
-        type=json.loads,
-        required=True,
-        metavar="JSON",
-        help="the tuned settings, each an object with what its row of the config says",
-    )
     parser.add_argument("--tables", type=Path, required=True, help="folder to write the tables to")
     parser.add_argument("--output", type=Path, required=True, help="findings.json to write")
     return parser.parse_args()

@@ -2,8 +2,8 @@
 
 Example:
   python scripts/import_results.py --import euroeval euroeval_benchmark_results.jsonl euroeval --root results/paper \\
-      --policy eurollm utter-project/EuroLLM-9B-Instruct-2512 --run eurollm untuned base 1 - - en,de \\
-      --run eurollm multi dpo 1 skywork 64 en,de --output results/paper/imported.csv
+      --runs results/paper/runs.jsonl --policy eurollm utter-project/EuroLLM-9B-Instruct-2512 \\
+      --output results/paper/imported.csv
 
 A result belongs to a policy, by its name or path, or to a tuned run: by MODEL/POOL/SETTING, the path of its checkpoint
 or of its release, or its release's name on the hub (--release). Results of any other model are an error, and so are
@@ -27,15 +27,28 @@ from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
+from croco.evaluation.directions import HIGHER, LOWER
 from croco.records import read_jsonl, read_lines, replacing
 from croco.results.metrics import better
-from croco.runs import COLUMNS, RUN, add_run_options, identify, read_runs
+from croco.results.table import COLUMNS, name_run
+from croco.runs import BASE, UNTUNED, add_run_options, read_runs
 
-NEEDED = ("model", "language", "setting", "eval_language", "task", "metric", "value")
+NEEDED = ("model", "pool", "setting", "eval_language", "task", "metric", "value")
 # What the columns hold; the others are names.
 WHOLE = ("round", "pool_size", "n")
 SHARES = ("p", "p_adjusted", "q")
-NUMBERS = ("value", "baseline_value", "delta", "se", "ci_low", "ci_high", "mde", *SHARES)
+NUMBERS = (
+    "value",
+    "baseline_value",
+    "delta",
+    "se",
+    "value_low",
+    "value_high",
+    "delta_low",
+    "delta_high",
+    "mde",
+    *SHARES,
+)
 DIGITS, DECIMAL = r"[0-9]+", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 NOT_PERCENT = ("bits_per_character",)
 NORWEGIAN = {"nb": "no", "nn": "no"}
@@ -43,7 +56,7 @@ NORWEGIAN = {"nb": "no", "nn": "no"}
 
 def main():
     args = parse_arguments()
-    runs = read_runs(args, RUN)
+    runs = read_runs(args.runs)
     known = list_names(args, runs)
     table, counts = [], {}
     for name, path, form in args.imports:
@@ -74,7 +87,7 @@ def parse_arguments():
         metavar=("NAME", "PATH", "FORMAT"),
         help="results, with the prefix of their tasks; FORMAT is euroeval or csv",
     )
-    add_run_options(parser, RUN)
+    add_run_options(parser)
     parser.add_argument("--policy", nargs=2, action="append", default=[], metavar=("NAME", "PATH"), help="a policy")
     parser.add_argument(
         "--revision", nargs=2, action="append", default=[], metavar=("NAME", "REVISION"), help="a policy's revision"
@@ -93,12 +106,11 @@ def list_names(args, runs):
     """{what another harness may call a model: run}."""
     paths, revisions, releases, known = dict(args.policy), dict(args.revision), dict(args.release), {}
     for run in runs:
-        name = f"{run['model']}/{run['pool']}/{run['part']}"
-        called = [name, run["folder"] / "checkpoint", args.root / "release" / name]
-        if (run["pool"], run["part"]) == ("untuned", "base"):
-            called = [name, run["model"], paths.get(run["model"])]
-        called = [str(text) for text in (*called, releases.get(name)) if text]
-        revision = revisions.get(run["model"], "main") if run["pool"] == "untuned" else "main"
+        called = [run.name, args.root / run.name / "checkpoint", args.root / "release" / run.name]
+        if run.is_base:
+            called = [run.name, run.model, paths.get(run.model)]
+        called = [str(text) for text in (*called, releases.get(run.name)) if text]
+        revision = revisions.get(run.model, "main") if run.is_base else "main"
         for text in [*called, *(f"{text}@{revision}" for text in called if "@" not in text)]:
             known[text] = known[os.path.abspath(text)] = run
     return known
@@ -141,7 +153,7 @@ def read_euroeval(path, name, known, left_out):
         task = f"{name}/{record['dataset']}{'-val' * bool(record.get('validation_split'))}"
         task += "-zero-shot" * (record.get("few_shot") is False)
         languages = {NORWEGIAN.get(code, code) for code in map(str, languages)}
-        if record["task"] == "speed" or not languages & set(run["languages"]):
+        if record["task"] == "speed" or not languages & set(run.evaluated):
             left_out["speed" if record["task"] == "speed" else "language not evaluated"] += 1
             continue
         tested = [key for key in total if key.startswith("test_") and not key.endswith("_se")]
@@ -158,9 +170,9 @@ def read_euroeval(path, name, known, left_out):
             unit = 1 if key.removeprefix("test_") in NOT_PERCENT else 100
             if unit == 100 and abs(value) > 100:
                 raise InputError(f"{value} is no percentage", "give EuroEval's own JSON Lines", path, line, key)
-            for language in sorted(languages & set(run["languages"])):
+            for language in sorted(languages & set(run.evaluated)):
                 yield {
-                    **identify(run),
+                    **name_run(run),
                     "eval_language": language,
                     "task": task,
                     "metric": key.removeprefix("test_"),
@@ -214,18 +226,18 @@ def compare(found):
     base = {
         tuple(row[key] for key in ("model", "eval_language", "task", "metric")): row
         for row in found
-        if (row["language"], row["setting"]) == ("untuned", "base")
+        if (row["pool"], row["setting"]) == (UNTUNED, BASE)
     }
     for row in found:
         other = base.get(tuple(row[key] for key in ("model", "eval_language", "task", "metric")))
         if other is None or other is row:
             continue
-        sign = -1 if better(row["metric"]) == "lower" else 1
+        sign = -1 if better(row["metric"]) == LOWER else 1
         row |= {"baseline": "base", "baseline_value": other["value"], "delta": sign * (row["value"] - other["value"])}
         if None not in (row["error"], other["error"]):
             row["se"] = math.hypot(row["error"], other["error"])
             half = 1.96 * row["se"]
-            row |= {"ci_low": row["delta"] - half, "ci_high": row["delta"] + half}
+            row |= {"delta_low": row["delta"] - half, "delta_high": row["delta"] + half}
 
 
 def read_table(path, name, known, left_out):
@@ -250,16 +262,16 @@ def read_table(path, name, known, left_out):
             if None in row or None in row.values():
                 raise InputError(f"not {len(header)} fields", "mend the row", path, reader.line_num)
             check_cells(row, path, reader.line_num)
-            run = find_run(f"{row['model']}/{row['language']}/{row['setting']}", known, path, reader.line_num)
+            run = find_run(f"{row['model']}/{row['pool']}/{row['setting']}", known, path, reader.line_num)
             for column in ("seed", "round", "reward_model", "pool_size"):
-                cell, own = row.get(column), identify(run)[column]
+                cell, own = row.get(column), name_run(run)[column]
                 if cell and cell != str(own) and (column, cell) != ("seed", "all"):
                     raise InputError(f"{cell!r} where the run has {own}", "correct it", path, reader.line_num, column)
-            if row["eval_language"] not in (*run["languages"], "all"):
+            if row["eval_language"] not in (*run.evaluated, "all"):
                 left_out["language not evaluated"] += 1
                 continue
             given = {key: value for key, value in row.items() if value}
-            yield {**identify(run), **given, "task": f"{name}/{row['task']}"}
+            yield {**name_run(run), **given, "task": f"{name}/{row['task']}"}
     except csv.Error as error:
         raise InputError(f"broken CSV ({error})", "quote as RFC 4180 says", path, reader.line_num) from error
 
@@ -284,14 +296,17 @@ def check_cells(row, path, line):
             raise InputError(f"{cell} is below 0", "write a standard error or an effect's size, without sign", **field)
         if name not in (*WHOLE, *NUMBERS) and (cell != cell.strip() or not cell.isprintable()):
             raise InputError(f"{cell!r} has spaces around it or characters that are not seen", "mend the cell", **field)
-    low, high = row.get("ci_low"), row.get("ci_high")
-    if bool(low) != bool(high) or (low and float(low) > float(high)):
-        raise InputError("no interval", "give both ends, the lower one first", path, line, "ci_low")
+    for name in ("value", "delta"):
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        if bool(low) != bool(high) or (low and float(low) > float(high)):
+            raise InputError("no interval", "give both ends, the lower one first", path, line, f"{name}_low")
+    if row.get("better") not in (None, "", HIGHER, LOWER):
+        raise InputError(f"{row['better']!r} is no direction", f"write {HIGHER} or {LOWER}", path, line, "better")
     if row.get("delta") and not row.get("baseline"):
         raise InputError("empty beside a delta", "name what the result is compared with", path, line, "baseline")
     if row.get("delta") and row.get("baseline_value"):
         difference = float(row["value"]) - float(row["baseline_value"])
-        wanted = -difference if better(row["metric"]) == "lower" else difference
+        wanted = -difference if better(row["metric"]) == LOWER else difference
         if not math.isclose(float(row["delta"]), wanted, rel_tol=1e-3, abs_tol=2e-5):
             raise InputError(
                 f"{row['delta']} is not the difference of value and baseline_value, {wanted:.6g}",
@@ -308,7 +323,7 @@ def refuse_twins(found, path):
         key = tuple(str(row.get(name)) for name in (*NEEDED[:-1], "seed", "round", "baseline"))
         if key in seen:
             raise InputError(
-                f"two results of {row['model']}/{row['language']}/{row['setting']} for {row['task']}, {row['metric']}",
+                f"two results of {row['model']}/{row['pool']}/{row['setting']} for {row['task']}, {row['metric']}",
                 "keep one of them",
                 path,
             )

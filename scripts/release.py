@@ -16,7 +16,6 @@ Both folders have a card, README.md, made from manifests and result files alone:
 The folder appears whole or not at all, in the place of the bundle that was there before.
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
@@ -32,6 +32,7 @@ from croco.errors import InputError
 from croco.models.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
 from croco.models.options import add_model_options
 from croco.records import read_jsonl, read_lines, replacing
+from croco.results.table import ALL, read_summary
 from croco.training.encode import digest_rows
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
@@ -45,8 +46,6 @@ TYPES = {
 NO_RECIPE = ("data", "ledger", "model", "start", "state", "output")
 OF_DPO = ("beta", "loss", "label_smoothing")
 OF_ONLINE = ("temperature", "top_p", "max_tokens")
-RESULT = ("model", "language", "setting", "eval_language", "task", "metric", "n", "baseline")
-RESULT_NUMBERS = ("value", "baseline_value", "delta", "ci_low", "ci_high")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 
 
@@ -181,22 +180,15 @@ def read_ledger(args, count):
 
 
 def read_results(args):
-    """The summary's rows of this run, numbers as float or None; [] where it was not evaluated."""
-    lines = csv.DictReader(text for _, text in read_lines(args.summary))
-    missing = next((name for name in (*RESULT, *RESULT_NUMBERS) if name not in (lines.fieldnames or ())), None)
-    if missing:
-        raise InputError(
-            "no such column", "give the summary.csv that scripts/summary.py wrote", args.summary, 1, missing
-        )
+    """The summary's rows of this run as dicts, None where a cell is empty; [] where it was not evaluated."""
+    summary = read_summary(args.summary)
     run, number = re.fullmatch(r"([^/]+/[^/]+/[^/]+)(?:/round([0-9]+))?", args.run).groups()
-    found = [
-        row
-        for row in lines
-        if f"{row['model']}/{row['language']}/{row['setting']}" == run
-        and (row.get("round") or "1") == (number or "1")
-        and row.get("seed") != "all"
+    own = (summary["model"] + "/" + summary["pool"] + "/" + summary["setting"] == run) & (summary["seed"] != ALL)
+    own &= summary["round"] == int(number or 1)
+    return [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in summary[own].to_dict("records")
     ]
-    return [row | {name: float(row[name]) if row[name] else None for name in RESULT_NUMBERS} for row in found]
 
 
 @contextmanager

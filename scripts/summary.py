@@ -1,32 +1,28 @@
 """Put all results in one table: a row for each model, pool, setting, seed, evaluation language, task and metric.
 
 Example:
-  python scripts/summary.py --root results/demo --run mini untuned base 1 - - en,de \\
-      --run mini multi dpo 1 english 64 en,de --contrast dpo multi base --judged --fidelity english \\
-      --output summary.csv
+  python scripts/summary.py --root results/demo --runs results/demo/runs.jsonl --contrast dpo multi base --judged \\
+      --fidelity --output results/demo/summary.csv
 
-`delta` is value - baseline_value over the same prompts, of a task's metric of which less is better (perplexity, ter)
-baseline_value - value, so that more is better; with a 95 % interval over prompts (of the value itself for win
-rates); the row `all` is the mean over languages. Rows with the seed `all` are means over a setting's training seeds, with
-an interval for other seeds and prompts. `languages` are those that a row is the mean over: the row `all` is left out, and
-told under `not_pooled` in the manifest, where one of them has no value. The mean over a group of tasks is a row of its
-own, and `suite` names the group in the rows of its tasks: in a mean over tasks, leave these out. `p` is of a paired test, `p_adjusted` (Holm) belongs to the declared contrasts
-alone, `q` (false discovery rate) to all other rows, `mde` is the effect found in 80 % of repetitions. See
-docs/statistics.md.
+`delta` is value - baseline_value over the same prompts; where lower is better (column `better`) it is
+baseline_value - value. So a positive delta always means better. `delta_low` and `delta_high` are its 95 % interval over
+prompts. The row with the language `all` is the mean over languages; it is missing, and listed under `not_pooled` in the
+manifest, where one of the languages has no value. Rows with the seed `all` are means over a setting's training seeds,
+with an interval for other seeds and prompts. The mean over a group of tasks is a row of its own, and `suite` names the
+group in the rows of its tasks: in a mean over tasks, leave these out. The columns are defined in
+scripts/croco/results/table.py, the methods in docs/statistics.md.
 """
 
-import csv
 import json
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
 
 from croco import cli
 from croco.errors import InputError
-from croco.records import Score, Verdict, read_lines, read_records, replacing, rows
+from croco.records import Score, Verdict, read_records, rows
 from croco.results import win_rates
-from croco.results.metrics import better
+from croco.results.metrics import ANSWER_METRICS, HIGHER, LOWER, better
 from croco.results.statistics import (
     align,
     benjamini_hochberg,
@@ -38,10 +34,9 @@ from croco.results.statistics import (
     replicates,
     standard_error,
 )
-from croco.runs import COLUMNS, RUN, add_run_options, find_last, identify, read_runs
+from croco.results.table import ALL, ARENA, COLUMNS, FIDELITY, Row, name_run, read_cells, write_summary
+from croco.runs import BASE, Run, add_contrast_option, add_run_options, find_last, read_runs
 
-BASE = ("untuned", "base")
-ALL = "all"
 # What an arena file says of a prompt, and what is computed from its verdicts.
 SCORES = {"win_rate": "score", "win_rate_single_order": "score_single_order", "win_rate_strict": "score_strict"}
 FROM_VERDICTS = {
@@ -51,25 +46,54 @@ FROM_VERDICTS = {
     "unparseable": win_rates.unparseable,
 }
 WITHOUT_BASELINE = ("position_consistency", "unparseable")
+CHANCE = "chance"
+
+
+@dataclass
+class Measured:
+    """The results of one run.
+
+    Attributes:
+        files: those that were read.
+        results: {(task, metric): {language: {prompt: [value or None]}}}.
+        against: what the results are compared with, in the same form, where the run's own files hold it.
+        documents: as results, by the documents' digests; for groups of tasks.
+        rewards: {reward model: {language: {prompt: [value]}}}.
+        suites: {language: {task: name of its group}}.
+        lower: (task, metric) where lower is better.
+        expected: {(task, metric): languages} that a mean over the run's languages consists of.
+        groups: {(group, metric): {language: [task]}} of groups of several tasks.
+    """
+
+    run: Run
+    files: list = field(default_factory=list)
+    results: dict = field(default_factory=lambda: defaultdict(dict))
+    against: dict = field(default_factory=lambda: defaultdict(dict))
+    documents: dict = field(default_factory=lambda: defaultdict(dict))
+    rewards: dict = field(default_factory=dict)
+    suites: dict = field(default_factory=lambda: defaultdict(dict))
+    lower: set = field(default_factory=set)
+    expected: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
 
 
 def main():
     args = parse_arguments()
-    runs = read_runs(args, RUN)
+    runs = read_runs(args.runs)
     gaps, not_pooled = [], []
-    for run in runs:
-        read_results(args, run, runs, gaps)
-    for run in runs:
-        compare_rewards(args, run, find_last(runs, run["model"], *BASE))
-    expect_languages(runs)
-    table = [row for run in runs for row in summarise(run, find_last(runs, run["model"], *BASE), not_pooled)]
-    table += contrast_rows(args, runs, not_pooled)
+    measured = [read_results(args, run, runs, gaps) for run in runs]
+    bases = {each.run.model: each for each in measured if each.run.is_base}
+    for each in measured:
+        compare_rewards(args, each, bases[each.run.model])
+    expect_languages(measured)
+    table = [row for each in measured for row in summarise(each, bases[each.run.model], not_pooled)]
+    table += contrast_rows(args, measured, not_pooled)
     fill_tests(table)
     table += replicate_rows(runs, table, not_pooled)
     adjust(args, runs, table)
-    imported = read_imported(args.imported) if args.imported else []
-    write_csv(args.output, table, imported)
-    inputs = {str(path): path for run in runs for path in run["files"]}
+    imported = read_cells(args.imported) if args.imported else []
+    write_summary(args.output, [Row(**{name: cells[name] for name in COLUMNS}) for cells in table], imported)
+    inputs = {"runs": args.runs, **{str(path): path for each in measured for path in each.files}}
     manifest = args.output.with_suffix(".manifest.json")
     facts = {"rows": len(table), "imported": len(imported), "gaps": gaps, "not_pooled": not_pooled}
     cli.write_manifest(manifest, __file__, args, inputs, **facts)
@@ -77,13 +101,10 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    add_run_options(parser, RUN)
+    add_run_options(parser)
+    add_contrast_option(parser)
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
-    parser.add_argument(
-        "--fidelity",
-        metavar="REWARD",
-        help="the answers were measured without a judge (fidelity/); the reward model of runs that name none",
-    )
+    parser.add_argument("--fidelity", action="store_true", help="the run has measures of its answers (fidelity/)")
     parser.add_argument("--imported", type=Path, help="rows of other harnesses, in the columns of summary.csv")
     parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps, and are no error")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
@@ -91,49 +112,36 @@ def parse_arguments():
 
 
 def read_results(args, run, runs, gaps):
-    """Adds a run's results, {(task, metric): {language: {prompt: [value or None]}}}, what it is compared with, files.
-
-    ``against`` has the same form: the base's values as the run's own files hold them.
-    """
-    run["files"], run["results"], run["against"], run["rewards"] = [], defaultdict(dict), defaultdict(dict), {}
-    run["lower"] = set()  # (task, metric) of which less is better
-    run["documents"] = defaultdict(dict)  # {(task, metric): {language: {doc_hash: [value or None]}}} for groups
-    run["suites"] = defaultdict(dict)  # {language: {task: its group's name}}
-    tuned = (run["pool"], run["setting"]) != BASE
-    for language in run["languages"]:
+    """What a run's files hold; with --partial those that are missing are added to ``gaps``."""
+    measured = Measured(run)
+    for language in run.evaluated:
         read = [("eval", f"eval/{language}.json", read_suites), ("eval", f"eval/{language}.samples.jsonl", read_tasks)]
-        if args.judged and tuned:
+        if args.judged and not run.is_base:
             read.append(("arena", f"arena/{language}.jsonl", read_arena))
         if args.fidelity:
             read.append(("fidelity", f"fidelity/{language}.jsonl", read_fidelity))
             read += [
-                ("rewards", f"fidelity/{reward}/{language}.jsonl", read_rewards)
-                for reward in list_rewards(args, run, runs)
+                ("rewards", f"fidelity/{reward}/{language}.jsonl", read_rewards) for reward in list_rewards(run, runs)
             ]
         for what, name, reader in read:
-            path = run["folder"] / name
+            path = args.root / run.name / name
             if args.partial and not path.is_file():
-                part = f"{run['model']}/{run['pool']}/{run['part']}"
-                gap = {"run": part, "language": language, "what": what}
+                gap = {"run": run.name, "language": language, "what": what}
                 gaps += [gap] if gap not in gaps else []
                 continue
-            run["files"].append(path)
-            reader(run, language, path)
+            measured.files.append(path)
+            reader(measured, language, path)
+    return measured
 
 
-def list_rewards(args, run, runs):
+def list_rewards(run, runs):
     """The reward models that scored a run's answers: its own; of the base those of all runs."""
-    if (run["pool"], run["setting"]) != BASE:
-        return [own_reward(args, run)]
-    tuned = [other for other in runs if other["model"] == run["model"] and other is not run]
-    return sorted({own_reward(args, other) for other in tuned})
+    if not run.is_base:
+        return [run.reward_model]
+    return sorted({other.reward_model for other in runs if other.model == run.model and not other.is_base})
 
 
-def own_reward(args, run):
-    return args.fidelity if run["reward_model"] == "-" else run["reward_model"]
-
-
-def read_suites(run, language, path):
+def read_suites(measured, language, path):
     """Which tasks form a group: an lm-eval group's, and own ones over the same documents (see name_variants)."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -141,65 +149,60 @@ def read_suites(run, language, path):
         raise InputError(
             f"no results of structured tasks: no such file or no JSON ({error})", "evaluate again", path
         ) from error
-    run["suites"][language] = {task: found["suite"] for task, found in results.items() if "suite" in found}
+    measured.suites[language] = {task: found["suite"] for task, found in results.items() if "suite" in found}
 
 
-def read_tasks(run, language, path):
+def read_tasks(measured, language, path):
     for sample in rows(path):
         prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
-        run["lower"] |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
+        measured.lower |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
         for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
             if isinstance(sample[metric], int | float | None):
-                for key, name in (("results", prompt), ("documents", sample["doc_hash"])):
-                    of_task = run[key][sample["task"], metric].setdefault(language, {})
+                for values, name in ((measured.results, prompt), (measured.documents, sample["doc_hash"])):
+                    of_task = values[sample["task"], metric].setdefault(language, {})
                     of_task.setdefault(name, []).append(sample[metric])
-    name_variants(run, language)
+    name_variants(measured, language)
 
 
-def name_variants(run, language):
+def name_variants(measured, language):
     """Own tasks that have the same documents, such as variants of a prompt, form a group with their joined names."""
     same = defaultdict(dict)
-    for (task, _), by_language in sorted(run["documents"].items()):
-        if language in by_language and task not in run["suites"][language]:
+    for (task, _), by_language in sorted(measured.documents.items()):
+        if language in by_language and task not in measured.suites[language]:
             same[frozenset(by_language[language])][task] = None
     for tasks in same.values():
         if len(tasks) > 1:
-            run["suites"][language] |= dict.fromkeys(tasks, "+".join(tasks))
+            measured.suites[language] |= dict.fromkeys(tasks, "+".join(tasks))
 
 
-def read_arena(run, language, path):
+def read_arena(measured, language, path):
     lines = [line for _, line in read_records(path, Verdict)]
     judged = {metric: {line["prompt_id"]: line[name] for line in lines} for metric, name in SCORES.items()}
     judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
     judged["quality"] = {line["prompt_id"]: line["quality"] for line in lines}
     chance = {line["prompt_id"]: 0.5 for line in lines}
     for metric, values in judged.items():
-        keep(run["results"]["arena", metric], language, values)
+        keep(measured.results[ARENA, metric], language, values)
         if metric == "quality":
             others = {line["prompt_id"]: line["baseline_quality"] for line in lines}
-            keep(run["against"]["arena", metric], language, others)
+            keep(measured.against[ARENA, metric], language, others)
         elif metric not in WITHOUT_BASELINE:
-            keep(run["against"]["arena", metric], language, {prompt: chance[prompt] for prompt in values})
+            keep(measured.against[ARENA, metric], language, {prompt: chance[prompt] for prompt in values})
 
 
-def read_fidelity(run, language, path):
-    """A prompt's measures are means over its samples; what cannot be determined leaves them."""
-    found = defaultdict(dict)
-    for line in rows(path):
-        known = [code == language for code in line["languages"] if code is not None]
-        found["language_fidelity"][line["prompt_id"]] = mean(known)
-        for metric in ("truncated", "n_tokens", "n_chars", "repetition", "distinct_2"):
-            found[metric][line["prompt_id"]] = mean(line[metric])
-        found["self_similarity"][line["prompt_id"]] = line["self_similarity"]
-    for metric, values in found.items():
-        keep(run["results"]["fidelity", metric], language, values)
-        run["lower"] |= {("fidelity", metric)} if better(metric) == "lower" else set()
+def read_fidelity(measured, language, path):
+    """A prompt's measures are means over its samples; a sample without a value is left out."""
+    lines = list(rows(path))
+    for metric in ANSWER_METRICS:
+        values = {line["prompt_id"]: line[metric.name] for line in lines}
+        values = {prompt: mean(value) if isinstance(value, list) else value for prompt, value in values.items()}
+        keep(measured.results[FIDELITY, metric.name], language, values)
 
 
-def read_rewards(run, language, path):
+def read_rewards(measured, language, path):
     """A prompt's mean reward, by reward model; compare_rewards puts them in the results."""
     values = {line["prompt_id"]: mean(line["rewards"]) for _, line in read_records(path, Score)}
-    keep(run["rewards"].setdefault(path.parent.name, {}), language, values)
+    keep(measured.rewards.setdefault(path.parent.name, {}), language, values)
 
 
 def keep(results, language, values):
@@ -213,136 +216,142 @@ def mean(values):
     return sum(known) / len(known) if known else None
 
 
-def compare_rewards(args, run, base):
+def compare_rewards(args, measured, base):
     """Adds the rewards by the run's reward model, the base's by the same, and how often they and the judge agree."""
     if not args.fidelity:
         return
-    reward = own_reward(args, run)
-    ours, theirs = run["rewards"].get(reward, {}), base["rewards"].get(reward, {})
-    run["results"]["fidelity", "reward"] = ours
-    if run is base:
+    reward = measured.run.reward_model
+    ours, theirs = measured.rewards.get(reward, {}), base.rewards.get(reward, {})
+    measured.results[FIDELITY, "reward"] = ours
+    if measured is base:
         return
-    run["against"]["fidelity", "reward"] = {language: theirs[language] for language in ours if language in theirs}
-    for language in ours.keys() & theirs.keys() & run["results"]["arena", "win_rate"].keys():
+    measured.against[FIDELITY, "reward"] = {language: theirs[language] for language in ours if language in theirs}
+    for language in ours.keys() & theirs.keys() & measured.results[ARENA, "win_rate"].keys():
         agreed = {}
-        for prompt, [score] in run["results"]["arena", "win_rate"][language].items():
+        for prompt, [score] in measured.results[ARENA, "win_rate"][language].items():
             rewards = ours[language][prompt] + theirs[language][prompt]
             if None not in (score, *rewards) and score != 0.5 and rewards[0] != rewards[1]:
                 agreed[prompt] = float((score > 0.5) == (rewards[0] > rewards[1]))
-        keep(run["results"]["arena", "reward_judge_agreement"], language, agreed)
-        keep(run["against"]["arena", "reward_judge_agreement"], language, dict.fromkeys(agreed, 0.5))
+        keep(measured.results[ARENA, "reward_judge_agreement"], language, agreed)
+        keep(measured.against[ARENA, "reward_judge_agreement"], language, dict.fromkeys(agreed, 0.5))
 
 
-def expect_languages(runs):
-    """Adds {(task, metric): languages} that a mean over a run's languages consists of.
+def expect_languages(measured):
+    """Fills in which languages a mean over a run's languages consists of, and its groups of tasks.
 
-    All of the run's for its answers, whatever file or value is missing; those that the task has in some run for others.
+    For answers these are all of the run's languages, whatever file or value is missing; for structured tasks those that
+    the task has in some run.
     """
     known, suites = defaultdict(set), defaultdict(dict)
-    for run in runs:
-        for code, groups in run["suites"].items():
+    for each in measured:
+        for code, groups in each.suites.items():
             suites[code] |= groups
-        for measured, by_language in run["results"].items():
-            known[measured] |= by_language.keys()
-    for run in runs:
+        for key, by_language in each.results.items():
+            known[key] |= by_language.keys()
+    for each in measured:
         # Where a run lacks a language, its groups there are those of other runs, and so the language is missing in them.
-        run["suites"] = defaultdict(dict, {code: suites[code] | run["suites"][code] for code in run["languages"]})
-        run["expected"] = {
-            (task, metric): [code for code in run["languages"] if task in ("arena", "fidelity") or code in languages]
+        each.suites = defaultdict(dict, {code: suites[code] | each.suites[code] for code in each.run.evaluated})
+        each.expected = {
+            (task, metric): [code for code in each.run.evaluated if task in (ARENA, FIDELITY) or code in languages]
             for (task, metric), languages in known.items()
             if languages
         }
-        run["groups"] = list_groups(run)
+        each.groups = list_groups(each)
 
 
-def summarise(run, base, not_pooled):
+def summarise(measured, base, not_pooled):
     """The rows of one run, each language by itself and then all of them together; then those of groups of tasks."""
-    for (task, metric), by_language in sorted(run["results"].items()):
-        others, name = run["against"].get((task, metric)), "chance" if metric == "reward_judge_agreement" else "base"
-        if run is base or metric in WITHOUT_BASELINE:
+    for (task, metric), by_language in sorted(measured.results.items()):
+        others, name = measured.against.get((task, metric)), CHANCE if metric == "reward_judge_agreement" else BASE
+        if measured is base or metric in WITHOUT_BASELINE:
             others, name = None, None
         elif others is None:
-            others = base["results"].get((task, metric), {})
+            others = base.results.get((task, metric), {})
         parts = {code: [(values, others and others.get(code))] for code, values in by_language.items()}
         if others is not None:
             parts = {code: part for code, part in parts.items() if code in others}
-        yield from compare(run, task, metric, parts, name, run["expected"].get((task, metric), []), not_pooled)
-    for (group, metric), tasks in run["groups"].items():
-        name, parts = None if run is base else "base", {}
+        expected = measured.expected.get((task, metric), [])
+        yield from compare(measured, task, metric, parts, name, expected, not_pooled)
+    for (group, metric), tasks in measured.groups.items():
+        name, parts = None if measured is base else BASE, {}
         for code, members in tasks.items():
-            sides = [[side["documents"][task, metric].get(code) for task in members] for side in (run, base)]
+            sides = [[side.documents[task, metric].get(code) for task in members] for side in (measured, base)]
             if all(values is not None for side in sides for values in side):
                 parts[code] = list(zip(sides[0], sides[1] if name else [None] * len(members), strict=True))
-        yield from compare(run, group, metric, parts, name, list(tasks), not_pooled)
+        yield from compare(measured, group, metric, parts, name, list(tasks), not_pooled)
 
 
-def list_groups(run):
+def list_groups(measured):
     """{(group, metric): {language: [task]}} of groups of several tasks, in the run's order of languages."""
     groups = defaultdict(lambda: defaultdict(list))
-    for (task, metric), languages in sorted(run["expected"].items()):
+    for (task, metric), languages in sorted(measured.expected.items()):
         for code in languages:
-            if task in run["suites"][code]:
-                groups[run["suites"][code][task], metric][code].append(task)
-                run["lower"] |= {(run["suites"][code][task], metric)} if (task, metric) in run["lower"] else set()
+            group = measured.suites[code].get(task)
+            if group is not None:
+                groups[group, metric][code].append(task)
+                measured.lower |= {(group, metric)} if (task, metric) in measured.lower else set()
     several = {key for key, tasks in groups.items() if any(len(members) > 1 for members in tasks.values())}
     return {key: groups[key] for key in sorted(several)}
 
 
-def compare(run, task, metric, parts, name, expected, not_pooled):
+def compare(measured, task, metric, parts, baseline, expected, not_pooled):
     """The rows of one metric: the languages in the run's order, then the mean over them, if no expected one is missing.
 
-    ``parts`` are {language: [(values, baseline's values or None), one a task of the group]}.
+    ``parts`` are {language: [(values, baseline's values or None), one per task of the group]}.
     """
-    pairs = {}
-    for language in (code for code in run["languages"] if code in parts):
-        found = [pair(run, task, name, ours, ours if theirs is None else theirs) for ours, theirs in parts[language]]
-        if all(ours for ours, _ in found):
-            pairs[language] = found
-    for language, found in pairs.items():
-        yield row(run, language, task, metric, name, {language: found})
+    pairs, run = {}, measured.run
+    for language in (code for code in run.evaluated if code in parts):
+        sides = [
+            pair(run, task, baseline, ours, ours if theirs is None else theirs) for ours, theirs in parts[language]
+        ]
+        if all(ours for ours, _ in sides):
+            pairs[language] = sides
+    for language, sides in pairs.items():
+        yield row(measured, language, task, metric, baseline, {language: sides})
     if missing := [code for code in expected if code not in pairs]:
-        leave_out(not_pooled, run, task, metric, name, languages=missing)
+        leave_out(not_pooled, run.name, task, metric, baseline, languages=missing)
     elif pairs:
-        yield row(run, ALL, task, metric, name, pairs)
+        yield row(measured, ALL, task, metric, baseline, pairs)
 
 
 def leave_out(not_pooled, run, task, metric, baseline, **missing):
-    names = {"run": f"{run['model']}/{run['pool']}/{run['part']}", "task": task, "metric": metric, "baseline": baseline}
-    not_pooled.append({**names, "missing": missing})
+    not_pooled.append({"run": run, "task": task, "metric": metric, "baseline": baseline, "missing": missing})
 
 
 def pair(run, task, baseline, values, others):
     """Two {prompt: [value]} of the same prompts, without the rows of which one has no value."""
     if values.keys() != others.keys() or any(len(values[prompt]) != len(others[prompt]) for prompt in values):
         raise InputError(
-            f"{run['part']} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
+            f"{run.part} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
         )
     ours, theirs = {}, {}
-    for prompt, some in values.items():
-        known = [both for both in zip(some, others[prompt], strict=True) if None not in both]
+    for prompt, of_prompt in values.items():
+        known = [both for both in zip(of_prompt, others[prompt], strict=True) if None not in both]
         if known:
             ours[prompt], theirs[prompt] = (list(side) for side in zip(*known, strict=True))
     return ours, theirs
 
 
-def row(run, language, task, metric, baseline, pairs):
-    """One line of the table; ``pairs`` are {language: [(values, baseline's values), one a task]}, each {prompt: [value]}."""
+def row(measured, language, task, metric, baseline, pairs):
+    """The cells of one row, and what its tests need; ``pairs`` are {language: [(values, baseline's values), one per task]}."""
     values = pool(pairs, 0)
+    lower = (task, metric) in measured.lower
     cells = dict.fromkeys(COLUMNS) | {
-        **identify(run),
+        **name_run(measured.run),
         "eval_language": language,
         "languages": ",".join(pairs),
         "task": task,
-        "suite": name_suite(run, pairs, task),
+        "suite": name_suite(measured, pairs, task),
         "metric": metric,
+        "better": better(metric) if task in (ARENA, FIDELITY) else LOWER if lower else HIGHER,
         "value": mean(values.values()),
         "n": len(values),
         "values": values,
     }
     if baseline is None:
         return cells
-    others, sign = pool(pairs, 1), -1 if (task, metric) in run["lower"] else 1
-    low, high = find_range(pairs, baseline == "chance" or (baseline == "base" and metric.startswith("win_rate")))
+    others, sign = pool(pairs, 1), -1 if cells["better"] == LOWER else 1
+    low, high = find_range(pairs, baseline == CHANCE or (baseline == BASE and metric.startswith("win_rate")))
     return cells | {
         "baseline": baseline,
         "baseline_value": mean(others.values()),
@@ -366,29 +375,29 @@ def find_range(pairs, of_chance):
     return (lowest - 0.5, highest - 0.5) if of_chance else (lowest - highest, highest - lowest)
 
 
-def name_suite(run, pairs, task):
+def name_suite(measured, pairs, task):
     """The group that a task is part of in these languages, if it has a row of some metric; None for others."""
-    names = {run["suites"][code].get(task) for code in pairs} - {None, task}
-    return next((name for name in sorted(names) if any(name == group for group, _ in run["groups"])), None)
+    names = {measured.suites[code].get(task) for code in pairs} - {None, task}
+    return next((name for name in sorted(names) if any(name == group for group, _ in measured.groups)), None)
 
 
-def contrast_rows(args, runs, not_pooled):
+def contrast_rows(args, measured, not_pooled):
     """Declared comparisons with another setting than the base, of each seed: the difference of the two win rates."""
+    last = {(each.run.model, each.run.pool, each.run.arm, each.run.replicate): each for each in measured}
     for setting, pool, versus in args.contrast:
-        if versus == "base":
+        if versus == BASE:
             continue
-        for model in dict.fromkeys(run["model"] for run in runs):
-            for seed in dict.fromkeys(run["seed"] for run in runs):
-                names = [name if seed == "1" else f"{name}.s{seed}" for name in (setting, versus)]
-                if any((run["model"], run["pool"], run["setting"]) == (model, pool, names[0]) for run in runs) and any(
-                    (run["model"], run["pool"], run["setting"]) == (model, pool, names[1]) for run in runs
-                ):
-                    run, other = (find_last(runs, model, pool, name) for name in names)
-                    ours, theirs = (some["results"]["arena", "win_rate"] for some in (run, other))
-                    parts = {code: [(ours[code], theirs[code])] for code in ours if code in theirs}
-                    shared = [code for code in run["languages"] if code in other["languages"]]
-                    found = compare(run, "arena", "win_rate", parts, names[1], shared, not_pooled)
-                    yield from (cells for cells in found if cells["eval_language"] == ALL)
+        for model in dict.fromkeys(each.run.model for each in measured):
+            for replicate in dict.fromkeys(each.run.replicate for each in measured):
+                sides = [last.get((model, pool, name, replicate)) for name in (setting, versus)]
+                if None in sides:
+                    continue
+                ours, theirs = (side.results[ARENA, "win_rate"] for side in sides)
+                parts = {code: [(ours[code], theirs[code])] for code in ours if code in theirs}
+                one, other = (side.run for side in sides)
+                shared = [code for code in one.evaluated if code in other.evaluated]
+                rows = compare(sides[0], ARENA, "win_rate", parts, other.setting, shared, not_pooled)
+                yield from (cells for cells in rows if cells["eval_language"] == ALL)
 
 
 def fill_tests(table):
@@ -402,22 +411,21 @@ def fill_tests(table):
 
 
 def fill(cells, found):
-    """The interval of a win rate against the base is of the rate, others are of the difference."""
-    shift = 0.5 if cells["metric"].startswith("win_rate") and cells["baseline"] == "base" else 0.0
-    for name in ("low", "high"):
-        cells[f"ci_{name}"] = None if found[name] is None else found[name] + shift
+    """Fills in a row's tests; a rate that is compared with chance has the interval of its delta, half a unit higher."""
+    of_rate = cells["baseline"] == CHANCE or (cells["baseline"] == BASE and cells["metric"].startswith("win_rate"))
+    for side in ("low", "high"):
+        cells[f"delta_{side}"] = found[side]
+        cells[f"value_{side}"] = found[side] + 0.5 if of_rate and found[side] is not None else None
     cells |= {name: found[name] for name in ("se", "p", "mde")}
 
 
-def list_seeds(runs, model, pool, number, setting, baseline):
+def list_seeds(runs, model, pool, number, arm, baseline):
     """The seeds of a setting's replicates; with another setting as baseline, those that both have."""
     seeds = defaultdict(dict)
     for run in runs:
-        if (run["model"], run["pool"]) == (model, pool):
-            name = run["setting"].removesuffix(f".s{run['seed']}")
-            if name != setting or run["round"] == number:
-                seeds[name][run["seed"]] = None
-    return [seed for seed in seeds[setting] if baseline not in seeds or seed in seeds[baseline]]
+        if (run.model, run.pool) == (model, pool) and (run.arm != arm or run.round == number):
+            seeds[run.arm][str(run.replicate)] = None
+    return [seed for seed in seeds[arm] if baseline not in seeds or seed in seeds[baseline]]
 
 
 def replicate_rows(runs, table, not_pooled):
@@ -426,23 +434,23 @@ def replicate_rows(runs, table, not_pooled):
     for cells in table:
         ending = f".s{cells['seed']}"
         arm = tuple((cells[name] or "").removesuffix(ending) for name in ("setting", "baseline"))
-        same = [cells[name] for name in ("model", "language", "round", "eval_language", "task", "metric")]
+        same = [cells[name] for name in ("model", "pool", "round", "eval_language", "task", "metric")]
         arms[*same, *arm].append(cells)
-    for (model, pool, number, language, task, metric, setting, baseline), some in arms.items():
+    for (model, pool, number, language, task, metric, setting, baseline), of_seeds in arms.items():
         seeds = list_seeds(runs, model, pool, number, setting, baseline)
         if len(seeds) < 2:
             continue
-        if missing := [seed for seed in seeds if seed not in {one["seed"] for one in some}]:
+        if missing := [seed for seed in seeds if seed not in {cells["seed"] for cells in of_seeds}]:
             if language == ALL:
-                arm = {"model": model, "pool": pool, "part": setting if number == 1 else f"{setting}/round{number}"}
-                leave_out(not_pooled, arm, task, metric, baseline or None, seeds=missing)
+                part = setting if number == 1 else f"{setting}/round{number}"
+                leave_out(not_pooled, f"{model}/{pool}/{part}", task, metric, baseline or None, seeds=missing)
             continue
-        cells = dict.fromkeys(COLUMNS) | some[0] | {"setting": setting, "seed": ALL, "baseline": baseline or None}
-        cells |= {"value": mean([one["value"] for one in some]), "n": max(one["n"] for one in some)}
+        cells = dict.fromkeys(COLUMNS) | of_seeds[0] | {"setting": setting, "seed": ALL, "baseline": baseline or None}
+        cells |= {"value": mean([one["value"] for one in of_seeds]), "n": max(one["n"] for one in of_seeds)}
         if baseline:
-            cells |= {name: mean([one[name] for one in some]) for name in ("baseline_value", "delta")}
-            lows, highs = zip(*(one["range"] for one in some), strict=True)
-            found = replicates(align([one["differences"] for one in some]), min(lows), max(highs))
+            cells |= {name: mean([one[name] for one in of_seeds]) for name in ("baseline_value", "delta")}
+            lows, highs = zip(*(one["range"] for one in of_seeds), strict=True)
+            found = replicates(align([one["differences"] for one in of_seeds]), min(lows), max(highs))
             fill(cells, found or dict.fromkeys(("se", "low", "high", "p", "mde")))
         yield cells
 
@@ -453,15 +461,15 @@ def adjust(args, runs, table):
     The contrasts are a family of their own once for the first seed and once over all.
     """
     declared = {
-        (model, pool, setting, find_last(runs, model, pool, setting)["round"], versus)
+        (model, pool, setting, find_last(runs, model, pool, setting).round, versus)
         for setting, pool, versus in args.contrast
-        for model in dict.fromkeys(run["model"] for run in runs if (run["pool"], run["setting"]) == (pool, setting))
+        for model in dict.fromkeys(run.model for run in runs if (run.pool, run.setting) == (pool, setting))
     }
     pooled = [
         cells
         for cells in table
-        if tuple(cells[name] for name in ("model", "language", "setting", "round", "baseline")) in declared
-        and (cells["task"], cells["metric"], cells["eval_language"]) == ("arena", "win_rate", ALL)
+        if tuple(cells[name] for name in ("model", "pool", "setting", "round", "baseline")) in declared
+        and (cells["task"], cells["metric"], cells["eval_language"]) == (ARENA, "win_rate", ALL)
     ]
     over_seeds = [cells for cells in pooled if cells["seed"] == ALL]
     single = [cells for cells in pooled if cells["seed"] != ALL]
@@ -480,26 +488,6 @@ def adjust(args, runs, table):
     others = [cells for cells in table if id(cells) not in of_contrasts]
     for cells, q in zip(others, benjamini_hochberg([cells["p"] for cells in others]), strict=True):
         cells["q"] = q
-
-
-def read_imported(path):
-    """The rows of another table as text; raises InputError where its columns are not those of summary.csv."""
-    lines = csv.DictReader(text for _, text in read_lines(path))
-    if list(lines.fieldnames or ()) != COLUMNS:
-        wrong = set(COLUMNS) ^ set(lines.fieldnames or ())
-        raise InputError(
-            f"other columns than those of summary.csv: {', '.join(sorted(wrong)) or 'their order'}",
-            f"write these columns: {','.join(COLUMNS)}",
-            path,
-            1,
-        )
-    return list(lines)
-
-
-def write_csv(path, table, imported):
-    with replacing(path) as file:
-        pd.DataFrame(table, columns=COLUMNS).to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(imported)
 
 
 if __name__ == "__main__":

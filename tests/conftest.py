@@ -16,6 +16,8 @@ collect_ignore = [] if find_spec("vllm") else ["test_vllm.py"]  # `make test-vll
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from croco.runs import Run
+
 MODULES = [
     *("torch", "pandas", "jinja2", "matplotlib.figure", "datasets", "transformers", "peft", "trl", "lm_eval.evaluator"),
     *("transformers.models.llama.modeling_llama", "transformers.trainer", "snakemake.cli"),
@@ -70,6 +72,24 @@ def write_rows(path, values):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
     return path
+
+
+def write_runs(path, *runs):
+    """A run table of (model, pool, setting, seed, reward model or "-", pool size or "-", languages with commas between)."""
+    table = []
+    for model, pool, part, seed, reward, size, languages in runs:
+        setting, _, number = part.partition("/round")
+        base = pool == "untuned"
+        target = None if base else "reference" if reward == "-" else "pair"
+        row = {"objective": "none" if base else "dpo", "target": target, "rounds": int(number or 1)}
+        run = Run(
+            model=model, pool=pool, arm=setting.removesuffix(f".s{seed}"), replicate=int(seed), round=int(number or 1), seed=0,
+            languages=() if base else tuple(languages.split(",")), batches={"all": tuple(languages.split(","))},
+            reward_model="rm" if reward == "-" else reward, pool_size=64 if size == "-" else size, responses=model,
+            row=row, varies={},
+        )  # fmt: skip
+        table.append(run.to_row())
+    return write_rows(path, table)
 
 
 def snakemake(folder, *arguments, check=True):

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 import yaml
-from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows
+from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows, write_runs
 
-from croco.results.metrics import better
+from croco.evaluation import directions
 
 
 def evaluate(miniature, prompts, folder, languages, *options, check=True):
@@ -211,7 +211,7 @@ def test_perplexities_have_no_wrong_sign(miniature, prompts, tmp_path):
     ("acc", None, "higher"), ("ter", None, "lower"), ("perplexity", None, "lower"), ("mine", False, "lower"), ("mine", True, "higher"), ("ter", True, "higher"),
 ])  # fmt: skip
 def test_a_metrics_direction(metric, declared, direction):
-    assert better(metric, declared) == direction
+    assert directions.direction(metric, declared) == direction
 
 
 def test_less_of_a_metric_that_is_better_lower_is_a_positive_delta(tmp_path):
@@ -220,7 +220,7 @@ def test_less_of_a_metric_that_is_better_lower_is_a_positive_delta(tmp_path):
         write_rows(tmp_path / "m" / run / "eval" / "en.samples.jsonl", lines)
         (tmp_path / "m" / run / "eval" / "en.json").write_text(json.dumps({"t": {"n": 8}}))
     script(
-        "summary", "--root", tmp_path, "--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en",
+        "summary", "--root", tmp_path, "--runs", write_runs(tmp_path / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en"), ("m", "multi", "dpo", 1, "rm", 64, "en")),
         "--output", tmp_path / "summary.csv",
     )  # fmt: skip
     with open(tmp_path / "summary.csv", encoding="utf-8") as file:
@@ -268,8 +268,9 @@ def results(tmp_path):
 
 def test_summary_of_known_results(results):
     script(
-        "summary", "--root", results, "--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de",
-        "--run", "m", "multi", "null", 1, "rm", 64, "en,de", "--contrast", "dpo", "multi", "base", "--contrast", "dpo", "multi", "null",
+        "summary", "--root", results,
+        "--runs", write_runs(results / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"), ("m", "multi", "dpo", 1, "rm", 64, "en,de"), ("m", "multi", "null", 1, "rm", 64, "en,de")),
+        "--contrast", "dpo", "multi", "base", "--contrast", "dpo", "multi", "null",
         "--judged", "--output", results / "summary.csv",
     )  # fmt: skip
     with open(results / "summary.csv", encoding="utf-8") as file:
@@ -279,11 +280,11 @@ def test_summary_of_known_results(results):
         1 / 3, abs=1e-5
     )
     assert win["n"] == "3", "the unit is the prompt, not the prompt in a language"
-    assert float(win["ci_low"]) <= 5 / 6 <= float(win["ci_high"]) and win["p_adjusted"]
+    assert float(win["value_low"]) <= 5 / 6 <= float(win["value_high"]) and win["p_adjusted"]
     accuracy = table["dpo", "en", "exact_match", "base"]
     assert (float(accuracy["value"]), float(accuracy["baseline_value"])) == (pytest.approx(2 / 3, abs=1e-5), 0)
     assert float(table["dpo", "all", "win_rate", "null"]["delta"]) == pytest.approx(1 / 3, abs=1e-5)
     tied = table["null", "all", "win_rate", "base"]
-    assert float(tied["ci_low"]) < 0.5 < float(tied["ci_high"]), "where nothing varies, too"
+    assert float(tied["value_low"]) < 0.5 < float(tied["value_high"]), "where nothing varies, too"
     assert (float(tied["p"]), tied["p_adjusted"]) == (1, "")
     assert table["base", "en", "exact_match", ""]["delta"] == ""

@@ -5,23 +5,24 @@ import json
 import re
 
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT, script, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from shipped import read_languages, read_shipped
 
-from croco.results.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, read_summary
-from croco.runs import COLUMNS, Arm, list_arms
+from croco.results.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims
+from croco.results.table import COLUMNS, read_summary
+from croco.runs import LAST_ROUND, OTHER_POLICY, Arm, Run, list_arms
 
 
-def row(setting, task, metric, delta, half=0.02, language="multi", eval_language="all", seed="1", baseline="base"):
+def row(setting, task, metric, delta, half=0.02, pool="multi", eval_language="all", seed="1", baseline="base"):
     """A row of summary.csv whose interval is delta +- half; half None: nothing varies."""
     win = metric.startswith("win_rate") and baseline == "base"
     middle = delta + (0.5 if win else 0)
-    interval = {} if half is None else {"ci_low": middle - half, "ci_high": middle + half, "p": 0.01}
+    interval = {} if half is None else {"delta_low": delta - half, "delta_high": delta + half, "p": 0.01}
     value = middle if win else 0.6 + delta
     return {
-        "model": "m", "language": language, "setting": setting, "seed": seed, "round": 1, "eval_language": eval_language, "task": task,
+        "model": "m", "pool": pool, "setting": setting, "seed": seed, "round": 1, "eval_language": eval_language, "task": task,
         "metric": metric, "value": value, "n": 100, "baseline": baseline, "baseline_value": value - delta, "delta": delta, **interval,
     }  # fmt: skip
 
@@ -80,10 +81,26 @@ def find(tmp_path, rows, arms=ARMS, low_resource=("ga",)):
 def run(tmp_path, rows, *options, arms=ARMS, check=True):
     """The same by the command line, with tables; its findings.json, or the process where it fails."""
     summary, output = write_summary(tmp_path, rows), tmp_path / "findings.json"
-    arms = [json.dumps(arm.to_row()) for arm in arms]
-    options = ("--summary", summary, "--low-resource", "ga", "--arms", *arms, *options, "--tables", tmp_path / "tables", "--output", output)  # fmt: skip
+    runs = runs_of(arms)
+    assert list_arms(runs) == list(arms)
+    table = write_rows(tmp_path / "runs.jsonl", [run.to_row() for run in runs])
+    options = ("--runs", table, "--summary", summary, "--low-resource", "ga", *options, "--tables", tmp_path / "tables", "--output", output)  # fmt: skip
     done = script("findings", *options, check=check)
     return json.loads(output.read_text()) if check else done
+
+
+def runs_of(arms):
+    """A run table of these arms."""
+    return [
+        Run(
+            model="m", pool=pool, arm=arm.setting, replicate=1, round=1, seed=0, languages=tuple(codes["trained"]), batches={"all": tuple(codes["evaluated"])},
+            reward_model="rm", pool_size=64, responses="m", varies=arm.varies,
+            row={"objective": arm.objective, "target": arm.target, "rejected": arm.rejected, "rounds": 2 if arm.responses == LAST_ROUND else 1}
+            | ({"responses": "other"} if arm.responses == OTHER_POLICY else {}),
+        )
+        for arm in arms
+        for pool, codes in arm.pools.items()
+    ]  # fmt: skip
 
 
 def verdicts(found):
@@ -273,7 +290,7 @@ def make_up(grid):
     rows = []
 
     def add(run, seed, code, task, metric, delta, baseline="base"):
-        line = row(run.setting if seed != "all" else run.row["name"], task, metric, delta, language=run.pool, eval_language=code, seed=seed, baseline=baseline)  # fmt: skip
+        line = row(run.setting if seed != "all" else run.arm, task, metric, delta, pool=run.pool, eval_language=code, seed=seed, baseline=baseline)  # fmt: skip
         rows.append(line | {"model": run.model, "round": run.round})
 
     for run in grid.runs.values():
@@ -285,7 +302,7 @@ def make_up(grid):
                 if code == "all" or grid.suites.get(code) or grid.own_tasks([code]):
                     add(run, seed, code, "task", "acc", -0.3 if run.row["objective"] == "sft" else 0.05)
             for setting, pool, versus in grid.contrasts:
-                if (setting, pool) == (run.row["name"], run.pool) and versus != "base":
+                if (setting, pool) == (run.arm, run.pool) and versus != "base":
                     ending = "" if seed in ("1", "all") else f".s{seed}"
                     add(run, seed, "all", "arena", "win_rate", 0.1, baseline=versus + ending)
     return rows
@@ -294,7 +311,7 @@ def make_up(grid):
 def find_shipped(tmp_path, name, rename=None):
     grid = read_shipped(name, rename=rename)
     low_resource = [code for code in grid.languages if read_languages()[code]["resource"] == "low"]
-    return find(tmp_path, make_up(grid), list_arms(grid), low_resource)
+    return find(tmp_path, make_up(grid), list_arms(grid.runs.values()), low_resource)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +341,7 @@ def test_names_of_settings_decide_nothing(tmp_path, name):
     def rename(setting):
         return setting if setting == "base" else f"arm{setting[::-1]}"
 
-    names = [arm.setting for arm in list_arms(read_shipped(name))]
+    names = [arm.setting for arm in list_arms(read_shipped(name).runs.values())]
     found, renamed = find_shipped(tmp_path, name), find_shipped(tmp_path, name, rename)
     for entry, other in zip(found, renamed, strict=True):
         for key in ("contrast", "why"):

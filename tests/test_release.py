@@ -12,11 +12,11 @@ import time
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
 
-from croco.runs import COLUMNS
+from croco.results.table import COLUMNS
 
 RUN = "mini/multi/dpo"
 RESULTS = [
-    {"setting": "dpo", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.625, "n": 12, "baseline": "base", "baseline_value": 0.5, "delta": 0.125, "ci_low": 0.5125, "ci_high": 0.7375, "reward_model": "english"},
+    {"setting": "dpo", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.625, "n": 12, "baseline": "base", "baseline_value": 0.5, "delta": 0.125, "delta_low": 0.0125, "delta_high": 0.2375, "reward_model": "english"},
     {"setting": "dpo", "eval_language": "all", "task": "heldout", "metric": "exact_match", "value": 0.25, "n": 12},
     {"setting": "sft", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.987654, "n": 12},
 ]  # fmt: skip
@@ -26,7 +26,7 @@ def write_summary(path, results):
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        table.writerows({"model": "mini", "language": "multi", **row} for row in results)
+        table.writerows({"model": "mini", "pool": "multi", "seed": 1, "round": 1, **row} for row in results)
     return path
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, write_rows
+from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, write_rows, write_runs
 from hub import COMMIT, serving
 from shipped import read_languages, read_shipped
 
@@ -139,7 +139,7 @@ def euroeval(model, dataset, value, se, languages=("de",), **more):
 def import_results(folder, form, path, check=True):
     return script(
         "import_results", "--import", "other", path, form, "--root", folder, "--policy", "m", "org/model", "--revision", "m", "abc", "--release", "m/multi/dpo", "me/tuned",
-        "--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de", "--output", folder / "imported.csv",
+        "--runs", write_runs(folder / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"), ("m", "multi", "dpo", 1, "rm", 64, "en,de")), "--output", folder / "imported.csv",
         check=check,
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_results_of_euroeval(tmp_path):
     import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
     with open(tmp_path / "imported.csv", encoding="utf-8") as file:
         base, tuned, other = csv.DictReader(file)
-    assert (base["language"], base["setting"], base["task"], base["metric"]) == (
+    assert (base["pool"], base["setting"], base["task"], base["metric"]) == (
         "untuned",
         "base",
         "other/mmlu-de",
@@ -165,8 +165,8 @@ def test_results_of_euroeval(tmp_path):
     error = (0.01**2 + 0.02**2) ** 0.5
     assert base["se"] == "" and float(tuned["se"]) == pytest.approx(error, abs=1e-5)
     half = 1.96 * error
-    assert float(tuned["ci_low"]) == pytest.approx(0.05 - half, abs=1e-5)
-    assert float(tuned["ci_high"]) == pytest.approx(0.05 + half, abs=1e-5)
+    assert float(tuned["delta_low"]) == pytest.approx(0.05 - half, abs=1e-5)
+    assert float(tuned["delta_high"]) == pytest.approx(0.05 + half, abs=1e-5)
     assert other["eval_language"] == "de" and other["delta"] == ""
     counts = json.loads((tmp_path / "imported.manifest.json").read_text())["counts"]["other"]
     assert counts == {
@@ -242,7 +242,7 @@ def test_bits_per_character_are_no_percent_and_less_is_better(tmp_path):
     with open(tmp_path / "imported.csv", encoding="utf-8") as file:
         base, tuned = csv.DictReader(file)
     assert (base["value"], tuned["value"]) == ("1.5", "1.2") and float(tuned["delta"]) == pytest.approx(0.3)
-    assert float(tuned["ci_low"]) == pytest.approx(0.3 - 0.098 * 2**0.5, abs=1e-5)
+    assert float(tuned["delta_low"]) == pytest.approx(0.3 - 0.098 * 2**0.5, abs=1e-5)
 
 
 @pytest.mark.parametrize("change, said", [
@@ -264,7 +264,7 @@ CELLS = {
     "baseline_value": ["x"],
     "delta": ["x", "-0.1", "0.2"],
     "se": ["-0.1", "x"],
-    "ci_low": ["0.3", "x", ""],
+    "delta_low": ["0.3", "x", ""],
     "p": ["1.5", "-0.1", "x"],
     "pool_size": ["32", "x"],
     "seed": ["3"],
@@ -277,8 +277,8 @@ CELLS = {
 
 
 def test_each_cell_of_a_table_is_checked(tmp_path):
-    good = {"model": "m", "language": "multi", "setting": "dpo", "seed": "1", "round": "1", "reward_model": "rm", "pool_size": "64", "eval_language": "de", "task": "qa", "metric": "f1", "value": "0.5",
-        "n": "12", "baseline": "base", "baseline_value": "0.4", "delta": "0.1", "se": ".05", "ci_low": "0", "ci_high": "2e-1", "p": "0.04"}  # fmt: skip
+    good = {"model": "m", "pool": "multi", "setting": "dpo", "seed": "1", "round": "1", "reward_model": "rm", "pool_size": "64", "eval_language": "de", "task": "qa", "metric": "f1", "value": "0.5",
+        "n": "12", "baseline": "base", "baseline_value": "0.4", "delta": "0.1", "se": ".05", "delta_low": "0", "delta_high": "2e-1", "p": "0.04"}  # fmt: skip
     table = tmp_path / "t.csv"
 
     def write(*lines):
@@ -287,7 +287,7 @@ def test_each_cell_of_a_table_is_checked(tmp_path):
             writer.writeheader()
             writer.writerows(lines)
 
-    lower = {**good, "metric": "ter", "delta": "-0.1", "ci_low": "-.2"}
+    lower = {**good, "metric": "ter", "delta": "-0.1", "delta_low": "-.2"}
     write(good, lower)
     import_results(tmp_path, "csv", table)
     for column, cells in CELLS.items():

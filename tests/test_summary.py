@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import script, write_rows
+from conftest import script, write_rows, write_runs
 from test_win_rates import VALUE, draw, fit_length_control
 
 PROMPTS = [f"p{i}" for i in range(12)]
@@ -35,7 +35,7 @@ def write_run(folder, language, rng, gain=0.0, judged=True, reward="rm"):
             )  # fmt: skip
         lines[0] |= {"score": None, "score_single_order": None, "score_strict": None, "verdicts": {order: ["unparseable"] * 2 for order in verdicts}}  # fmt: skip
         write_rows(folder / "arena" / f"{language}.jsonl", lines)
-    measured = [{"prompt_id": p, "language": language, "languages": [language, None] if p != "p3" else [None, None], "truncated": [False, True], "n_tokens": [4, 6], "n_chars": [10, 20], "repetition": [0.0, 0.5], "distinct_2": [None, 0.5], "self_similarity": 0.25, "skip": None} for p in PROMPTS]  # fmt: skip
+    measured = [{"prompt_id": p, "language": language, "languages": [language, None] if p != "p3" else [None, None], "language_fidelity": [True, None] if p != "p3" else [None, None], "truncated": [False, True], "n_tokens": [4, 6], "n_chars": [10, 20], "repetition": [0.0, 0.5], "distinct_2": [None, 0.5], "self_similarity": 0.25, "skip": None} for p in PROMPTS]  # fmt: skip
     write_rows(folder / "fidelity" / f"{language}.jsonl", measured)
     rewards = [{"prompt_id": p, "language": language, "rewards": [*rng.normal(gain, 1, 2).tolist(), None]} for p in PROMPTS]  # fmt: skip
     write_rows(folder / "fidelity" / reward / f"{language}.jsonl", rewards)
@@ -62,12 +62,13 @@ def results(summarised, tmp_path):
 
 
 def options(results, *more):
-    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en,de"]
+    runs = [("m", "untuned", "base", 1, "-", "-", "en,de")]
     for setting, reward in (("dpo", "rm"), ("other", "-")):
         for seed in (1, 2, 3):
-            runs += ["--run", "m", "multi", setting if seed == 1 else f"{setting}.s{seed}", seed, reward, 64, "en,de"]
+            runs.append(("m", "multi", setting if seed == 1 else f"{setting}.s{seed}", seed, reward, 64, "en,de"))
+    write_runs(results / "runs.jsonl", *runs)
     contrasts = ["--contrast", "dpo", "multi", "base", "--contrast", "dpo", "multi", "other"]
-    return ["--root", results, *runs, *contrasts, "--judged", "--fidelity", "rm", "--output", results / "summary.csv", *more]  # fmt: skip
+    return ["--root", results, "--runs", results / "runs.jsonl", *contrasts, "--judged", "--fidelity", "--output", results / "summary.csv", *more]  # fmt: skip
 
 
 def read(results):
@@ -93,7 +94,7 @@ def test_every_metric_has_its_rows_and_the_numbers_are_those_of_the_files(summar
     scores = [line["score"] for line in lines if line["score"] is not None]
     assert number(win, "value") == pytest.approx(np.mean(scores), abs=1e-5) and win["n"] == "11"
     assert number(win, "delta") == pytest.approx(np.mean(scores) - 0.5, abs=1e-5)
-    assert number(win, "ci_low") <= number(win, "value") <= number(win, "ci_high")
+    assert number(win, "value_low") <= number(win, "value") <= number(win, "value_high")
     assert number(by_key["dpo", "1", "en", "arena", "unparseable", ""], "value") == pytest.approx(1 / 12, abs=1e-5)
     fidelity = by_key["dpo", "1", "en", "fidelity", "language_fidelity", "base"]
     assert fidelity["n"] == "11" and number(fidelity, "value") == 1, "p3's languages cannot be told"
@@ -121,7 +122,7 @@ def test_win_rate_standard_error_and_length_control_are_the_authors(seed, result
         }
         line["verdicts"] = {name: line["verdicts"][order] for name in line["verdicts"]}
     write_rows(results / "m/multi/dpo/arena/en.jsonl", drawn)
-    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en"]
+    runs = ["--runs", write_runs(results / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en"), ("m", "multi", "dpo", 1, "rm", 64, "en"))]  # fmt: skip
     script("summary", "--root", results, *runs, "--judged", "--output", results / "summary.csv")
     by_key = read(results)[1]
     row = by_key["dpo", "1", "en", "arena", "win_rate_single_order", "base"]
@@ -161,9 +162,10 @@ def test_replicates_and_contrasts_of_each_seed(summarised):
         pooled = by_key["dpo", "all", "all", "arena", "win_rate", baseline]
         assert number(pooled, "delta") == pytest.approx(np.mean([number(row, "delta") for row in seeds]), abs=1e-5)
         estimate = number(pooled, "value" if baseline == "base" else "delta")
-        assert number(pooled, "ci_low") < estimate < number(pooled, "ci_high") and pooled["p_adjusted"]
+        ends = [number(pooled, f"{'value' if baseline == 'base' else 'delta'}_{side}") for side in ("low", "high")]
+        assert ends[0] < estimate < ends[1] and pooled["p_adjusted"]
     assert {row["setting"] for row in table if row["seed"] == "all"} == {"dpo", "other"}
-    assert not [row for row in table if row["seed"] == "all" and row["language"] == "untuned"]
+    assert not [row for row in table if row["seed"] == "all" and row["pool"] == "untuned"]
 
 
 def test_declared_rows_are_adjusted_and_all_others_have_a_discovery_rate(summarised):
@@ -172,7 +174,7 @@ def test_declared_rows_are_adjusted_and_all_others_have_a_discovery_rate(summari
     assert {(row["setting"], row["seed"], row["baseline"]) for row in declared} == {(  "dpo", seed, versus) for seed in ("1", "all") for versus in ("base", "other")}  # fmt: skip
     for row in table:
         assert bool(row["p"]) == bool(row["p_adjusted"] or row["q"]) and not (row["p_adjusted"] and row["q"])
-        assert bool(row["p"]) == bool(row["baseline"]) == bool(row["ci_low"]) and bool(row["se"]) == bool(row["mde"])
+        assert bool(row["p"]) == bool(row["baseline"]) == bool(row["delta_low"]) and bool(row["se"]) == bool(row["mde"])
         assert not row["q"] or number(row, "q") >= number(row, "p") * (1 - 1e-5)
 
 
@@ -215,7 +217,7 @@ def test_a_group_counts_once_and_its_variants_share_their_documents(results):
         found = {task: {"n": 1} | ({"suite": "group"} if task in ("big", "small") else {}) for task in parts}
         (results / f"m/{run}/eval/en.json").write_text(json.dumps(found))
         expected[run] = (right / 12 + 1) / 2
-    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en", "--run", "m", "multi", "dpo", 1, "rm", 64, "en"]
+    runs = ["--runs", write_runs(results / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en"), ("m", "multi", "dpo", 1, "rm", 64, "en"))]  # fmt: skip
     script("summary", "--root", results, *runs, "--output", results / "summary.csv")
     table, by_key = read(results)
     group = by_key["dpo", "1", "en", "group", "acc", "base"]
@@ -223,7 +225,7 @@ def test_a_group_counts_once_and_its_variants_share_their_documents(results):
     assert number(group, "delta") == pytest.approx(expected["multi/dpo"] - expected["untuned/base"], abs=1e-5)
     both, one = (by_key["dpo", "1", "en", task, "acc", "base"] for task in ("v1+v2", "v1"))
     assert both["n"] == one["n"] == "12", "a document is drawn with all its variants"
-    same = ("value", "delta", "se", "ci_low", "ci_high", "p")
+    same = ("value", "delta", "se", "delta_low", "delta_high", "p")
     assert [both[name] for name in same] == [one[name] for name in same], "equal variants add nothing"
     suites = {
         (row["task"], row["suite"]) for row in table
@@ -242,7 +244,7 @@ def test_less_is_better_in_a_group_and_a_language_that_is_missing_leaves_no_mean
     for run, values in (("untuned/base", [0.9, 0.7]), ("multi/dpo", [0.5, 0.5])):
         for language in ("en", "de"):
             write_group(results / f"m/{run}", language, {"one": values * 15, "two": values * 10})
-    runs = ["--run", "m", "untuned", "base", 1, "-", "-", "en,de", "--run", "m", "multi", "dpo", 1, "rm", 64, "en,de"]
+    runs = ["--runs", write_runs(results / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"), ("m", "multi", "dpo", 1, "rm", 64, "en,de"))]  # fmt: skip
     options = ("--root", results, *runs, "--partial", "--output", results / "summary.csv")
     script("summary", *options)
     _, by_key = read(results)
@@ -250,7 +252,7 @@ def test_less_is_better_in_a_group_and_a_language_that_is_missing_leaves_no_mean
         for language in ("en", "de", "all"):
             row = by_key["dpo", "1", language, task, "ter", "base"]
             assert [number(row, name) for name in ("value", "baseline_value", "delta")] == pytest.approx([0.5, 0.8, 0.3])  # fmt: skip
-            assert 0 < number(row, "ci_low") < 0.3 < number(row, "ci_high"), "better is positive"
+            assert 0 < number(row, "delta_low") < 0.3 < number(row, "delta_high"), "better is positive"
     for kind in ("json", "samples.jsonl"):
         (results / f"m/multi/dpo/eval/de.{kind}").unlink()
     script("summary", *options)
@@ -273,7 +275,7 @@ def test_answers_that_get_worse_have_a_negative_change(results):
     for metric, delta in (("truncated", -0.5), ("repetition", -0.375), ("self_similarity", -0.25), ("n_tokens", 5)):
         row = by_key["dpo", "1", "all", "fidelity", metric, "base"]
         assert number(row, "delta") == pytest.approx(delta)
-        assert number(row, "ci_low") < delta < number(row, "ci_high")
+        assert number(row, "delta_low") < delta < number(row, "delta_high")
         change = number(row, "value") - number(row, "baseline_value")
         assert change == pytest.approx(delta if metric == "n_tokens" else -delta)
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from croco.digests import WEIGHTS, derive_seed
@@ -10,6 +10,7 @@ from croco.errors import InputError
 from croco.evaluation.judge_prompt import read_template
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.pairs.rules import DEGENERATE_UP_TO, FILTERS
+from croco.runs import BASE, UNTUNED, Run, find_last
 from croco.training.encode import SMOOTHED
 
 RESERVED = (
@@ -30,7 +31,6 @@ RESERVED = (
     "templates",
 )
 MADE_BY_WORLD = ("prompts", "comparisons", "tasks", "tokenizer")
-UNTUNED = "untuned"
 # Values of evaluation.judge that are no model.
 NO_MODELS = ("oracle", "none")
 TEMPLATE_FIELDS = ("text", "source_name", "target_name", "source_code", "target_code")
@@ -61,44 +61,16 @@ OF_MULTILINGUAL_POOLS = {
     "rejected_from": "pool",
     "prompt_language": "chosen",
 }
+# Keys of a setting that are facts of a run themselves, or that change nothing of what it is tuned on.
+NOT_IN_VARIES = {
+    *("name", "objective", "target", "rejected", "responses", "rounds", "pools"),
+    *("seeds", "evaluate", "guards", "allow_degenerate"),
+}
 # Keys of the default config that mean the miniature: whoever brings other policies must say them, too.
 OF_THE_MINIATURE = (
     ("results",),
     *(("evaluation", key) for key in ("samples", "temperature", "max_tokens", "judge", "tasks")),
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of the run table: a model that is evaluated, and, but for the base, tuned first.
-
-    ``languages`` are those of the pool, ``batches`` the evaluation jobs: {name: languages}, fixed by the pools'
-    names, so that a new language becomes a job of its own and changes no finished one. ``round`` counts from 1; of a
-    setting with several, each is a run.
-    """
-
-    model: str
-    pool: str
-    setting: str
-    replicate: int
-    seed: int
-    row: dict
-    languages: tuple
-    batches: dict
-    round: int = 1
-
-    @property
-    def part(self):
-        """The setting's part of the path: its name, and the round where there are several."""
-        return f"{self.setting}/round{self.round}" if self.row.get("rounds", 1) > 1 else self.setting
-
-    @property
-    def name(self):
-        return f"{self.model}/{self.pool}/{self.part}"
-
-    @property
-    def evaluated(self):
-        return [language for languages in self.batches.values() for language in languages]
 
 
 def weigh(model):
@@ -250,25 +222,19 @@ class Grid:
         if recipe["weights"] == "full":
             weights = 4 * policy.get("size", 0) * (1 if objective == "sft" else 2)
         if objective == "online_dpo":
-            weights += weigh(self.reward_models[self.reward_of(run)])
+            weights += weigh(self.reward_models[run.reward_model])
         return self.resource(name, rows, attempt, max(1, self.resource("gpu", rows)), weights)
 
     def most_gpus(self):
         """GPUs of the most demanding job."""
         models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]
         models += [self.judge] if self.judge else []
-        training = [
-            [self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if run.pool != UNTUNED
-        ]
+        training = [[self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if not run.is_base]
         answering = [[self.config["evaluation"], row] for row in self.policies.values() if row["tune"]]
         return max(self.resource("gpu", rows) for rows in [*([row] for row in models), *training, *answering])
 
     def base(self, model):
-        return self.runs[f"{model}/{UNTUNED}/base"]
-
-    def responses_of(self, run):
-        """Under which path the responses lie that a run is tuned on: a policy's name, or of a later round its own."""
-        return run.name if run.round > 1 else responses_for(run.row, run.model)
+        return self.runs[f"{model}/{UNTUNED}/{BASE}"]
 
     def round_before(self, run):
         """The run whose checkpoint a round starts from and refers to, or None."""
@@ -279,18 +245,10 @@ class Grid:
         known = run.row.get("guards", "none" if run.row.get("rejected") == "random" else GUARDS[run.row["objective"]])
         return {} if known == "none" else known
 
-    def find_last(self, model, pool, setting):
-        """The last round of a setting, or None."""
-        found = [run for run in self.runs.values() if (run.model, run.pool, run.setting) == (model, pool, setting)]
-        return found[-1] if found else None
-
-    def reward_of(self, run):
-        return run.row.get("reward_model", next(iter(self.reward_models)))
-
     def rewards_for(self, run):
         """The reward models that score a run's answers: its own; of the base those of all that is tuned from it."""
-        tuned = [other for other in self.runs.values() if other.model == run.model and other.pool != UNTUNED]
-        names = {self.reward_of(other) for other in (tuned if run.pool == UNTUNED else []) or [run]}
+        tuned = [other for other in self.runs.values() if other.model == run.model and not other.is_base]
+        names = {other.reward_model for other in (tuned if run.is_base else []) or [run]}
         return [name for name in self.reward_models if name in names]
 
     def recipe_of(self, run):
@@ -401,7 +359,7 @@ class Grid:
 
     def _check_batches(self):
         for run in self.runs.values():
-            if run.pool == UNTUNED:
+            if run.is_base:
                 continue
             recipe = self.recipe_of(run)
             self._check_recipe(self.config["recipes"].index(recipe), recipe, run)
@@ -417,7 +375,7 @@ class Grid:
         """Fails for an option of a recipe that its setting's objective, loss or weights would leave without effect."""
         setting, answer = run.row, self.policies[run.model]["max_tokens"]
         objective, loss = setting["objective"], recipe.get("loss", "sigmoid")
-        longest = self.reward_models[self.reward_of(run)]["max_length"]
+        longest = self.reward_models[run.reward_model]["max_length"]
         full, lora = recipe["weights"] == "full", [key for key in recipe if key.startswith("lora_")]
         losses = [key for key in ("beta", "loss", "label_smoothing") if key in recipe]
         checks = [
@@ -504,7 +462,7 @@ class Grid:
                     f"no setting is tuned or evaluated in {idle[0]}",
                     "write evaluate: all in a setting, name it in a pool, or take it out",
                 )
-            yield Run(model, UNTUNED, "base", 1, 0, settings["base"], (), self._batches(languages))
+            yield self._run(settings[BASE], model, UNTUNED, (), languages)
             yield from runs
 
     def _runs_of(self, model, row):
@@ -512,10 +470,37 @@ class Grid:
             languages = self.pools[pool]
             evaluated = {"own": languages, "trained": self.trained, "all": self.languages}[row["evaluate"]]
             for replicate in row["seeds"]:
-                name = row["name"] if replicate == 1 else f"{row['name']}.s{replicate}"
-                seed = derive_seed(self.config["seed"], "replicate", replicate, bits=31)
                 for number in range(1, row["rounds"] + 1):
-                    yield Run(model, pool, name, replicate, seed, row, languages, self._batches(evaluated), number)
+                    yield self._run(row, model, pool, languages, evaluated, replicate, number)
+
+    def _run(self, row, model, pool, languages, evaluated, replicate=1, number=1):
+        run = Run(
+            model=model,
+            pool=pool,
+            arm=row["name"],
+            replicate=replicate,
+            round=number,
+            seed=derive_seed(self.config["seed"], "replicate", replicate, bits=31),
+            languages=tuple(languages),
+            batches=self._batches(evaluated),
+            reward_model=row.get("reward_model", next(iter(self.reward_models))),
+            pool_size=row.get("pool_size", self.config["samples"]),
+            responses=responses_for(row, model),
+            row=row,
+            varies=self._varies(row),
+        )
+        return replace(run, responses=run.name) if number > 1 else run
+
+    def _varies(self, row):
+        """Keys of a setting with another value than the config has for all settings."""
+        usual = {
+            "pool_size": self.config["samples"],
+            "reward_model": next(iter(self.reward_models)),
+            "hygiene": self.hygiene,
+            "recipe": row["objective"],
+            **OF_MULTILINGUAL_POOLS,
+        }
+        return {key: value for key, value in row.items() if key not in NOT_IN_VARIES and value != usual.get(key)}
 
     def expand_pools(self, row):
         """Names of a setting's pools, monolingual spelled out."""
@@ -739,7 +724,7 @@ class Grid:
                 self.fail(("contrasts", i), "says nothing new", "compare two different settings, and once")
             for model in dict.fromkeys(run.model for run in self.runs.values()):
                 names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
-                runs = [self.find_last(model, row["pool"], name) for name in names]
+                runs = [find_last(self.runs.values(), model, row["pool"], name) for name in names]
                 if None in runs:
                     name = names[runs.index(None)]
                     self.fail(
@@ -771,8 +756,8 @@ class Grid:
             if row["run"] in [other["run"] for other in self.config["release"][:i]]:
                 self.fail(("release", i, "run"), f"{row['run']} stands twice", "release a run once")
             run = self.runs.get(row["run"])
-            if run is None or run.pool == UNTUNED:
-                tuned = [name for name, other in self.runs.items() if other.pool != UNTUNED]
+            if run is None or run.is_base:
+                tuned = [name for name, other in self.runs.items() if not other.is_base]
                 self.fail(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
 
     def _check_miniature(self):

@@ -1,51 +1,128 @@
-"""How the run table reaches the scripts that read all results: --run, --contrast, --root and --arms."""
+"""The run table: one Run per model that is evaluated, written once as runs.jsonl and read by all that reads results."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from croco.errors import InputError
+from croco.records import read_jsonl
 
-# Of --run as summary.py and those who follow it take it; of summary.csv.
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "REWARD_MODEL", "POOL_SIZE", "LANGUAGES"]
-COLUMNS = [
-    "model",
-    "language",
-    "setting",
-    "seed",
-    "round",
-    "reward_model",
-    "pool_size",
-    "eval_language",
-    "languages",
-    "task",
-    "suite",
-    "metric",
-    "value",
-    "n",
-    "baseline",
-    "baseline_value",
-    "delta",
-    "se",
-    "ci_low",
-    "ci_high",
-    "p",
-    "p_adjusted",
-    "q",
-    "mde",
-]
+UNTUNED = "untuned"
+BASE = "base"
+OWN, OTHER_POLICY, LAST_ROUND = "own", "other policy", "last round"
 
 
-def add_run_options(parser, columns):
-    """Adds the options; ``columns`` name the values of --run and hold MODEL, POOL, SETTING and LANGUAGES."""
+@dataclass(frozen=True)
+class Run:
+    """One row of the run table: a model that is evaluated, and, except the base, tuned first.
+
+    Attributes:
+        model: name of the policy.
+        pool: the languages that it is tuned on, by name; a monolingual pool has its language's code.
+        arm: name of the setting in the config.
+        replicate: which of the setting's training seeds, from 1.
+        round: which of the setting's rounds, from 1; each round is a run of its own.
+        seed: of the training, 31 bits.
+        languages: codes of the pool.
+        batches: the evaluation jobs, {name: codes}; fixed by the pools' names, so that a new language becomes a job of
+            its own and changes no finished one.
+        reward_model: name of the reward model that scores its responses and answers.
+        pool_size: responses per language among which the pair rule chooses.
+        responses: the folder under the output root that holds the responses, e.g. a policy's name.
+        row: the setting's row of the config, defaults filled in.
+        varies: keys of the row with another value than the config has for all settings.
+    """
+
+    model: str
+    pool: str
+    arm: str
+    replicate: int
+    round: int
+    seed: int
+    languages: tuple[str, ...]
+    batches: dict[str, tuple[str, ...]]
+    reward_model: str
+    pool_size: int
+    responses: str
+    row: dict
+    varies: dict
+
+    @classmethod
+    def from_row(cls, row: dict) -> "Run":
+        """Raises msgspec.ValidationError where a field is missing, unknown or of another type."""
+        if unknown := sorted(row.keys() - cls.__dataclass_fields__.keys()):
+            raise msgspec.ValidationError(f"Object contains unknown field `{unknown[0]}`")
+        return msgspec.convert(row, cls)
+
+    def to_row(self) -> dict:
+        """A JSON object with every field."""
+        return msgspec.to_builtins(asdict(self))
+
+    @property
+    def is_base(self) -> bool:
+        return self.pool == UNTUNED
+
+    @property
+    def setting(self) -> str:
+        """The arm, with the replicate's number behind it from the second on: dpo, dpo.s2."""
+        return self.arm if self.replicate == 1 else f"{self.arm}.s{self.replicate}"
+
+    @property
+    def part(self) -> str:
+        """The setting's part of a path: the setting, and the round where there are several."""
+        return f"{self.setting}/round{self.round}" if self.row["rounds"] > 1 else self.setting
+
+    @property
+    def name(self) -> str:
+        """The run's folder under the output root."""
+        return f"{self.model}/{self.pool}/{self.part}"
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Codes of the languages in which it is evaluated."""
+        return [language for languages in self.batches.values() for language in languages]
+
+    @property
+    def objective(self) -> str:
+        return self.row["objective"]
+
+    @property
+    def target(self) -> str | None:
+        """What the data holds: pair, best, reference or prompts; None for the base."""
+        return self.row.get("target")
+
+    @property
+    def uses_rewards(self) -> bool:
+        """Whether rewards decide what it is tuned on."""
+        return self.target in ("pair", "best", "prompts")
+
+    @property
+    def uses_responses(self) -> bool:
+        """Whether it is tuned on responses of a pool."""
+        return self.target in ("pair", "best")
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The run table; raises InputError with file and line where a row is none."""
+    runs = []
+    for line, row in read_jsonl(path):
+        try:
+            runs.append(Run.from_row(row))
+        except (msgspec.ValidationError, AttributeError) as error:
+            remedy = "let the workflow write it: snakemake RESULTS/runs.jsonl"
+            raise InputError(f"not a row of the run table ({error})", remedy, path, line) from error
+    return runs
+
+
+def add_run_options(parser) -> None:
+    """Options of scripts that read the results of all runs."""
     parser.add_argument("--root", type=Path, required=True, help="output root of the run")
-    parser.add_argument(
-        "--run",
-        nargs=len(columns),
-        action="append",
-        required=True,
-        metavar=tuple(columns),
-        help="a row of the run table; LANGUAGES are codes with commas between, a SETTING's rounds are NAME/roundR",
-    )
+    parser.add_argument("--runs", type=Path, required=True, help="runs.jsonl, the run table")
+
+
+def add_contrast_option(parser) -> None:
     parser.add_argument(
         "--contrast",
         nargs=3,
@@ -56,53 +133,26 @@ def add_run_options(parser, columns):
     )
 
 
-def read_runs(args, columns):
-    """The rows given by --run as dicts with lower-case keys, languages as a list, the round and the run's folder."""
-    runs = [dict(zip((name.lower() for name in columns), values, strict=True)) for values in args.run]
-    for run in runs:
-        run["languages"] = run["languages"].split(",")
-        run["folder"] = args.root / run["model"] / run["pool"] / run["setting"]
-        run["part"] = run["setting"]
-        run["setting"], _, number = run["part"].partition("/round")  # a setting's name has no slash
-        run["round"] = int(number or 1)
-    return runs
+def find_last(runs: Iterable[Run], model: str, pool: str, setting: str) -> Run | None:
+    """The run of a setting, the last round where it has several; None where there is no such run."""
+    found = [run for run in runs if (run.model, run.pool, run.setting) == (model, pool, setting)]
+    return found[-1] if found else None
 
 
-def find_last(runs, model, pool, setting):
-    """The run of a setting, the last one where it has several rounds."""
-    return [run for run in runs if (run["model"], run["pool"], run["setting"]) == (model, pool, setting)][-1]
-
-
-def identify(run):
-    """The columns of summary.csv that say which run a row is of; a dash in the run table is empty there."""
-    return {
-        "model": run["model"],
-        "language": run["pool"],
-        "setting": run["setting"],
-        "seed": run["seed"],
-        "round": run["round"],
-        "reward_model": None if run["reward_model"] == "-" else run["reward_model"],
-        "pool_size": None if run["pool_size"] == "-" else run["pool_size"],
-    }
-
-
-OWN, OTHER_POLICY, LAST_ROUND = "own", "other policy", "last round"
-# Keys of a setting that are fields of an arm themselves, or that change nothing of what it is tuned on.
-NOT_IN_VARIES = {
-    *("name", "objective", "target", "rejected", "responses", "rounds", "pools"),
-    *("seeds", "evaluate", "guards", "allow_degenerate"),
-}
+def find_base(runs: Iterable[Run], model: str) -> Run:
+    """The policy before tuning."""
+    return next(run for run in runs if run.is_base and run.model == model)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A setting as its row of the config describes it. Findings choose arms by these facts, never by the name.
+    """A setting over all its pools, replicates and rounds. Findings choose arms by these facts, never by the name.
 
     Attributes:
         rejected: the pair rule, or None.
         responses: whose responses it is tuned on: own, other policy, or last round.
-        pools: {pool: {"trained": codes, "evaluated": codes}}; a monolingual pool bears its language's code.
-        varies: keys of the row with other values than the config has for all settings.
+        pools: {pool: {"trained": codes, "evaluated": codes}}; a monolingual pool has its language's code.
+        varies: as of a Run.
     """
 
     setting: str
@@ -110,58 +160,33 @@ class Arm:
     target: str | None
     rejected: str | None
     responses: str
-    pools: dict
+    pools: dict[str, dict[str, list[str]]]
     varies: dict
 
-    @classmethod
-    def from_row(cls, row):
-        """Raises InputError where a row has other fields than an arm."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(row, dict) or row.keys() != names:
-            raise InputError(f"an arm has other fields than {', '.join(sorted(names))}", "correct --arms", field="arms")
-        return cls(**row)
-
-    def to_row(self):
-        return asdict(self)
-
-    def list_pools(self, place, monolingual):
+    def list_pools(self, place: str, monolingual: str) -> list[str]:
         """The pools of a place: all pools of one language where it is ``monolingual``, else the pool of its name."""
         return [
             pool for pool, codes in self.pools.items() if place == (monolingual if codes["trained"] == [pool] else pool)
         ]
 
 
-def list_arms(grid):
-    """The arms of a checked config, in its order; the base, which is not tuned, is left out."""
-    usual = {
-        "pool_size": grid.config["samples"],
-        "reward_model": next(iter(grid.reward_models)),
-        "hygiene": grid.hygiene,
-        "balance": False,
-        "standardise": False,
-        "rejected_from": "pool",
-        "prompt_language": "chosen",
-        "per_prompt": "one",
-    }
+def list_arms(runs: Iterable[Run]) -> list[Arm]:
+    """The arms of tuned runs, in the order of the run table."""
     arms = {}
-    for run in grid.runs.values():
-        row = run.row
-        if row["objective"] == "none":
+    for run in runs:
+        if run.is_base:
             continue
+        row = run.row
         arm = arms.setdefault(
-            row["name"],
+            run.arm,
             Arm(
-                setting=row["name"],
-                objective=row["objective"],
-                target=row.get("target"),
+                setting=run.arm,
+                objective=run.objective,
+                target=run.target,
                 rejected=row.get("rejected"),
                 responses=LAST_ROUND if row["rounds"] > 1 else OTHER_POLICY if "responses" in row else OWN,
                 pools={},
-                varies={
-                    key: value
-                    for key, value in row.items()
-                    if key not in NOT_IN_VARIES and value != (row["objective"] if key == "recipe" else usual.get(key))
-                },
+                varies=run.varies,
             ),
         )
         arm.pools[run.pool] = {"trained": list(run.languages), "evaluated": list(run.evaluated)}

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 
 from croco.results.statistics import FEWEST
-from croco.runs import OTHER_POLICY, OWN
+from croco.results.table import ALL, ARENA, FIDELITY
+from croco.runs import BASE, OTHER_POLICY, OWN
 
 # What makes a setting an arm of the paper: facts of its row (croco.runs.Arm), whatever its name.
 METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
@@ -18,7 +19,6 @@ ROLES = {
     OFF_POLICY: {**PAIRS, "responses": OTHER_POLICY},
     ONLINE: {"objective": "online_dpo", "target": "prompts"},
 }
-BASE = "base"
 # What the paper reports of these comparisons of win rates (its findings F2, F4, F5), and what a null must show.
 PAPER = {
     (METHOD, BASE): ("higher", "preference tuning on own responses improves on the base"),
@@ -44,7 +44,7 @@ FINDINGS = [
 REWARDS_RANK = "the reward model ranks usefully in most languages"
 # Metrics of tasks of which no mean with accuracies says anything, even where all values happen to lie between 0 and 1.
 UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
-MONOLINGUAL, ALL = "monolingual", "all"
+MONOLINGUAL = "monolingual"
 NOT_TESTED = "not tested"
 
 
@@ -74,11 +74,12 @@ def check_findings(summary, audits, low_resource, arms):
     """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
 
     Args:
-        summary: rows of summary.csv, all as read by read_summary.
+        summary: rows of summary.csv, all as read by croco.results.table.
         audits: {reward model: contents of audit/REWARD.json}.
         low_resource: codes of the low-resource languages.
         arms: croco.runs.Arm of every tuned setting.
     """
+    summary = mark_counted(summary)
     found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
     summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
     places = list_places(arms)
@@ -104,24 +105,17 @@ def list_claims(arms):
     ]
 
 
-def read_summary(path):
-    """summary.csv with three more columns.
+def mark_counted(summary):
+    """Adds `counted`: which rows count in a mean over structured tasks.
 
-    `arm` and `versus` are setting and baseline without the replicates' numbers. `counted` says which rows count in a mean
-    over structured tasks: a group and not its members, and metrics that are shares between 0 and 1 wherever they occur.
+    A group counts and not its members, and metrics that are shares between 0 and 1 wherever they occur.
     """
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"seed": str})
-    for name, source in (("arm", "setting"), ("versus", "baseline")):
-        table[name] = [
-            value.removesuffix(f".s{seed}") if isinstance(value, str) else value
-            for value, seed in zip(table[source], table["seed"], strict=True)
-        ]
-    share = ~table["metric"].isin(UNSCALED)
+    share = ~summary["metric"].isin(UNSCALED)
     for name in ("value", "baseline_value"):
-        share &= table[name].isna() | table[name].between(0, 1)
-    share = share.groupby([table["task"], table["metric"]]).transform("all").astype(bool)
-    table["counted"] = share & ~table["task"].isin(["arena", "fidelity"]) & table["suite"].isna()
-    return table
+        share &= summary[name].isna() | summary[name].between(0, 1)
+    share = share.groupby([summary["task"], summary["metric"]]).transform("all").astype(bool)
+    structured = ~summary["task"].isin([ARENA, FIDELITY])
+    return summary.assign(counted=share & structured & summary["suite"].isna())
 
 
 def list_places(arms):
@@ -178,17 +172,14 @@ def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
     ``only`` are the languages to which pools of one language are restricted.
     """
     pools = arm.list_pools(place, MONOLINGUAL)
-    rows = summary[(summary["arm"] == arm.setting) & (summary["versus"] == versus) & summary["language"].isin(pools)]
-    if measure == TASKS:
-        rows = rows[rows["counted"]]
-    else:
-        rows = rows[(rows["task"] == "arena") & (rows["metric"] == "win_rate")]
+    rows = summary[(summary["arm"] == arm.setting) & (summary["versus"] == versus) & summary["pool"].isin(pools)]
+    rows = rows[rows["counted"]] if measure == TASKS else rows[(rows["task"] == ARENA) & (rows["metric"] == "win_rate")]
     if place == MONOLINGUAL:
-        rows = rows[rows["language"].isin(pools if only is None else only)]
-        own = rows["eval_language"] == rows["language"]
+        rows = rows[rows["pool"].isin(pools if only is None else only)]
+        own = rows["eval_language"] == rows["pool"]
         # Contrasts may have no rows of single languages; that over all is the same where there is one language.
         single = [pool for pool in pools if arm.pools[pool]["evaluated"] == [pool]]
-        rows = rows[own if own.any() else (rows["eval_language"] == ALL) & rows["language"].isin(single)]
+        rows = rows[own if own.any() else (rows["eval_language"] == ALL) & rows["pool"].isin(single)]
         return rows[rows["eval_language"].isin(low_resource)] if measure == LOW_RESOURCE else rows
     if measure == LOW_RESOURCE:
         return rows[rows["eval_language"].isin(low_resource) & rows["eval_language"].isin(arm.pools[place]["trained"])]
@@ -210,16 +201,16 @@ def list_expected(arm, place, measure, low_resource):
 def list_present(summary, arm, place, measure):
     """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
     rows = summary[summary["arm"] == arm.setting]
-    rows = choose(rows[rows["language"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
+    rows = choose(rows[rows["pool"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
     if place == MONOLINGUAL:
-        rows = rows[rows["eval_language"] == rows["language"]]
+        rows = rows[rows["eval_language"] == rows["pool"]]
     chosen = rows["counted"] if measure == TASKS else rows["metric"] == "win_rate"
-    return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {("arena", ALL)}
+    return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {(ARENA, ALL)}
 
 
 def list_gaps(summary, arms, place, measure, expected):
     """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
-    wanted = {("arena", code) for code in expected}
+    wanted = {(ARENA, code) for code in expected}
     if measure == TASKS:
         tasks = summary[summary["counted"] & summary["eval_language"].isin(expected)]
         wanted = set(zip(tasks["task"], tasks["eval_language"], strict=True))
@@ -252,10 +243,7 @@ def measure_change(rows):
 
 def bounds(row):
     """The interval of a row's delta; a row without one shows nothing."""
-    if pd.isna(row.ci_low):
-        return -math.inf, math.inf
-    shift = 0.5 if row.metric.startswith("win_rate") and row.versus == "base" else 0.0
-    return row.ci_low - shift, row.ci_high - shift
+    return (-math.inf, math.inf) if pd.isna(row.delta_low) else (row.delta_low, row.delta_high)
 
 
 def check_place(summary, arms, place, role, versus, measure, expected, low_resource):
@@ -293,7 +281,7 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
     # Means over other languages are no control.
     if control and gaps.get(control.setting) == gaps.get(arm.setting):
         null = measure_change(
-            choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["language"])))
+            choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["pool"])))
         )
     compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
     verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
@@ -330,7 +318,7 @@ def say_gaps(gaps):
 
 
 def name_unscaled(summary, arm):
-    rows = summary[~summary["task"].isin(["arena", "fidelity"]) & summary["suite"].isna() & ~summary["counted"]]
+    rows = summary[~summary["task"].isin([ARENA, FIDELITY]) & summary["suite"].isna() & ~summary["counted"]]
     rows = rows[rows["arm"] == arm.setting]
     return ", ".join(dict.fromkeys(f"{row.metric} of {row.task}" for row in rows.itertuples()))
 
@@ -357,7 +345,7 @@ def explain_low_resource(place, low_resource):
 
 def explain_missing(summary, arm, place, versus, measure, gaps):
     """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
-    if measure == TASKS and summary["task"].isin(["arena", "fidelity"]).all():
+    if measure == TASKS and summary["task"].isin([ARENA, FIDELITY]).all():
         return "there are no structured tasks: name some under evaluation.tasks"
     if measure == TASKS and not summary["counted"].any():
         return f"no metric is a share between 0 and 1 ({name_unscaled(summary, arm)}): name tasks that have one"
@@ -407,10 +395,8 @@ def judge_agreement(summary, model, arms, places):
     entries = []
     for place in places:
         for arm in find_arms(arms, METHOD, place):
-            rows = summary[
-                (summary["arm"] == arm.setting) & summary["language"].isin(arm.list_pools(place, MONOLINGUAL))
-            ]
-            own = rows["eval_language"] == rows["language"]
+            rows = summary[(summary["arm"] == arm.setting) & summary["pool"].isin(arm.list_pools(place, MONOLINGUAL))]
+            own = rows["eval_language"] == rows["pool"]
             rows = choose(rows[own if place == MONOLINGUAL else rows["eval_language"] != ALL])
             if rows.empty:
                 continue
@@ -448,9 +434,9 @@ def majority(good, bad, number):
 
 
 TABLES = {
-    "win_rate": lambda row: row["task"] == "arena" and row["metric"].startswith("win_rate") and row["versus"] == "base",
-    "structured": lambda row: row["task"] not in ("arena", "fidelity"),
-    "fidelity": lambda row: row["task"] == "fidelity",
+    "win_rate": lambda row: row["task"] == ARENA and row["metric"].startswith("win_rate") and row["versus"] == "base",
+    "structured": lambda row: row["task"] not in (ARENA, FIDELITY),
+    "fidelity": lambda row: row["task"] == FIDELITY,
 }
 
 
@@ -466,13 +452,13 @@ def shape_table(summary, name):
     codes = [code for code in summary["eval_language"].unique() if code != ALL]
     keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
     lines = {}
-    for _, arm in rows.groupby(["model", "language", "arm", "round"], sort=False):
+    for _, arm in rows.groupby(["model", "pool", "arm", "round"], sort=False):
         for row in choose(arm).itertuples():
-            single = row.language in codes
-            if single and row.eval_language != row.language:
+            single = row.pool in codes
+            if single and row.eval_language != row.pool:
                 continue
             suite = "" if pd.isna(row.suite) else row.suite
-            trained_on = MONOLINGUAL if single else "" if row.language == "untuned" else row.language
+            trained_on = MONOLINGUAL if single else "" if row.pool == "untuned" else row.pool
             line = lines.setdefault((row.model, row.arm, row.round, trained_on, row.task, suite, row.metric), {})
             line["mean" if row.eval_language == ALL else row.eval_language] = row.value
     for (_, _, _, trained_on, *_), line in lines.items():

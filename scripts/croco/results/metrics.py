@@ -1,17 +1,100 @@
-"""Which way a metric is better; a positive delta of the summary always means better.
+"""The metrics of the summary, and which way each is better; a new metric of answers is a line of ANSWER_METRICS.
 
-Lengths (n_tokens, n_chars) have no better way: their delta is positive for longer answers.
+A positive delta of the summary always means better. Lengths have no better way: their delta is positive for longer
+answers.
 """
 
-# Where a task declares none, or a row comes from another harness.
-LOWER = (
-    *("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "brier_score"),
-    *("truncated", "repetition", "self_similarity", "unparseable"),
-    *("loss", "nll", "ter", "wer", "cer", "mer", "error_rate", "ece", "mae", "mse", "rmse"),
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from croco.evaluation.directions import HIGHER, LOWER, direction
+from croco.text.measures import list_words, measure_repetition, measure_self_similarity, share_distinct
+
+
+@dataclass(frozen=True)
+class PromptAnswers:
+    """A model's answers to one prompt, in sample order.
+
+    Attributes:
+        language: code of the prompt's language.
+        texts: the answers.
+        codes: the language of each, None where it cannot be determined.
+        truncated: whether each was cut off at the limit of tokens.
+        n_tokens: tokens of each, by the model's tokenizer.
+    """
+
+    language: str
+    texts: list[str]
+    codes: list[str | None]
+    truncated: list[bool]
+    n_tokens: list[int]
+
+    @cached_property
+    def words(self) -> list[list[str]]:
+        return [list_words(text) for text in self.texts]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column `metric` of the summary.
+
+    Attributes:
+        better: higher, lower, or None where neither is.
+        title: what the report page calls it.
+        measure: of answers, without a judge: one value per answer, or one for all of them; None where there is none.
+    """
+
+    name: str
+    better: str | None
+    title: str
+    measure: Callable[[PromptAnswers], list | float | None] | None = None
+
+
+def in_language(answers: PromptAnswers) -> list[bool | None]:
+    """Whether each answer is in the prompt's language."""
+    return [None if code is None else code == answers.language for code in answers.codes]
+
+
+def repetition(answers: PromptAnswers) -> list[float]:
+    return [measure_repetition(words) for words in answers.words]
+
+
+def distinct_2(answers: PromptAnswers) -> list[float | None]:
+    return [share_distinct(words, 2) for words in answers.words]
+
+
+# What is measured of each prompt's answers: scripts/fidelity.py writes it, the summary takes means over prompts.
+ANSWER_METRICS = (
+    Metric("language_fidelity", HIGHER, "answers in the prompt's language", in_language),
+    Metric("truncated", LOWER, "truncated answers", lambda answers: answers.truncated),
+    Metric("n_tokens", None, "tokens per answer", lambda answers: answers.n_tokens),
+    Metric("n_chars", None, "characters per answer", lambda answers: [len(text) for text in answers.texts]),
+    Metric("repetition", LOWER, "repetition", repetition),
+    Metric("distinct_2", HIGHER, "distinct 2-grams", distinct_2),
+    Metric(
+        "self_similarity",
+        LOWER,
+        "similarity of a prompt's samples",
+        lambda answers: measure_self_similarity(answers.texts),
+    ),
 )
+# What is computed from verdicts and rewards.
+ARENA_METRICS = (
+    Metric("win_rate", HIGHER, "win rate"),
+    Metric("win_rate_single_order", HIGHER, "win rate, one order of the answers"),
+    Metric("win_rate_strict", HIGHER, "win rate, answers in the prompt's language only"),
+    Metric("win_rate_lc", HIGHER, "win rate, length-controlled"),
+    Metric("win_rate_glm", HIGHER, "win rate at equal length and position"),
+    Metric("position_consistency", HIGHER, "same verdict in both orders"),
+    Metric("unparseable", LOWER, "unreadable verdicts"),
+    Metric("quality", HIGHER, "quality by the oracle"),
+    Metric("reward_judge_agreement", HIGHER, "agreement of rewards and verdicts"),
+)
+REWARD = Metric("reward", HIGHER, "reward by the own reward model")
+METRICS = {metric.name: metric for metric in (*ANSWER_METRICS, *ARENA_METRICS, REWARD)}
 
 
-def better(metric, declared=None):
-    """ "higher" or "lower"; ``declared`` is whether its task says that higher is better, None where it says nothing."""
-    lower = metric in LOWER if declared is None else not declared
-    return "lower" if lower else "higher"
+def better(metric: str) -> str | None:
+    """higher, lower, or None where neither is; of metrics that are not listed here, as structured tasks have them."""
+    return METRICS[metric].better if metric in METRICS else direction(metric)

@@ -1,0 +1,28 @@
+AUDIT = GRID.config["audit"]
+# Whose answers the audit takes: by default those of the first policy that is tuned.
+AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
+
+
+def audited_starts():
+    """The blocks of training prompts that the audited ones are in: the rest inputs_of_page be neither selected nor translated."""
+    return [start for start in GRID.blocks("train") if start < AUDIT["prompts"]]
+
+
+def paths_audited_blocks(wildcards):
+    return [place(f"prompts/{wildcards.language}/{start}.jsonl") for start in audited_starts()]
+
+
+def paths_comparisons():
+    """Further comparisons for the audit: the user's, or, of prompts that the oracle knows, the world's own."""
+    known, made = AUDIT.get("comparisons"), place("miniature/")
+    if not known and EVALUATION["judge"] == "oracle":
+        sources = [GRID.prompt_file("train", code) for code in GRID.trained]
+        known = (
+            f"{made}comparisons/{{language}}.jsonl" if all((path or "").startswith(made) for path in sources) else None
+        )
+    return [GRID.path(known, language=code) for code in GRID.trained] if known else []
+
+
+def paths_audits():
+    """The audits of reward models that the findings read, where the config wants them there."""
+    return [place(f"audit/{name}.json") for name in GRID.reward_models if AUDIT["in_findings"]]

@@ -1,0 +1,7 @@
+def sampled_round(wildcards):
+    """The run whose checkpoint writes the responses of a later round, or None where they are an untuned policy's."""
+    return GRID.round_before(GRID.runs[wildcards.policy]) if wildcards.policy in GRID.runs else None
+
+
+def options_adapter(option, run):
+    return [option, place(f"{run.name}/checkpoint")] if run else []

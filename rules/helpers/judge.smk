@@ -1,0 +1,19 @@
+# The row of the judge that is a model; the oracle has none, and asks for next to nothing.
+JUDGE = GRID.judge or {"engine": "transformers", "dtype": "float32", "resources": {"mem_mb": 2000, "runtime": 30}}
+
+
+def options_judge(languages):
+    """Options of scripts/judge.py: who judges, and of a model how it is asked."""
+    options = ["--judge", EVALUATION["judge"]]
+    if translated := [code for code in languages if code in GRID.translated("evaluate")]:
+        options += ["--translated", *translated]
+    if GRID.judge:
+        options += options_model(GRID.judge, "max_tokens", "max_length")
+        options += ["--template", GRID.judge["prompt"], *options_of(EVALUATION, "max_unparseable")]
+        options += ["--names", *(KNOWN_LANGUAGES[code]["name"] for code in languages)]
+    return options
+
+
+def paths_baseline_answers(wildcards, languages):
+    base = GRID.base(find_run(wildcards).model).name
+    return [place(f"{base}/answers/{language.format(**wildcards)}.jsonl") for language in languages]

@@ -1,0 +1,54 @@
+from croco.digests import file_digest, tokenizer_identity
+
+# Where the prompts of each use lie under the output root.
+SECTIONS = {"train": "prompts", "evaluate": "prompts/evaluate"}
+
+
+def options_prompt_source(use, language, start):
+    """Options of scripts/prompts.py: where a block of prompts comes from, and which part it takes."""
+    row, source = GRID.prompts[use], GRID.config["source_language"]
+    path = GRID.prompt_file(use, language)
+    subset = GRID.path(row.get("subset", ""), language=language)
+    options = ["--input", path]
+    if not path:
+        options = options_of({**row, "subset": subset or None}, "dataset", "subset", "revision", "split")
+        # Of what a model is tuned on the first of equal ids will do; what is judged is paired by its id.
+        options += ["--unique"] * (use == "evaluate")
+    options += options_of(row, "columns", "id", "text", "reference")
+    if language != source:
+        return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
+    options += options_of({**row, "limit": GRID.block_limit(use, int(start))}, "limit", "max_tokens", "tokenizer")
+    for column, values in row.get("where", {}).items():
+        for value in values if isinstance(values, list) else [values]:
+            options += ["--where", f"{column}={value if isinstance(value, str) else json.dumps(value)}"]
+    if not row["language_check"]:
+        options.append("--no-language-check")
+    return options + ["--after", place(path_block_before(use, start))] * (int(start) > 0)
+
+
+def path_block_before(use, start):
+    return f"{SECTIONS[use]}/{GRID.config['source_language']}/{int(start) - GRID.config['block']}.jsonl"
+
+
+def paths_block_inputs(use, wildcards):
+    """What a block of prompts is made from: its file, and of another block the end or the ids."""
+    path, source = GRID.prompt_file(use, wildcards.language), GRID.config["source_language"]
+    files = [path] if path else []
+    if wildcards.language != source:
+        return [*files, place(f"{SECTIONS[use]}/{source}/{wildcards.start}.jsonl")]
+    return files + [place(path_block_before(use, wildcards.start))] * (int(wildcards.start) > 0)
+
+
+def hash_dataset(use):
+    """What a block of prompts is made from besides its input files: a local dataset, the tokenizer that counts tokens."""
+    row = GRID.prompts[use]
+    tokenizer = GRID.path(row.get("tokenizer", ""))
+    made = tokenizer.startswith(place("miniature/"))
+    return [hash_folder(row.get("dataset", "")), None if made or not tokenizer else tokenizer_identity(tokenizer)]
+
+
+def hash_folder(path):
+    """Content hash of a dataset in a local folder, which is no input by itself; None of one from the hub."""
+    folder = Path(path)
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.name and folder.is_dir() else []
+    return [[str(path), file_digest(path, f"{STATE}/digests")] for path in files] or None

@@ -1,0 +1,18 @@
+def translator_of(use):
+    return GRID.translators[GRID.prompts[use]["translator"]]
+
+
+def name_languages(wildcards):
+    """What a translator is told of both languages; a change of another language's row re-runs nothing."""
+    return [
+        part
+        for code in (GRID.config["source_language"], wildcards.language)
+        for part in (KNOWN_LANGUAGES[code]["name"], KNOWN_LANGUAGES[code]["translation"])
+    ]
+
+
+def options_task_source(task):
+    """Options of scripts/translate.py: the rows of a structured task in the source language, and what to translate."""
+    row = {**task, "dataset_revision": task.get("revision"), "source_language": GRID.config["source_language"]}
+    names = ("fields", "id", "subset", "dataset_revision", "split", "source_language")
+    return ["--prompts", GRID.path(task["source"]), *options_of(row, *names)]

@@ -1,0 +1,23 @@
+"""The run table, which all that reads results reads: a line per model that is evaluated.
+
+Out: {results}/runs.jsonl
+"""
+
+
+rule write_runs:
+    """Each Run of the config (scripts/croco/runs.py), every field by name."""
+    input:
+        f"{SCRIPTS}/templates/runs.jsonl.j2",
+    output:
+        runs=place("runs.jsonl"),
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=500,
+        runtime=5,
+    params:
+        runs=[run.to_row() for run in GRID.runs.values()],
+    message:
+        "run table: {output.runs}"
+    template_engine:
+        "jinja2"

@@ -1,0 +1,150 @@
+"""summary.csv: what a row holds, and its one reader and writer. docs/statistics.md says how the numbers are computed."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from croco.errors import InputError
+from croco.records import read_lines, replacing
+from croco.runs import Run
+
+ALL = "all"
+# Tasks that are no structured tasks: verdicts on answers, and measures of answers.
+ARENA, FIDELITY = "arena", "fidelity"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the summary; a field that does not apply, or is not known, is None and empty in the file.
+
+    Attributes:
+        model, pool, setting, round, reward_model, pool_size: as of a Run; the last two only where its data depends on
+            them.
+        seed: the replicate, or `all` for the mean over a setting's replicates.
+        eval_language: the language of the prompts, or `all` for the mean over languages.
+        languages: those that the row is the mean over, commas between.
+        task: arena, fidelity, or a structured task.
+        suite: the group of which the task is part; in a mean over tasks, leave out rows that have one.
+        metric: see croco.results.metrics.
+        better: higher or lower; empty where neither is better, such as for lengths.
+        value: mean over prompts.
+        value_low, value_high: 95 % interval of `value`, of rates that are compared with chance.
+        n: prompts.
+        baseline: what the row is compared with: base, chance, or another setting.
+        baseline_value: its mean over the same prompts.
+        delta: value - baseline_value, or the reverse where lower is better: above 0 is better.
+        se: standard error of delta.
+        delta_low, delta_high: 95 % interval of `delta`.
+        p: of a paired test of delta = 0; p_adjusted (Holm) among the declared contrasts; q (false discovery rate) among
+            all other rows.
+        mde: the delta that would be found in 80 % of repetitions.
+    """
+
+    model: str
+    pool: str
+    setting: str
+    seed: str
+    round: int
+    reward_model: str | None
+    pool_size: int | None
+    eval_language: str
+    languages: str | None
+    task: str
+    suite: str | None
+    metric: str
+    better: str | None
+    value: float | None
+    value_low: float | None
+    value_high: float | None
+    n: int | None
+    baseline: str | None
+    baseline_value: float | None
+    delta: float | None
+    se: float | None
+    delta_low: float | None
+    delta_high: float | None
+    p: float | None
+    p_adjusted: float | None
+    q: float | None
+    mde: float | None
+
+
+COLUMNS = [field.name for field in fields(Row)]
+NUMBERS = [field.name for field in fields(Row) if field.type in (float | None, int | None)]
+NAMES = [name for name in COLUMNS if name not in (*NUMBERS, "round")]
+
+
+def name_run(run: Run) -> dict:
+    """The columns that say which run a row is of."""
+    return {
+        "model": run.model,
+        "pool": run.pool,
+        "setting": run.setting,
+        "seed": str(run.replicate),
+        "round": run.round,
+        "reward_model": run.reward_model if run.uses_rewards else None,
+        "pool_size": run.pool_size if run.uses_responses else None,
+    }
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """The rows of summary.csv with two more columns.
+
+    `arm` and `versus` are setting and baseline without the replicates' numbers.
+    Raises InputError where there is no such file, a column is missing or unknown, or a cell of a number is none.
+    """
+    cells = pd.DataFrame(read_cells(path), columns=COLUMNS).replace("", None)
+    try:
+        numbers = cells[NUMBERS].astype(float)
+        rounds = cells["round"].astype(int)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a cell is no number ({error})", "give the table that scripts/summary.py wrote", path
+        ) from error
+    return _with_arms(cells.assign(round=rounds, **numbers))
+
+
+def empty_summary() -> pd.DataFrame:
+    """No rows, in the columns that read_summary gives."""
+    kinds = {name: float for name in NUMBERS} | {"round": int}
+    return _with_arms(pd.DataFrame({name: pd.Series(dtype=kinds.get(name, object)) for name in COLUMNS}))
+
+
+def _with_arms(table):
+    for name, source in (("arm", "setting"), ("versus", "baseline")):
+        table[name] = [
+            value.removesuffix(f".s{seed}") if isinstance(value, str) else value
+            for value, seed in zip(table[source], table["seed"], strict=True)
+        ]
+    return table
+
+
+def read_cells(path: Path) -> list[dict[str, str]]:
+    """The rows of a table in the columns of summary.csv, as text; raises InputError where its columns are others."""
+    lines = csv.DictReader(text for _, text in read_lines(path))
+    refuse_other_columns(lines.fieldnames or (), path)
+    return list(lines)
+
+
+def refuse_other_columns(columns, path: Path) -> None:
+    if list(columns) != COLUMNS:
+        wrong = sorted(set(COLUMNS) ^ set(columns))
+        raise InputError(
+            f"other columns than those of summary.csv: {', '.join(wrong) or 'their order'}",
+            f"write these columns: {','.join(COLUMNS)}",
+            path,
+            1,
+        )
+
+
+def write_summary(path: Path, table: Iterable[Row], imported: Iterable[dict[str, str]] = ()) -> None:
+    """Writes the rows with six significant digits, then those of ``imported`` as they are."""
+    with replacing(path) as file:
+        frame = pd.DataFrame([asdict(row) for row in table], columns=COLUMNS)
+        for name in ("round", "pool_size", "n"):
+            frame[name] = frame[name].astype("Int64")
+        frame.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
+        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(imported)
