@@ -1,7 +1,7 @@
 """The report page, one self-contained file, and its key plots.
 
 In:  summary.csv, findings.json and tables where they are made; of every run its pairs, ledger and training metrics; all
-     scores; and what lies beside them, as it is: verdicts, answers, fidelity, audits, manifests, benchmarks.
+     scores; and what lies beside them, as it is: verdicts, answers, fidelity, audits, manifests.
 Out: {results}/report.html, with `partial: true` {results}/partial/report.html
 """
 

@@ -8,123 +8,98 @@ What is missing is marked in its section with the command that makes it, and nev
 writes its key plots by themselves: win_rates.svg, structured.svg and ledger.svg.
 """
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from croco import cli
 from croco.records import replacing
-from croco.report import page_data, page_records, page_results
-from croco.report.elements import Gaps, embed, prefer_all_seeds, read_json
+from croco.report.elements import Figure, Section, embed
+from croco.report.page import RUN, Page, read_page
 from croco.report.plots import read_library, read_palette, to_svg
-from croco.results.findings import NULL_MARGIN, compare_with_paper
-from croco.results.statistics import FEWEST
-from croco.runs import add_run_options, read_runs
+from croco.report.sections import (
+    claims,
+    cost,
+    data,
+    examples,
+    fidelity,
+    findings,
+    open_ended,
+    overview,
+    provenance,
+    rewards,
+    structured,
+    training,
+)
+from croco.runs import add_run_options
 
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
-SECTIONS = {
-    "overview": "Overview",
-    "data": "Data",
-    "rewards": "Rewards",
-    "training": "Training",
-    "structured": "Structured tasks",
-    "open-ended": "Open-ended answers",
-    "fidelity": "Fidelity of the answers",
-    "findings": "The paper's findings",
-    "examples": "Pairs and answers",
-    "provenance": "Provenance",
-    "cost": "Cost",
-    "claims": "What may be claimed",
-}
-# Which figure is a key plot by itself.
-KEY_PLOTS = {
-    "win_rates": ("open-ended", "win-rates"),
-    "structured": ("structured", "task-0"),
-    "ledger": ("data", "prompts"),
-}
+# The sections of the page in their order: the name in links and gaps, the heading, and what makes the section. A section
+# that needs more than an introduction, figures and tables has a macro in the template.
+SECTIONS = (
+    ("overview", "Overview", overview.show),
+    ("data", "Data", data.show),
+    ("rewards", "Rewards", rewards.show),
+    ("training", "Training", training.show),
+    ("structured", "Structured tasks", structured.show),
+    ("open-ended", "Open-ended answers", open_ended.show),
+    ("fidelity", "Fidelity of the answers", fidelity.show),
+    ("findings", "The paper's findings", findings.show),
+    ("examples", "Pairs and answers", examples.show),
+    ("provenance", "Provenance", provenance.show),
+    ("cost", "Cost", cost.show),
+    ("claims", "What may be claimed", claims.show),
+)
+# File without its ending: the figure of the page that it shows.
+KEY_PLOTS = {"win_rates": "win-rates", "structured": "task-0", "ledger": "prompts"}
 
 
-def main():
+def main() -> None:
     args = parse_arguments()
-    runs = read_runs(args, RUN)
-    for run in runs:
-        run["evaluated"] = run["evaluated"].split(",")
-        run["target_has_pairs"] = (run["folder"] / "pairs.jsonl").is_file() or run["setting"] in args.paired
-    gaps = Gaps(args.root)
-    if not gaps.has("overview", args.summary, "summary.csv, the table of all results"):
-        print(f"no {args.summary}: the page is made without it")
-    summary = page_results.read_summary(args.summary)
-    findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
-    comparability = args.root / "comparability.json"
-    checked = args.root / "contamination.json"
-    found = gaps.has("overview", checked, "contamination.json, the training prompts among what is evaluated")
-    contamination = read_json(checked) if found else None
-    first = [run for run in runs if run["seed"] == "1"]
-    ledgers = page_data.read_ledgers(runs, gaps)
-    claims = {(row["setting"], row["versus"]): row for row in (findings or {}).get("claims", ())}
-    contrasts = read_contrasts(summary, args.contrast, claims)
-    manifests = page_records.list_manifests(args.root)
-    sections = {
-        "data": page_data.show_data(first, ledgers),
-        "rewards": page_data.show_rewards(args.root, first, ledgers, gaps),
-        "training": page_data.show_training(first, gaps),
-        "structured": page_results.show_structured(summary, gaps, args.tasks),
-        "open-ended": page_results.show_wins(summary, gaps, args.judged),
-        "fidelity": page_results.show_fidelity(args.root, first, summary, gaps, args.fidelity),
-        "findings": page_results.show_findings(
-            findings, args.tables, read_json(comparability) if comparability.is_file() else None, contamination, gaps
-        ),
-        "provenance": page_records.show_provenance(manifests, gaps),
-        "cost": page_records.show_cost(args.root, manifests, gaps),
-    }
-    examples, shown = page_records.list_examples(args.root, first, args.examples, gaps) if args.examples else ([], {})
-    figures = {figure["id"]: figure for section in sections.values() for figure in section.get("figures", ())}
-    template = args.template.parent
-    css = (template / "report.css").read_text(encoding="utf-8")
-    html = (
-        jinja2.Environment(
-            loader=jinja2.FileSystemLoader(template),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        .get_template(args.template.name)
-        .render(
-            title=args.root.name,
-            partial=args.partial,
-            miniature=args.miniature,
-            names=SECTIONS,
-            sections=sections,
-            gaps={name: gaps.of(name) for name in SECTIONS},
-            facts=page_results.list_facts(runs, ledgers),
-            contamination=page_results.tell_contamination(contamination),
-            headlines=page_results.write_headlines(findings, contrasts),
-            contrasts=contrasts,
-            seed_contrasts=contrasts_over_seeds(summary, args.contrast, claims),
-            null_margin=NULL_MARGIN,
-            commits=sorted({(one["commit"] or "outside git")[:10] for one in manifests}),
-            dirty=sum(one["dirty"] for one in manifests),
-            examples=shown,
-            per_cell=args.examples,
-            css=css,
-            script=(template / "report.js").read_text(encoding="utf-8"),
-            library=read_library(),
-            plots=embed({name: [chart["spec"] for chart in figure["charts"]] for name, figure in figures.items()}),
-            rows=embed({"examples": examples, **sections["provenance"]["manifests"]}),
-        )
-    )
+    page = read_page(args)
+    sections = {name: show(page) for name, _, show in SECTIONS}
+    figures = {figure.id: figure for section in sections.values() for figure in section.figures}
+    css = (args.template.parent / "report.css").read_text(encoding="utf-8")
     with replacing(args.output) as file:
-        file.write(html)
-    palette = read_palette(css)
-    for name, (_, key) in KEY_PLOTS.items():
-        with replacing(args.output.with_name(f"{name}.svg")) as file:
-            file.write(to_svg(figures[key]["charts"][0]["spec"] if key in figures else None, palette))
+        file.write(render(args.template, page, sections, figures, css))
+    write_key_plots(args.output.parent, figures, css)
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
-    missing = {name: len(gaps.of(name)) for name in SECTIONS if gaps.of(name)}
+    missing = {name: len(gaps) for name, _, _ in SECTIONS if (gaps := page.gaps.of(name))}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing)
+
+
+def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure], css: str) -> str:
+    """The page as HTML. Its script, report.js, lies beside the template."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    records = {name: rows for section in sections.values() for name, rows in section.records.items()}
+    return environment.get_template(template.name).render(
+        title=page.root.name,
+        partial=page.asked.partial,
+        names={name: heading for name, heading, _ in SECTIONS},
+        sections=sections,
+        gaps={name: page.gaps.of(name) for name in sections},
+        commits=sorted({manifest.short_commit for manifest in page.manifests}),
+        dirty=sum(manifest.dirty for manifest in page.manifests),
+        css=css,
+        script=(template.parent / "report.js").read_text(encoding="utf-8"),
+        library=read_library(),
+        plots=embed({name: [chart["spec"] for chart in figure.charts] for name, figure in figures.items()}),
+        rows=embed(records),
+    )
+
+
+def write_key_plots(folder: Path, figures: Mapping[str, Figure], css: str) -> None:
+    """Writes each key plot as an SVG file in the page's light colours."""
+    palette = read_palette(css)
+    for name, key in KEY_PLOTS.items():
+        with replacing(folder / f"{name}.svg") as file:
+            file.write(to_svg(figures[key].charts[0]["spec"] if key in figures else None, palette))
 
 
 def parse_arguments():
@@ -148,85 +123,6 @@ def parse_arguments():
     )
     parser.add_argument("--output", type=Path, required=True, help="report.html to write")
     return parser.parse_args()
-
-
-def read_contrasts(summary, declared, claims):
-    """The declared contrasts, each with what the paper reports and whether this run shows it.
-
-    ``claims`` are the rows of findings.json by (setting, versus).
-    """
-    pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
-    contrasts = []
-    for setting, pool, versus in declared:
-        chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
-        # Over all training seeds where there are several.
-        chosen = prefer_all_seeds(chosen[chosen["round"] == chosen["round"].max()]).drop_duplicates("model")
-        for row in chosen.itertuples():
-            middle = 0.5 if versus == "base" else 0.0
-            value = row.value if versus == "base" else row.delta
-            low, high = (
-                endless if pd.isna(bound) else bound
-                for endless, bound in ((-math.inf, row.ci_low), (math.inf, row.ci_high))
-            )
-            known = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
-            expected, claim = known["expected"], known["claim"]
-            contrasts.append(
-                {
-                    "model": row.model,
-                    "what": f"{pool}/{setting} against {versus}",
-                    "measure": "win rate" if versus == "base" else "difference of win rates",
-                    "value": value,
-                    "low": low,
-                    "high": high,
-                    "p": None if pd.isna(row.p_adjusted) else row.p_adjusted,
-                    "claim": claim,
-                    "of_paper": expected is not None,
-                    **compare_with_paper(low - middle, high - middle, expected, row.n),
-                }
-            )
-    return contrasts
-
-
-def contrasts_over_seeds(summary, declared, claims):
-    """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports.
-
-    Seeds with too few prompts for a verdict are left out.
-    """
-    pooled = summary[
-        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
-    ]
-    pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
-
-    def by_seed(model, pool, setting):
-        arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
-        names = [name.removesuffix(f".s{seed}") for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
-        arm = arm[pd.Series(names, index=arm.index, dtype=str) == setting]
-        return arm[arm["round"] == arm["round"].max()].set_index("seed")["value"]
-
-    table = []
-    for setting, pool, versus in declared:
-        for model in pooled["model"].unique():
-            ours = by_seed(model, pool, setting)
-            differences = (ours - (0.5 if versus == "base" else by_seed(model, pool, versus))).dropna()
-            if len(differences) < 2:
-                continue
-            expected = claims.get((setting, versus), {}).get("expected")
-            as_reported = {
-                "higher": differences > 0,
-                "not lower": differences >= 0,
-                "equal": differences.abs() <= NULL_MARGIN,
-            }.get(expected)
-            table.append(
-                {
-                    "model": model,
-                    "what": f"{pool}/{setting} - {versus if versus != 'base' else '.5'}",
-                    "mean": differences.mean(),
-                    "sd": differences.std(),
-                    "each": ", ".join(f"{value:+.3f}" for value in differences),
-                    "agree": None if as_reported is None else f"{as_reported.sum()} of {len(differences)}",
-                }
-            )
-    return table
 
 
 if __name__ == "__main__":

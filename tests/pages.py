@@ -22,7 +22,7 @@ def manifest(path, stage, dirty=False, **facts):
     content = {
         "stage": stage, "code_commit": "0123456789abcdef", "code_dirty": dirty, "code_digest": "c0de",
         "options": {"seed": 7}, "inputs": {"data": "d1gest"}, "versions": {"python": "3.11.7", "torch": "2.13.0"},
-        "started": "2026-01-01T00:00:00+00:00", "seconds": 1.5, "peak_memory_mb": 100, "gpus": 2, **facts,
+        "started": "2026-01-01T00:00:00+00:00", "seconds": 1.5, "peak_memory_mb": 100, "gpus": 2, "job": str(path), **facts,
     }  # fmt: skip
     path.write_text(json.dumps(content), encoding="utf-8")
 
@@ -149,14 +149,11 @@ def write_run(folder, pool, seed, languages):
     (folder / "ledger.json").write_text(json.dumps(ledger), encoding="utf-8")
     manifest(folder / "pairs.manifest.json", "build_pairs")
     options = {"objective": "dpo", "beta": 0.1, "seed": seed}
-    manifest(folder / "checkpoint" / "manifest.json", "train", dirty=True, options=options, counts={"steps": 300, "rows": 20, "trained": 20, "dropped": {}, "token_mismatches": 0}, padding_share=0.1, tokens_per_second=100.0)  # fmt: skip
+    manifest(folder / "checkpoint" / "manifest.json", "train", dirty=True, options=options, counts={"steps": 300, "rows": 20, "trained": 20, "dropped": {}, "token_mismatches": 0}, padding_share=0.1, tokens_per_second=100.0, seconds=1800)  # fmt: skip
     write_rows(
         folder / "checkpoint" / "metrics.jsonl",
         [{"step": i + 1, "loss": 0.7 - i / 1000, "rewards_chosen": i / 1000, "rewards_margins": i / 500} for i in range(300)],
     )  # fmt: skip
-    benchmark = folder.parents[2] / "benchmarks" / "train" / f"mini.{pool}.{folder.name}.tsv"
-    benchmark.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.write_text("s\th:m:s\tmax_rss\n1800\t0:30:00\t500\n", encoding="utf-8")
     for code in languages:
         write_answers(folder, code)
         write_rows(

@@ -4,6 +4,9 @@ import csv
 import json
 import re
 import shutil
+import sys
+from argparse import Namespace
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -12,8 +15,9 @@ from conftest import planned, script, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
-from pages import HOSTILE, RUNS, make_report, prompts, write_results
+from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_results
 
+from croco import cli
 from croco.report.elements import embed
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
@@ -158,6 +162,78 @@ def test_cost_multiplies_time_by_leased_gpus(written):
     assert (row["jobs"], row["hours"], row["GPU-hours"]) == ("3", "1.500", "3.000")
 
 
+def edit_manifests(root, pattern, **facts):
+    """Sets keys of the manifests that fit the pattern; a key that is set to ... is removed."""
+    for path in root.glob(pattern):
+        content = json.loads(path.read_text(encoding="utf-8")) | facts
+        content = {name: value for name, value in content.items() if value is not ...}
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_manifests_of_one_process_are_one_job(tmp_path):
+    root = write_results(tmp_path / "small")
+    for i, code in enumerate(("en", "de")):
+        facts = {"job": "judge of multi", "seconds": 1800 * (i + 1), "peak_memory_mb": 200 * (i + 1), "gpus": 1}
+        manifest(root / "mini" / "multi" / "dpo" / "arena" / f"{code}.manifest.json", "judge", **facts)
+    page = parse(make_report(root))
+    row = next(line for line in read_figure(page, "hours") if line["stage"] == "judge")
+    assert (row["jobs"], row["hours"], row["GPU-hours"], row["peak memory of a job (MB)"]) == ("1", "1.000", "1.000", "400")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "said", "jobs", "hours"),
+    [
+        ({"job": ...}, "the job or its time in 1 manifest (train)", "2", "2.000"),
+        ({"gpus": None}, "the number of GPUs in 1 manifest (train)", "3", "2.000"),
+        ({"gpus": 0}, None, "3", "2.000"),
+    ],
+)
+def test_what_a_manifest_does_not_say_of_its_cost_is_a_gap(tmp_path, facts, said, jobs, hours):
+    root = write_results(tmp_path / "small")
+    edit_manifests(root, "mini/multi/dpo/checkpoint/manifest.json", **facts)
+    page = parse(make_report(root))
+    gaps = [" ".join(gap.text_content().split()) for gap in page.xpath("//section[@id='cost']//*[@class='gap']")]
+    assert [said in gap and "multi/dpo/checkpoint/manifest.json" in gap for gap in gaps] == ([True] if said else [])
+    row = next(line for line in read_figure(page, "hours") if line["stage"] == "train")
+    assert (row["jobs"], row["GPU-hours"]) == (jobs, hours)
+
+
+def test_stages_of_which_no_gpus_are_known_have_no_gpu_hours(tmp_path):
+    root = write_results(tmp_path / "small")
+    edit_manifests(root, "**/*manifest.json", gpus=None)
+    page = parse(make_report(root))
+    assert {(line["GPU-hours"], line["jobs"]) for line in read_figure(page, "hours")} == {(ABSENT, "3"), (ABSENT, "6")}
+    assert "how many GPUs they had is not known" in page.get_element_by_id("cost").text_content()
+
+
+def test_a_manifest_names_the_process_that_wrote_it(tmp_path, monkeypatch):
+    def write(name):
+        cli.write_manifest(tmp_path / name, cli.__file__, Namespace(), {})
+        return json.loads((tmp_path / name).read_text(encoding="utf-8"))
+
+    monkeypatch.delenv("CROCO_GPUS", raising=False)
+    first, second = write("first.json"), write("second.json")
+    assert first["job"] == second["job"]
+    monkeypatch.setattr(cli, "STARTED", cli.STARTED + 1)
+    assert write("later.json")["job"] != first["job"]
+    monkeypatch.setenv("CROCO_GPUS", "2")
+    assert write("leased.json")["gpus"] == 2
+
+
+@pytest.mark.parametrize(
+    ("modules", "gpus"),
+    [({}, 0), ({"torch": False}, 0), ({"torch": True}, None), ({"torch": False, "vllm": True}, None)],
+)
+def test_without_a_launcher_the_number_of_gpus_is_0_or_unknown(monkeypatch, modules, gpus):
+    monkeypatch.delenv("CROCO_GPUS", raising=False)
+    for name in ("torch", "vllm"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name, used in modules.items():
+        cuda = SimpleNamespace(is_initialized=lambda used=used: used)
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(cuda=cuda))
+    assert cli.count_gpus() == gpus
+
+
 def test_findings_and_headlines_say_the_same(written):
     page = written[1]
     finding, *others = read_table(page.get_element_by_id("findings-table"))
@@ -227,7 +303,6 @@ GONE = [
     ("mini/multi/dpo/fidelity", "fidelity", "mini/multi/dpo/fidelity/en.jsonl"),
     ("findings.json", "findings", "findings.json"),
     ("mini/multi/dpo/arena", "examples", "mini/multi/dpo/arena/en.jsonl"),
-    ("benchmarks", "cost", "benchmarks"),
 ]
 
 

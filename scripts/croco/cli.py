@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from croco.digests import code_digest, file_digest, versions
+from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
 from croco.records import write_json
 
@@ -101,8 +101,9 @@ def progress(iterable=None, **options):
 
 
 def write_manifest(path, script, args, inputs, **facts):
-    """Writes what made an output: code, options, inputs' hashes, versions, counts, time and peak memory.
+    """Writes what made an output: code, options, inputs' hashes, versions, counts, job, time and peak memory.
 
+    Manifests with the same ``job`` are of one process; ``seconds`` is the time since its start.
     ``inputs`` maps a name to a path or to a hash already known; ``facts`` are the stage's own figures.
     """
     hashes = {
@@ -121,12 +122,22 @@ def write_manifest(path, script, args, inputs, **facts):
             **({"unused_weights": UNUSED_WEIGHTS} if UNUSED_WEIGHTS else {}),
             **facts,
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
+            "job": digest([platform.node(), os.getpid(), STARTED]),
             "seconds": round(time.time() - STARTED, 2),
-            # None where no launcher leased any.
-            "gpus": int(os.environ["CROCO_GPUS"]) if "CROCO_GPUS" in os.environ else None,
+            "gpus": count_gpus(),
             "peak_memory_mb": peak_memory_mb(),
         },
     )
+
+
+def count_gpus() -> int | None:
+    """GPUs that the launcher leased; without a launcher 0 for a process that used no GPU, None for others."""
+    if "CROCO_GPUS" in os.environ:
+        return int(os.environ["CROCO_GPUS"])
+    torch = sys.modules.get("torch")
+    # vLLM uses the GPU in a process of its own.
+    used = "vllm" in sys.modules or (torch is not None and torch.cuda.is_initialized())
+    return None if used else 0
 
 
 def peak_memory_mb():

@@ -182,7 +182,7 @@ if (manifestForm) {
       const table = make("table");
       const versions = Object.entries(ROWS.versions[row.versions]).filter(([, version]) => version).map((pair) => pair.join(" ")).join(", ");
       const lines = [["code commit", row.commit ?? "outside git"], ["uncommitted changes", row.dirty ? "yes" : "no"], ["code digest", row.code], ["seed", row.seed ?? "none"],
-        ["versions", `set ${row.versions + 1}: ${versions}`], ["started", row.started], ["seconds", row.seconds], ["peak memory (MB)", row.memory], ["GPUs leased", row.gpus ?? "none"],
+        ["versions", `set ${row.versions + 1}: ${versions}`], ["started", row.started], ["seconds", row.seconds], ["peak memory (MB)", row.memory], ["GPUs", row.gpus ?? "unknown"],
         ...row.inputs.map(([name, digest]) => [`input ${name}`, digest])];
       if (row.more) lines.push(["inputs", `${row.more} more: see the file`]);
       for (const [name, value] of lines) {

@@ -1,36 +1,88 @@
 """What the sections of the report page consist of: figures with their numbers, tables, and the gaps where files are missing.
 
-A section is a dict: figures [{id, charts: [{title, spec}], alt, caption, table, select}], tables [{caption, columns,
-rows, note}]. Nothing in it fails for a file that is not there.
+No section fails because a file is missing.
 """
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+# Pool and setting of the policy before tuning.
 BASE = ("untuned", "base")
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: list[str]
+    rows: list[list]
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts with the table of their numbers.
+
+    Attributes:
+        charts: [{title: text or None, spec: Vega-Lite specification}].
+        alt: what the charts show, for readers who do not see them.
+        select: {label, names, none (optional)} of what the page shows one at a time, or None.
+        broad: the figure scrolls by itself on a phone.
+    """
+
+    id: str
+    charts: list[dict[str, Any]]
+    alt: str
+    caption: str
+    table: Table
+    select: dict[str, Any] | None = None
+    broad: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one section.
+
+    Attributes:
+        intro: the paragraph under the heading, or None.
+        empty: what is said where there is no figure and nothing is missing, or None.
+        content: values for the section's own markup in the template.
+        records: {name: rows} for the lists that the page's script searches.
+    """
+
+    intro: str | None = None
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    empty: str | None = None
+    content: dict[str, Any] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
 
 
 class Gaps:
     """Collects what is missing, by section: {what: [paths]}, with the command that makes it."""
 
-    def __init__(self, root):
-        self.root, self.found = root, defaultdict(dict)
+    def __init__(self, root: Path):
+        self.root = root
+        self.found: dict[str, dict] = defaultdict(dict)
 
-    def has(self, section, path, what):
+    def has(self, section: str, path: Path, what: str) -> bool:
         """Whether a file is there; where it is not, the section says so."""
         if path.is_file():
             return True
         self.found[section].setdefault(what, []).append(path)
         return False
 
-    def say(self, section, what, command):
+    def say(self, section: str, what: str, command: str) -> None:
         """A gap that is no single file."""
         self.found[section][what] = command
 
-    def of(self, section):
+    def of(self, section: str) -> list[dict[str, Any]]:
         """[{what, files, command}] of a section."""
         listed = []
         for what, missing in self.found[section].items():
@@ -49,7 +101,7 @@ class Gaps:
         return listed
 
 
-def embed(value):
+def embed(value: Any) -> str:
     """JSON for a script element: no text in it can end the element, whatever it holds."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -57,67 +109,58 @@ def embed(value):
     return text
 
 
-def name_arm(setting, seed, number):
+def name_arm(setting: str, seed: str, number: int) -> str:
     """A setting without its replicate's number, with its round where there are several."""
     name = setting.removesuffix(f".s{seed}")
     return name if number == 1 else f"{name} (round {number})"
 
 
-def name_run(run):
-    return f"{run['pool']}/{name_arm(run['setting'], run['seed'], run['round'])}"
-
-
-def full_name(run):
-    return f"{run['model']}/{name_run(run)}"
-
-
-def read_json(path):
+def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def number(value):
+def number(value: Any) -> float | None:
     """A finite number, or None."""
     return None if value is None or pd.isna(value) or not np.isfinite(value) else float(value)
 
 
-def table(caption, columns, lines, note=None):
-    return {"caption": caption, "columns": list(columns), "rows": [list(line) for line in lines], "note": note}
+def table(caption: str, columns: Iterable[str], lines: Iterable[Iterable], note: str | None = None) -> Table:
+    return Table(caption, list(columns), [list(line) for line in lines], note)
 
 
-def table_of(caption, dicts, note=None):
+def table_of(caption: str, dicts: Sequence[Mapping[str, Any]], note: str | None = None) -> Table:
+    """A table with a row per dict; a key that a dict lacks is an empty cell."""
     columns = list(dict.fromkeys(name for line in dicts for name in line))
     return table(caption, columns, [[line.get(name) for name in columns] for line in dicts], note)
 
 
-def figure(name, charts, text, caption, numbers, select=None, broad=False):
-    """A figure of the page; ``charts`` are [(title or None, specification)], ``numbers`` its table.
-
-    ``select`` names what the page shows one at a time; a ``broad`` one scrolls by itself on a phone.
-    """
-    return {
-        "id": name,
-        "charts": [{"title": title, "spec": spec} for title, spec in charts],
-        "alt": text,
-        "caption": caption,
-        "table": numbers,
-        "select": select,
-        "broad": broad,
-    }
+def figure(
+    name: str,
+    charts: Iterable[tuple[str | None, dict]],
+    text: str,
+    caption: str,
+    numbers: Table,
+    select: dict[str, Any] | None = None,
+    broad: bool = False,
+) -> Figure:
+    """A figure of the page; ``charts`` are [(title or None, specification)], ``text`` is its description."""
+    charts = [{"title": title, "spec": spec} for title, spec in charts]
+    return Figure(name, charts, text, caption, numbers, select, broad)
 
 
-def interval(low, high):
+def interval(low: float | None, high: float | None) -> str:
     return "" if number(low) is None or number(high) is None else f", {low:.3f} to {high:.3f}"
 
 
-def sentence(text):
+def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def label(reason):
+def label(reason: str) -> str:
     return reason.replace("_", " ")
 
 
-def total(parts):
+def total(parts: Iterable[Mapping[str, Any]]) -> str:
     """The sums of a stacked plot in words."""
     sums = Counter()
     for row in parts:
@@ -125,20 +168,14 @@ def total(parts):
     return "Together: " + ", ".join(f"{part} {count:,}" for part, count in sums.items()) + "."
 
 
-def reasons(parts):
+def reasons(parts: Iterable[Mapping[str, int]]) -> str:
+    """Counts by reason, merged, in words."""
     merged = Counter()
     for part in parts:
         merged.update(part)
     return ", ".join(f"{label(reason)} {count}" for reason, count in merged.items()) or "none"
 
 
-def read_number(text):
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
-
-
-def prefer_all_seeds(lines):
+def prefer_all_seeds(lines: pd.DataFrame) -> pd.DataFrame:
     """Rows of the summary, those over all training seeds first."""
     return lines.sort_values("seed", key=lambda seeds: seeds != "all", kind="stable")

@@ -1,0 +1,119 @@
+"""The declared contrasts of win rates, with what the paper reports of each."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from croco.report.elements import prefer_all_seeds
+from croco.results.findings import NULL_MARGIN, compare_with_paper
+from croco.results.statistics import FEWEST
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One declared contrast of one policy.
+
+    Attributes:
+        what: pool/setting against what it is compared with.
+        measure: what ``value`` and its 95 % interval from ``low`` to ``high`` are, in shares.
+        p: adjusted p, or None.
+        claim: what the paper reports, where it does (``of_paper``).
+        verdict: whether this run shows it, in words; ``agrees`` is True, False, or None where that is open.
+    """
+
+    model: str
+    what: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    p: float | None
+    claim: str
+    of_paper: bool
+    verdict: str
+    agrees: bool | None
+
+
+def read_contrasts(
+    summary: pd.DataFrame, declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
+) -> list[Contrast]:
+    """The declared contrasts, each with what the paper reports and whether this run shows it.
+
+    ``claims`` are the rows of findings.json by (setting, versus).
+    """
+    pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
+    contrasts = []
+    for setting, pool, versus in declared:
+        chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
+        # Over all training seeds where there are several.
+        chosen = prefer_all_seeds(chosen[chosen["round"] == chosen["round"].max()]).drop_duplicates("model")
+        for row in chosen.itertuples():
+            middle = 0.5 if versus == "base" else 0.0
+            value = row.value if versus == "base" else row.delta
+            low, high = (
+                endless if pd.isna(bound) else bound
+                for endless, bound in ((-math.inf, row.ci_low), (math.inf, row.ci_high))
+            )
+            reported = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
+            expected, claim = reported["expected"], reported["claim"]
+            contrasts.append(
+                Contrast(
+                    model=row.model,
+                    what=f"{pool}/{setting} against {versus}",
+                    measure="win rate" if versus == "base" else "difference of win rates",
+                    value=value,
+                    low=low,
+                    high=high,
+                    p=None if pd.isna(row.p_adjusted) else row.p_adjusted,
+                    claim=claim,
+                    of_paper=expected is not None,
+                    **compare_with_paper(low - middle, high - middle, expected, row.n),
+                )
+            )
+    return contrasts
+
+
+def contrasts_over_seeds(
+    summary: pd.DataFrame, declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
+) -> list[dict]:
+    """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports.
+
+    Seeds with too few prompts for a verdict are left out.
+    """
+    pooled = summary[
+        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
+    ]
+    pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
+
+    def by_seed(model, pool, setting):
+        arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
+        names = [name.removesuffix(f".s{seed}") for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
+        arm = arm[pd.Series(names, index=arm.index, dtype=str) == setting]
+        return arm[arm["round"] == arm["round"].max()].set_index("seed")["value"]
+
+    table = []
+    for setting, pool, versus in declared:
+        for model in pooled["model"].unique():
+            ours = by_seed(model, pool, setting)
+            differences = (ours - (0.5 if versus == "base" else by_seed(model, pool, versus))).dropna()
+            if len(differences) < 2:
+                continue
+            expected = claims.get((setting, versus), {}).get("expected")
+            as_reported = {
+                "higher": differences > 0,
+                "not lower": differences >= 0,
+                "equal": differences.abs() <= NULL_MARGIN,
+            }.get(expected)
+            table.append(
+                {
+                    "model": model,
+                    "what": f"{pool}/{setting} - {versus if versus != 'base' else '.5'}",
+                    "mean": differences.mean(),
+                    "sd": differences.std(),
+                    "each": ", ".join(f"{value:+.3f}" for value in differences),
+                    "agree": None if as_reported is None else f"{as_reported.sum()} of {len(differences)}",
+                }
+            )
+    return table

@@ -1,0 +1,91 @@
+"""What several sections show of summary.csv: estimates with their intervals, against the base."""
+
+from typing import Any
+
+import pandas as pd
+
+from croco.report.elements import Gaps, Table, number, prefer_all_seeds, table
+from croco.results.statistics import FEWEST
+
+
+def of_metric(summary: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
+    """The rows of one metric against the base."""
+    return summary[(summary["task"] == task) & (summary["metric"] == metric) & (summary["baseline"] == "base")]
+
+
+def say_direction(summary: pd.DataFrame, task: str, metric: str) -> str:
+    """A clause for metrics of which less is better, whose positive changes are falls; empty for others."""
+    rows = of_metric(summary, task, metric)
+    less = ((rows["value"] - rows["baseline_value"]) * rows["delta"] < 0).any()
+    return "; less is better, positive means less" if less else ""
+
+
+def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -> list[dict[str, Any]]:
+    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], a line an arm.
+
+    Over several seeds the row `all` stands for an arm where there is one, else the first seed's, with the others' beside.
+    """
+    lines = []
+    for name, group in of_metric(summary, task, metric).groupby("run", sort=False):
+        pooled, single = (group[(group["eval_language"] == "all") == is_pooled] for is_pooled in (True, False))
+        pooled = prefer_all_seeds(pooled)
+        if pooled.empty or pd.isna(pooled.iloc[0][column]):
+            continue
+        first, each = pooled.iloc[0], pooled[pooled["seed"] != "all"]
+        languages = single[single["seed"] == first["seed"]].set_index("eval_language")[column].dropna().to_dict()
+        others = each[column].dropna().tolist()
+        lines.append(
+            {
+                "name": name,
+                "value": float(first[column]),
+                "tuned": number(first["value"]),
+                "low": number(first["ci_low"]),
+                "high": number(first["ci_high"]),
+                "n": number(first["n"]),
+                "baseline": number(first["baseline_value"]),
+                **{key: number(first[key]) for key in ("p", "p_adjusted", "q", "mde")},
+                "languages": languages if len(languages) > 1 else {},
+                "others": (others if first["seed"] == "all" else others[1:]) if len(others) > 1 else [],
+            }
+        )
+    return lines
+
+
+def say_unpooled(section: str, rows: pd.DataFrame, gaps: Gaps) -> None:
+    """Names the runs that have values of single languages and no mean over them, since a language is missing."""
+    keys = ["task", "metric", "run"]
+    pooled = rows.loc[rows["eval_language"] == "all", keys].drop_duplicates()
+    found = rows[keys].drop_duplicates().merge(pooled, how="left", indicator=True)
+    for (task, metric), lines in found[found["_merge"] == "left_only"].groupby(["task", "metric"], sort=False):
+        what = f"{metric} of {task} over all languages, of {', '.join(lines['run'])}: a language has no value"
+        gaps.say(section, what, "snakemake --cores 2 --forcerun summarise")
+
+
+def find_base(lines: list[dict[str, Any]]) -> float | None:
+    """The base's value over the most languages: single languages have their own."""
+    return max(lines, key=lambda line: len(line["languages"]))["baseline"]
+
+
+def table_estimates(caption: str, lines: list[dict[str, Any]], value: str = "value") -> Table:
+    """The table of `list_estimates`; ``value`` heads the column of the estimates."""
+    return table(
+        caption,
+        ["run", value, "95 % from", "to", "n", "p", "p, adjusted", "q", "detectable (mde)", "other seeds"],
+        [
+            [
+                line["name"], line["value"], line["low"], line["high"], line["n"] and int(line["n"]), line["p"],
+                line["p_adjusted"], line["q"], line["mde"], ", ".join(f"{other:.3f}" for other in line["others"]) or None,
+            ]
+            for line in lines
+        ],
+    )  # fmt: skip
+
+
+def in_words(lines: list[dict[str, Any]], reference: float) -> str:
+    """A sentence on a forest plot: which intervals lie clear of the reference."""
+    lines = [line for line in lines if (line["n"] or 0) >= FEWEST]
+    above = [line["name"] for line in lines if line["low"] is not None and line["low"] > reference]
+    below = [line["name"] for line in lines if line["high"] is not None and line["high"] < reference]
+    parts = [f"{len(lines)} runs with {FEWEST} prompts or more"]
+    parts += [f"{len(names)} clearly {word} {reference:g} ({', '.join(names)})" for word, names in (("above", above), ("below", below)) if names]  # fmt: skip
+    return "; ".join(parts) + "."

@@ -1,0 +1,297 @@
+"""What the sections of the report page read: one typed `Page`, made from the files of a run.
+
+The run table and summary.csv are read here and nowhere else: `read_reported` makes `Page.runs` of the one, `read_summary` makes
+`Page.summary` of the other.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from croco.report.contrasts import Contrast, read_contrasts
+from croco.report.elements import BASE, Gaps, name_arm, read_json
+from croco.runs import read_runs
+
+RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
+SUMMARY_COLUMNS = {
+    "model": str, "language": str, "setting": str, "seed": str, "round": int, "eval_language": str, "task": str,
+    "suite": str, "metric": str, "value": float, "n": float, "baseline": str, "baseline_value": float, "delta": float,
+    "ci_low": float, "ci_high": float, "p": float, "p_adjusted": float, "q": float, "mde": float,
+}  # fmt: skip
+INPUTS_SHOWN = 40  # inputs of a manifest
+# Folders under the output root whose manifests describe unfinished or intermediate work.
+NOT_RESULTS = ("state", "logs", "partial")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the page needs of one manifest.
+
+    Attributes:
+        file: its path, relative to the output root.
+        job: digest of the process that wrote it, or None in manifests of older code.
+        seconds: time from the start of the process to the writing of the manifest.
+        memory: peak memory of the process in MB.
+        gpus: GPUs that the process had, or None where that is unknown.
+        inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
+    """
+
+    file: str
+    stage: str
+    commit: str | None
+    dirty: bool
+    seed: int | None
+    code: str | None
+    versions: dict[str, str | None]
+    started: str | None
+    seconds: float | None
+    memory: int | None
+    job: str | None
+    gpus: int | None
+    inputs: list[list[str]]
+    more: int
+
+    @classmethod
+    def from_row(cls, file: str, row: dict[str, Any]) -> "Manifest":
+        """The manifest with the content ``row`` of the file ``file``."""
+        inputs = [[str(name), str(value)] for name, value in (row.get("inputs") or {}).items()]
+        return cls(
+            file=file,
+            stage=row["stage"],
+            commit=row.get("code_commit"),
+            dirty=bool(row.get("code_dirty")),
+            seed=(row.get("options") or {}).get("seed"),
+            code=row.get("code_digest"),
+            versions=row.get("versions") or {},
+            started=row.get("started"),
+            seconds=row.get("seconds"),
+            memory=row.get("peak_memory_mb"),
+            job=row.get("job"),
+            gpus=row.get("gpus"),
+            inputs=inputs[:INPUTS_SHOWN],
+            more=max(0, len(inputs) - INPUTS_SHOWN),
+        )
+
+    @property
+    def short_commit(self) -> str:
+        return (self.commit or "outside git")[:10]
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run of the run table as the page shows it; an untuned policy, too.
+
+    Attributes:
+        setting: with its replicate's number, without its round.
+        seed: training seed.
+        responses: the policy whose responses the run is tuned on.
+        languages: languages that it is tuned on.
+        evaluated: languages that it is evaluated in.
+        has_pairs: it is tuned on pairs.
+    """
+
+    model: str
+    pool: str
+    setting: str
+    seed: str
+    round: int
+    responses: str
+    reward_model: str | None
+    languages: tuple[str, ...]
+    evaluated: tuple[str, ...]
+    folder: Path
+    has_pairs: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.pool}/{name_arm(self.setting, self.seed, self.round)}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the run asks for, and what the page is asked to show.
+
+    Attributes:
+        examples: pairs, and answers, to show of each run and language.
+        partial: the run is not finished.
+        miniature: the run is the miniature, which may claim little.
+    """
+
+    judged: bool
+    fidelity: bool
+    tasks: bool
+    examples: int
+    partial: bool
+    miniature: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What every section gets.
+
+    Attributes:
+        root: output root of the run.
+        runs: the tuned runs.
+        summary: summary.csv as `read_summary` returns it.
+        ledgers: {folder of a run: its ledger}; a run without one has no key.
+        manifests: every manifest under the root.
+        findings, contamination, comparability: content of the file of that name, None where it is missing.
+        tables: folder of tables in the paper's shape, or None.
+        declared: declared contrasts, (setting, pool, versus).
+        contrasts: results of the declared contrasts, see `read_contrasts`.
+        gaps: collects what is missing; sections add to it.
+    """
+
+    root: Path
+    runs: list[ReportedRun]
+    summary: pd.DataFrame
+    ledgers: dict[Path, dict]
+    manifests: list[Manifest]
+    findings: dict | None
+    contamination: dict | None
+    comparability: list[dict] | None
+    tables: Path | None
+    declared: Sequence[tuple[str, str, str]]
+    contrasts: list[Contrast]
+    asked: Asked
+    gaps: Gaps
+
+    @property
+    def first(self) -> list[ReportedRun]:
+        """The runs with the first training seed."""
+        return [run for run in self.runs if run.seed == "1"]
+
+    @property
+    def bases(self) -> list[ReportedRun]:
+        """The untuned policies, each evaluated in all languages of its tuned runs."""
+        pool, setting = BASE
+        return [
+            ReportedRun(
+                model=model,
+                pool=pool,
+                setting=setting,
+                seed="1",
+                round=1,
+                responses=model,
+                reward_model=None,
+                languages=(),
+                evaluated=tuple(
+                    dict.fromkeys(code for run in self.first if run.model == model for code in run.evaluated)
+                ),
+                folder=self.root / model / pool / setting,
+                has_pairs=False,
+            )
+            for model in dict.fromkeys(run.model for run in self.first)
+        ]
+
+    @property
+    def claims(self) -> dict[tuple[str, str], dict]:
+        """{(setting, versus): claim} of findings.json."""
+        return index_claims(self.findings)
+
+
+def read_page(args: Namespace) -> Page:
+    """Reads all that the sections share; a missing file becomes a gap.
+
+    ``args`` are the options of scripts/report.py. Raises InputError where a row of the run table is wrong.
+    """
+    gaps = Gaps(args.root)
+    runs = read_reported(args)
+    if not gaps.has("overview", args.summary, "summary.csv, the table of all results"):
+        print(f"no {args.summary}: the page is made without it")
+    summary = read_summary(args.summary)
+    findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
+    contamination = args.root / "contamination.json"
+    checked = gaps.has("overview", contamination, "contamination.json, the training prompts among what is evaluated")
+    comparability = args.root / "comparability.json"
+    return Page(
+        root=args.root,
+        runs=runs,
+        summary=summary,
+        ledgers=read_ledgers(runs, gaps),
+        manifests=read_manifests(args.root),
+        findings=findings,
+        contamination=read_json(contamination) if checked else None,
+        comparability=read_json(comparability) if comparability.is_file() else None,
+        tables=args.tables,
+        declared=[tuple(contrast) for contrast in args.contrast],
+        contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),
+        asked=Asked(
+            judged=args.judged,
+            fidelity=args.fidelity,
+            tasks=args.tasks,
+            examples=args.examples,
+            partial=args.partial,
+            miniature=args.miniature,
+        ),
+        gaps=gaps,
+    )
+
+
+def read_reported(args: Namespace) -> list[ReportedRun]:
+    """The rows of the run table that the options --run give, in their order."""
+    return [
+        ReportedRun(
+            model=run["model"],
+            pool=run["pool"],
+            setting=run["setting"],
+            seed=run["seed"],
+            round=run["round"],
+            responses=run["responses"],
+            reward_model=run["reward_model"],
+            languages=tuple(run["languages"]),
+            evaluated=tuple(run["evaluated"].split(",")),
+            folder=run["folder"],
+            has_pairs=(run["folder"] / "pairs.jsonl").is_file() or run["setting"] in args.paired,
+        )
+        for run in read_runs(args, RUN)
+    ]
+
+
+def index_claims(findings: dict | None) -> dict[tuple[str, str], dict]:
+    """{(setting, versus): claim} of findings.json."""
+    return {(row["setting"], row["versus"]): row for row in (findings or {}).get("claims", ())}
+
+
+def read_ledgers(runs: list[ReportedRun], gaps: Gaps) -> dict[Path, dict]:
+    """{folder: ledger} of the runs that have one; a run without is a gap."""
+    return {
+        run.folder: read_json(run.folder / "ledger.json")
+        for run in runs
+        if gaps.has("data", run.folder / "ledger.json", "ledgers, what each run's pairs were made of")
+    }
+
+
+def read_manifests(root: Path) -> list[Manifest]:
+    """Every manifest of a result under the root, in the order of their paths."""
+    manifests = []
+    for path in sorted(root.rglob("*manifest.json")):
+        place = path.relative_to(root)
+        if place.parts[0] in NOT_RESULTS or path.name.startswith("."):
+            continue
+        row = read_json(path)
+        if row.get("stage") in (None, "report"):  # the page's own, of an earlier time
+            continue
+        manifests.append(Manifest.from_row(str(place), row))
+    return manifests
+
+
+def read_summary(path: Path | None) -> pd.DataFrame:
+    """summary.csv with the columns that the page needs, `arm` and `run`; empty where there is none."""
+    if path is None or not path.is_file():
+        columns = {**SUMMARY_COLUMNS, "arm": str, "run": str}
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"seed": str, "language": str, "eval_language": str})  # fmt: skip
+    for name in SUMMARY_COLUMNS.keys() - set(summary.columns):
+        summary[name] = np.nan
+    summary["round"] = summary["round"].fillna(1).astype(int)
+    arms = zip(summary["setting"], summary["seed"], summary["round"], strict=True)
+    summary["arm"] = [name_arm(*row) for row in arms]
+    several = summary["model"].nunique() > 1
+    summary["run"] = (summary["model"] + "/" if several else "") + summary["language"] + "/" + summary["arm"]
+    return summary

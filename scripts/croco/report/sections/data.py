@@ -1,0 +1,106 @@
+"""Section "Data": from prompts to training data, every difference by its reason."""
+
+from typing import Any
+
+from croco.report import plots
+from croco.report.elements import Figure, Section, figure, label, reasons, table_of, total
+from croco.report.page import Page
+
+INTRO = (
+    "From prompts to training data. What went in, what came out, and every difference by its reason: the ledger of each "
+    "run adds up, or its stage fails."
+)
+
+
+def show(page: Page) -> Section:
+    return Section(intro=INTRO, figures=[*show_responses(page), *show_prompts(page)])
+
+
+def show_responses(page: Page) -> list[Figure]:
+    """Responses of each policy and language, and why they left the pools."""
+    bars, lines = count_responses(page), []
+    if not bars:
+        return []
+    for run in page.first:
+        ledger = page.ledgers.get(run.folder)
+        for code, counts in ledger["languages"].items() if ledger else ():
+            lines.append(
+                {
+                    "run": run.name,
+                    "language": code,
+                    "prompts": counts["prompts"],
+                    "skipped prompts": reasons([counts.get("skipped", {})]),
+                    "responses": counts.get("responses"),
+                    "left out": reasons([counts.get("left_out", {})]),
+                    "eligible": counts.get("eligible"),
+                    "duplicates": counts.get("duplicates"),
+                    "chosen": counts.get("chosen"),
+                    "rejected": counts.get("rejected"),
+                }
+            )
+    return [
+        figure(
+            "responses",
+            [(None, plots.plot_stacks(bars, "responses"))],
+            f"Bars: of each policy and language how many responses stay in the pools and how many leave them, by reason. {total(bars)}",
+            "Responses of each policy and language, and what left the pools before mean and standard deviation, by reason; a second line of a language is of a run with another pool size or hygiene.",
+            table_of("Responses by run and language", lines),
+        )
+    ]
+
+
+def count_responses(page: Page) -> list[dict[str, Any]]:
+    """Parts of the bars: each policy and language once, unless the counts of its runs differ."""
+    bars, shown = [], set()
+    for run in page.first:
+        ledger = page.ledgers.get(run.folder)
+        for code, counts in ledger["languages"].items() if ledger else ():
+            name = f"{run.responses}, {code}"
+            key = (name, str(counts.get("left_out")), counts.get("responses"))
+            if not counts.get("responses") or key in shown:
+                continue
+            shown.add(key)
+            name = name if name not in {bar["name"] for bar in bars} else f"{name} ({run.name})"
+            bars.append({"name": name, "part": "eligible responses", "count": counts["eligible"], "kind": "kept"})
+            for reason, count in counts["left_out"].items():
+                bars.append({"name": name, "part": label(reason), "count": count, "kind": "lost"})
+    return bars
+
+
+def show_prompts(page: Page) -> list[Figure]:
+    """Prompts of each run that became training data, and why the others did not."""
+    bars, lines = [], []
+    for run in page.first:
+        ledger = page.ledgers.get(run.folder)
+        if ledger is None:
+            continue
+        formed = "prompts with a pair" if ledger["target"] == "pair" else "prompts with a training text"
+        bars.append({"name": run.name, "part": formed, "count": ledger["formed"], "kind": "kept"})
+        for reason, count in ledger["no_pair"].items():
+            bars.append({"name": run.name, "part": label(reason), "count": count, "kind": "lost"})
+        lines.append(
+            {
+                "run": run.name,
+                "prompts": ledger["prompts"],
+                "formed": ledger["formed"],
+                "not formed": reasons([ledger["no_pair"]]),
+                "languages": ", ".join(f"{code} {count}" for code, count in ledger["formed_by_language"].items()),
+                "rejected is the minimum": ledger.get("rejected_is_minimum"),
+                "advice": ledger.get("advice"),
+            }
+        )
+    if not bars:
+        return []
+    return [
+        figure(
+            "prompts",
+            [(None, plots.plot_stacks(bars, "prompts"))],
+            f"Bars: of each run how many prompts became training data, and how many did not, by reason. {total(bars)}",
+            "From prompts to what a run is tuned on, every difference by its reason; of replicates the first.",
+            table_of(
+                "Ledger: prompts by run",
+                lines,
+                "“rejected is the minimum”: where this share is near 1, mean - 2 sd chose as the rule min would have.",
+            ),
+        )
+    ]

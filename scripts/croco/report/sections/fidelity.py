@@ -1,0 +1,150 @@
+"""Section "Fidelity of the answers": language, length, repetition and variety before and after, and reward against judge."""
+
+from collections import Counter
+
+import pandas as pd
+from markupsafe import Markup
+
+from croco.records import rows
+from croco.report import plots
+from croco.report.elements import Figure, Section, figure, prefer_all_seeds, table
+from croco.report.estimates import find_base, list_estimates, of_metric, say_direction, say_unpooled
+from croco.report.page import Page
+from croco.text.measures import NONE, count_languages
+
+INTRO = (
+    "Are the answers in the right language, whole, of sensible length and varied, before and after? A win rate alone does "
+    "not say."
+)
+NOT_ASKED = Markup("Not asked for (<code>evaluation.fidelity</code>).")
+FIDELITY = {
+    "language_fidelity": "answers in the prompt's language",
+    "truncated": "truncated answers",
+    "n_tokens": "tokens an answer",
+    "n_chars": "characters an answer",
+    "repetition": "repetition",
+    "distinct_2": "distinct 2-grams",
+    "self_similarity": "similarity of a prompt's samples",
+    "reward": "reward of the own reward model",
+}
+
+
+def show(page: Page) -> Section:
+    if not page.asked.fidelity:
+        return Section(intro=INTRO, empty=NOT_ASKED)
+    summary = page.summary
+    say_unpooled("fidelity", summary[summary["task"] == "fidelity"], page.gaps)
+    figures = [*show_changes(summary), *show_confusion(page), *show_reward_and_judge(summary)]
+    if not figures:
+        page.gaps.say(
+            "fidelity", "the measures of the answers in summary.csv", "snakemake --cores 2 --forcerun summarise"
+        )
+    return Section(intro=INTRO, figures=figures, empty=NOT_ASKED)
+
+
+def show_changes(summary: pd.DataFrame) -> list[Figure]:
+    """The change of each measure of the answers from the base."""
+    charts, numbers = [], []
+    for metric, title in FIDELITY.items():
+        lines = list_estimates(summary, "fidelity", metric, "delta")
+        if not lines:
+            continue
+        before, direction = find_base(lines), say_direction(summary, "fidelity", metric)
+        charts.append(
+            (
+                title + (f" (base {before:.3g}{direction})" if before is not None else ""),
+                plots.plot_forest([{**line, "languages": {}} for line in lines], 0, "change from the base"),
+            )
+        )
+        numbers += [
+            [f"{title}{direction}", line["name"], line["baseline"], line["tuned"], line["value"], line["low"], line["high"], line["q"]]
+            for line in lines
+        ]  # fmt: skip
+    if not charts:
+        return []
+    return [
+        figure(
+            "fidelity-changes",
+            charts,
+            f"Dots with intervals: change from the base of {', '.join(title for title, _ in charts)}.",
+            "What tuning did to the answers themselves, beside winning. Languages pooled; 95 % intervals; 0 is the base, and what is right of it is better or, of lengths, longer.",
+            table(
+                "Answers before and after",
+                ["measure", "run", "base", "tuned", "change", "95 % from", "to", "q"],
+                numbers,
+            ),
+        )
+    ]
+
+
+def show_confusion(page: Page) -> list[Figure]:
+    """In which language answers to prompts of each language are, of the base and the runs, one at a time."""
+    counts = count_answers(page)
+    if not counts:
+        return []
+    asked = list(dict.fromkeys(code for by_prompt in counts.values() for code in by_prompt))
+    answered = {code for by_prompt in counts.values() for answers in by_prompt.values() for code in answers}
+    columns = asked + sorted(answered - {*asked}, key=lambda code: (code == NONE, code))
+    cells = [
+        {"name": name, "y": code, "x": column, "value": round(answers[column] / answers.total(), 4)}
+        for name, by_prompt in counts.items()
+        for code, answers in by_prompt.items()
+        for column in columns
+        if answers.total()
+    ]
+    heat_map = plots.plot_cells(
+        cells, "language of the answer", "language of the prompt", names=next(iter(counts)), spans=columns
+    )
+    lines = [
+        [name, code, *(answers[column] for column in columns)]
+        for name, by_prompt in counts.items()
+        for code, answers in by_prompt.items()
+    ]
+    return [
+        figure(
+            "confusion",
+            [(None, heat_map)],
+            "Confusion matrix: share of answers in each language, by the language of the prompt, one run at a time.",
+            "Right language? Shares of the answers to the prompts of a line; the diagonal is what was asked for, none what is too short to tell.",
+            table("Languages of the answers (counts)", ["run", "prompt in", *columns], lines),
+            {"label": "Run", "names": list(counts)},
+            broad=True,
+        )
+    ]
+
+
+def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
+    """{run: {language of the prompts: answers by their language}} of the base and the runs that have any answer."""
+    counts: dict[str, dict[str, Counter]] = {}
+    for run in [*page.bases, *page.first]:
+        for code in run.evaluated:
+            path = run.folder / "fidelity" / f"{code}.jsonl"
+            if page.gaps.has("fidelity", path, "languages, lengths and repetition of the answers"):
+                counts.setdefault(run.name, {})[code] = Counter(count_languages(rows(path)).get(code, {}))
+    return {name: by_prompt for name, by_prompt in counts.items() if any(map(Counter.total, by_prompt.values()))}
+
+
+def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
+    """Points: the change of the reward against the win rate, a point a run and language."""
+    keys = ["run", "eval_language", "seed"]
+    reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
+    wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
+    both = pd.concat([reward, wins], axis=1).dropna().reset_index()
+    both = both[(both["eval_language"] != "all") & both["seed"].isin(["1", "all"])]
+    both = prefer_all_seeds(both).drop_duplicates(keys[:2])
+    if both.empty:
+        return []
+    points = [
+        {"name": run, "series": code, "x": round(delta, 6), "y": round(value, 6)}
+        for run, code, _, delta, value in both.itertuples(index=False)
+    ]
+    return [
+        figure(
+            "reward-judge",
+            [(None, plots.plot_scatter(points, "change of the reward from the base", "win rate against the base"))],
+            "Points: the change of the reward and the win rate, one a run and language.",
+            "Reward against judge: where the reward rises and the win rate does not, the reward model was served and not the reader.",
+            table("Reward and win rate", ["run", "language", "change of the reward", "win rate"],
+                  [[point["name"], point["series"], point["x"], point["y"]] for point in points]),
+        )
+    ]  # fmt: skip

@@ -1,0 +1,136 @@
+"""Section "Open-ended answers": win rates against the base, declared contrasts, and the spread over training seeds."""
+
+from typing import Any
+
+import pandas as pd
+
+from croco.report import plots
+from croco.report.contrasts import contrasts_over_seeds
+from croco.report.elements import BASE, Figure, Section, Table, figure, number, prefer_all_seeds, table, table_of
+from croco.report.estimates import in_words, list_estimates, of_metric, say_unpooled, table_estimates
+from croco.report.page import Page
+from croco.results.findings import NULL_MARGIN
+
+INTRO = (
+    "Tuned answers against the base's answers to the same prompts, judged in both orders; ties count a half, so 0.5 is no "
+    "change."
+)
+WINS = {
+    "win_rate": "both orders",
+    "win_rate_single_order": "single order",
+    "win_rate_strict": "strict language",
+    "win_rate_lc": "length-controlled",
+    "win_rate_glm": "length and position (GLM)",
+}
+
+
+def show(page: Page) -> Section:
+    summary = page.summary
+    lines = list_estimates(summary, "arena", "win_rate", "value")
+    say_unpooled("open-ended", summary[summary["task"] == "arena"], page.gaps)
+    figures = []
+    if lines:
+        figures = [show_win_rates(lines), show_languages(summary), *show_variants(page)]
+    elif page.asked.judged:
+        page.gaps.say("open-ended", "win rates: summary.csv has none", "snakemake --cores 2")
+    content = {
+        "contrasts": page.contrasts,
+        "seeds": seed_table(summary) if lines else None,
+        "seed_contrasts": contrasts_over_seeds(summary, page.declared, page.claims),
+        "null_margin": NULL_MARGIN,
+    }
+    return Section(intro=INTRO, figures=figures, empty="No judge was asked for.", content=content)
+
+
+def show_win_rates(lines: list[dict[str, Any]]) -> Figure:
+    return figure(
+        "win-rates",
+        [(None, plots.plot_forest(lines, 0.5, "win rate against the base"))],
+        f"Dots with intervals: win rate of each run against the base. {in_words(lines, 0.5)}",
+        "Each dot pools a run's languages, with its 95 % interval; the coloured marks are single languages, the circles training seeds. 0.5 is no change.",
+        table_estimates("Win rates against the base, languages pooled", lines, "win rate"),
+    )
+
+
+def show_languages(summary: pd.DataFrame) -> Figure:
+    """Win rates by evaluation language."""
+    wins = of_metric(summary, "arena", "win_rate")
+    order = wins["run"].unique()
+    wins = prefer_all_seeds(wins[wins["seed"].isin(["1", "all"])]).drop_duplicates(["run", "eval_language"])
+    grid = wins.pivot(index="run", columns="eval_language", values="value")
+    codes = [code for code in wins["eval_language"].unique() if code != "all"]
+    grid = grid.loc[order, [*codes, "all"]]
+    cells = [
+        {"y": run, "x": code, "value": round(float(value), 6)}
+        for run, line in grid.iterrows()
+        for code, value in line.items()
+        if not pd.isna(value)
+    ]
+    return figure(
+        "wins-by-language",
+        [(None, plots.plot_cells(cells, "evaluated in", None, middle=0.5, spans=[*codes, "all"]))],
+        "Heat map: win rate of each run in each evaluated language.",
+        "Win rates by evaluation language; all pools a run's languages. Of replicates the mean, where the summary has it, else the first.",
+        table(
+            "Win rates by language",
+            ["run", *grid.columns],
+            [[run, *map(number, line)] for run, line in grid.iterrows()],
+        ),
+        broad=True,
+    )
+
+
+def show_variants(page: Page) -> list[Figure]:
+    """Other ways to count a win, and how far the judge can be trusted."""
+    summary = page.summary
+    pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
+    pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
+    pooled = prefer_all_seeds(pooled)
+    dots, numbers = [], {}
+    for metric, name in {**WINS, "position_consistency": "position consistency", "unparseable": "unparseable", "reward_judge_agreement": "agrees with the reward"}.items():  # fmt: skip
+        for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
+            if row.language == BASE[0] or pd.isna(row.value):
+                continue
+            numbers.setdefault(row.run, {"run": row.run})[name] = row.value
+            if metric in WINS:
+                dots.append({"name": row.run, "series": name, "value": row.value})
+    if len({dot["series"] for dot in dots}) < 2:
+        page.gaps.say(
+            "open-ended",
+            "win rates in a single order, with strict language and length-controlled; position consistency; unparseable verdicts",
+            "snakemake --cores 2 --forcerun summarise",
+        )
+        return []
+    return [
+        figure(
+            "variants",
+            [(None, plots.plot_dots(dots, "win rate against the base", 0.5, "counted"))],
+            "Dots: the win rate of each run, counted in several ways.",
+            "The same verdicts, counted in other ways: one order a prompt as in the paper's code; an answer in the wrong language loses; what would be left at equal length.",
+            table_of(
+                "Ways to count a win, and the judge itself",
+                list(numbers.values()),
+                "Position consistency: share of verdicts that stay when the two answers change places. Unparseable: share of replies in which no verdict could be read; they leave the mean.",
+            ),
+        )
+    ]
+
+
+def seed_table(summary: pd.DataFrame) -> Table | None:
+    """Every arm over its training seeds, a row a measure: mean, standard deviation, range; None without any."""
+    pooled = summary[
+        (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")
+    ]
+    pooled = pooled[pooled["seed"] != "all"]
+    measure = (pooled["task"].where(pooled["task"] != "arena", "") + " " + pooled["metric"]).str.strip()
+    pooled = pooled.assign(measure=measure)
+    spread = pooled.groupby(["measure", "run"], sort=False)["value"].agg(["count", "mean", "std", "min", "max"])
+    spread = spread[spread["count"] > 1].reset_index()
+    if spread.empty:
+        return None
+    spread = spread.sort_values("measure", key=lambda names: names != "win_rate", kind="stable")
+    return table(
+        "Every arm over its training seeds",
+        ["measure", "arm", "seeds", "mean", "sd over seeds", "lowest", "highest"],
+        spread.values.tolist(),
+    )

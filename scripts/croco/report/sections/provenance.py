@@ -1,0 +1,56 @@
+"""Section "Provenance": every manifest, and the code, seeds and library versions of each stage."""
+
+from collections import defaultdict
+from dataclasses import asdict
+
+from croco.report.elements import Section, Table, table, table_of
+from croco.report.page import Manifest, Page
+
+INTRO = "What made each file: stage, inputs, code, versions, seed. Each line is a manifest that lies beside its output."
+
+
+def show(page: Page) -> Section:
+    """The page's script searches ``records``: the manifests, and the sets of versions by number."""
+    manifests = page.manifests
+    if not manifests:
+        page.gaps.say("provenance", "manifests", "snakemake --cores 2")
+        return Section(intro=INTRO, records={"versions": [], "rows": []})
+    versions = []
+    for manifest in manifests:
+        if manifest.versions not in versions:
+            versions.append(manifest.versions)
+    compact = [{**asdict(manifest), "versions": versions.index(manifest.versions)} for manifest in manifests]
+    return Section(
+        intro=INTRO,
+        tables=[list_stages(manifests, versions), list_versions(versions)],
+        records={"versions": versions, "rows": compact},
+    )
+
+
+def list_stages(manifests: list[Manifest], versions: list[dict[str, str | None]]) -> Table:
+    """A row per stage."""
+    stages = defaultdict(list)
+    for manifest in manifests:
+        stages[manifest.stage].append(manifest)
+    lines = [
+        {
+            "stage": stage,
+            "manifests": len(of_stage),
+            "code commits": ", ".join(sorted({manifest.short_commit for manifest in of_stage})),
+            "with uncommitted changes": sum(manifest.dirty for manifest in of_stage),
+            "seeds": ", ".join(sorted({str(manifest.seed) for manifest in of_stage if manifest.seed is not None})) or None,
+            "sets of versions": len({versions.index(manifest.versions) for manifest in of_stage}),
+        }
+        for stage, of_stage in stages.items()
+    ]  # fmt: skip
+    return table_of("Manifests by stage", lines)
+
+
+def list_versions(versions: list[dict[str, str | None]]) -> Table:
+    """A row per library, a column per set of versions."""
+    libraries = sorted({name for one_set in versions for name in one_set})
+    return table(
+        "Sets of library versions",
+        ["library", *(f"set {i + 1}" for i in range(len(versions)))],
+        [[name, *(one_set.get(name) for one_set in versions)] for name in libraries],
+    )

@@ -1,0 +1,225 @@
+"""Section "Rewards": rewards of responses, what the languages of a pair alone tell, and the audit of reward models."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from croco.records import rows
+from croco.report import plots
+from croco.report.elements import Figure, Section, Table, figure, label, read_json, table, table_of
+from croco.report.page import Page, ReportedRun
+
+INTRO = "What the reward model gave the responses, where the chosen and rejected ones fall among them, and how far to trust it."
+PLACES = "sd from the pool's mean"
+MOMENTS = ["n", "mean", "sd", "lowest", "median", "highest"]
+
+
+def show(page: Page) -> Section:
+    """Tables and the figure `languages` are on the separation, the figure `audit` is on the audit."""
+    figures = show_distributions(page)
+    separation, tables = show_separation(page)
+    return Section(intro=INTRO, figures=[*figures, *separation, *show_audit(page)], tables=tables)
+
+
+def show_distributions(page: Page) -> list[Figure]:
+    """Histograms of rewards, and of the places of chosen and rejected responses in their pools, by group of runs."""
+    figures: list[Figure] = []
+    for runs in group_runs(page.first):
+        panels = read_panels(page, runs)
+        if not panels:
+            continue
+        pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool a language"
+        title = f"{runs[0].model}, {pool}, {runs[0].setting}"
+        figures.append(plot_rewards(f"rewards-{len(figures)}", title, runs[0].reward_model, panels))
+        places = {kind: [z for panel in panels.values() for z in panel[PLACES][kind]] for kind in ("chosen", "rejected")}  # fmt: skip
+        if all(places.values()):
+            figures.append(plot_places(f"places-{len(figures)}", title, places))
+    return figures
+
+
+def group_runs(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
+    """For each pool of a model the first setting that is tuned on pairs of its own responses."""
+    groups: dict[tuple, list[ReportedRun]] = {}
+    for run in runs:
+        if (run.folder / "pairs.jsonl").is_file() and run.responses == run.model:
+            groups.setdefault((run.model, len(run.languages) > 1 and run.pool), []).append(run)
+    return [[run for run in group if run.setting == group[0].setting] for group in groups.values()]
+
+
+def read_panels(page: Page, runs: Sequence[ReportedRun]) -> dict[str, dict[str, Any]]:
+    """{language: {all, chosen, rejected: rewards, PLACES: {chosen, rejected}}} of these runs."""
+    panels: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        pairs = list(rows(run.folder / "pairs.jsonl"))
+        for language in run.languages:
+            path = page.root / run.responses / language / "scores" / f"{run.reward_model}.jsonl"
+            if not page.gaps.has("rewards", path, "rewards of all responses"):
+                continue
+            panel = panels[language] = {
+                "all": [reward for line in rows(path) for reward in line["rewards"] if reward is not None],
+                PLACES: {},
+            }
+            for kind in ("chosen", "rejected"):
+                in_language = [pair for pair in pairs if pair[f"{kind}_language"] == language]
+                panel[kind] = [pair[f"{kind}_reward"] for pair in in_language]
+                panel[PLACES][kind] = [
+                    (pair[f"{kind}_reward"] - pair["pool_mean"]) / pair["pool_std"]
+                    for pair in in_language
+                    if pair.get("pool_std")
+                ]
+    return {language: panel for language, panel in panels.items() if panel["all"]}
+
+
+def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[str, dict[str, Any]]) -> Figure:
+    lines = [
+        [code, kind, len(values), *describe(values)]
+        for code, panel in panels.items()
+        for kind, values in panel.items()
+        if kind != PLACES
+    ]
+    charts = []
+    edges = bins([value for panel in panels.values() for value in panel["all"]])
+    for code, panel in panels.items():
+        kinds = {kind: panel[kind] for kind in ("all", "chosen", "rejected") if panel[kind]}
+        chart = plots.plot_histogram({kind: density(values, edges) for kind, values in kinds.items()}, "reward")
+        charts.append((f"{code}: {len(panel['chosen'])} chosen, {len(panel['rejected'])} rejected", chart))
+    return figure(
+        name,
+        charts,
+        f"Histograms of rewards a language, of all responses, of the chosen and of the rejected ones: {title}.",
+        f"{title}. Raw logits of {reward_model}, all responses counted; each distribution is scaled to the same area.",
+        table(f"Rewards: {title}", ["language", "responses", *MOMENTS], lines),
+    )
+
+
+def plot_places(name: str, title: str, places: dict[str, list[float]]) -> Figure:
+    edges = bins([value for values in places.values() for value in values])
+    densities = {kind: density(values, edges) for kind, values in places.items()}
+    return figure(
+        name,
+        [(None, plots.plot_histogram(densities, "standard deviations from the pool's mean", -2))],
+        f"Histogram: where the chosen and the rejected response fall in their pool: {title}.",
+        f"{title}. Where chosen and rejected fall in their own pool; the dashed line is mean - 2 sd, the target of the rejected.",
+        table(
+            f"Place in the pool: {title}",
+            ["responses", *MOMENTS],
+            [[kind, len(values), *describe(values)] for kind, values in places.items()],
+        ),
+    )
+
+
+def describe(values: Sequence[float]) -> list[float | None]:
+    """Mean, standard deviation, minimum, median and maximum."""
+    if not values:
+        return [None] * 5
+    return [float(f(values)) for f in (np.mean, np.std, np.min, np.median, np.max)]
+
+
+def bins(values: Sequence[float]) -> np.ndarray:
+    """Edges of a histogram of all these values."""
+    low, high = min(values), max(values)
+    return np.linspace(low, high, 41) if low < high else np.linspace(low - 0.5, low + 0.5, 4)
+
+
+def density(values: Sequence[float], edges: np.ndarray) -> list[tuple[float, float, float]]:
+    """[(from, to, density)] of a histogram."""
+    heights, _ = np.histogram(values, edges, density=True)
+    return [
+        (round(float(low), 5), round(float(high), 5), round(float(height), 5))
+        for low, high, height in zip(edges, edges[1:], heights, strict=False)
+    ]
+
+
+def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
+    """What the languages of a pair alone tell: a heat map per run, and the table."""
+    separations = {
+        run.name: separation for run in page.first if (separation := page.ledgers.get(run.folder, {}).get("separation"))
+    }
+    if not separations:
+        return [], []
+    codes = list(
+        dict.fromkeys(
+            code
+            for separation in separations.values()
+            for chosen, counts in separation["pairs"].items()
+            for code in [chosen, *counts]
+        )
+    )
+    lines = [
+        [name, chosen, *(separation["pairs"].get(chosen, {}).get(rejected, 0) for rejected in codes)]
+        for name, separation in separations.items()
+        for chosen in codes
+    ]
+    cells = [
+        {"name": name, "y": chosen, "x": rejected, "value": count}
+        for name, chosen, *counts in lines
+        for rejected, count in zip(codes, counts, strict=True)
+    ]
+    numbers = [
+        {
+            "run": name,
+            "pairs": sum(count for counts in separation["pairs"].values() for count in counts.values()),
+            "in one language": separation["same_language"],
+            "told by their languages": separation["accuracy"],
+            "by chance below (95 %)": separation["chance_95"],
+            "told with the prompt's": separation["accuracy_with_prompt"],
+            "by chance below": separation["chance_95_with_prompt"],
+        }
+        for name, separation in separations.items()
+    ]
+    heat_map = plots.plot_cells(cells, "rejected", "chosen", label=".0f", names=next(iter(separations)))
+    shown = figure(
+        "languages",
+        [(None, heat_map)],
+        "Heat map: number of pairs by the languages of the chosen and of the rejected response, one run at a time.",
+        "Number of pairs by the languages of chosen and rejected.",
+        table("Pairs by languages", ["run", "chosen", *codes], lines),
+        {"label": "Run", "names": list(separations)},
+    )
+    return [shown], [table_of("What the languages alone tell", numbers)]
+
+
+def show_audit(page: Page) -> list[Figure]:
+    """How often each audited reward model prefers a good text to a spoiled one."""
+    paths = [page.root / "audit" / f"{reward}.json" for reward in dict.fromkeys(run.reward_model for run in page.first)]
+    audits = [read_json(path) for path in paths if path.is_file()]
+    if not audits:
+        page.gaps.say("rewards", "the audit of the reward models", "snakemake --cores 2 audit")
+        return []
+    dots, lines = [], []
+    for audit in audits:
+        for code, audited in audit["languages"].items():
+            name = f"{audit['reward_model']}, {code}"
+            dots += [
+                {"name": name, "series": label(check), "value": counts["accuracy"], "low": counts["ci_low"], "high": counts["ci_high"]}
+                for check, counts in audited["checks"].items()
+                if counts["accuracy"] is not None
+            ]  # fmt: skip
+            lines.append(
+                {
+                    "reward model": audit["reward_model"],
+                    "language": code,
+                    "verdict": audited["verdict"],
+                    "n": audited["n"],
+                    **{label(check): counts["accuracy"] for check, counts in audited["checks"].items()},
+                    "mean": audited["reward_mean"],
+                    "sd": audited["reward_sd"],
+                    "correlation with length": audited["length_correlation"],
+                    "remedy": audited["remedy"],
+                }
+            )
+    if not dots:
+        return []
+    verdicts = [f"{line['reward model']} in {line['language']}: {line['verdict'] or 'cannot tell'}." for line in lines]
+    title = "share of comparisons where the reward prefers the better text"
+    return [
+        figure(
+            "audit",
+            [(None, plots.plot_dots(dots, title, 0.5, "check"))],
+            "Dots with intervals: how often the reward model prefers a good text to a spoiled one, by language and kind of damage. "
+            + " ".join(verdicts),
+            "The reward audit: does the reward model prefer a good answer to the same one spoiled? 0.5 is a coin.",
+            table_of("Reward audit", lines),
+        )
+    ]

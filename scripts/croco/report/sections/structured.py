@@ -1,0 +1,37 @@
+"""Section "Structured tasks": the change of each metric of each task from the base."""
+
+from croco.report import plots
+from croco.report.elements import Section, figure, label
+from croco.report.estimates import find_base, in_words, list_estimates, say_direction, say_unpooled, table_estimates
+from croco.report.page import Page
+
+INTRO = "Tasks with a right answer, by lm-eval: what tuning cost or gave where no judge is needed."
+# Tasks of the summary that have sections of their own.
+OTHER_SECTIONS = ("arena", "fidelity")
+
+
+def show(page: Page) -> Section:
+    """A forest plot for each structured task and metric."""
+    summary = page.summary
+    tasks = summary[~summary["task"].isin(OTHER_SECTIONS) & summary["baseline"].notna()]
+    say_unpooled("structured", tasks, page.gaps)
+    figures = []
+    for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False):
+        lines = list_estimates(summary, task, metric, "delta")
+        if not lines:
+            continue
+        before = find_base(lines)
+        note = f" The base has {before:.3f}, languages pooled." if before is not None else ""
+        direction = say_direction(summary, task, metric)
+        figures.append(
+            figure(
+                f"task-{len(figures)}",
+                [(None, plots.plot_forest(lines, 0, f"change of {label(metric)}"))],
+                f"Dots with intervals: change of {metric} on {task} from the base. {in_words(lines, 0)}",
+                f"{label(metric).capitalize()} on {task}: change from the base, with its 95 % interval{direction}; coloured marks are single languages, circles training seeds.{note}",
+                table_estimates(f"{metric} on {task}: change from the base{direction}", lines, "change"),
+            )
+        )
+    if not figures and page.asked.tasks:
+        page.gaps.say("structured", "results of structured tasks in summary.csv", "snakemake --cores 2")
+    return Section(intro=INTRO, figures=figures, empty="None was configured.")
