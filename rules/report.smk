@@ -20,6 +20,7 @@ REPORTED = [
 rule write_report:
     """Plots, tables and a search from the result files alone; what is missing is marked."""
     input:
+        runs=rules.write_runs.output.runs,
         summary=rules.summarise.output.summary,
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
@@ -45,10 +46,13 @@ rule write_report:
         runtime=30,
     params:
         root=lambda wc: GRID.results,
-        runs=[part for run in TUNED for part in ("--run", *describe_tuned(run))],
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
-        paired=["--paired", *dict.fromkeys(run.setting for run in PAIRED)] if PAIRED else [],
-        asked=["--judged"] * JUDGED + ["--fidelity"] * EVALUATION["fidelity"] + ["--tasks"] * bool(EVALUATION["tasks"]),
+        asked=options_of(
+            {"judged": JUDGED, "fidelity": EVALUATION["fidelity"], "tasks": bool(EVALUATION["tasks"])},
+            "judged",
+            "fidelity",
+            "tasks",
+        ),
         tables=lambda wc, input: str(Path(input.tables[0]).parent),
         partial=["--partial"] if PARTIAL else [],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
@@ -61,9 +65,8 @@ rule write_report:
         r"""
         python {SCRIPTS:q}/report.py \
             --root {params.root:q} \
-            {params.runs:q} \
+            --runs {input.runs:q} \
             {params.contrasts:q} \
-            {params.paired:q} \
             --summary {input.summary:q} \
             --findings {input.findings:q} \
             --tables {params.tables:q} \

@@ -1,8 +1,8 @@
 """Write the report page: one HTML file with plots, tables and a search, made from result files only; it opens offline.
 
 Example:
-  python scripts/report.py --root results/demo --run mini multi dpo 1 mini english en,de en,de \\
-      --summary results/demo/summary.csv --judged --output results/demo/report.html
+  python scripts/report.py --root results/demo --runs results/demo/runs.jsonl --summary results/demo/summary.csv \\
+      --judged --output results/demo/report.html
 
 What is missing is marked in its section with the command that makes it, and never ends the script. Beside the page it
 writes its key plots by themselves: win_rates.svg, structured.svg and ledger.svg.
@@ -16,7 +16,7 @@ import jinja2
 from croco import cli
 from croco.records import replacing
 from croco.report.elements import Figure, Section, embed
-from croco.report.page import RUN, Page, read_page
+from croco.report.page import Page, read_page
 from croco.report.plots import read_library, read_palette, to_svg
 from croco.report.sections import (
     claims,
@@ -32,7 +32,7 @@ from croco.report.sections import (
     structured,
     training,
 )
-from croco.runs import add_run_options
+from croco.runs import add_contrast_option, add_run_options
 
 # The sections of the page in their order: the name in links and gaps, the heading, and what makes the section. A section
 # that needs more than an introduction, figures and tables has a macro in the template.
@@ -104,11 +104,11 @@ def write_key_plots(folder: Path, figures: Mapping[str, Figure], css: str) -> No
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    add_run_options(parser, RUN)
+    add_run_options(parser)
+    add_contrast_option(parser)
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--findings", type=Path, help="findings.json")
     parser.add_argument("--tables", type=Path, help="folder of tables in the paper's shape, *.csv")
-    parser.add_argument("--paired", nargs="*", default=[], metavar="SETTING", help="settings that are tuned on pairs")
     parser.add_argument("--judged", action="store_true", help="the run asks for verdicts")
     parser.add_argument("--fidelity", action="store_true", help="the run asks for measures of the answers")
     parser.add_argument("--tasks", action="store_true", help="the run asks for structured tasks")

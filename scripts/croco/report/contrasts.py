@@ -9,6 +9,7 @@ import pandas as pd
 from croco.report.elements import prefer_all_seeds
 from croco.results.findings import NULL_MARGIN, compare_with_paper
 from croco.results.statistics import FEWEST
+from croco.runs import BASE
 
 
 @dataclass(frozen=True)
@@ -46,33 +47,36 @@ def read_contrasts(
     pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
     contrasts = []
     for setting, pool, versus in declared:
-        chosen = pooled[(pooled["setting"] == setting) & (pooled["language"] == pool) & (pooled["baseline"] == versus)]
+        chosen = pooled[(pooled["setting"] == setting) & (pooled["pool"] == pool) & (pooled["baseline"] == versus)]
         # Over all training seeds where there are several.
         chosen = prefer_all_seeds(chosen[chosen["round"] == chosen["round"].max()]).drop_duplicates("model")
         for row in chosen.itertuples():
-            middle = 0.5 if versus == "base" else 0.0
-            value = row.value if versus == "base" else row.delta
-            low, high = (
-                endless if pd.isna(bound) else bound
-                for endless, bound in ((-math.inf, row.ci_low), (math.inf, row.ci_high))
-            )
+            column = "value" if versus == BASE else "delta"
+            low, high = find_interval(row, column)
+            delta_low, delta_high = find_interval(row, "delta")
             reported = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
             expected, claim = reported["expected"], reported["claim"]
             contrasts.append(
                 Contrast(
                     model=row.model,
                     what=f"{pool}/{setting} against {versus}",
-                    measure="win rate" if versus == "base" else "difference of win rates",
-                    value=value,
+                    measure="win rate" if versus == BASE else "difference of win rates",
+                    value=getattr(row, column),
                     low=low,
                     high=high,
                     p=None if pd.isna(row.p_adjusted) else row.p_adjusted,
                     claim=claim,
                     of_paper=expected is not None,
-                    **compare_with_paper(low - middle, high - middle, expected, row.n),
+                    **compare_with_paper(delta_low, delta_high, expected, row.n),
                 )
             )
     return contrasts
+
+
+def find_interval(row, column: str) -> tuple[float, float]:
+    """The ends of a column's interval, infinite where the summary has none."""
+    low, high = getattr(row, f"{column}_low"), getattr(row, f"{column}_high")
+    return -math.inf if pd.isna(low) else low, math.inf if pd.isna(high) else high
 
 
 def contrasts_over_seeds(
@@ -83,12 +87,12 @@ def contrasts_over_seeds(
     Seeds with too few prompts for a verdict are left out.
     """
     pooled = summary[
-        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == "base")
+        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == BASE)
     ]
     pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
 
     def by_seed(model, pool, setting):
-        arm = pooled[(pooled["model"] == model) & (pooled["language"] == pool)]
+        arm = pooled[(pooled["model"] == model) & (pooled["pool"] == pool)]
         names = [name.removesuffix(f".s{seed}") for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
         arm = arm[pd.Series(names, index=arm.index, dtype=str) == setting]
         return arm[arm["round"] == arm["round"].max()].set_index("seed")["value"]
@@ -97,7 +101,7 @@ def contrasts_over_seeds(
     for setting, pool, versus in declared:
         for model in pooled["model"].unique():
             ours = by_seed(model, pool, setting)
-            differences = (ours - (0.5 if versus == "base" else by_seed(model, pool, versus))).dropna()
+            differences = (ours - (0.5 if versus == BASE else by_seed(model, pool, versus))).dropna()
             if len(differences) < 2:
                 continue
             expected = claims.get((setting, versus), {}).get("expected")

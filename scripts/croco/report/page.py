@@ -1,6 +1,6 @@
 """What the sections of the report page read: one typed `Page`, made from the files of a run.
 
-The run table and summary.csv are read here and nowhere else: `read_reported` makes `Page.runs` of the one, `read_summary` makes
+The run table and summary.csv are read here and nowhere else: `read_reported` makes `Page.runs` of the one, `read_rows` makes
 `Page.summary` of the other.
 """
 
@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from croco.report.contrasts import Contrast, read_contrasts
 from croco.report.elements import BASE, Gaps, name_arm, read_json
-from croco.runs import read_runs
+from croco.results.table import empty_summary, read_summary
+from croco.runs import Run, read_runs
 
-RUN = ["MODEL", "POOL", "SETTING", "SEED", "RESPONSES", "REWARD_MODEL", "LANGUAGES", "EVALUATED"]
-SUMMARY_COLUMNS = {
-    "model": str, "language": str, "setting": str, "seed": str, "round": int, "eval_language": str, "task": str,
-    "suite": str, "metric": str, "value": float, "n": float, "baseline": str, "baseline_value": float, "delta": float,
-    "ci_low": float, "ci_high": float, "p": float, "p_adjusted": float, "q": float, "mde": float,
-}  # fmt: skip
 INPUTS_SHOWN = 40  # inputs of a manifest
 # Folders under the output root whose manifests describe unfinished or intermediate work.
 NOT_RESULTS = ("state", "logs", "partial")
@@ -107,6 +101,22 @@ class ReportedRun:
     folder: Path
     has_pairs: bool
 
+    @classmethod
+    def from_run(cls, run: Run, root: Path) -> "ReportedRun":
+        return cls(
+            model=run.model,
+            pool=run.pool,
+            setting=run.setting,
+            seed=str(run.replicate),
+            round=run.round,
+            responses=run.responses,
+            reward_model=run.reward_model,
+            languages=run.languages,
+            evaluated=tuple(run.evaluated),
+            folder=root / run.name,
+            has_pairs=run.target == "pair",
+        )
+
     @property
     def name(self) -> str:
         return f"{self.model}/{self.pool}/{name_arm(self.setting, self.seed, self.round)}"
@@ -137,7 +147,7 @@ class Page:
     Attributes:
         root: output root of the run.
         runs: the tuned runs.
-        summary: summary.csv as `read_summary` returns it.
+        summary: summary.csv as `read_rows` returns it.
         ledgers: {folder of a run: its ledger}; a run without one has no key.
         manifests: every manifest under the root.
         findings, contamination, comparability: content of the file of that name, None where it is missing.
@@ -204,7 +214,7 @@ def read_page(args: Namespace) -> Page:
     runs = read_reported(args)
     if not gaps.has("overview", args.summary, "summary.csv, the table of all results"):
         print(f"no {args.summary}: the page is made without it")
-    summary = read_summary(args.summary)
+    summary = read_rows(args.summary)
     findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
     contamination = args.root / "contamination.json"
     checked = gaps.has("overview", contamination, "contamination.json, the training prompts among what is evaluated")
@@ -234,23 +244,8 @@ def read_page(args: Namespace) -> Page:
 
 
 def read_reported(args: Namespace) -> list[ReportedRun]:
-    """The rows of the run table that the options --run give, in their order."""
-    return [
-        ReportedRun(
-            model=run["model"],
-            pool=run["pool"],
-            setting=run["setting"],
-            seed=run["seed"],
-            round=run["round"],
-            responses=run["responses"],
-            reward_model=run["reward_model"],
-            languages=tuple(run["languages"]),
-            evaluated=tuple(run["evaluated"].split(",")),
-            folder=run["folder"],
-            has_pairs=(run["folder"] / "pairs.jsonl").is_file() or run["setting"] in args.paired,
-        )
-        for run in read_runs(args, RUN)
-    ]
+    """The tuned runs of the run table, in its order."""
+    return [ReportedRun.from_run(run, args.root) for run in read_runs(args.runs) if not run.is_base]
 
 
 def index_claims(findings: dict | None) -> dict[tuple[str, str], dict]:
@@ -281,17 +276,11 @@ def read_manifests(root: Path) -> list[Manifest]:
     return manifests
 
 
-def read_summary(path: Path | None) -> pd.DataFrame:
-    """summary.csv with the columns that the page needs, `arm` and `run`; empty where there is none."""
-    if path is None or not path.is_file():
-        columns = {**SUMMARY_COLUMNS, "arm": str, "run": str}
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
-    summary = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"seed": str, "language": str, "eval_language": str})  # fmt: skip
-    for name in SUMMARY_COLUMNS.keys() - set(summary.columns):
-        summary[name] = np.nan
-    summary["round"] = summary["round"].fillna(1).astype(int)
+def read_rows(path: Path | None) -> pd.DataFrame:
+    """The summary; with `arm` as the page names it, with its round, and `run`, the name of a run on the page."""
+    summary = read_summary(path) if path and path.is_file() else empty_summary()
     arms = zip(summary["setting"], summary["seed"], summary["round"], strict=True)
     summary["arm"] = [name_arm(*row) for row in arms]
     several = summary["model"].nunique() > 1
-    summary["run"] = (summary["model"] + "/" if several else "") + summary["language"] + "/" + summary["arm"]
+    summary["run"] = (summary["model"] + "/" if several else "") + summary["pool"] + "/" + summary["arm"]
     return summary

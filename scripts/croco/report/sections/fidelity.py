@@ -10,6 +10,7 @@ from croco.report import plots
 from croco.report.elements import Figure, Section, figure, prefer_all_seeds, table
 from croco.report.estimates import find_base, list_estimates, of_metric, say_direction, say_unpooled
 from croco.report.page import Page
+from croco.results.metrics import ANSWER_METRICS, REWARD
 from croco.text.measures import NONE, count_languages
 
 INTRO = (
@@ -17,16 +18,7 @@ INTRO = (
     "not say."
 )
 NOT_ASKED = Markup("Not asked for (<code>evaluation.fidelity</code>).")
-FIDELITY = {
-    "language_fidelity": "answers in the prompt's language",
-    "truncated": "truncated answers",
-    "n_tokens": "tokens an answer",
-    "n_chars": "characters an answer",
-    "repetition": "repetition",
-    "distinct_2": "distinct 2-grams",
-    "self_similarity": "similarity of a prompt's samples",
-    "reward": "reward of the own reward model",
-}
+MEASURES = {metric.name: metric.title for metric in (*ANSWER_METRICS, REWARD)}
 
 
 def show(page: Page) -> Section:
@@ -45,7 +37,7 @@ def show(page: Page) -> Section:
 def show_changes(summary: pd.DataFrame) -> list[Figure]:
     """The change of each measure of the answers from the base."""
     charts, numbers = [], []
-    for metric, title in FIDELITY.items():
+    for metric, title in MEASURES.items():
         lines = list_estimates(summary, "fidelity", metric, "delta")
         if not lines:
             continue

@@ -89,7 +89,7 @@ def show_variants(page: Page) -> list[Figure]:
     dots, numbers = [], {}
     for metric, name in {**WINS, "position_consistency": "position consistency", "unparseable": "unparseable", "reward_judge_agreement": "agrees with the reward"}.items():  # fmt: skip
         for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
-            if row.language == BASE[0] or pd.isna(row.value):
+            if row.pool == BASE[0] or pd.isna(row.value):
                 continue
             numbers.setdefault(row.run, {"run": row.run})[name] = row.value
             if metric in WINS:
