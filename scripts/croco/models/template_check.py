@@ -328,15 +328,22 @@ def warning(name: str, what: str, remedy: str) -> dict:
 
 
 def find_faults(report: dict) -> Iterator[dict]:
-    """Yields the findings that follow from what was measured."""
-    bos, stop, think, added = report["bos"], report["stop"], report["think"], report["added_text"]
+    """Yields the findings that follow from what was measured of a policy."""
     probes = {f"{probe['chat']}/{probe['answer']}": probe for probe in report["probes"]}
-    ordinary = {name: probe for name, probe in probes.items() if probe["answer"] in ORDINARY}
-    other_prompt = [name for name, probe in probes.items() if not probe["prompt_agrees"]]
-    other_text = [name for name, probe in ordinary.items() if not probe["text_kept"]]
-    other_ids = [name for name, probe in ordinary.items() if differs_before_stop(probe)]
-    stripped = [name for name, kept in report["white_space"].items() if not kept]
+    yield from find_bos_faults(report["bos"])
+    yield from find_prompt_faults(probes)
+    yield from find_stop_faults(report["stop"])
+    yield from find_text_faults(report, probes)
+    yield from find_other_faults(report, probes)
 
+
+def list_ordinary(probes: dict[str, dict]) -> dict[str, dict]:
+    """The probes with ordinary answers, {chat/answer: probe}."""
+    return {name: probe for name, probe in probes.items() if probe["answer"] in ORDINARY}
+
+
+def find_bos_faults(bos: dict) -> Iterator[dict]:
+    """Yields the findings on the BOS at the start of a prompt."""
     if max(bos["sampled"], bos["trained"]) > 1:
         yield error(
             "double_bos",
@@ -350,7 +357,12 @@ def find_faults(report: dict) -> Iterator[dict]:
             f"{bos['as_text']}; chat lists and token ids, which this workflow uses, with {bos['sampled']}",
             "give other tools chat lists or token ids, or tokenise with add_special_tokens=False",
         )
-    if changed := [name for name in other_prompt if name in ordinary]:
+
+
+def find_prompt_faults(probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the findings on prompts that have other tokens in training than in sampling."""
+    other_prompt = [name for name, probe in probes.items() if not probe["prompt_agrees"]]
+    if changed := [name for name in other_prompt if name in list_ordinary(probes)]:
         yield error(
             "prompt_ids_differ",
             f"prompts are trained on in other tokens than they are sampled from: {describe(probes, changed)}",
@@ -362,6 +374,10 @@ def find_faults(report: dict) -> Iterator[dict]:
             f"before some answers the end of the prompt has other tokens: {describe(probes, other_prompt)}",
             "none is needed where such answers are rare; otherwise drop them",
         )
+
+
+def find_stop_faults(stop: dict) -> Iterator[dict]:
+    """Yields the findings on the stop token of trained answers, and on what follows it."""
     if stop["trained"] is None:
         yield error(
             "no_stop_token",
@@ -374,6 +390,13 @@ def find_faults(report: dict) -> Iterator[dict]:
             f"trained but never sampled, behind {stop['trained']}: {stop['trailing_text']!r}",
             "none is needed: the same follows every answer; a template that ends with the stop token avoids it",
         )
+
+
+def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the findings on the text of answers, and on the text that training has around it."""
+    think, added = report["think"], report["added_text"]
+    other_text = [name for name, probe in list_ordinary(probes).items() if not probe["text_kept"]]
+    stripped = [name for name, kept in report["white_space"].items() if not kept]
     if other_text:
         yield error(
             "changes_answer",
@@ -404,8 +427,16 @@ def find_faults(report: dict) -> Iterator[dict]:
             f"answers are not trained with the white space they were sampled with: {', '.join(stripped)}",
             "none is needed where answers rarely have any; otherwise take the trim filter out of the template",
         )
-    # Whatever else makes ordinary answers differ has no name of its own.
-    if other_ids and not (changed or other_text or added["before"] or added["after"] or stop["trained"] is None):
+
+
+def find_other_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the finding on ordinary answers that differ for a reason which no other finding names."""
+    ordinary = list_ordinary(probes)
+    added = report["added_text"]
+    named = added["before"] or added["after"] or report["stop"]["trained"] is None
+    if named or not all(probe["prompt_agrees"] and probe["text_kept"] for probe in ordinary.values()):
+        return
+    if other_ids := [name for name, probe in ordinary.items() if differs_before_stop(probe)]:
         yield warning(
             "answer_ids_differ",
             f"ordinary answers are trained on in other tokens than sampled: {describe(probes, other_ids)}",

@@ -32,7 +32,7 @@ class ByRows:
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset  # holds token ids already
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
+    def get_batch_samples(self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device):
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD
         total = len(self.train_dataset)
@@ -49,7 +49,7 @@ class ByRows:
         size = self.args.train_batch_size
         return min(size, max(0, self.step_rows - first - RANK * size))
 
-    def training_step(self, model, inputs, *args, **kwargs):
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
         own, left = self._count_own(self.first), self.step_rows - self.first
         self.first += WORLD * self.args.train_batch_size
         numbers = inputs.pop("row")  # (micro-batch,)
@@ -57,7 +57,7 @@ class ByRows:
         self.progress.count(numbers[:own], seen.get("attention_mask"))
         return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
 
-    def step_by_rows(self, model, inputs, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
         """The loss of training_step, a scalar, after its backward pass.
 
         Args:

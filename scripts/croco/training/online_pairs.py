@@ -43,7 +43,8 @@ class OnlinePairs:
             policy.generation_config = own
             model.train()
 
-    def step_by_rows(self, model, inputs, own, left, *args, **kwargs):
+    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+        """As ByRows.step_by_rows; `prompt` of the inputs holds the chat lists of a micro-batch."""
         prompts = inputs["prompt"]
         count = len(prompts)
         # Answers in rows: the first to every prompt, then the second to every prompt.
