@@ -52,9 +52,21 @@ ASIDE = [
     "rows_digest",
 ]
 # The files whose behaviour decides the tuned weights.
-DECIDING = tuple(
-    f"croco/{name}.py"
-    for name in ("training/process", "training/encode", "models/lora", "models/chats", "text/normalise")
+DECIDING = (
+    "croco/training/process.py",
+    "croco/training/policy.py",
+    "croco/training/trainers.py",
+    "croco/training/by_rows.py",
+    "croco/training/live.py",
+    "croco/training/encode.py",
+    "croco/models/lora.py",
+    "croco/models/chats.py",
+)
+# Those that decide what online DPO samples, rewards and pairs.
+DECIDING_ONLINE = (
+    "croco/training/online_pairs.py",
+    "croco/models/transformers_engine.py",
+    "croco/text/normalise.py",
 )
 
 
@@ -259,7 +271,7 @@ def describe_inputs(args):
         "data": args.rows_digest,
         "policy": args.identity,
         "reward_model": model_id(args.reward_model, args.reward_revision, args.state) if online else None,
-        "code": behaviour_digest(*DECIDING, *(["croco/models/transformers_engine.py"] if online else [])),
+        "code": behaviour_digest(*DECIDING, *(DECIDING_ONLINE if online else ())),
         "versions": versions("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets"),
     }
 

@@ -67,7 +67,10 @@ def test_behaviour_of_script_or_helper_changes_it(copied, file, old, new):
         for engine in ("transformers", "vllm")
     ]
     + [
-        ("train", "croco/training/process.py"),
+        *(
+            ("train", f"croco/training/{room}.py")
+            for room in ("process", "policy", "trainers", "by_rows", "online_pairs", "live")
+        ),
         ("check_template", "croco/models/template_check.py"),
         ("build_pairs", "croco/__init__.py"),
     ],

@@ -1,6 +1,8 @@
 """Models that cannot be used: each ends a stage with one message that names the model and the remedy, exit code 1."""
 
+import ast
 import http.server
+import inspect
 import json
 import os
 import shutil
@@ -10,6 +12,8 @@ import threading
 
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, write_rows
+
+from croco.models.engines import PolicyEngine, RewardEngine
 
 
 @pytest.fixture
@@ -32,6 +36,21 @@ def generate(folder, prompts, **options):
 def expect(done, *said):
     assert done.returncode == 1 and "Remedy" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert all(str(text) in done.stderr for text in said), done.stderr
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize(("name", "base"), [("Policy", "ChatModel"), ("RewardModel", "ChatScorer")])
+def test_engines_keep_their_contract(engine, name, base):
+    """By their syntax trees: vLLM need not be installed."""
+    contract = {"Policy": PolicyEngine, "RewardModel": RewardEngine}[name]
+    methods = {}
+    for module, cls in (("chats", base), (f"{engine}_engine", name)):
+        tree = ast.parse((ROOT / f"scripts/croco/models/{module}.py").read_text(encoding="utf-8"))
+        body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls).body
+        methods |= {node.name: [a.arg for a in node.args.args] for node in body if isinstance(node, ast.FunctionDef)}
+    for method, function in inspect.getmembers(contract, inspect.isfunction):
+        if not method.startswith("_"):
+            assert methods[method] == list(inspect.signature(function).parameters), method
 
 
 def test_policy_without_chat_template(copied, prompts):

@@ -16,7 +16,7 @@ from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, writ
 
 from croco.models.chats import digest_tokens
 from croco.training.encode import hold_out
-from croco.training.process import choose
+from croco.training.online_pairs import choose
 from croco.training.resume import newest_whole_checkpoint
 
 COUNT = 24

@@ -2,12 +2,18 @@
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from croco.errors import InputError
 from croco.models.loading import model_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 # Why a prompt is given no response. CONTROL: its text would become control tokens (see Controls).
 TOO_LONG, REFUSED, CONTROL = "prompt_too_long", "refused_by_template", "control_tokens"
@@ -31,7 +37,14 @@ class ChatModel:
     another tokenizer.
     """
 
-    def __init__(self, path, revision=None, trust_remote_code=False, template_options=None, adapter=None):
+    def __init__(
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        template_options: dict | None = None,
+        adapter: str | Path | None = None,
+    ):
         from transformers import AutoConfig
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
@@ -58,18 +71,19 @@ class ChatModel:
                 adapter,
             )
 
-    def encode(self, messages):
+    def encode(self, messages: list[dict]) -> list[int]:
         """Token ids of a chat with the generation prompt; the template alone adds special tokens (no second BOS).
 
-        Raises InputError for ids that the model has no embedding for.
+        Raises jinja2.TemplateError where the template refuses the chat, InputError for ids that the model has no
+        embedding for.
         """
         return check_ids(encode_prompt(self.tokenizer, messages, self.template_options), self.vocabulary, self.path)
 
-    def prepare(self, messages, max_tokens):
+    def prepare(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
         """(token ids of a chat, None), or (None, the reason to skip it, one of SKIPS)."""
         return (None, CONTROL) if self.controls.in_chat(messages) else self.prepare_trusted(messages, max_tokens)
 
-    def prepare_trusted(self, messages, max_tokens):
+    def prepare_trusted(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
         """As prepare, of a chat that may spell control tokens."""
         try:
             tokens = self.encode(messages)
@@ -77,7 +91,7 @@ class ChatModel:
             return None, REFUSED
         return (tokens, None) if self.room(tokens, max_tokens) else (None, TOO_LONG)
 
-    def room(self, tokens, max_tokens):
+    def room(self, tokens: list[int], max_tokens: int) -> int:
         """How many tokens a response may have, 0 where the prompt is too long.
 
         A response may take max_tokens, or what the context leaves, which must be half of it at least. A model that
@@ -88,7 +102,7 @@ class ChatModel:
         left = self.context - len(tokens)
         return min(max_tokens, left) if left >= min(max_tokens, self.context // 2) else 0
 
-    def response(self, tokens, room):
+    def response(self, tokens: Sequence[int], room: int) -> dict:
         """A sampled sequence as a row of the generations: text, finish_reason (stop or length), n_tokens, token_digest.
 
         The stop token counts as a token and is not part of the text, even where the tokenizer does not mark it special.
@@ -112,7 +126,14 @@ class ChatScorer:
     follows the clock.
     """
 
-    def __init__(self, path, revision=None, max_length=4096, trust_remote_code=False, template_options=None):
+    def __init__(
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        max_length: int = 4096,
+        trust_remote_code: bool = False,
+        template_options: dict | None = None,
+    ):
         from transformers import AutoConfig
 
         self.path, self.template_options = path, template_options or {}
@@ -129,10 +150,11 @@ class ChatScorer:
         self.vocabulary = config.get_text_config().vocab_size
         self.max_length = min(max_length, state_context(config) or max_length)
 
-    def encode(self, messages, answer):
+    def encode(self, messages: list[dict], answer: str) -> tuple[list[int] | None, str | None]:
         """(token ids of a prompt's chat with an answer, None), or (None, why it has no reward).
 
         The reasons are LONG_CHAT, REFUSED and CONTROL; NOT_FINITE is known only when the model has run.
+        Raises InputError for ids that the model has no embedding for.
         """
         chat = [*messages, {"role": "assistant", "content": answer}]
         if self.controls.in_chat(chat):
@@ -158,7 +180,7 @@ class Controls:
     Attributes: ``ids``, a set, and ``texts``, what spells them. Tokens of white space or one character are ordinary text.
     """
 
-    def __init__(self, tokenizer, options=None):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", options: dict | None = None):
         template = tokenizer.get_chat_template()
         added = tokenizer.added_tokens_decoder
         special = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
@@ -183,12 +205,12 @@ class Controls:
     def _normalize(self, text):
         return text if self._normalizer is None else self._normalizer.normalize_str(text)
 
-    def in_text(self, text, answer=False):
+    def in_text(self, text: str, answer: bool = False) -> bool:
         """Whether a text spells a control token; ``answer``: the text is of an assistant's turn."""
         pattern = self._in_answers if answer else self._anywhere
         return bool(pattern.search(text) or pattern.search(self._normalize(text)))
 
-    def in_chat(self, messages):
+    def in_chat(self, messages: list[dict]) -> bool:
         """Whether any message of a chat spells a control token."""
         return any(
             self.in_text(text, message.get("role") == "assistant")
@@ -197,12 +219,12 @@ class Controls:
         )
 
 
-def match_any(texts):
+def match_any(texts: Iterable[str]) -> re.Pattern[str]:
     """A pattern of any of the texts, the longest first; of no text, one that never matches."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text)))) or "(?!)")
 
 
-def list_texts(message):
+def list_texts(message: dict) -> list[str]:
     """The texts of a message, whose content is text or a list of parts."""
     content = message["content"]
     return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
@@ -217,22 +239,22 @@ def _render_turns(tokenizer, options):
         return ""
 
 
-def check_reward(logit):
+def check_reward(logit: float) -> tuple[float | None, str | None]:
     """(reward, None), or (None, NOT_FINITE)."""
     return (logit, None) if abs(logit) < float("inf") else (None, NOT_FINITE)
 
 
-def state_context(config):
+def state_context(config: "PreTrainedConfig") -> int | None:
     """The context length of a model in tokens, or None where its config states none (as BLOOM's)."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def digest_tokens(tokens):
+def digest_tokens(tokens: Iterable[int]) -> str:
     """By which sampled and trained token ids are compared; 16 hex digits."""
     return hashlib.sha256(str(list(tokens)).encode()).hexdigest()[:16]
 
 
-def encode_prompt(tokenizer, messages, options=None):
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], options: dict | None = None) -> list[int]:
     """Token ids, a list of int, of a chat with the generation prompt.
 
     ``options`` are extra variables of the template, {name: value} or None. The template alone adds special tokens:
@@ -243,7 +265,9 @@ def encode_prompt(tokenizer, messages, options=None):
     )["input_ids"]
 
 
-def load_tokenizer(path, revision=None, trust_remote_code=False, options=None):
+def load_tokenizer(
+    path: str | Path, revision: str | None = None, trust_remote_code: bool = False, options: dict | None = None
+) -> "PreTrainedTokenizerBase":
     """A tokenizer with a chat template.
 
     Raises InputError without one, or where the template writes the date or the time that ``options``, variables of the
@@ -272,7 +296,9 @@ DATED = (
 )
 
 
-def follows_clock(tokenizer, options=None, chats=None):
+def follows_clock(
+    tokenizer: "PreTrainedTokenizerBase", options: dict | None = None, chats: Sequence[list[dict]] | None = None
+) -> bool:
     """Whether what the template writes around chats, by default ordinary ones, depends on the day or the time of day."""
     system, user, answer = ({"role": role, "content": "x"} for role in ("system", "user", "assistant"))
     chats = chats or ([user], [user, answer], [user, answer, user], [system, user], [system, user, answer])
@@ -295,7 +321,12 @@ def follows_clock(tokenizer, options=None, chats=None):
     return False
 
 
-def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
+def load_stops(
+    path: str | Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> list[int]:
     """Ids of the tokens that generation ends at, a list: the generation config's, else the model's; and the tokenizer's."""
     from transformers import AutoConfig, GenerationConfig
     from transformers.utils import cached_file
@@ -312,7 +343,8 @@ def load_stops(path, tokenizer, revision=None, trust_remote_code=False):
     return stops if end is None or end in stops else [*stops, end]
 
 
-def check_ids(ids, vocabulary, path):
+def check_ids(ids: list[int], vocabulary: int, path: str | Path) -> list[int]:
+    """The ids; raises InputError where one has no embedding in a model of ``vocabulary`` embeddings."""
     if ids and max(ids) >= vocabulary:
         raise InputError(
             f"the tokenizer gives the id {max(ids)}, the model has {vocabulary} embeddings",

@@ -1,11 +1,22 @@
 """Which engine a model runs on: transformers or vLLM, by its row of the config, behind one interface.
 
-A policy has ``encode``, ``room``, ``sample`` and ``respond``; a reward model has ``score``.
+PolicyEngine and RewardEngine state what an engine must offer. A chat is a list of messages, {"role", "content"}.
 """
 
 import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from croco.digests import behaviour_digest, versions
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from transformers import PreTrainedTokenizerBase
+
+    from croco.models.chats import Controls
 
 VLLM_MODES = ("VLLM_BATCH_INVARIANT", "VLLM_ATTENTION_BACKEND")
 # Options of an engine that decide where and how fast it runs, not what it computes.
@@ -24,8 +35,89 @@ OF_THE_MACHINE = [
 ]
 
 
-def load_policy(args, adapter=None):
-    """A policy from the options of options.add_chat_options; raises InputError."""
+class PolicyEngine(Protocol):
+    """A causal language model that answers chats.
+
+    Its constructor takes path, revision, dtype, adapter, trust_remote_code, batch, options (of the engine) and
+    template_options. It raises InputError for a model or adapter that cannot be loaded, is incomplete, has no chat
+    template or another tokenizer than the adapter, and for options that the engine refuses.
+
+    A response is a dict: text (without the stop token), finish_reason (stop or length), n_tokens, token_digest.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    controls: "Controls"
+    stops: set[int]  # ids of the tokens that end a response
+    context: int | None  # context length in tokens; None is no limit
+    vocabulary: int  # number of embeddings
+
+    def encode(self, messages: list[dict]) -> list[int]:
+        """Token ids of a chat with the generation prompt.
+
+        Raises jinja2.TemplateError where the template refuses the chat, InputError for an id without an embedding.
+        """
+
+    def prepare(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
+        """(token ids, None), or (None, the reason to skip the chat, one of chats.SKIPS). Raises InputError as encode."""
+
+    def prepare_trusted(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
+        """As prepare, of a chat that may spell control tokens."""
+
+    def room(self, tokens: list[int], max_tokens: int) -> int:
+        """How many tokens a response to a prompt may have, 0 where the prompt is too long."""
+
+    def sample(
+        self,
+        requests: list[tuple[list[int], int, int]],
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        at_once: int,
+    ) -> Iterator[tuple[int, list[dict]]]:
+        """Samples of many prompts.
+
+        Args:
+            requests: [(token ids that prepare returned, seed of the first sample in [0, 2**63), number of samples)];
+                sample j of a prompt has the seed ``seed + j``.
+            temperature: 0 is greedy; max_tokens: tokens per response at most.
+            at_once: prompts in work at a time, which bounds memory.
+        Yields (index of the request, its responses in sample order), in any order of the requests.
+        Raises InputError where the model's outputs are not finite, if the engine notices.
+        """
+
+    def respond(
+        self, prompts: list[list[int]], seeds: list[int], temperature: float, top_p: float, max_tokens: int
+    ) -> list[dict]:
+        """One response to each prompt, in their order; ``prompts`` and ``seeds`` have the same length. Raises as sample."""
+
+
+class RewardEngine(Protocol):
+    """A sequence classifier with one logit that scores chats.
+
+    Its constructor takes path, revision, dtype, max_length, trust_remote_code, batch, options (of the engine) and
+    template_options. It raises InputError as a policy's does, and for a model with another number of logits than one.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    controls: "Controls"
+    max_length: int  # tokens of a chat at most
+    vocabulary: int  # number of embeddings
+
+    def encode(self, messages: list[dict], answer: str) -> tuple[list[int] | None, str | None]:
+        """(token ids of a prompt's chat with an answer, None), or (None, why it has no reward).
+
+        Raises InputError for an id without an embedding.
+        """
+
+    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
+        """(raw logit, None), or (None, why there is no reward), of each (messages of the prompt, text), in order.
+
+        The reasons are LONG_CHAT, REFUSED, CONTROL and NOT_FINITE of croco.models.chats. Raises InputError as encode.
+        """
+
+
+def load_policy(args: Namespace, adapter: Path | None = None) -> PolicyEngine:
+    """A policy from the options of options.add_chat_options; raises InputError as PolicyEngine says."""
     return _module(args).Policy(
         args.model,
         args.revision,
@@ -38,7 +130,8 @@ def load_policy(args, adapter=None):
     )
 
 
-def load_reward_model(args):
+def load_reward_model(args: Namespace) -> RewardEngine:
+    """A reward model from the options of options.add_reward_options; raises InputError as RewardEngine says."""
     return _module(args).RewardModel(
         args.model,
         args.revision,
@@ -51,7 +144,7 @@ def load_reward_model(args):
     )
 
 
-def describe_engine(args):
+def describe_engine(args: Namespace) -> dict:
     """What of an engine decides a result: its code, versions, modes and options but for those of the machine.
 
     The make-up of a batch reaches last bits, too; it is left to the manifest, so that a smaller one after running out
@@ -76,7 +169,7 @@ def describe_engine(args):
     }
 
 
-def _module(args):
+def _module(args: Namespace) -> "ModuleType":
     # Statements, so that the re-run digest sees them.
     if args.engine == "vllm":
         from croco.models import vllm_engine as engine

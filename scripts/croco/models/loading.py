@@ -9,12 +9,19 @@ import re
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croco.cli import UNUSED_WEIGHTS
 from croco.digests import model_identity
 from croco.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 POLICY, REWARD_MODEL = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 # Parts of a checkpoint that a model of text does without: heads that predict several tokens, towers of images and sound.
@@ -31,7 +38,9 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
 
 
-def model_id(model, revision=None, state=None, adapter=None):
+def model_id(
+    model: str, revision: str | None = None, state: Path | None = None, adapter: str | Path | None = None
+) -> str:
     """The model's content hash or hub commit, the adapter's behind a plus; raises InputError where there is none.
 
     ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
@@ -41,7 +50,14 @@ def model_id(model, revision=None, state=None, adapter=None):
     return f"{identity}+{model_id(str(adapter))}" if adapter else identity
 
 
-def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=False, options=None):
+def load_weights(
+    kind: str,
+    path: str | Path,
+    revision: str | None = None,
+    dtype: "str | torch.dtype" = "float32",
+    trust_remote_code: bool = False,
+    options: dict | None = None,
+) -> "PreTrainedModel":
     """A model with all of its weights, on the CPU or where ``options`` put it.
 
     Args:
@@ -61,7 +77,7 @@ def load_weights(kind, path, revision=None, dtype="float32", trust_remote_code=F
     return model
 
 
-def load_adapter(model, adapter, trainable=False):
+def load_adapter(model: "PreTrainedModel", adapter: str | Path, trainable: bool = False) -> "PeftModel":
     """The model with a LoRA adapter on it, a PeftModel.
 
     Raises InputError for an adapter with tensors that fit nothing, that lacks some, or that changes nothing.
@@ -95,10 +111,16 @@ def load_adapter(model, adapter, trainable=False):
     return tuned
 
 
-def check_files(kind, path, revision=None, trust_remote_code=False, adapter=None):
+def check_files(
+    kind: str,
+    path: str | Path,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    adapter: str | Path | None = None,
+) -> None:
     """As load_weights and load_adapter, but by the names and shapes in the files: for an engine with a loader of its own.
 
-    No weights are read but the adapter's.
+    No weights are read but the adapter's. Raises InputError as these two do, except for weights that are not finite.
     """
     import torch
     import transformers
@@ -126,8 +148,11 @@ def check_files(kind, path, revision=None, trust_remote_code=False, adapter=None
         load_adapter(model, adapter)
 
 
-def forgive_packing(found, model):
-    """Quantized modules hold other tensors than their class: one that has any of its own in the files is there."""
+def forgive_packing(found: dict[str, set], model: "PreTrainedModel") -> dict[str, set]:
+    """Quantized modules hold other tensors than their class: one that has any of its own in the files is there.
+
+    ``found``: transformers' loading info, {missing_keys, unexpected_keys, mismatched_keys}; so is what is returned.
+    """
 
     def module_of(name):
         """Experts are packed one by one, and fused in their class."""
@@ -142,7 +167,13 @@ def forgive_packing(found, model):
     }
 
 
-def check_found(kind, path, model, found, revision):
+def check_found(
+    kind: str, path: str | Path, model: "PreTrainedModel", found: dict[str, set], revision: str | None
+) -> None:
+    """Raises InputError where transformers' loading info says that weights are missing, misshapen or of no use.
+
+    Notes the weights that are left unused on purpose for the manifest (UNUSED_WEIGHTS).
+    """
     if getattr(model, "_hf_peft_config_loaded", False):
         raise InputError(
             "an adapter, not a model", "give the model that it was trained from, and the adapter beside it", path
@@ -170,7 +201,18 @@ def check_found(kind, path, model, found, revision):
     )
 
 
-def check_names(what, path, missing, unexpected, remedy, shapes=()):
+def check_names(
+    what: str,
+    path: str | Path,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    remedy: str,
+    shapes: Collection[str] = (),
+) -> None:
+    """Raises InputError where there are names of missing or unexpected weights, or of some with other shapes.
+
+    ``what``: "model" or "adapter".
+    """
     problems = {
         f"weights that the {what} needs are not in the file": missing,
         f"weights in the file have another shape than the {what}'s": shapes,
@@ -181,13 +223,14 @@ def check_names(what, path, missing, unexpected, remedy, shapes=()):
         raise InputError("; ".join(said), remedy, path)
 
 
-def name_some(names):
+def name_some(names: Iterable[str]) -> str:
     """The first few, in the order of their numbers, and how many."""
     names = sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more ({len(names)})" if len(names) > SHOWN else "")
 
 
-def check_finite(path, weights):
+def check_finite(path: str | Path, weights: "Iterable[tuple[str, torch.Tensor]]") -> None:
+    """Raises InputError where any of the weights, (name, tensor), holds a value that is not finite."""
     import torch
 
     kinds = (torch.float32, torch.bfloat16, torch.float16)
@@ -204,8 +247,8 @@ def check_finite(path, weights):
         )
 
 
-def read_headers(path, revision=None):
-    """{name: tensor without data} of a model's safetensors files."""
+def read_headers(path: str | Path, revision: str | None = None) -> "dict[str, torch.Tensor]":
+    """{name: tensor on the meta device, of the shape in the file} of a model's safetensors files."""
     import torch
     from safetensors import safe_open
     from transformers.utils import cached_file
@@ -225,7 +268,7 @@ def read_headers(path, revision=None):
     return tensors
 
 
-def copy_processors(path, folder, revision=None):
+def copy_processors(path: str | Path, folder: str | Path, revision: str | None = None) -> None:
     """Puts the files of PROCESSORS that a model has into the folder of one made from it."""
     from transformers.utils import cached_file
 
@@ -236,7 +279,7 @@ def copy_processors(path, folder, revision=None):
 
 
 @contextmanager
-def engine_options_refused(path, options):
+def engine_options_refused(path: str | Path, options: dict | None) -> Iterator[None]:
     """Turns the TypeError for an option that the model's class does not know into an InputError."""
     try:
         yield
@@ -252,7 +295,7 @@ def engine_options_refused(path, options):
 
 
 @contextmanager
-def quiet_reports():
+def quiet_reports() -> Iterator[None]:
     """Without transformers' bars and its table of what it did not load: an error says it, or the manifest."""
     import logging
 
@@ -272,8 +315,8 @@ def quiet_reports():
 
 
 @contextmanager
-def model_errors(path):
-    """Turns the libraries' errors about a model that cannot be loaded into one that names it and the remedy."""
+def model_errors(path: str | Path) -> Iterator[None]:
+    """Turns the libraries' errors about a model that cannot be loaded into an InputError with the model and the remedy."""
     try:
         yield
     except Exception as error:

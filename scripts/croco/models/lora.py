@@ -5,21 +5,27 @@ Works on the meta device, so that a config alone tells.
 
 import re
 from collections import Counter
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from croco.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # What chooses experts or weighs them: no projection.
 ROUTER = re.compile(r"(^|[._])(gate|router)$")
 
 
 class Projections(NamedTuple):
-    kinds: dict  # {name of a module that an adapter can reach: its kind, such as self_attn.q_proj}
-    spared: dict  # {kind, or `experts`: number} of those that no adapter reaches
+    """The projections of a model's text decoder."""
+
+    kinds: dict[str, str]  # {name of a module that an adapter can reach: its kind, such as self_attn.q_proj}
+    spared: dict[str, int]  # {kind, or `experts`: number} of those that no adapter reaches
 
 
-def projections(model):
-    """The linear modules in the layers of a model's text decoder, but for routers: Projections.
+def projections(model: "PreTrainedModel") -> Projections:
+    """The linear modules in the layers of a model's text decoder, except routers.
 
     Experts are spared: they are fused parameters, for which PEFT refuses dropout and vLLM the doubled rank; with them
     the projections beside them that PEFT takes for experts by their names.
@@ -45,7 +51,7 @@ def projections(model):
     return Projections(kinds, {kind: count for kind, count in sorted(spared.items()) if count})
 
 
-def taken_for_experts(model, targets):
+def taken_for_experts(model: "PreTrainedModel", targets: str | list[str]) -> bool:
     """Whether PEFT, which knows the names that fused experts had, would adapt experts by these targets."""
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -58,7 +64,9 @@ def taken_for_experts(model, targets):
     return bool(config.target_parameters)
 
 
-def find_targets(model, pattern=None, coverage="all", path=None):
+def find_targets(
+    model: "PreTrainedModel", pattern: str | None = None, coverage: str = "all", path: str | Path | None = None
+) -> tuple[str, dict[str, str], dict[str, int]]:
     """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that stay as they are).
 
     Without a ``pattern`` it is the one that reaches all projections. ``path`` names the model in messages. Raises
@@ -108,8 +116,8 @@ def find_targets(model, pattern=None, coverage="all", path=None):
     return pattern, adapted, dict(sorted({**found.spared, **missed}.items()))
 
 
-def fit_pattern(kinds):
-    """The pattern that matches these modules alone."""
+def fit_pattern(kinds: dict[str, str]) -> str | None:
+    """The pattern that matches the modules of Projections.kinds alone; None where there are none."""
     starts = sorted({re.match(r"(.*?)\.\d+\.", name)[1] for name in kinds})
     parts = sorted({re.escape(kind).replace(r"\.N", r"\.\d+") for kind in kinds.values()})
     return rf"^({'|'.join(map(re.escape, starts))})\.\d+\.({'|'.join(parts)})$" if kinds else None

@@ -1,5 +1,6 @@
 """Options of the command lines that load a model."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 from croco import cli
@@ -7,7 +8,8 @@ from croco import cli
 ENGINES = ("transformers", "vllm")
 
 
-def add_model_options(parser, required=True):
+def add_model_options(parser: ArgumentParser, required: bool = True) -> None:
+    """A model that is loaded: --model, --revision, --dtype, --trust-remote-code."""
     parser.add_argument("--model", required=required, help="local folder or hub id")
     parser.add_argument("--revision", help="commit or tag on the hub")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
@@ -15,9 +17,11 @@ def add_model_options(parser, required=True):
 
 
 def add_engine_options(
-    parser, batch="rows a forward pass of the transformers engine; vLLM makes its own batches", required=True
-):
-    """A model that is run: which engine, and its own options."""
+    parser: ArgumentParser,
+    batch: str = "rows a forward pass of the transformers engine; vLLM makes its own batches",
+    required: bool = True,
+) -> None:
+    """A model that is run: which engine, and its own options; ``batch`` is the help of --batch."""
     add_model_options(parser, required)
     parser.add_argument("--engine", choices=ENGINES, default="transformers", help="library that runs the model")
     parser.add_argument(
@@ -30,7 +34,8 @@ def add_engine_options(
     parser.add_argument("--batch", type=cli.positive, default=64, help=batch)
 
 
-def add_template_options(parser):
+def add_template_options(parser: ArgumentParser) -> None:
+    """Variables of the chat template."""
     parser.add_argument(
         "--template-options",
         type=cli.mapping("template_options"),
@@ -40,24 +45,25 @@ def add_template_options(parser):
     )
 
 
-def add_reward_options(parser):
+def add_reward_options(parser: ArgumentParser) -> None:
     """A reward model that scores chats."""
     add_engine_options(parser, batch="texts a forward pass of the transformers engine")
     add_template_options(parser)
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
 
 
-def add_chat_options(parser, required=True):
+def add_chat_options(parser: ArgumentParser, required: bool = True) -> None:
     """A model that writes answers."""
     add_engine_options(parser, required=required)
     add_template_options(parser)
 
 
-def add_adapter_option(parser):
+def add_adapter_option(parser: ArgumentParser) -> None:
+    """A LoRA adapter on the model."""
     parser.add_argument("--adapter", type=Path, help="checkpoint folder with a LoRA adapter (default: the base model)")
 
 
-def add_policy_options(parser):
+def add_policy_options(parser: ArgumentParser) -> None:
     """A policy with its sampling parameters."""
     add_chat_options(parser)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")

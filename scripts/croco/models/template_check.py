@@ -6,11 +6,16 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 """
 
 import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from croco.digests import digest
 from croco.models.chats import DATED, THINKING, UNUSABLE, encode_prompt, follows_clock
 from croco.prompts.formats import MISFIT, find_misfit, request
 from croco.training.encode import trained_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 OTHER_USER = {"role": "user", "content": "Name three rivers of Malta."}
@@ -37,7 +42,7 @@ ANSWERS = {**ORDINARY, **WHITE_SPACE, "think": f"<think>\n{REASONING}\n</think>\
 MEASURES = ("bos", "preamble_tokens", "stop", "white_space", "date", "think", "added_text", "system")
 
 
-def examine_untrained(tokenizer, options=None, answers=False):
+def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None = None, answers: bool = False) -> dict:
     """The report of a model that is not tuned: of a judge, or with ``answers`` of a reward model.
 
     Returns as examine; only bos, date and system are measured.
@@ -54,7 +59,9 @@ def examine_untrained(tokenizer, options=None, answers=False):
     return close_report(report, [*findings, *find_shared_faults(report)])
 
 
-def examine_translator(tokenizer, form, template=None, options=None):
+def examine_translator(
+    tokenizer: "PreTrainedTokenizerBase", form: str, template: str | None = None, options: dict | None = None
+) -> dict:
     """The report of a translator that is asked in a format of croco.prompts.formats; only bos and date are measured."""
     report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
     if findings := refuse_missing(tokenizer, report):
@@ -69,7 +76,9 @@ def examine_translator(tokenizer, form, template=None, options=None):
     return close_report(report, [*findings, *find_shared_faults(report)])
 
 
-def find_second_bos(tokenizer, chat, options, report):
+def find_second_bos(
+    tokenizer: "PreTrainedTokenizerBase", chat: list[dict], options: dict | None, report: dict
+) -> list[dict]:
     """Findings on the BOS of a chat that no model is trained on; notes its measure in the report."""
     ids = encode_prompt(tokenizer, chat, options)
     text = render(tokenizer, chat, options or {}, True)
@@ -85,12 +94,12 @@ def find_second_bos(tokenizer, chat, options, report):
     return [error("double_bos", what, "let the template write the BOS once, and nothing else")]
 
 
-def keeps_rendered(tokenizer, text, options):
+def keeps_rendered(tokenizer: "PreTrainedTokenizerBase", text: str, options: dict) -> bool:
     """Whether an answer's text is in the rendered chat as it is."""
     return text in render(tokenizer, CHATS["single"] + answer_of(text), options)
 
 
-def examine(tokenizer, stops, options=None):
+def examine(tokenizer: "PreTrainedTokenizerBase", stops: Collection[int], options: dict | None = None) -> dict:
     """Compares sampled with trained ids for every chat of CHATS with every answer of ANSWERS.
 
     Args:
@@ -107,7 +116,7 @@ def examine(tokenizer, stops, options=None):
     return close_report(report, findings)
 
 
-def refuse_missing(tokenizer, report):
+def refuse_missing(tokenizer: "PreTrainedTokenizerBase", report: dict) -> list[dict]:
     """Findings of a tokenizer without a chat template, else []; notes the template's digest in the report."""
     try:
         report["template_digest"] = digest(tokenizer.get_chat_template())
@@ -117,7 +126,7 @@ def refuse_missing(tokenizer, report):
     return []
 
 
-def refuse_template(tokenizer, options, report):
+def refuse_template(tokenizer: "PreTrainedTokenizerBase", options: dict, report: dict) -> list[dict]:
     """As refuse_missing, and of a template that refuses an ordinary chat."""
     if findings := refuse_missing(tokenizer, report):
         return findings
@@ -127,7 +136,7 @@ def refuse_template(tokenizer, options, report):
     return []
 
 
-def close_report(report, findings):
+def close_report(report: dict, findings: list[dict]) -> dict:
     """The report with its findings, errors first, and their counts."""
     findings.sort(key=lambda finding: finding["severity"])
     severities = [finding["severity"] for finding in findings]
@@ -135,7 +144,7 @@ def close_report(report, findings):
     return {**report, **counts, "findings": findings}
 
 
-def refusal(tokenizer, options):
+def refusal(tokenizer: "PreTrainedTokenizerBase", options: dict) -> str | None:
     """What the template says against a chat of user and assistant, or None."""
     try:
         for chat in (CHATS["single"], CHATS["turns"]):
@@ -146,7 +155,7 @@ def refusal(tokenizer, options):
     return None
 
 
-def measure(tokenizer, stops, options):
+def measure(tokenizer: "PreTrainedTokenizerBase", stops: set[int], options: dict) -> dict:
     """The measured parts of the report, of a template that accepts chats of user and assistant."""
     prompt, plain = CHATS["single"], answer_of(ORDINARY["plain"])
     system = describe_system(tokenizer, options)
@@ -192,7 +201,9 @@ def measure(tokenizer, stops, options):
     }
 
 
-def compare(tokenizer, prompt, text, closing, options=None):
+def compare(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], text: str, closing: list[int], options: dict | None = None
+) -> dict:
     """One probe: whether sampled and trained ids agree, and where and how they first differ.
 
     Args:
@@ -218,7 +229,7 @@ def compare(tokenizer, prompt, text, closing, options=None):
     }
 
 
-def keeps_text(tokenizer, prompt, text, options):
+def keeps_text(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], text: str, options: dict) -> bool:
     """Whether an answer is trained with every character: in the place of a plain one, nothing around it changed."""
     # Only a tokenizer that gives back what it was given can show more than the rendered text does.
     faithful = decode(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"]) == text
@@ -233,7 +244,9 @@ def keeps_text(tokenizer, prompt, text, options):
     return bool(found) and write(text) == before + text + after
 
 
-def answer_ids(tokenizer, prompt, prompt_ids, text, options):
+def answer_ids(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], prompt_ids: list[int], text: str, options: dict
+) -> list[int]:
     """The tokens in which a policy emits a text: as split behind the prompt, whose own tokens are fixed by then."""
     whole = tokenizer(render(tokenizer, prompt, options, True) + text, add_special_tokens=False)["input_ids"]
     if whole[: len(prompt_ids)] == prompt_ids and decode(tokenizer, whole).endswith(text):
@@ -241,14 +254,16 @@ def answer_ids(tokenizer, prompt, prompt_ids, text, options):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def surroundings(tokenizer, prompt, answer, options):
+def surroundings(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], answer: list[dict], options: dict
+) -> tuple[str, str]:
     """Texts that the template puts around an answer in training: behind the prompt as it is sampled, and after."""
     start = render(tokenizer, prompt, options, True)
     before, _, after = render(tokenizer, prompt + answer, options).rpartition(answer[0]["content"])
     return before[len(start) :] if before.startswith(start) else "", after
 
 
-def split_closing(tokenizer, text, stops):
+def split_closing(tokenizer: "PreTrainedTokenizerBase", text: str, stops: set[int]) -> tuple[list[int], list[int]]:
     """(special tokens, other tokens) of the text behind an answer, up to its stop token.
 
     A policy emits the special tokens that its template closes an answer with; its decoded text ends before them.
@@ -260,7 +275,7 @@ def split_closing(tokenizer, text, stops):
     return [token for token in tokens if token in special], [token for token in tokens if token not in special]
 
 
-def describe_system(tokenizer, options):
+def describe_system(tokenizer: "PreTrainedTokenizerBase", options: dict) -> str:
     """What becomes of a system message: separate (a turn of its own), merged (with the user's), dropped or refused."""
     try:
         text = render(tokenizer, CHATS["system"], options, True)
@@ -272,49 +287,63 @@ def describe_system(tokenizer, options):
     return "separate" if between[1].strip() else "merged"
 
 
-def render(tokenizer, messages, options, add_generation_prompt=False):
+def render(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict], options: dict, add_generation_prompt: bool = False
+) -> str:
+    """The text that the template makes of a chat; raises one of chats.UNUSABLE where it refuses."""
     return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt, **options
     )
 
 
-def answer_of(text):
+def answer_of(text: str) -> list[dict]:
+    """An answer as the end of a chat."""
     return [{"role": "assistant", "content": text}]
 
 
-def decode(tokenizer, ids):
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of ids, special tokens included."""
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def count_shared(ids, others):
+def count_shared(ids: Sequence[int], others: Sequence[int]) -> int:
     """Number of leading ids that two sequences share."""
     length = min(len(ids), len(others))
     return next((i for i in range(length) if ids[i] != others[i]), length)
 
 
-def count_bos(tokenizer, ids):
+def count_bos(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> int:
     """Number of BOS tokens at the start."""
     return next((i for i, token in enumerate(ids) if token != tokenizer.bos_token_id), len(ids))
 
 
-def error(name, what, remedy):
+def error(name: str, what: str, remedy: str) -> dict:
+    """A finding for which the model is refused."""
     return {"name": name, "severity": "error", "what": what, "remedy": remedy}
 
 
-def warning(name, what, remedy):
+def warning(name: str, what: str, remedy: str) -> dict:
+    """A finding that leaves the model usable."""
     return {"name": name, "severity": "warning", "what": what, "remedy": remedy}
 
 
-def find_faults(report):
-    """Yields the findings that follow from what was measured."""
-    bos, stop, think, added = report["bos"], report["stop"], report["think"], report["added_text"]
+def find_faults(report: dict) -> Iterator[dict]:
+    """Yields the findings that follow from what was measured of a policy."""
     probes = {f"{probe['chat']}/{probe['answer']}": probe for probe in report["probes"]}
-    ordinary = {name: probe for name, probe in probes.items() if probe["answer"] in ORDINARY}
-    other_prompt = [name for name, probe in probes.items() if not probe["prompt_agrees"]]
-    other_text = [name for name, probe in ordinary.items() if not probe["text_kept"]]
-    other_ids = [name for name, probe in ordinary.items() if differs_before_stop(probe)]
-    stripped = [name for name, kept in report["white_space"].items() if not kept]
+    yield from find_bos_faults(report["bos"])
+    yield from find_prompt_faults(probes)
+    yield from find_stop_faults(report["stop"])
+    yield from find_text_faults(report, probes)
+    yield from find_other_faults(report, probes)
 
+
+def list_ordinary(probes: dict[str, dict]) -> dict[str, dict]:
+    """The probes with ordinary answers, {chat/answer: probe}."""
+    return {name: probe for name, probe in probes.items() if probe["answer"] in ORDINARY}
+
+
+def find_bos_faults(bos: dict) -> Iterator[dict]:
+    """Yields the findings on the BOS at the start of a prompt."""
     if max(bos["sampled"], bos["trained"]) > 1:
         yield error(
             "double_bos",
@@ -328,7 +357,12 @@ def find_faults(report):
             f"{bos['as_text']}; chat lists and token ids, which this workflow uses, with {bos['sampled']}",
             "give other tools chat lists or token ids, or tokenise with add_special_tokens=False",
         )
-    if changed := [name for name in other_prompt if name in ordinary]:
+
+
+def find_prompt_faults(probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the findings on prompts that have other tokens in training than in sampling."""
+    other_prompt = [name for name, probe in probes.items() if not probe["prompt_agrees"]]
+    if changed := [name for name in other_prompt if name in list_ordinary(probes)]:
         yield error(
             "prompt_ids_differ",
             f"prompts are trained on in other tokens than they are sampled from: {describe(probes, changed)}",
@@ -340,6 +374,10 @@ def find_faults(report):
             f"before some answers the end of the prompt has other tokens: {describe(probes, other_prompt)}",
             "none is needed where such answers are rare; otherwise drop them",
         )
+
+
+def find_stop_faults(stop: dict) -> Iterator[dict]:
+    """Yields the findings on the stop token of trained answers, and on what follows it."""
     if stop["trained"] is None:
         yield error(
             "no_stop_token",
@@ -352,6 +390,13 @@ def find_faults(report):
             f"trained but never sampled, behind {stop['trained']}: {stop['trailing_text']!r}",
             "none is needed: the same follows every answer; a template that ends with the stop token avoids it",
         )
+
+
+def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the findings on the text of answers, and on the text that training has around it."""
+    think, added = report["think"], report["added_text"]
+    other_text = [name for name, probe in list_ordinary(probes).items() if not probe["text_kept"]]
+    stripped = [name for name, kept in report["white_space"].items() if not kept]
     if other_text:
         yield error(
             "changes_answer",
@@ -382,8 +427,16 @@ def find_faults(report):
             f"answers are not trained with the white space they were sampled with: {', '.join(stripped)}",
             "none is needed where answers rarely have any; otherwise take the trim filter out of the template",
         )
-    # Whatever else makes ordinary answers differ has no name of its own.
-    if other_ids and not (changed or other_text or added["before"] or added["after"] or stop["trained"] is None):
+
+
+def find_other_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
+    """Yields the finding on ordinary answers that differ for a reason which no other finding names."""
+    ordinary = list_ordinary(probes)
+    added = report["added_text"]
+    named = added["before"] or added["after"] or report["stop"]["trained"] is None
+    if named or not all(probe["prompt_agrees"] and probe["text_kept"] for probe in ordinary.values()):
+        return
+    if other_ids := [name for name, probe in ordinary.items() if differs_before_stop(probe)]:
         yield warning(
             "answer_ids_differ",
             f"ordinary answers are trained on in other tokens than sampled: {describe(probes, other_ids)}",
@@ -391,7 +444,7 @@ def find_faults(report):
         )
 
 
-def find_shared_faults(report):
+def find_shared_faults(report: dict) -> Iterator[dict]:
     """Yields the findings that hold for every role."""
     if report["date"]:
         yield error("date_in_template", *DATED)
@@ -403,11 +456,12 @@ def find_shared_faults(report):
         )
 
 
-def differs_before_stop(probe):
+def differs_before_stop(probe: dict) -> bool:
+    """Whether sampled and trained ids of a probe differ before the sampled ones end."""
     return probe["first_difference"] is not None and probe["first_difference"] < probe["sampled_tokens"]
 
 
-def describe(probes, names):
+def describe(probes: dict[str, dict], names: list[str]) -> str:
     """How many probes, and the first one's difference."""
     probe = probes[names[0]]
     return f"{len(names)} of {len(probes)} probes, in {names[0]} sampled {probe['sampled']!r}, trained {probe['trained']!r}"

@@ -1,10 +1,16 @@
-"""The transformers engine: sampling from a policy and scoring with a reward model, on the CPU or one GPU."""
+"""The transformers engine: sampling from a policy and scoring with a reward model, on the CPU or one GPU.
+
+Policy and RewardModel keep the contract of engines.PolicyEngine and RewardEngine. Batches are padded on the left for
+sampling and on the right for scoring.
+"""
 
 import itertools
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.utils import logging
 
 from croco.errors import InputError
@@ -16,12 +22,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 logging.disable_progress_bar()
 
 
-def place(model):
+def place(model: PreTrainedModel) -> PreTrainedModel:
     """The model on its device, ready to run; one that engine_options (device_map) has spread stays where it is."""
     return (model if getattr(model, "hf_device_map", None) else model.to(DEVICE)).eval()
 
 
-def only_stops(stops):
+def only_stops(stops: Collection[int]) -> GenerationConfig:
     """Generation settings that hold nothing but stop tokens, to put in the place of a model's own.
 
     ``generate`` fills in what its caller leaves open from ``model.generation_config``: penalties, beams, a minimal
@@ -30,7 +36,7 @@ def only_stops(stops):
     return GenerationConfig(eos_token_id=sorted(stops) or None)
 
 
-def pool_last_token(model):
+def pool_last_token(model: PreTrainedModel) -> PreTrainedModel:
     """Makes a sequence classifier read the last token of each row, whatever pads the rows; returns the model.
 
     The classifiers of transformers read the last token that is not ``config.pad_token_id``, even in a row without
@@ -40,8 +46,8 @@ def pool_last_token(model):
     own = config.pad_token_id
 
     def fill(module, arguments, inputs):
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]  # each (rows, tokens)
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)  # (rows, 1)
         ends = set(ids.gather(1, last).flatten().tolist())
         usable = own is not None and 0 <= own < config.vocab_size and own not in ends
         config.pad_token_id = own if usable else next(i for i in itertools.count() if i not in ends)
@@ -58,20 +64,23 @@ class SeededSampling(LogitsProcessor):
     chosen token is left as the only possible one, and ``generate`` picks it greedily.
 
     Args:
-        seeds: one integer a row, in [0, 2**63): the key of the row's generator, so no two seeds share a stream.
+        seeds: one integer per row, in [0, 2**63): the key of the row's generator, so no two seeds share a stream.
         temperature, top_p: as in the sampling of transformers; top_p = 1 keeps the whole distribution.
         max_tokens: how many steps to draw numbers for.
     """
 
-    def __init__(self, seeds, temperature, top_p, max_tokens):
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, max_tokens: int):
         self.temperature, self.top_p = temperature, top_p
         # torch's generator would keep the low 32 bits of a seed on the CPU.
         draws = [np.random.Generator(np.random.Philox(key=seed)).random(max_tokens) for seed in seeds]
-        self.uniforms = torch.from_numpy(np.stack(draws)).to(DEVICE)
+        self.uniforms = torch.from_numpy(np.stack(draws)).to(DEVICE)  # (rows, max_tokens), in [0, 1)
         self.step = 0
 
-    def weigh(self, scores):
-        """(what of its probability each token keeps after temperature and top_p, its id or None for the usual order)."""
+    def weigh(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(what of its probability each token keeps after temperature and top_p, its id or None for the usual order).
+
+        ``scores`` are logits; all are of the shape (rows, vocabulary).
+        """
         probabilities = torch.softmax(scores.double() / self.temperature, dim=-1)
         if self.top_p == 1:
             return probabilities, None
@@ -79,10 +88,10 @@ class SeededSampling(LogitsProcessor):
         before = probabilities.cumsum(dim=-1) - probabilities
         return probabilities.masked_fill(before >= self.top_p, 0.0), order
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         probabilities, order = self.weigh(scores)
         cumulative = probabilities.cumsum(dim=-1)
-        threshold = self.uniforms[:, self.step : self.step + 1] * cumulative[:, -1:]
+        threshold = self.uniforms[:, self.step : self.step + 1] * cumulative[:, -1:]  # (rows, 1)
         token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
         if order is not None:
             token = order.gather(-1, token)
@@ -101,8 +110,16 @@ class Policy(ChatModel):
     """
 
     def __init__(
-        self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        dtype: str = "float32",
+        adapter: str | Path | None = None,
+        trust_remote_code: bool = False,
+        batch: int = 64,
+        options: dict | None = None,
+        template_options: dict | None = None,
+    ):
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         self.batch = batch
         self.model = load_weights(POLICY, path, revision, dtype, trust_remote_code, options)
@@ -121,18 +138,26 @@ class Policy(ChatModel):
 
     def _refuse_nan(self, module, inputs, output):
         """Where a model overflows, all logits of a row are nan: the answers would be its first or last token for ever."""
-        if not output.logits[:, -1, 0].isfinite().all():
+        if not output.logits[:, -1, 0].isfinite().all():  # logits: (rows, tokens, vocabulary)
             raise InputError(
                 "the model's outputs are not finite numbers", "use bfloat16 or float32", self.path, field="dtype"
             )
 
-    def sample(self, requests, temperature, top_p, max_tokens, at_once=1):
+    def sample(
+        self,
+        requests: list[tuple[list[int], int, int]],
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        at_once: int = 1,
+    ) -> Iterator[tuple[int, list[dict]]]:
         """Samples of many prompts, one prompt after the other: a batch holds one prompt's samples only.
 
         Args:
             requests: [(token ids, seed of the first sample, how many)]; the low 12 bits of a seed are the sample's
                 number, and batches begin at multiples of ``batch``, so that more samples later change none.
-        Yields (index of the request, its responses in sample order).
+            at_once: without effect: one prompt is in work at a time.
+        Yields (index of the request, its responses in sample order). Raises InputError where logits are not finite.
         """
         for index, (tokens, seed, count) in enumerate(requests):
             responses, first = [], seed & 0xFFF
@@ -143,10 +168,13 @@ class Policy(ChatModel):
                 responses += self._forward([tokens] * len(seeds), seeds, temperature, top_p, max_tokens)
             yield index, responses
 
-    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
+    def respond(
+        self, prompts: list[list[int]], seeds: list[int], temperature: float, top_p: float, max_tokens: int
+    ) -> list[dict]:
         """One response to each prompt; temperature 0 is greedy.
 
-        Prompts of like length share a batch: the fastest way, in which neighbours may move the last bits.
+        Prompts of like length share a batch: the fastest way, in which neighbours may move the last bits. Raises
+        InputError where logits are not finite.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         responses = [None] * len(prompts)
@@ -160,9 +188,13 @@ class Policy(ChatModel):
         return responses
 
     @torch.inference_mode()
-    def _forward(self, prompts, seeds, temperature, top_p, max_tokens):
+    def _forward(
+        self, prompts: list[list[int]], seeds: Sequence[int], temperature: float, top_p: float, max_tokens: int
+    ) -> list[dict]:
+        """One response to each prompt, in one batch."""
         width = max(map(len, prompts))
         rooms = [self.room(tokens, max_tokens) for tokens in prompts]
+        # Both (rows, width); the output of generate is (rows, width + new tokens).
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=DEVICE)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=DEVICE)
         sampling = [SeededSampling(seeds, temperature, top_p, max(rooms))] if temperature > 0 else []
@@ -184,8 +216,16 @@ class RewardModel(ChatScorer):
     """A sequence classifier with one logit over chats."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        dtype: str = "float32",
+        max_length: int = 4096,
+        trust_remote_code: bool = False,
+        batch: int = 64,
+        options: dict | None = None,
+        template_options: dict | None = None,
+    ):
         super().__init__(path, revision, max_length, trust_remote_code, template_options)
         self.batch = batch
         self.model = pool_last_token(
@@ -193,7 +233,7 @@ class RewardModel(ChatScorer):
         )
 
     @torch.inference_mode()
-    def score(self, answers):
+    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
         """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order.
 
         Chats of like length share a batch, which wastes the least on padding.
@@ -205,6 +245,7 @@ class RewardModel(ChatScorer):
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             lengths = [len(ids[i]) for i in batch]
+            # tokens and mask: (rows, longest); the model's logits: (rows, 1).
             tokens = torch.tensor([ids[i] + [0] * (max(lengths) - len(ids[i])) for i in batch], device=DEVICE)
             mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths], device=DEVICE)
             logits = self.model(input_ids=tokens, attention_mask=mask).logits[:, 0].float().tolist()

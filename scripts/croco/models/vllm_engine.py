@@ -1,4 +1,6 @@
-"""The vLLM engine: the same interface as transformers_engine, for GPUs, and for tests on the CPU build.
+"""The vLLM engine, for GPUs, and for tests on the CPU build.
+
+Policy and RewardModel keep the contract of engines.PolicyEngine and RewardEngine.
 
 Token ids go in, never text, so no special token is added twice. A prompt's samples share its prefill; sample j has
 the seed ``first + j``; all 63 bits of it reach a GPU's generator, and the low 32 that of the CPU build, which is for
@@ -6,6 +8,8 @@ tests. Requests are fed while others run, so the GPU does not wait at the end of
 """
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -28,8 +32,18 @@ from vllm import LLM, PoolingParams, SamplingParams  # noqa: E402 (reads the env
 from vllm.lora.request import LoRARequest  # noqa: E402
 
 
-def start(path, revision, dtype, trust_remote_code, options, length, **needed):
+def start(
+    path: str | Path,
+    revision: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    options: dict,
+    length: int | None,
+    **needed,
+) -> LLM:
     """A vLLM engine; ``options`` are the config's own and go before all that is set here.
+
+    ``length``: the context in tokens, None for vLLM's own choice; ``needed``: further arguments of vllm.LLM.
 
     Raises InputError where vLLM cannot load the model or refuses an option.
     """
@@ -63,8 +77,16 @@ class Policy(ChatModel):
     """A causal language model under vLLM; arguments and errors as in transformers_engine."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", adapter=None, trust_remote_code=False, batch=64, options=None, template_options=None,
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        dtype: str = "float32",
+        adapter: str | Path | None = None,
+        trust_remote_code: bool = False,
+        batch: int = 64,
+        options: dict | None = None,
+        template_options: dict | None = None,
+    ):
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         check_files(POLICY, path, revision, trust_remote_code, adapter)
         options = options or {}
@@ -78,11 +100,18 @@ class Policy(ChatModel):
         if adapter:
             check_reached(self.llm, adapter)
 
-    def sample(self, requests, temperature, top_p, max_tokens, at_once):
+    def sample(
+        self,
+        requests: list[tuple[list[int], int, int]],
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        at_once: int = 1,
+    ) -> Iterator[tuple[int, list[dict]]]:
         """Samples of many prompts.
 
         Args:
-            requests: [(token ids, seed of the first sample, how many)].
+            requests: [(token ids, seed of the first sample, how many)]; no tensors: lists of int go in and come out.
             at_once: prompts in work at a time, which bounds memory.
         Yields (index of the request, its responses in sample order), as they are finished; greedy ones are all the same,
         and vLLM takes such a request for one alone.
@@ -120,13 +149,15 @@ class Policy(ChatModel):
             if len(running) < at_once:
                 feed()
 
-    def respond(self, prompts, seeds, temperature, top_p, max_tokens):
+    def respond(
+        self, prompts: list[list[int]], seeds: list[int], temperature: float, top_p: float, max_tokens: int
+    ) -> list[dict]:
         """One response to each prompt; temperature 0 is greedy."""
         requests = [(tokens, seed, 1) for tokens, seed in zip(prompts, seeds, strict=True)]
         found = dict(self.sample(requests, temperature, top_p, max_tokens, at_once=4096))
         return [found[index][0] for index in range(len(prompts))]
 
-    def close(self):
+    def close(self) -> None:
         """Gives the GPU's memory back."""
         import gc
 
@@ -141,15 +172,23 @@ class RewardModel(ChatScorer):
     """A sequence classifier with one logit under vLLM."""
 
     def __init__(
-        self, path, revision=None, dtype="float32", max_length=4096, trust_remote_code=False, batch=64, options=None, template_options=None,
-    ):  # fmt: skip
+        self,
+        path: str | Path,
+        revision: str | None = None,
+        dtype: str = "float32",
+        max_length: int = 4096,
+        trust_remote_code: bool = False,
+        batch: int = 64,
+        options: dict | None = None,
+        template_options: dict | None = None,
+    ):
         super().__init__(path, revision, max_length, trust_remote_code, template_options)
         check_files(REWARD_MODEL, path, revision, trust_remote_code)
         options = options or {}
         self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
 
-    def score(self, answers):
+    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
         """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order."""
         encoded = [self.encode(messages, text) for messages, text in answers]
         fitting = [{"prompt_token_ids": tokens} for tokens, _ in encoded if tokens is not None]
@@ -159,10 +198,11 @@ class RewardModel(ChatScorer):
             if fitting
             else []
         )
+        # Of a pooling output `probs` holds one number, the raw logit.
         return [(None, reason) if reason else check_reward(next(outputs).outputs.probs[0]) for _, reason in encoded]
 
 
-def check_reached(llm, adapter):
+def check_reached(llm: LLM, adapter: str | Path) -> None:
     """Raises InputError where modules of an adapter have no counterpart in vLLM's model: vLLM would pass over them."""
     from vllm.lora.utils import parse_fine_tuned_lora_name
 
@@ -184,7 +224,9 @@ def check_reached(llm, adapter):
         )
 
 
-def name_modules(model):
+def name_modules(
+    model: torch.nn.Module,
+) -> tuple[set[str], Callable | None, dict[str, list[str]]]:
     """(names of all modules, how weights are renamed or None, {module: the ones that it packs}); runs in the worker."""
     mapper = getattr(model, "hf_to_vllm_mapper", None)
     names = {name for name, _ in model.named_modules()}
@@ -193,7 +235,7 @@ def name_modules(model):
     return names, mapper and mapper.get_rename_mapper(), dict(getattr(model, "packed_modules_mapping", {}))
 
 
-def find_rank(adapter):
+def find_rank(adapter: str | Path) -> int:
     """The smallest maximal LoRA rank that vLLM offers for an adapter."""
     from peft import PeftConfig
 
@@ -201,14 +243,13 @@ def find_rank(adapter):
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
 
 
-def list_targets(adapter):
+def list_targets(adapter: str | Path) -> list[str]:
     """The modules that an adapter changes, by the last part of their names."""
     return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in read_names(adapter)})
 
 
-def read_names(adapter):
-    from pathlib import Path
-
+def read_names(adapter: str | Path) -> list[str]:
+    """The names of an adapter's tensors."""
     from safetensors import safe_open
 
     with safe_open(Path(adapter) / "adapter_model.safetensors", "numpy") as file:

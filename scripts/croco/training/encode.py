@@ -5,6 +5,9 @@ them); preparing them here once shows what is trained on before any of it is.
 """
 
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
@@ -13,6 +16,9 @@ from croco.errors import InputError
 from croco.models.chats import CONTROL, REFUSED, Controls, digest_tokens, encode_prompt
 from croco.records import Completion, Pair, Row, read_records
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 # The chat lists of a row, by objective; the first is what the others answer.
 COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
 KINDS = {"dpo": Pair, "sft": Completion, "online_dpo": Row}  # of the rows, by objective
@@ -20,24 +26,29 @@ SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
 
 
-def digest_rows(path, objective):
-    """Digest of what is trained on of a data file: a pool's mean or target may change where its pair stays the same."""
+def digest_rows(path: Path, objective: str) -> str:
+    """Digest of the part of a data file that is trained on: a pool's mean or target may change and its pair stay.
+
+    Raises InputError as read_rows does.
+    """
     return digest(
         [[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in read_rows(path, objective)]
     )
 
 
-def read_rows(path, objective):
-    """The rows to train on; raises InputError for one that cannot be."""
+def read_rows(path: Path, objective: str) -> Iterator[dict]:
+    """The rows to train on; raises InputError for a row that is not of the objective's kind (KINDS)."""
     return (row for _, row in read_records(path, KINDS[objective]))
 
 
-def trained_ids(tokenizer, prompt, answer, options=None):
+def trained_ids(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], answer: list[dict], options: dict | None = None
+) -> tuple[list[int], list[int]]:
     """(prompt ids, completion ids) of a row of the data set that DPOTrainer or SFTTrainer prepares.
 
     ``prompt`` and ``answer`` are chat lists; ``options`` stand for the row's `chat_template_kwargs`, a column with a
     dict. The loss is over the completion, which begins where the whole chat departs from the prompt; in DPO, where the
-    first of a row's two chats does.
+    first of a row's two chats does. Raises jinja2.TemplateError where the template refuses the chat.
     """
     from trl.data_utils import _tokenize, common_prefix_length
 
@@ -48,68 +59,101 @@ def trained_ids(tokenizer, prompt, answer, options=None):
     return list(whole[:length]), list(whole[length:])
 
 
-def encode_rows(data, objective, tokenizer, stops, max_length, too_long="drop", options=None, room=0, loss_on="answer"):
-    """Examples for a trainer, and the account of what became of the rows.
+def encode_rows(
+    data: Iterable[dict],
+    objective: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    stops: Collection[int],
+    max_length: int,
+    too_long: str = "drop",
+    options: dict | None = None,
+    room: int = 0,
+    loss_on: str = "answer",
+) -> tuple[list[dict], dict]:
+    """(examples for a trainer, counts of what became of the rows).
 
     Args:
         data: dicts with the chat lists of COLUMNS[objective] and a prompt_id.
         stops: ids of the tokens that end an answer.
         max_length: tokens of prompt and answer at most; ``room``: tokens that online_dpo keeps free for an answer.
-        too_long: "drop" leaves a longer row out, "truncate" cuts its answers and keeps what ends them.
+        too_long: "drop" drops a longer row, "truncate" cuts its answers and keeps what ends them.
         options: variables of the chat template.
         loss_on: of sft, "answer" or "all": the tokens that have labels.
-    Returns (examples, counts). An example has the row's number and prompt_id, and int32 arrays of ids: prompt_ids,
-    chosen_ids, rejected_ids (dpo), input_ids, labels (sft); of online_dpo the chat list. counts: rows, trained,
-    dropped by reason (CONTROL: a row that spells control tokens), truncated, and of answers whose sampled tokens are known: compared, token_mismatches.
+    An example is described in make_example. The counts are rows, trained, dropped {reason: rows} (CONTROL: a row that
+    spells control tokens), truncated, compared (answers whose sampled tokens are known) and token_mismatches (those
+    that are trained on in other tokens).
     """
-    import numpy as np
-
     counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
     examples = []
-    answers, controls = COLUMNS[objective][1:], Controls(tokenizer, options)
+    controls = Controls(tokenizer, options)
     for number, row in enumerate(data):
         counts["rows"] += 1
         if any(controls.in_chat(row[name]) for name in COLUMNS[objective]):
             counts["dropped"][CONTROL] += 1
             continue
         try:
-            if objective == "online_dpo":
-                ids = [encode_prompt(tokenizer, row["prompt"], options)]
-            else:
-                split = [trained_ids(tokenizer, row["prompt"], row[name], options) for name in answers]
-                # Two answers share what is the prompt to both.
-                length = min(len(prompt) for prompt, _ in split)
-                ids = [split[0][0][:length], *((prompt + answer)[length:] for prompt, answer in split)]
+            ids = tokenise_row(row, objective, tokenizer, options)
         except TemplateError:  # e.g. a template that knows no system messages
             counts["dropped"][REFUSED] += 1
             continue
-        compare(row, answers, ids[1:], stops, counts)
-        longest = len(ids[0]) + max(map(len, ids[1:]), default=room)
-        if longest > max_length:
-            cut = [truncate(answer, stops, max_length - len(ids[0])) for answer in ids[1:]]
-            if too_long == "drop" or not cut or None in cut:
-                counts["dropped"]["prompt_too_long" if not cut or None in cut else "too_long"] += 1
-                continue
-            ids[1:] = cut
-            counts["truncated"] += 1
-        if objective == "dpo" and ids[1] == ids[2]:
+        compare(row, COLUMNS[objective][1:], ids[1:], stops, counts)
+        fitting, reason = fit_row(ids, stops, max_length, too_long, room)
+        if reason:
+            counts["dropped"][reason] += 1
+            continue
+        counts["truncated"] += fitting != ids
+        if objective == "dpo" and fitting[1] == fitting[2]:
             counts["dropped"]["equal_answers"] += 1
             continue
-        arrays = [np.asarray(some, dtype=np.int32) for some in ids]
-        example = {"row": number, "prompt_id": str(row["prompt_id"])}
-        if objective == "dpo":
-            example |= dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), arrays, strict=True))
-        elif objective == "sft":
-            before = arrays[0] if loss_on == "all" else np.full(len(arrays[0]), -100, dtype=np.int32)
-            example |= {"input_ids": np.concatenate(arrays), "labels": np.concatenate([before, arrays[1]])}
-        else:
-            example["prompt"] = row["prompt"]
         counts["trained"] += 1
-        examples.append(example)
+        examples.append(make_example(number, row, fitting, objective, loss_on))
     return examples, {**counts, "dropped": dict(counts["dropped"])}
 
 
-def truncate(answer, stops, length):
+def tokenise_row(
+    row: dict, objective: str, tokenizer: "PreTrainedTokenizerBase", options: dict | None
+) -> list[list[int]]:
+    """[ids of the prompt, ids of each answer]; raises jinja2.TemplateError where the template refuses the chat."""
+    if objective == "online_dpo":
+        return [encode_prompt(tokenizer, row["prompt"], options)]
+    split = [trained_ids(tokenizer, row["prompt"], row[name], options) for name in COLUMNS[objective][1:]]
+    # Two answers share what is the prompt to both.
+    length = min(len(prompt) for prompt, _ in split)
+    return [split[0][0][:length], *((prompt + answer)[length:] for prompt, answer in split)]
+
+
+def fit_row(
+    ids: list[list[int]], stops: Collection[int], max_length: int, too_long: str, room: int
+) -> tuple[list[list[int]] | None, str | None]:
+    """(ids of tokenise_row that fit in ``max_length``, None), or (None, why the row is dropped)."""
+    prompt, *answers = ids
+    if len(prompt) + max(map(len, answers), default=room) <= max_length:
+        return ids, None
+    cut = [truncate(answer, stops, max_length - len(prompt)) for answer in answers]
+    if not cut or None in cut:
+        return None, "prompt_too_long"
+    return (None, "too_long") if too_long == "drop" else ([prompt, *cut], None)
+
+
+def make_example(number: int, row: dict, ids: list[list[int]], objective: str, loss_on: str) -> dict:
+    """An example for a trainer: `row` (its number), `prompt_id`, and int32 arrays of shape (tokens,).
+
+    The arrays are prompt_ids, chosen_ids and rejected_ids (dpo), or input_ids and labels (sft), -100 where a token has
+    no label. An example of online_dpo has the chat list `prompt` instead.
+    """
+    import numpy as np
+
+    example = {"row": number, "prompt_id": str(row["prompt_id"])}
+    if objective == "online_dpo":
+        return {**example, "prompt": row["prompt"]}
+    arrays = [np.asarray(sequence, dtype=np.int32) for sequence in ids]
+    if objective == "dpo":
+        return {**example, **dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), arrays, strict=True))}
+    before = arrays[0] if loss_on == "all" else np.full(len(arrays[0]), -100, dtype=np.int32)
+    return {**example, "input_ids": np.concatenate(arrays), "labels": np.concatenate([before, arrays[1]])}
+
+
+def truncate(answer: list[int], stops: Collection[int], length: int) -> list[int] | None:
     """An answer's ids in ``length`` tokens, what ends it kept (the last stop token and all behind it), or None.
 
     None where not one token of the answer itself would stay.
@@ -122,8 +166,13 @@ def truncate(answer, stops, length):
     return answer[:kept] + closing if kept > 0 else None
 
 
-def compare(row, answers, ids, stops, counts):
-    """Counts the answers whose trained tokens, up to the stop token, are not those that were sampled."""
+def compare(
+    row: dict, answers: Sequence[str], ids: list[list[int]], stops: Collection[int], counts: dict[str, int]
+) -> None:
+    """Adds to `compared` and `token_mismatches` of the counts: are the trained tokens, up to the stop token, the sampled?
+
+    ``answers``: names of the row's answers; ``ids``: the token ids of each.
+    """
     for name, trained in zip(answers, ids, strict=True):
         sampled = row.get(DIGESTS[name])
         if sampled is not None:
@@ -132,7 +181,7 @@ def compare(row, answers, ids, stops, counts):
             counts["token_mismatches"] += digest_tokens(trained[:end]) != sampled
 
 
-def hold_out(examples, share, seed):
+def hold_out(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
     """(training, validation) examples: whole prompts, in all their languages, drawn by a hash of their ids.
 
     The same on every process and for every order of rows. Raises InputError where nothing is left to train on.

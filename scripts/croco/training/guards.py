@@ -2,13 +2,14 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 from croco.errors import InputError
 
 LIMITS = {"collapse": (1, math.inf), "chance_after": (0, 1)}
 
 
-def check_guards(options):
+def check_guards(options: dict[str, float | None]) -> None:
     """Raises InputError for an option that Guards does not have, or one out of its range."""
     for name, value in options.items():
         if name not in LIMITS:
@@ -30,10 +31,11 @@ class Guards:
     always stops.
     """
 
-    def __init__(self, collapse=None, chance_after=None):
-        self.collapse, self.chance_after, self.problem = collapse, chance_after, None
+    def __init__(self, collapse: float | None = None, chance_after: float | None = None):
+        self.collapse, self.chance_after = collapse, chance_after
+        self.problem: InputError | None = None
 
-    def start(self, max_steps, entries, beta, scaled=False):
+    def start(self, max_steps: int, entries: Iterable[dict], beta: float, scaled: bool = False) -> None:
         """``entries``: what was logged before, of a training that is resumed; ``beta`` of the loss.
 
         ``scaled``: the loss is scaled for float16, whose gradients overflow now and then, which skips a step.
@@ -42,7 +44,7 @@ class Guards:
         self.window = max(10, max_steps // 10)
         self.recent = deque((entry for entry in entries if "loss" in entry), maxlen=self.window)
 
-    def look(self, entry):
+    def look(self, entry: dict[str, float | None]) -> bool:
         """Whether to stop at this entry: a dict of metrics, null where not finite, with `step`."""
         if self.problem or "loss" not in entry:
             return bool(self.problem)

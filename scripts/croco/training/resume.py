@@ -5,8 +5,16 @@ import math
 import os
 import shutil
 import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croco.records import write_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
+    from transformers.trainer_utils import TrainOutput
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 PROGRESS = "progress_{}.json"
@@ -18,19 +26,21 @@ class Progress:
     Every process keeps its own file; a checkpoint is whole only with all of them.
     """
 
-    def __init__(self, job):
+    def __init__(self, job: Namespace):
         self.job = job
         self.seen, self.tokens, self.padded, self.steps_before, self.tokens_before = {}, 0, 0, 0, 0
         self.history = []
 
-    def count(self, numbers, mask):
+    def count(self, numbers: "torch.Tensor", mask: "torch.Tensor | None") -> None:
+        """Counts rows as seen: their numbers, of shape (rows,), and attention mask, of shape (sequences, tokens)."""
         for number in numbers.tolist():
             self.seen[number] = self.seen.get(number, 0) + 1
         if mask is not None:
             self.tokens += int(mask.sum())
             self.padded += mask.numel()
 
-    def resume(self, checkpoint):
+    def resume(self, checkpoint: Path | None) -> None:
+        """Goes on from what a checkpoint, or None at the start, was trained on; notes the new run."""
         if checkpoint:
             parts = [
                 json.loads(path.read_text(encoding="utf-8")) for path in sorted(checkpoint.glob(PROGRESS.format("*")))
@@ -45,12 +55,16 @@ class Progress:
             self.steps_before = step_of(checkpoint)
         self.history.append({"from_step": self.steps_before, "processes": WORLD, "micro_batch": self.job.micro_batch})
 
-    def save(self, checkpoint):
+    def save(self, checkpoint: Path) -> None:
+        """Writes this process's part beside a checkpoint."""
         seen = {"seen": self.seen, "tokens": self.tokens, "padded": self.padded}
         write_json(checkpoint / PROGRESS.format(RANK), {"processes": WORLD, **seen, "history": self.history})
 
-    def close(self, trainer, result):
-        """Facts for the manifest, the same on every process; raises RuntimeError where a row was never seen."""
+    def close(self, trainer: "Trainer", result: "TrainOutput") -> dict:
+        """Facts for the manifest, the same on every process; raises RuntimeError where a row was never seen.
+
+        Memory is in MiB, padding_share is the share of padding among the tokens, in [0, 1].
+        """
         import torch
         from accelerate.utils import gather_object
 
@@ -86,18 +100,19 @@ class Progress:
         }
 
 
-def newest_whole_checkpoint(folder):
+def newest_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that has all it needs; one torn by a kill would resume without an error, wrongly."""
     return next(
         (path for path in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True) if is_whole(path)), None
     )
 
 
-def step_of(checkpoint):
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint was written after."""
     return int(checkpoint.name.split("-")[1])
 
 
-def remove_after(checkpoint, folder):
+def remove_after(checkpoint: Path | None, folder: Path) -> None:
     """Removes what is newer than the checkpoint to resume from: Trainer would keep the torn ones for the newest, and
     what other processes left in them would pass for part of those to come."""
     for path in folder.glob("checkpoint-*"):
@@ -105,7 +120,7 @@ def remove_after(checkpoint, folder):
             shutil.rmtree(path)
 
 
-def is_whole(checkpoint):
+def is_whole(checkpoint: Path) -> bool:
     """Whether every file of every process that wrote the checkpoint is there and can be read."""
     try:
         processes = json.loads((checkpoint / PROGRESS.format(0)).read_text(encoding="utf-8"))["processes"]
@@ -119,7 +134,7 @@ def is_whole(checkpoint):
     return all(readable(checkpoint / name) for name in names)
 
 
-def readable(path):
+def readable(path: Path) -> bool:
     """Whether a checkpoint's file is there and whole: torch's and safetensors' formats fail to open when cut."""
     import torch
     from safetensors import safe_open

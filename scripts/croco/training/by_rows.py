@@ -1,0 +1,138 @@
+"""Steps of a training that are means over their rows, whatever the micro-batch and the number of processes."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from croco.training.resume import RANK, WORLD, Progress
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class ByRows:
+    """In front of a TRL trainer: its steps are means over their rows, and Progress counts the rows and tokens.
+
+    TRL averages over micro-batches, of which the last of an epoch may be smaller; and with several processes rows are
+    repeated to fill it. Here repeats weigh nothing.
+
+    Args:
+        progress: told which rows, and how many tokens, each step saw; the other arguments are the trainer's.
+    """
+
+    weight, step_rows, first = 1.0, 0, 0  # the loss's factor, rows in this step, those before this micro-batch
+
+    def __init__(self, *args, progress: Progress, **kwargs):
+        self.progress = progress
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset  # holds token ids already
+
+    def get_batch_samples(self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device):
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD
+        total = len(self.train_dataset)
+        self.step_rows = min(batch, total - self.state.global_step % math.ceil(total / batch) * batch)
+        self.whole, self.first = self.step_rows == batch, 0
+        if WORLD > 1 and not self.whole and "labels" in batches[0]:
+            for number, inputs in enumerate(batches):
+                inputs["labels"][self._count_own(number * WORLD * self.args.train_batch_size) :] = -100
+            items = self._get_num_items_in_batch(batches, device)
+        return batches, items
+
+    def _count_own(self, first: int) -> int:
+        """Rows of this process that are no repeats, in its micro-batch that begins at row ``first`` of the step."""
+        size = self.args.train_batch_size
+        return min(size, max(0, self.step_rows - first - RANK * size))
+
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
+        own, left = self._count_own(self.first), self.step_rows - self.first
+        self.first += WORLD * self.args.train_batch_size
+        numbers = inputs.pop("row")  # (micro-batch,)
+        seen = take_rows(inputs, len(numbers), range(own))
+        self.progress.count(numbers[:own], seen.get("attention_mask"))
+        return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
+
+    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+        """The loss of training_step, a scalar, after its backward pass.
+
+        Args:
+            own: the first rows of ``inputs``, which are no repeats.
+            left: rows of the step from this micro-batch on, in all processes.
+        """
+        if self.whole:
+            return super().training_step(model, inputs, *args, **kwargs)
+        if "labels" in inputs:
+            with gather_first(self.accelerator, WORLD):
+                return super().training_step(model, inputs, *args, **kwargs)
+        # Row by row, the same number in all processes, whose first have one where others may have a repeat.
+        size = self.args.train_batch_size
+        count, loss = min(size, left), 0.0
+        self.current_gradient_accumulation_steps = self.step_rows / WORLD
+        for i in range(count):
+            self.weight = float(i < own)
+            synced = contextlib.nullcontext() if i == count - 1 else self.accelerator.no_sync(model)
+            rows_now = min(WORLD, math.ceil((left - i) / size))
+            with synced, gather_first(self.accelerator, rows_now):
+                loss += super().training_step(model, take_rows(inputs, count, [i]), *args, **kwargs)
+            for values in self._metrics["train"].values():  # a mean of so many rows, to be averaged by TRL
+                values += values[-1:] * (rows_now - 1)
+        self.weight = 1.0
+        return loss
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        return loss if self.weight == 1 else loss * self.weight
+
+    def evaluate(self, *args, **kwargs):
+        with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
+            return super().evaluate(*args, **kwargs)
+
+
+def take_rows(inputs: dict, count: int, kept: Iterable[int]) -> dict:
+    """The rows ``kept`` of a batch of ``count``.
+
+    A tensor of the batch has the shape (blocks x count, ...): several blocks of rows, such as chosen and rejected.
+    """
+
+    def take(value):
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) % count == 0:
+            return value.unflatten(0, (-1, count))[:, list(kept)].flatten(0, 1)
+        return [value[i] for i in kept] if isinstance(value, list) and len(value) == count else value
+
+    return {name: take(value) for name, value in inputs.items()}
+
+
+@contextlib.contextmanager
+def gather_first(accelerator: "Accelerator", processes: int) -> Iterator[None]:
+    """Metrics are those of the first processes: the others hold repeats. (Accelerate knows of repeated rows at the end of
+    what it takes for a whole batch alone.)"""
+    gather = accelerator.gather
+    if WORLD > 1:
+        accelerator.gather = accelerator.gather_for_metrics = lambda tensor: gather(tensor)[:processes]
+    try:
+        yield
+    finally:
+        for name in ("gather", "gather_for_metrics"):
+            accelerator.__dict__.pop(name, None)
+
+
+def with_row_numbers(collate: Callable[[list[dict]], dict]) -> Callable[[list[dict]], dict]:
+    """The collator, which also returns the rows' numbers: `row`, a tensor of the shape (micro-batch,)."""
+
+    def collate_with_rows(examples):
+        batch = collate(examples)
+        if "row" in examples[0]:
+            batch["row"] = torch.tensor([example["row"] for example in examples])
+        return batch
+
+    return collate_with_rows
+
+
+def without_row(example: dict) -> dict:
+    """An example for validation, whose rows are not counted."""
+    return {name: value for name, value in example.items() if name != "row"}

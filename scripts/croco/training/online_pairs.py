@@ -1,0 +1,147 @@
+"""Online DPO's step: two sampled answers per prompt, rewarded and paired as the stages pair them offline."""
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from croco.models.transformers_engine import only_stops
+from croco.text.normalise import is_blank
+from croco.training.resume import WORLD
+
+if TYPE_CHECKING:
+    from croco.models.engines import RewardEngine
+
+
+class OnlinePairs:
+    """In front of ByRows and TRL's OnlineDPOTrainer: samples without dropout and forms pairs as offline (``choose``).
+
+    The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
+    of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
+    policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
+
+    Args:
+        scorer: the reward model of the stage of scores; an answer that it cannot score has no reward.
+        stops: ids of the stop tokens (TRL's are the generation config's alone). The other arguments are the trainer's.
+    """
+
+    def __init__(self, *args, scorer: "RewardEngine", stops: list[int], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scorer, self.eos_token_ids = scorer, sorted(stops)
+        self.stats, self.sums = {}, {}  # TRL's are means of means
+
+    def _generate(self, model, *args, **kwargs):
+        policy = getattr(model, "module", model)  # within that of several processes
+        policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        own, policy.generation_config = policy.generation_config, only_stops(self.eos_token_ids)
+        model.eval()
+        try:
+            return super()._generate(model, *args, **kwargs)
+        finally:
+            policy.generation_config = own
+            model.train()
+
+    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+        """As ByRows.step_by_rows; `prompt` of the inputs holds the chat lists of a micro-batch."""
+        prompts = inputs["prompt"]
+        count = len(prompts)
+        # Answers in rows: the first to every prompt, then the second to every prompt.
+        *ids, vision = self._generate(model, prompts)
+        policy, reference = self._sum_log_probabilities(model, ids, vision)  # each (2, count), nats
+        rewards, whole, ended = self._rate_answers(prompts, *ids[2:])  # each (2, count)
+        first, paired = choose(rewards, whole)  # each (count,)
+        real = torch.arange(count, device=ended.device) < own
+        paired &= real
+        sides = torch.stack([~first, first]).long()  # (2, count): which answer is chosen, which rejected
+        chosen, rejected = policy.gather(0, sides)
+        gains = (policy - reference).gather(0, sides)
+        loss = (self._pair_losses(gains[0] - gains[1]) * paired).sum() * WORLD / self.step_rows
+        gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
+        self._add_metrics(
+            {
+                "objective/scores": (rewards, real & rewards.isfinite()),
+                "objective/scores_margin": (better[0] - better[1], paired),
+                "val/contain_eos_token": (ended, real),
+                "logps/chosen": (chosen, paired),
+                "logps/rejected": (rejected, paired),
+                "rewards/chosen": (gains[0], paired),
+                "rewards/rejected": (gains[1], paired),
+                "rewards/margins": (gains[0] - gains[1], paired),
+                "rewards/accuracies": (gains[0] > gains[1], paired),
+                "no_pair": (~paired, real),
+                "no_reward": (rewards.isnan(), real),
+            }
+        )
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _sum_log_probabilities(self, model, ids, vision) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities (nats) of the answers under policy and reference, each (2, prompts); gradients of the first."""
+        mask = ids[3]  # (2 x prompts, tokens), 0 behind an answer's end
+        policy = (self._forward(model, *ids, vision) * mask).sum(1)
+        with torch.no_grad(), contextlib.ExitStack() as without:
+            if self.ref_model is None:
+                without.enter_context(self.model.disable_adapter())
+            reference = self._forward(self.ref_model or self.model, *ids, vision)
+        reference = (reference * mask).sum(1)
+        return policy.view(2, -1), reference.view(2, -1)
+
+    def _rate_answers(self, prompts, ids, mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(rewards, nan where unknown; whether it ended and is not empty; whether it ended), each (2, prompts).
+
+        Args:
+            prompts: chat lists; ``ids``, ``mask``: of the answers' tokens, each (2 x prompts, tokens).
+        """
+        count = len(prompts)
+        stop = torch.isin(ids, torch.tensor(self.eos_token_ids, device=ids.device))
+        ended = stop.any(1).view(2, count)
+        # A stop token is no part of the text, even where the tokenizer does not mark it special.
+        answers = [row[kept].tolist() for row, kept in zip(ids, mask.bool() & ~stop, strict=True)]
+        texts = [self.processing_class.decode(answer, skip_special_tokens=True) for answer in answers]
+        # Once for two equal answers, which neighbours in a batch could tell apart by their last bits.
+        keys = [(i % count, text) for i, text in enumerate(texts)]
+        once = list(dict.fromkeys(keys))
+        known = dict(zip(once, self.scorer.score([(prompts[i], text) for i, text in once]), strict=True))
+        scores = [math.nan if known[key][0] is None else known[key][0] for key in keys]
+        rewards = torch.tensor(scores, dtype=torch.float64, device=ids.device).view(2, count)
+        whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ids.device).view(2, count)
+        return rewards, whole, ended
+
+    def _pair_losses(self, logits: torch.Tensor) -> torch.Tensor:
+        """The loss of each pair, of the policy's gain on the chosen answer over that on the rejected (nats)."""
+        if self.args.loss_type == "sigmoid":
+            return -logsigmoid(self.beta * logits)
+        return (logits - 1 / (2 * self.beta)) ** 2
+
+    def _add_metrics(self, metrics: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Adds to this step's sums {name: (values, which of them count)}."""
+        for name, (values, mask) in metrics.items():
+            mask = mask.expand_as(values)
+            part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
+            self.sums[name] = self.sums.get(name, 0) + part
+
+    def log(self, logs, *args, **kwargs):
+        if self.sums:
+            totals = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum").tolist()
+            logs |= {
+                name: total / count if count else math.nan
+                for name, (total, count) in zip(self.sums, totals, strict=True)
+            }
+            for name in ("no_pair", "no_reward"):
+                logs[name] = int(totals[list(self.sums).index(name)][0])
+            self.sums = {}
+        super().log(logs, *args, **kwargs)
+
+
+def choose(rewards: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(whether the first of two answers is chosen, whether the two form a pair), each of the shape (prompts,).
+
+    ``rewards`` and ``whole``, which is false where an answer was cut off or is empty, have the shape (2, prompts): the
+    first answers and the second ones. One that is not whole loses, and two of them, or two of equal reward, form no
+    pair, as offline; nor does one whose reward is unknown (nan).
+    """
+    first = (whole[0] & ~whole[1]) | ((whole[0] == whole[1]) & (rewards[0] >= rewards[1]))
+    told_apart = (whole[0] != whole[1]) | (whole[0] & whole[1] & (rewards[0] != rewards[1]))
+    return first, told_apart & ~rewards.isnan().any(0)
