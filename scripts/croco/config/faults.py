@@ -30,6 +30,10 @@ class ConfigError(InputError):
 def raise_faults(faults: Iterable[Fault], locator) -> None:
     """Raises InputError with all faults, in the order of the config files; returns where there is none."""
     unique = sorted(dict.fromkeys(faults), key=lambda fault: locator.rank(fault.keys))
-    errors = [locator.error(fault) for fault in unique]
+    raise_errors([locator.error(fault) for fault in unique])
+
+
+def raise_errors(errors: list[InputError]) -> None:
+    """Raises one InputError that shows all errors; returns where there is none."""
     if errors:
         raise errors[0] if len(errors) == 1 else ConfigError(errors)

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
-from croco.config.faults import Fault, raise_faults
+from croco.config.faults import Fault, raise_errors, raise_faults
 from croco.errors import InputError
 
 # JSON takes 64.0 for an integer; a command line does not.
@@ -38,7 +38,7 @@ class Locator:
             with open(path, encoding="utf-8") as file:
                 tree = yaml.compose(file, Loader=yaml.SafeLoader)
             if tree is not None:
-                _refuse_twins(tree, path)
+                raise_errors([*_find_twins(tree, path)])
                 self.trees.append((path, tree))
 
     def find(self, keys):
@@ -85,19 +85,19 @@ class Locator:
         return InputError(fault.problem, fault.remedy, path, line, format_keys(fault.keys) or "(top level)")
 
 
-def _refuse_twins(node, path):
+def _find_twins(node, path):
+    """An InputError of each key that is listed twice in one mapping."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise InputError(
-                    "the key is listed twice", "keep one of them", path, key.start_mark.line + 1, key.value
-                )
+                line = key.start_mark.line + 1
+                yield InputError("the key is listed twice", "keep one of them", path, line, key.value)
             seen.add(key.value)
-            _refuse_twins(value, path)
+            yield from _find_twins(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_twins(value, path)
+            yield from _find_twins(value, path)
 
 
 def format_keys(keys):

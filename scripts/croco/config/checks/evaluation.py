@@ -56,10 +56,10 @@ def _check_sides(grid, keys, row, model):
     names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
     runs = {name: grid.find_last(model, row["pool"], name) for name in names}
     missing = [name for name, run in runs.items() if run is None]
-    for name in missing:
-        problem = f"there is no setting {name} with the pool {row['pool']}"
+    if missing:
+        problem = f"there is no setting {missing[0]} with the pool {row['pool']}"
         yield Fault(keys, problem, "name a setting that has it")
-    if not missing and len({frozenset(run.evaluated) for run in runs.values()}) > 1:
+    elif len({frozenset(run.evaluated) for run in runs.values()}) > 1:
         problem = "the two settings are evaluated in different languages"
         yield Fault(keys, problem, "give both the same `evaluate`")
 

@@ -7,12 +7,15 @@ from croco.training.encode import SMOOTHED
 
 
 def check_recipes(grid) -> Iterator[Fault]:
-    places = {name: ("recipes", i) for i, name in enumerate(grid.recipes)}
+    """Faults of the recipes that are used, each once, whatever the number of settings that use the recipe."""
+    places, faults = {name: ("recipes", i) for i, name in enumerate(grid.recipes)}, {}
     for run in grid.runs.values():
         if run.row["objective"] != "none":
             recipe = grid.recipe_of(run)
-            yield from _check_options(grid, places[recipe["name"]], recipe, run)
-            yield from _check_batch(grid, places[recipe["name"]], recipe, run)
+            keys = places[recipe["name"]]
+            for fault in [*_check_options(grid, keys, recipe, run), *_check_batch(grid, keys, recipe, run)]:
+                faults.setdefault((fault.keys, fault.remedy), fault)
+    yield from faults.values()
 
 
 def _check_batch(grid, keys, recipe, run):
