@@ -1,14 +1,25 @@
 """Bad configs through the Snakefile: exit 1, one message that names file, line and key, and nothing else happens."""
 
-import csv
+import copy
 import math
 import re
 
 import pytest
 import yaml
 from conftest import ROOT, copy_project, planned, script, snakemake, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shipped import read_languages
+from snakemake.utils import update_config
+
+from croco.config.faults import raise_faults
+from croco.config.schema import Locator, check_config, fill_defaults, find_violations
+from croco.errors import InputError
+from croco.grid import Grid
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+SCHEMA = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8"))
+LOCATOR = Locator([ROOT / "config" / "config.yaml"])
 SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: [multi]"
 ARM = "settings:\n  - {{name: base, objective: none}}\n  - {{name: x, pools: [multi], {}}}\n"
 RECIPE = "recipes:\n  - {{name: sft, learning_rate: 1, batch: 8}}\n  - {{name: dpo, learning_rate: 1, batch: 8, {}}}\n"
@@ -128,6 +139,84 @@ def test_bad_config(case, tmp_path, fresh_project):
     assert "field " in message and (f"bad.yaml:{line}" if line else "config.yaml:") in message, message
 
 
+def find_faults(text, path):
+    """The message about a config that is merged into the default, without Snakemake."""
+    path.write_text(text, encoding="utf-8")
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, yaml.safe_load(text))
+    with pytest.raises(InputError) as error:
+        locator = Locator([path, ROOT / "config/config.yaml"])
+        check_config(config, ROOT / "config/schema.yaml", locator)
+        Grid(config, read_languages(), locator)
+    return str(error.value)
+
+
+def test_all_faults_are_shown_in_the_order_of_the_file(tmp_path, fresh_project):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "contrasts:\n  - {setting: dpo, pool: multi, versus: dpo}\n"
+        "recipes:\n  - {name: sft, learning_rate: 1, batch: 8, beta: 0.1}\n  - {name: dpo, learning_rate: 1, batch: 8}\n"
+        "samples: 4\n"
+    )
+    done = snakemake(fresh_project, "--dry-run", "--configfile", path, check=False)
+    message = done.stderr[done.stderr.index("error: ") :]
+    assert done.returncode == 1 and "the config has 3 faults" in message and message.count("Remedy: ") == 3
+    assert re.findall(r"bad\.yaml:(\d), field (\S+): ", message) == [
+        ("2", "contrasts[0]"),
+        ("4", "recipes[0].beta"),
+        ("6", "samples"),
+    ]
+
+
+def test_all_violations_of_the_schema_are_shown(tmp_path):
+    text = (
+        "samples: many\nsede: 3\nsead: 3\n"
+        "policies:\n  - {name: mini, tune: 1.0, path: p, temperature: -1}\n"
+        "evaluation: {suite: [sums]}\n"
+    )
+    message = find_faults(text, tmp_path / "bad.yaml")
+    assert re.findall(r"bad\.yaml:(\d), field (\S+): ", message) == [
+        ("1", "samples"),
+        ("2", "sede"),
+        ("3", "sead"),
+        *(("5", f"policies[0].{key}") for key in ("max_tokens", "tune", "temperature")),
+        ("6", "evaluation.suite[0]"),
+    ]
+
+
+def test_all_keys_that_are_listed_twice_are_shown(tmp_path):
+    message = find_faults("seed: 0\nseed: 1\nlimit: 1\nlimit: 2\n", tmp_path / "bad.yaml")
+    assert re.findall(r"bad\.yaml:(\d), field (\S+): ", message) == [("2", "seed"), ("4", "limit")]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_fault_beside_another_is_shown(case, tmp_path):
+    """Where the two are found in different stages, the first stage's."""
+    names, keys = [*BAD], yaml.safe_load(BAD[case][0]).keys()
+    following = [*names[names.index(case) + 30 :], *names]
+    other = next(name for name in following if not keys & yaml.safe_load(BAD[name][0]).keys())
+    message = find_faults(BAD[case][0] + BAD[other][0], tmp_path / "bad.yaml")
+    assert any(all(part in message for part in BAD[name][2]) for name in (case, other)), message
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(sorted(BAD)), min_size=2, max_size=3), st.data())
+def test_no_mixture_of_faults_crashes(cases, data):
+    """Rows of bad configs beside each other and beside those of the default: a message, or nothing wrong."""
+    config = copy.deepcopy(DEFAULT)
+    for case in cases:
+        for key, value in yaml.safe_load(BAD[case][0]).items():
+            if isinstance(value, list) and key in config and data.draw(st.booleans()):
+                value = config[key] + value
+            update_config(config, {key: value})
+    try:
+        raise_faults(find_violations(config, SCHEMA), LOCATOR)
+        fill_defaults(config, SCHEMA, SCHEMA)
+        Grid(config, read_languages(), LOCATOR)
+    except InputError as error:
+        assert str(error).count("Remedy: ") >= 1
+
+
 def test_pool_too_small_for_a_pair(tmp_path, fresh_project):
     path = tmp_path / "bad.yaml"
     path.write_text(
@@ -241,14 +330,9 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
 
 
 def read_grid(path):
-    from croco.config.schema import Locator, check_config
-    from croco.grid import Grid
-
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     config = {**default, **config}
     locator = Locator([path])
     check_config(config, ROOT / "config/schema.yaml", locator)
-    with open(ROOT / "config/languages.tsv", encoding="utf-8") as file:
-        known = {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
-    return Grid(config, known, locator)
+    return Grid(config, read_languages(), locator)

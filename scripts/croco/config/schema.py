@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
+from croco.config.faults import Fault, raise_errors, raise_faults
 from croco.errors import InputError
 
 # JSON takes 64.0 for an integer; a command line does not.
@@ -26,7 +28,7 @@ class Locator:
     Args:
         files: paths in order of precedence (files of --configfile before the default).
         overrides: top-level keys given on the command line by --config.
-    Raises InputError for a key that stands twice in one mapping, of which YAML would silently keep the last.
+    Raises InputError for a key that is listed twice in one mapping, of which YAML would silently keep the last.
     """
 
     def __init__(self, files, overrides=()):
@@ -36,7 +38,7 @@ class Locator:
             with open(path, encoding="utf-8") as file:
                 tree = yaml.compose(file, Loader=yaml.SafeLoader)
             if tree is not None:
-                _refuse_twins(tree, path)
+                raise_errors([*_find_twins(tree, path)])
                 self.trees.append((path, tree))
 
     def find(self, keys):
@@ -71,22 +73,31 @@ class Locator:
         path, _ = self.find(keys)
         return len(self.trees) > 1 and path == self.trees[-1][0]
 
-    def error(self, keys, problem, remedy):
+    def rank(self, keys):
+        """Where a key is in the order of the files, for sorting: (number of the file, line)."""
         path, line = self.find(keys)
-        return InputError(problem, remedy, path, line, format_keys(keys) or "(top level)")
+        files = [file for file, _ in self.trees]
+        return (files.index(path) if path in files else -1, line or 0)
+
+    def error(self, fault):
+        """The InputError of a fault, with its file and line."""
+        path, line = (fault.path, None) if fault.path else self.find(fault.keys)
+        return InputError(fault.problem, fault.remedy, path, line, format_keys(fault.keys) or "(top level)")
 
 
-def _refuse_twins(node, path):
+def _find_twins(node, path):
+    """An InputError of each key that is listed twice in one mapping."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise InputError("the key stands twice", "keep one of them", path, key.start_mark.line + 1, key.value)
+                line = key.start_mark.line + 1
+                yield InputError("the key is listed twice", "keep one of them", path, line, key.value)
             seen.add(key.value)
-            _refuse_twins(value, path)
+            yield from _find_twins(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_twins(value, path)
+            yield from _find_twins(value, path)
 
 
 def format_keys(keys):
@@ -95,48 +106,71 @@ def format_keys(keys):
 
 
 def check_config(config, schema_path, locator):
-    """Raises InputError for the most telling violation of the schema, else fills in the schema's defaults."""
+    """Fills in the schema's defaults; raises InputError with all violations of the schema."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    error = best_match(StrictValidator(schema).iter_errors(config))
-    if error is not None:
-        raise explain(error, schema, locator)
+    raise_faults(find_violations(config, schema), locator)
     fill_defaults(config, schema, schema)
 
 
-def explain(error, schema, locator):
-    keys = list(error.absolute_path)
-    meaning = error.schema.get("description") or resolve(error.schema, schema).get("description")
-    if isinstance(error.instance, bool):
-        return locator.error(
-            keys,
-            f"{error.instance} is a boolean here",
+def find_violations(config, schema) -> Iterator[Fault]:
+    """One fault per violation of the schema, or more where several keys violate the same rule."""
+    for error in StrictValidator(schema).iter_errors(config):
+        # Of an error with alternatives (oneOf), the most telling one, unless the schema words the problem itself.
+        error = error if "problem" in error.schema else best_match([error])
+        for keys, problem, remedy in explain(error, schema):
+            yield Fault(tuple(keys), problem, remedy)
+
+
+def explain(error, schema):
+    """(keys, problem, remedy) of each key that an error of the validator concerns."""
+    path = list(error.absolute_path)
+    if "problem" in error.schema:
+        for place in find_places(error):
+            yield [*path, *place], error.schema["problem"], error.schema["remedy"]
+    elif error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for (unknown,) in find_places(error):
+            yield [*path, unknown], "unknown key", f"remove it or correct it; known here: {', '.join(known)}"
+    elif error.validator == "required":
+        for (missing,) in find_places(error):
+            about = resolve(error.schema["properties"][missing], schema).get("description", "see config/README.md")
+            yield [*path, missing], "missing key", f"add it: {about}"
+    else:
+        meaning = error.schema.get("description") or resolve(error.schema, schema).get("description")
+        yield path, *explain_value(error, meaning or "see config/README.md")
+
+
+def find_places(error):
+    """The keys, below the error's path, of what is wrong: unknown or missing keys, keys that need another, or ()."""
+    instance = error.instance
+    if error.validator == "additionalProperties":
+        return [(key,) for key in instance if key not in error.schema.get("properties", {})]
+    if error.validator == "required":
+        return [(key,) for key in error.validator_value if key not in instance]
+    if error.validator == "dependentRequired":
+        return [
+            (key,)
+            for key, needed in error.validator_value.items()
+            if key in instance and any(other not in instance for other in needed)
+        ]
+    return [()]
+
+
+def explain_value(error, meaning):
+    """(problem, remedy) of a value of the wrong type, pattern or size; ``meaning`` describes the right ones."""
+    value, of_type = error.instance, error.validator == "type"
+    if isinstance(value, bool):
+        return (
+            f"{value} is a boolean here",
             'quote it ("no"): YAML reads an unquoted no, yes, on, off as a boolean',
         )
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = next(key for key in error.instance if key not in known)
-        return locator.error(
-            [*keys, unknown], "unknown key", f"remove it or correct it; known here: {', '.join(known)}"
-        )
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        about = resolve(error.schema["properties"][missing], schema).get("description", "see config/README.md")
-        return locator.error([*keys, missing], "missing key", f"add it: {about}")
-    if (
-        error.validator == "type"
-        and isinstance(error.instance, str)
-        and re.fullmatch(r"[\d.]+[eE][+-]?\d+", error.instance)
-    ):
-        return locator.error(
-            keys, f"{error.instance} is text to YAML", "write it with a point and a sign: 5.0e-6, 1.0e+3"
-        )
-    if error.instance in ("true", "false") and error.validator == "type":  # Snakemake reads --config so
-        return locator.error(
-            keys, f"{error.instance} is text", "give it in a file: in --config, nested values are text"
-        )
-    if error.validator == "type":
-        meaning = f"give a value of type {error.validator_value}: {meaning or 'see config/README.md'}"
-    return locator.error(keys, error.message, meaning or "see config/README.md")
+    if of_type and isinstance(value, str) and re.fullmatch(r"[\d.]+[eE][+-]?\d+", value):
+        return f"{value} is text to YAML", "write it with a point and a sign: 5.0e-6, 1.0e+3"
+    if of_type and value in ("true", "false"):  # Snakemake reads --config so
+        return f"{value} is text", "give it in a file: in --config, nested values are text"
+    if of_type:
+        meaning = f"give a value of type {error.validator_value}: {meaning}"
+    return error.message, meaning
 
 
 def resolve(schema, root):

@@ -1,0 +1,83 @@
+"""Evaluation: tasks fit the languages, and contrasts, imports, audit and releases concern what the run makes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from croco.config.faults import Fault
+from croco.runs import find_last
+
+
+def check_tasks(grid) -> Iterator[Fault]:
+    for i, task in enumerate(grid.config["evaluation"]["tasks"]):
+        for j, code in enumerate(task.get("languages", [])):
+            if code not in grid.languages or ("source" in task and code == grid.config["source_language"]):
+                keys = ("evaluation", "tasks", i, "languages", j)
+                yield Fault(keys, f"the task is not needed in {code}", "correct it, or take it out")
+
+
+def check_suite(grid) -> Iterator[Fault]:
+    evaluation = grid.config["evaluation"]
+    if "suite_limit" in evaluation and not grid.wanted_capabilities():
+        problem = "has no effect without a suite"
+        yield Fault(("evaluation", "suite_limit"), problem, "leave it out, or say suite")
+    for code, names in grid.suites.items():
+        for i, task in enumerate(evaluation["tasks"]):
+            if task["name"] in names:
+                problem = f"lm-eval has a task of the name {task['name']}"
+                yield Fault(("evaluation", "tasks", i, "name"), problem, "choose another name")
+        if not names and not grid.own_tasks([code]):
+            yield Fault(
+                ("evaluation", "suite"),
+                f"there is no structured task in {code}",
+                f"list lm-eval's tasks (scripts/check_language.py {code}) in column tasks of config/languages.tsv, "
+                "ask for further capabilities, or add tasks of your own under evaluation.tasks",
+            )
+
+
+def check_imports(grid) -> Iterator[Fault]:
+    for i, row in enumerate(grid.config["imports"]):
+        path = grid.path(row["path"])
+        if not Path(path).is_file():
+            yield Fault(("imports", i, "path"), f"there is no file {path}", "correct the path")
+
+
+def check_contrasts(grid) -> Iterator[Fault]:
+    rows = grid.config["contrasts"]
+    for i, row in enumerate(rows):
+        if grid.config["evaluation"]["judge"] == "none":
+            problem = "win rates are compared, which need a judge"
+            yield Fault(("contrasts", i), problem, "name a judge, or write contrasts: []")
+        if row in rows[:i] or row["setting"] == row["versus"]:
+            yield Fault(("contrasts", i), "says nothing new", "compare two different settings, and once")
+        for model in grid.tuned:
+            yield from _check_sides(grid, ("contrasts", i), row, model)
+
+
+def _check_sides(grid, keys, row, model):
+    names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
+    runs = {name: find_last(grid.runs.values(), model, row["pool"], name) for name in names}
+    missing = [name for name, run in runs.items() if run is None]
+    if missing:
+        problem = f"there is no setting {missing[0]} with the pool {row['pool']}"
+        yield Fault(keys, problem, "name a setting that has it")
+    elif len({frozenset(run.evaluated) for run in runs.values()}) > 1:
+        problem = "the two settings are evaluated in different languages"
+        yield Fault(keys, problem, "give both the same `evaluate`")
+
+
+def check_audit(grid) -> Iterator[Fault]:
+    comparisons = grid.config["audit"].get("comparisons")
+    for code in grid.trained if comparisons else []:
+        path = grid.path(comparisons, language=code)
+        if not Path(path).is_relative_to(grid.results) and not Path(path).is_file():
+            yield Fault(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
+
+
+def check_releases(grid) -> Iterator[Fault]:
+    tuned = [name for name, run in grid.runs.items() if run.row["objective"] != "none"]
+    for i, row in enumerate(grid.config["release"]):
+        if row["run"] not in tuned:
+            yield Fault(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
+
+
+CHECKS = (check_tasks, check_suite, check_imports, check_contrasts, check_audit, check_releases)

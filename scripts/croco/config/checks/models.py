@@ -1,0 +1,147 @@
+"""Models: paths, options of engines, translators' and judges' prompts, and what the miniature makes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from croco.config.faults import Fault
+from croco.digests import WEIGHTS
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import read_template
+
+ROLES = ("policies", "reward_models", "translators", "judges")
+TEMPLATE_FIELDS = ("text", "source_name", "target_name", "source_code", "target_code")
+# Options of vLLM that follow from other keys of a model's row, or from the job.
+OPTIONS_SET_BY_THE_ROW = frozenset(
+    [
+        "model",
+        "revision",
+        "tokenizer",
+        "tokenizer_revision",
+        "dtype",
+        "trust_remote_code",
+        "load_format",
+        "runner",
+        "enable_lora",
+        "max_lora_rank",
+        "seed",
+    ]
+)
+# Names under {results}/miniature that are not models.
+MADE_BY_WORLD = ("prompts", "comparisons", "tasks", "tokenizer")
+# Keys of the default config that describe the miniature: whoever gives other policies must give them, too.
+OF_THE_MINIATURE = (
+    ("results",),
+    *(("evaluation", key) for key in ("samples", "temperature", "max_tokens", "judge", "tasks")),
+)
+
+
+def check_paths(grid) -> Iterator[Fault]:
+    """A path that cannot be a hub id must be a folder with weights."""
+    for key in ROLES:
+        for i, row in enumerate(grid.config[key]):
+            keys, path = (key, i, "path"), grid.path(row["path"])
+            if path.startswith(f"{grid.results}/miniature/"):
+                continue
+            if Path(path).is_dir():
+                if not list(Path(path).glob(WEIGHTS)):
+                    yield Fault(keys, f"no {WEIGHTS} in {path}", "name a folder with a model's weights")
+            elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+                yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
+
+
+def check_engines(grid) -> Iterator[Fault]:
+    for key in ROLES:
+        for i, row in enumerate(grid.config[key]):
+            keys, options = (key, i, "engine_options"), row["engine_options"]
+            for name in sorted(OPTIONS_SET_BY_THE_ROW & set(options)):
+                problem = "is set by the workflow"
+                yield Fault((*keys, name), problem, "leave it out; see the other keys of the row")
+            if row["engine"] == "vllm":
+                yield from _check_split(grid, keys, row)
+
+
+def _check_split(grid, keys, row):
+    options = row["engine_options"]
+    split = options.get("tensor_parallel_size", 0) * options.get("pipeline_parallel_size", 1)
+    for rows in [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]:
+        gpus = grid.resource("gpu", rows)
+        if split not in (0, gpus):
+            yield Fault(
+                (*keys, "tensor_parallel_size"),
+                f"the model is split over {split} GPUs, but a job has {gpus}",
+                "leave it out (vLLM then splits over all GPUs of the job), or correct resources.gpu",
+            )
+
+
+def check_translators(grid) -> Iterator[Fault]:
+    for i, row in enumerate(grid.config["translators"]):
+        for name in re.findall(r"\{(\w+)\}", row.get("template", "")):
+            if name not in TEMPLATE_FIELDS:
+                remedy = f"known are {', '.join(TEMPLATE_FIELDS)}"
+                yield Fault(("translators", i, "template"), f"unknown field {{{name}}}", remedy)
+
+
+def check_judges(grid) -> Iterator[Fault]:
+    for i, row in enumerate(grid.config["judges"]):
+        try:
+            read_template(row["prompt"])
+        except InputError as error:
+            yield Fault(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
+
+
+def check_miniature_names(grid) -> Iterator[Fault]:
+    taken = [*MADE_BY_WORLD]
+    for key in ("policies", "reward_models"):
+        for i, row in enumerate(grid.config["miniature"][key]):
+            if row["name"] in taken:
+                problem = f"the name {row['name']} is taken"
+                yield Fault(("miniature", key, i, "name"), problem, "choose another name")
+            taken.append(row["name"])
+
+
+def check_miniature_models(grid) -> Iterator[Fault]:
+    """The miniature makes each model whose path is in its folder."""
+    folder = f"{grid.results}/miniature/"
+    for key, kind in (("policies", "policies"), ("reward_models", "reward_models"), ("judges", "policies")):
+        made = [f"{folder}{row['name']}" for row in grid.config["miniature"][kind]]
+        for i, row in enumerate(grid.config[key]):
+            path = grid.path(row["path"])
+            if path.startswith(folder) and path not in made:
+                yield Fault((key, i, "path"), f"the miniature makes no {path}", f"one of {', '.join(made)}")
+
+
+def check_miniature_prompts(grid) -> Iterator[Fault]:
+    """The miniature has the languages that are asked of it, and its oracle judges no other prompts."""
+    folder = f"{grid.results}/miniature/"
+    for i, row in enumerate(grid.config["prompts"]):
+        of_miniature = grid.path(row.get("path", "")).startswith(folder)
+        if row["use"] == "evaluate" and grid.config["evaluation"]["judge"] == "oracle" and not of_miniature:
+            keys = ("prompts", i, "path" if "path" in row else "dataset")
+            problem = "the oracle judges the miniature's prompts only"
+            yield Fault(keys, problem, "name one of your judges, or write judge: none")
+        for j, code in enumerate(grid.languages if of_miniature else []):
+            made_here = (grid.prompt_file(row["use"], code) or "").startswith(folder)
+            if made_here and code not in grid.config["miniature"]["languages"]:
+                problem = f"the miniature was not made in {code}"
+                yield Fault(("languages", j), problem, "add it to miniature.languages (its models are trained anew)")
+
+
+def check_nothing_left_of_the_default(grid) -> Iterator[Fault]:
+    if grid.locator.is_default(("policies",)):
+        return
+    for keys in OF_THE_MINIATURE:
+        if grid.locator.is_default(keys):
+            yield Fault(keys, "is still the miniature's", "say it in your config, beside your policies")
+
+
+CHECKS = (
+    check_paths,
+    check_engines,
+    check_translators,
+    check_judges,
+    check_miniature_names,
+    check_miniature_models,
+    check_miniature_prompts,
+    check_nothing_left_of_the_default,
+)

@@ -1,0 +1,47 @@
+"""Sources of prompts: each needed language has exactly one, and no key is without effect."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from croco.config.faults import Fault
+
+
+def check_sources(grid) -> Iterator[Fault]:
+    for i, row in enumerate(grid.config["prompts"]):
+        keys, source = ("prompts", i), grid.config["source_language"]
+        dataset = row.get("dataset", "")
+        if dataset.startswith((".", "/")) and not Path(dataset).is_dir():
+            yield Fault((*keys, "dataset"), f"there is no folder {dataset}", "correct the path, or give a hub id")
+        parallel = "{language}" in row.get("path", row.get("subset", ""))
+        if "languages" in row and not parallel:
+            problem = "has no effect where path or subset is one for all"
+            yield Fault((*keys, "languages"), problem, "write {language} in the path or subset, or leave it out")
+        if parallel and source not in row.get("languages", grid.languages):
+            remedy = "add it: the others are chosen by its ids"
+            yield Fault((*keys, "languages"), "the source language is missing", remedy)
+        if "max_tokens" in row and not grid.limit(row["use"]):
+            yield Fault((*keys, "max_tokens"), "needs a limit", "say how many prompts to take")
+
+
+def check_translations(grid) -> Iterator[Fault]:
+    for i, row in enumerate(grid.config["prompts"]):
+        use = row["use"]
+        codes = [translation["language"] for translation in row["translations"]]
+        for j, code in enumerate(codes):
+            keys = ("prompts", i, "translations", j, "language")
+            if code not in grid.prompt_languages(use) or code == grid.config["source_language"]:
+                yield Fault(keys, f"no prompts are needed in {code}", "correct it, or take it out")
+            if code in codes[:j]:
+                yield Fault(keys, f"{code} is listed twice", "give one file per language")
+        keys, translated = ("prompts", i, "translator"), grid.translated(use)
+        if translated and "translator" not in row:
+            yield Fault(
+                keys,
+                f"nothing gives the prompts in {', '.join(translated)}",
+                "name a translator, list your own files under translations, or write {language} in the path or subset",
+            )
+        if "translator" in row and not translated:
+            yield Fault(keys, "every language has its own file", "leave it out")
+
+
+CHECKS = (check_sources, check_translations)

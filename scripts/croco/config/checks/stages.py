@@ -1,0 +1,20 @@
+"""The order of the checks: a later stage may rely on what an earlier one has found to be right."""
+
+from itertools import chain
+
+from croco.config.checks import evaluation, models, names, prompts, recipes, settings
+from croco.config.faults import raise_faults
+
+
+def check_names(grid, known_languages: dict) -> None:
+    """Raises InputError with all names that do not exist, collide or are reserved, and rows that lack a key.
+
+    Needs no more of ``grid`` than the config and the tables by name; afterwards every look-up by name succeeds.
+    """
+    raise_faults(chain.from_iterable(check(grid, known_languages) for check in names.CHECKS), grid.locator)
+
+
+def check_values(grid) -> None:
+    """Raises InputError with all values that do not fit one another. Needs the whole run table."""
+    modules = (prompts, settings, recipes, evaluation, models)
+    raise_faults(chain.from_iterable(check(grid) for module in modules for check in module.CHECKS), grid.locator)

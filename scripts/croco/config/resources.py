@@ -1,0 +1,48 @@
+"""What jobs ask of the machine: GPUs, CPU cores, main memory and time, by the sizes of their models."""
+
+import math
+from collections.abc import Iterable
+
+
+def weigh(model: dict) -> float:
+    """GB of a model's weights in its dtype; 0 for a model without a size."""
+    return model.get("size", 0) * (4 if model["dtype"] == "float32" else 2)
+
+
+def resource(name: str, rows: list, attempt: int = 1, processes: int = 1, weights: float | None = None) -> int:
+    """What a job asks of the machine: the value of the first config row that has it, else by the model's size.
+
+    The model's size is in billions of parameters; a job without a size belongs to the miniature. Memory and time
+    grow with every attempt. mem_mb is main memory: the weights pass through it in each process. ``weights`` gives
+    their GB where they are not those of one model in its dtype.
+    """
+    model = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
+    size, weights = model["size"], weigh(model) if weights is None else weights
+    by_size = {
+        "gpu": 1 if size else 0,
+        "threads": 4 * processes if size else 1,
+        "mem_mb": math.ceil(3000 + 1250 * weights * processes),
+        "runtime": math.ceil(60 + 50 * size),
+    }
+    value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
+    return value * attempt if name in ("mem_mb", "runtime") else value
+
+
+def training_resource(
+    name: str, objective: str, recipe: dict, policy: dict, reward_model: dict, attempt: int = 1
+) -> int:
+    """What a training asks of the machine: one process per GPU.
+
+    If all weights are tuned, they are float32, with the reference beside them; online DPO loads the reward model, too.
+    """
+    rows, weights = [recipe, policy], weigh(policy)
+    if recipe["weights"] == "full":
+        weights = 4 * policy.get("size", 0) * (1 if objective == "sft" else 2)
+    if objective == "online_dpo":
+        weights += weigh(reward_model)
+    return resource(name, rows, attempt, max(1, resource("gpu", rows)), weights)
+
+
+def most_gpus(jobs: Iterable[list]) -> int:
+    """GPUs of the most demanding job; a job is given by the config rows that say what it asks for."""
+    return max(resource("gpu", rows) for rows in jobs)
