@@ -169,6 +169,18 @@ def test_defaults_are_equal(case, parsers):
     assert different.keys() == known, different
 
 
+def test_each_fallback_is_a_default_of_a_script(parsers):
+    """The schema only states a fallback, so it must be compared with the code that applies it."""
+    compared = {
+        (section, key)
+        for section, script, command in OPTIONS
+        for key, _, option in list_pairs(parsers, (section, script, command))
+        if option.default is not None
+    }
+    stated = {(case[0], key) for case in OPTIONS for key, schema in find_keys(case[0]).items() if "fallback" in schema}
+    assert stated <= compared and len(stated) > 5
+
+
 @pytest.mark.parametrize("case", OPTIONS, ids=format_case)
 def test_allowed_values_are_equal(case, parsers):
     section, *_ = case
