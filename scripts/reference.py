@@ -144,13 +144,13 @@ def format_value(value):
 
 def format_meaning(key, part, root, section):
     """Description, notes and examples; of a key with a table of its own, where that is."""
-    shared, part = "$ref" in part, resolve(part, root)
+    given, part = part, resolve(part, root)
     texts = [code_braces(part["description"])]
     if find_rows(part, root):
-        name = key if shared else f"{section}.{key}"
+        name = given["$ref"].split("/")[-1] if "$ref" in given else f"{section}.{key}"
         return f"{texts[0]} See [`{name}`](#{name.replace('.', '')})."
-    if "notes" in part and not (shared and section):
-        texts.append(code_braces(part["notes"]))
+    if "notes" in given:
+        texts.append(code_braces(given["notes"]))
     elif "notes" in part:
         texts.append(f"See [{SHARED.lower()}](#{SHARED.lower().replace(' ', '-')}).")
     if "examples" in part:
