@@ -9,7 +9,7 @@ ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test test-vllm bench envs lint dag clean
+.PHONY: help env demo test test-vllm bench envs reference lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,10 @@ envs: requirements.lock requirements-vllm.lock  ## write envs/*.yaml from the lo
 		  printf 'channels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n'; \
 		  grep -h '==' $$locks | sed 's/^/      - /'; } > envs/$$name.yaml; \
 	done
+
+reference: $(ENV)  ## write config/README.md from config/schema.yaml
+	$(BIN)/python scripts/reference.py --schema config/schema.yaml --config config/config.yaml \
+		--head config/README.head.md --output config/README.md
 
 lint: $(ENV)  ## check Python and Snakemake style
 	$(BIN)/ruff check scripts tests

@@ -80,6 +80,7 @@ def parse_arguments():
         "--translated", nargs="*", default=[], help="languages whose prompts come from the translation stage"
     )
     add_chat_options(parser, required=False)
+    parser.set_defaults(batch=8)  # two answers each
     parser.add_argument("--template", type=Path, help="file with the judge's prompt")
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
     parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")

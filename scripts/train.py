@@ -23,12 +23,15 @@ from croco import cli
 from croco.digests import behaviour_digest, versions
 from croco.errors import InputError
 from croco.models.loading import model_id
-from croco.models.options import add_model_options, add_template_options
+from croco.models.options import DTYPES, add_model_options, add_template_options
 from croco.records import read_jsonl, write_json
 from croco.state import NAMED_TEMPLATES, Finished, list_checkpoint_files
 from croco.training.encode import COLUMNS, SMOOTHED, digest_rows, read_rows
 from croco.training.guards import Guards, check_guards
 from croco.training.process import die_with_parent
+
+SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
 
 # Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
 # of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
@@ -106,7 +109,9 @@ def parse_arguments():
     parser.add_argument("--ledger", type=Path, help="ledger.json of the data: whose responses they are is checked")
     parser.add_argument("--off-policy", action="store_true", help="the responses may be another policy's")
     parser.add_argument("--learning-rate", type=float, default=5e-6, help="peak")
-    parser.add_argument("--schedule", default="cosine", help="learning-rate schedule, by its name in transformers")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default="cosine", help="learning-rate schedule of transformers"
+    )
     parser.add_argument("--warmup", type=float, default=0.05, help="share of steps (below 1) or steps")
     parser.add_argument("--epochs", type=float, default=1.0, help="passes over the data")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW")
@@ -119,7 +124,7 @@ def parse_arguments():
     )  # fmt: skip
     parser.add_argument("--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat")
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
-    parser.add_argument("--loss", default="sigmoid", help="DPO's loss, by its name in TRL")
+    parser.add_argument("--loss", choices=LOSSES, default="sigmoid", help="DPO's loss, by its name in TRL")
     parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"of the losses {' and '.join(SMOOTHED)}")
     parser.add_argument("--weights", choices=("lora", "full"), default="lora", help="what is tuned")
     parser.add_argument("--lora-r", type=cli.positive, default=16, help="rank")
@@ -149,7 +154,7 @@ def parse_arguments():
     parser.add_argument("--save-every", type=cli.positive, default=100, help="steps between resumable checkpoints")
     parser.add_argument("--reward-model", help="of online_dpo: local folder or hub id")
     parser.add_argument("--reward-revision", help="commit or tag of the reward model on the hub")
-    parser.add_argument("--reward-dtype", default="float32", help="of the reward model's weights")
+    parser.add_argument("--reward-dtype", choices=DTYPES, default="float32", help="of the reward model's weights")
     parser.add_argument(
         "--reward-trust-remote-code", action="store_true", help="run code that comes with the reward model"
     )

@@ -67,6 +67,7 @@ def parse_arguments():
     parser.add_argument("--language", required=True, help="code of the language to translate to")
     parser.add_argument("--languages", type=Path, required=True, help="languages.tsv: names and translation codes")
     add_chat_options(parser)
+    parser.set_defaults(batch=16)
     parser.add_argument("--format", choices=FORMATS, required=True, help="how the model is asked")
     parser.add_argument("--template", help="the user's turn for --format template")
     parser.add_argument("--max-tokens", type=cli.positive, default=2048, help="tokens of a translated piece at most")

@@ -6,13 +6,14 @@ from pathlib import Path
 from croco import cli
 
 ENGINES = ("transformers", "vllm")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def add_model_options(parser: ArgumentParser, required: bool = True) -> None:
     """A model that is loaded: --model, --revision, --dtype, --trust-remote-code."""
     parser.add_argument("--model", required=required, help="local folder or hub id")
     parser.add_argument("--revision", help="commit or tag on the hub")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
 
 
