@@ -314,7 +314,7 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
         "--configfile",
         ROOT / "config/paper.yaml",
     )
-    output = done.stdout + done.stderr
+    output = re.sub(r" \\\n\s+", " ", done.stdout + done.stderr)
     assert "--suite sv belebele_swe_Latn m_mmlu_sv arc_sv hellaswag_sv multiblimp_swe --seed" in output
     assert re.search(
         r"--task reading \S+ \S+/tasks/reading/\{language\}.jsonl.? ga cy .*--suite cy multiblimp_cym", output

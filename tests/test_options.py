@@ -214,7 +214,7 @@ def test_keys_that_are_one_option_by_themselves(parsers):
 )
 def test_rules_pass_each_option_on(name, case, elsewhere, parsers):
     """A key that is missing from these lists would have no effect, silently."""
-    rules = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").rglob("*.smk")))
     passed = re.search(rf"^{name} = \((.*?)\)", rules, re.S | re.M)[1]
     assert sorted([*re.findall(r"[a-z]\w+", passed.replace(".split", "")), *elsewhere]) == sorted(
         key for key, *_ in list_pairs(parsers, case)

@@ -46,8 +46,8 @@ def has_section(path, part):
 def find_row(path):
     """The cells of a key's row in the reference."""
     *section, key = path
-    if section and section[-1] == "resources":
-        section = ["resources"]
+    if section and section[-1] in ("resources", "engine_options"):
+        section = section[-1:]
     heading = f"# `{'.'.join(section)}`\n" if section else "## Top level\n"
     table = README.split(heading)[1].split("\n#")[0]
     row = next(line for line in table.splitlines() if line.startswith(f"| `{key}` |"))
