@@ -182,7 +182,7 @@ def judge(miniature, tmp_path_factory):
     write_rows(folder / "completions.jsonl", lines)
     script(
         "train", "--objective", "sft", "--data", folder / "completions.jsonl", "--model", miniature / "policy", "--weights", "full",
-        "--learning-rate", "2e-3", "--epochs", 20, "--batch", 8, "--micro-batch", 8, "--state", folder / "state", "--output", folder / "model",
+        "--learning-rate", "1e-3", "--epochs", 20, "--batch", 8, "--micro-batch", 8, "--state", folder / "state", "--output", folder / "model",
     )  # fmt: skip
     return folder
 
