@@ -38,8 +38,8 @@ def test_looks_do_not_change_the_code_digest(copied):
         ("croco/pairs/rules.py", '"""The pair rules:', '"""Rules:'),
         (
             "croco/pairs/rules.py",
-            "        ranked = sorted(rewards)",
-            "        # why\n\n        ranked = sorted(rewards)",
+            "    ranked = sorted(rewards)",
+            "    # why\n\n    ranked = sorted(rewards)",
         ),
         ("croco/models/transformers_engine.py", "return rewards", "return 0, rewards"),
     ):
