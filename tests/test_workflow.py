@@ -46,7 +46,7 @@ def test_default_grid_counts(fresh_project):
         "check_role_template": 1, "check_contamination": 5, "count_contamination": 1,
         "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
         "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
-        "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
+        "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "write_runs": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
     }  # fmt: skip
 
 
@@ -97,12 +97,9 @@ def test_summary_agrees_with_the_files_it_came_from(finished_run):
         (row["metric"], row["eval_language"], row["baseline"]) == ("win_rate", "all", "base") for row in declared
     )
     for row in table:
-        if row["ci_low"]:
-            assert (
-                float(row["ci_low"])
-                <= float(row["value" if row["metric"].startswith("win_rate") else "delta"])
-                <= float(row["ci_high"])
-            )
+        for name in ("value", "delta"):
+            if row[f"{name}_low"]:
+                assert float(row[f"{name}_low"]) <= float(row[name]) <= float(row[f"{name}_high"])
 
 
 def test_second_run_has_nothing_to_do(finished_run):
