@@ -216,7 +216,7 @@ def recipe_of(wildcards):
 
 def paths_checkpoint(run):
     """The weights of a tuned run; none of the base, nor where there is no run."""
-    if run is None or run.row["objective"] == "none":
+    if run is None or run.is_base:
         return []
     return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
 

@@ -5,7 +5,7 @@ In:  summary.csv, findings.json and tables where they are made; of every run its
 Out: {results}/report.html, with `partial: true` {results}/partial/report.html
 """
 
-TUNED = [run for run in GRID.runs.values() if run.row["objective"] != "none"]
+TUNED = [run for run in GRID.runs.values() if not run.is_base]
 PAIRED = [run for run in TUNED if run.row["target"] == "pair"]
 SCORED = [run for run in TUNED if run.row["target"] in ("pair", "best")]
 RESPONSES = sorted({(run.responses, code, run.reward_model) for run in SCORED for code in run.languages})

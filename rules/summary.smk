@@ -20,7 +20,7 @@ RESULTS = [
         *[
             place(f"{run.name}/arena/{code}.jsonl")
             for code in run.evaluated
-            if JUDGED and run.row["objective"] != "none"
+            if JUDGED and not run.is_base
         ],
         *paths_fidelity(run),
     ]

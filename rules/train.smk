@@ -49,7 +49,7 @@ rule train:
         start=lambda wc: options_adapter("--start", GRID.round_before(find_run(wc))),
         online=options_online,
         guards=lambda wc: options_of({"guards": GRID.guards_of(find_run(wc))}, "guards"),
-        objective=lambda wc: find_run(wc).row["objective"],
+        objective=lambda wc: find_run(wc).objective,
         origin=lambda wc: "--off-policy" if "responses" in find_run(wc).row else [],
         options=lambda wc: options_of({**recipe_of(wc), "seed": find_run(wc).seed}, *RECIPE_KEYS, "seed"),
         folder=lambda wc: place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint"),

@@ -36,8 +36,10 @@ from pathlib import Path
 from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
+from croco.pairs.hygiene import FILTERS, PAPER, needs_languages
 from croco.pairs.pools import (
     IN_EVALUATION,
+    Moments,
     check_languages,
     count_language,
     count_reason,
@@ -49,18 +51,15 @@ from croco.pairs.pools import (
     with_other_pairs,
 )
 from croco.pairs.rules import (
-    FILTERS,
     RULES,
-    Moments,
     advise,
     draw_language,
-    draw_pair,
     match_pair,
     mean_std,
-    measure_separation,
     rank_balanced,
     select_pair,
 )
+from croco.pairs.separation import measure_separation
 from croco.records import Prompt, rows_in_step, write_json, write_jsonl
 from croco.text.normalise import is_blank
 
@@ -126,7 +125,7 @@ def parse_arguments():
     parser.add_argument(
         "--per-prompt", choices=("one", "all"), default="one", help="languages that a prompt's reference is taken in"
     )
-    parser.add_argument("--rejected", choices=RULES, help="rule for the rejected response (default: mean-2sd)")
+    parser.add_argument("--rejected", choices=tuple(RULES), help="rule for the rejected response (default: mean-2sd)")
     parser.add_argument(
         "--rejected-from",
         choices=("pool", "chosen_language"),
@@ -144,8 +143,8 @@ def parse_arguments():
     parser.add_argument(
         "--hygiene",
         nargs="+",
-        choices=("paper", *FILTERS),
-        default=["paper"],
+        choices=(PAPER, *FILTERS),
+        default=[PAPER],
         help="responses that leave a pool before mean and std; `paper` filters nothing",
     )
     parser.add_argument(
@@ -166,13 +165,13 @@ def parse_arguments():
             parser.error(f"--{name.replace('_', '-')} goes with --target {' or '.join(targets)}")
     if from_pools and not len(args.prompts) == len(args.generations) == len(args.scores):
         parser.error("--prompts, --generations and --scores need one file per language each")
-    by_language = "wrong_language" in args.hygiene and from_pools
+    by_language = needs_languages(args.hygiene) and from_pools
     if len(args.identified) != (len(args.prompts) if by_language else 0):
         parser.error("--hygiene wrong_language, and nothing else, needs --identified, one file per language")
-    if "paper" in args.hygiene and len(args.hygiene) > 1:
+    if PAPER in args.hygiene and len(args.hygiene) > 1:
         parser.error("--hygiene paper filters nothing and goes with no other filter")
-    if args.rejected == "random" and (args.balance or args.standardise):
-        parser.error("--rejected random looks at no reward: --balance and --standardise do not go with it")
+    if args.rejected and not RULES[args.rejected].uses_rewards and (args.balance or args.standardise):
+        parser.error(f"--rejected {args.rejected} looks at no reward: --balance and --standardise do not go with it")
     if args.match and (args.rejected or args.balance or args.standardise):
         parser.error("--match takes both responses by their raw rewards: no --rejected, --balance or --standardise")
     if args.caliper is not None and not (args.match and args.caliper >= 0):
@@ -206,7 +205,7 @@ def build_pairs(args, ledger, formed, no_pair):
                 matches[f"{side}_mae"].add(abs(found - wanted))
         yield row
     ledger["rejected_is_minimum"] = share = at_minimum / formed.total() if formed.total() else None
-    if args.rejected == "mean-2sd":
+    if not args.match and RULES[args.rejected].degenerate_up_to:
         ledger["advice"] = advise(share, sizes.most_common(1)[0][0] if sizes else 0)
     if args.match:
         ledger["match"] = {"pairs": others, **{name: moments.mean for name, moments in matches.items()}}
@@ -230,7 +229,7 @@ def select(args, pool, other, formed):
     """
     if len(pool.values) < 2:
         raise NoPair(explain_small(pool))
-    if args.rejected == "random":
+    if not args.match and not RULES[args.rejected].uses_rewards:
         return draw(args, pool)
     if args.match and not other:
         raise NoPair("no_pair_to_match")
@@ -299,7 +298,7 @@ def draw(args, pool):
             raise NoPair("all_texts_equal")
         pool = pool.within(language)
     texts = [response["text"] for _, response, _ in pool.responses]
-    chosen, rejected = draw_pair(texts, derive_seed(args.seed, "random-pair", pool.prompt_id))
+    chosen, rejected = RULES[args.rejected].draw(texts, derive_seed(args.seed, "random-pair", pool.prompt_id))
     if rejected is None:
         raise NoPair("all_texts_equal")
     return pool, chosen, rejected, None

@@ -35,7 +35,8 @@ import jinja2
 from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
-from croco.pairs.rules import FILTERS, mean_std
+from croco.pairs.hygiene import find_reason
+from croco.pairs.rules import mean_std
 from croco.records import (
     Generation,
     Identified,
@@ -254,14 +255,9 @@ def describe_prompt(args, entry, ledger, prompt, source, generation, score, iden
 
 def group_responses(hygiene, language, responses, rewards, codes):
     """{(text, reward, why it left the pool or None): what is shown of these equal responses}, in sample order."""
-    filters = [name for name in hygiene if name != "paper"]
     groups = {}
     for response, reward, code in zip(responses, rewards, codes, strict=True):
-        left_out = (
-            "null_reward"
-            if reward is None
-            else next((name for name in filters if FILTERS[name](response, language, code)), None)
-        )
+        left_out = find_reason(hygiene, response, reward, language, code)
         group = groups.setdefault(
             (response["text"], reward, left_out),
             {"text": response["text"], "reward": reward, "left_out": left_out, "count": 0, "finish": {}, "tokens": {}},

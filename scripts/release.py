@@ -31,6 +31,7 @@ from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.errors import InputError
 from croco.models.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
 from croco.models.options import add_model_options
+from croco.objectives import OBJECTIVES, SPECIAL_KEYS
 from croco.records import read_jsonl, read_lines, replacing
 from croco.results.table import ALL, read_summary
 from croco.training.encode import digest_rows
@@ -42,9 +43,8 @@ TYPES = {
     **dict.fromkeys(("chosen_reward", "rejected_reward", "reward", "pool_mean", "pool_std", "target"), "float64"),
     **dict.fromkeys(("chosen_token_digest", "rejected_token_digest", "token_digest"), "string"),
 }
-# Options of the training that are no recipe, and those that have no effect under some objectives.
+# Options of the training that are no recipe, and those that have an effect only where it samples.
 NO_RECIPE = ("data", "ledger", "model", "start", "state", "output")
-OF_DPO = ("beta", "loss", "label_smoothing")
 OF_ONLINE = ("temperature", "top_p", "max_tokens")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 
@@ -296,9 +296,10 @@ def gather_facts(args, trained, ledger, results, columns, weights):
 
 def select_recipe(options):
     """The options that had an effect on the training."""
-    online = options["objective"] == "online_dpo"
-    silent = (*NO_RECIPE, *(OF_DPO if options["objective"] == "sft" else ()), *(() if online else OF_ONLINE))
-    prefixes = ("reward_",) * (not online) + ("lora_",) * (options.get("weights") == "full")
+    objective = OBJECTIVES[options["objective"]]
+    silent = {*NO_RECIPE, *(SPECIAL_KEYS - objective.recipe_keys), *(() if objective.samples else OF_ONLINE)}
+    prefixes = () if objective.samples else ("reward_",)
+    prefixes += ("lora_",) if options.get("weights") == "full" else ()
     return {
         name: value
         for name, value in options.items()

@@ -24,11 +24,13 @@ from croco.digests import behaviour_digest, versions
 from croco.errors import InputError
 from croco.models.loading import model_id
 from croco.models.options import DTYPES, add_model_options, add_template_options
+from croco.objectives import OBJECTIVES
 from croco.records import read_jsonl, write_json
 from croco.state import NAMED_TEMPLATES, Finished, list_checkpoint_files
-from croco.training.encode import COLUMNS, SMOOTHED, digest_rows, read_rows
+from croco.training.encode import digest_rows, read_rows
 from croco.training.guards import Guards, check_guards
 from croco.training.process import die_with_parent
+from croco.training.recipe import SMOOTHED, find_faults
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
@@ -75,7 +77,6 @@ DECIDING_ONLINE = (
 
 def main():
     args = parse_arguments()
-    check_options(args)
     check_data(args)
     args.identity = model_id(args.model, args.revision, args.state, args.start)
     check_policy(args)
@@ -99,7 +100,7 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--objective", choices=tuple(COLUMNS), required=True, help="what is optimised")
+    parser.add_argument("--objective", choices=tuple(OBJECTIVES), required=True, help="what is optimised")
     parser.add_argument("--data", type=Path, required=True, help="pairs.jsonl, completions.jsonl or prompts.jsonl")
     add_model_options(parser)
     add_template_options(parser)
@@ -177,12 +178,14 @@ def parse_arguments():
     parser.add_argument("--seed", type=int, default=0, help="of initialisation, dropout, order and validation prompts")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps resumable and finished training")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to fill")
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_options(args, {name: value for name, value in vars(args).items() if value != parser.get_default(name)})
+    return args
 
 
-def check_options(args):
-    """Raises InputError for options that contradict each other or would have no effect."""
-    online = args.objective == "online_dpo"
+def check_options(args, given):
+    """Raises InputError for options that contradict each other or would have no effect; ``given``: those without their defaults."""
+    objective = OBJECTIVES[args.objective]
     checks = [
         (
             args.batch % (args.micro_batch * args.processes),
@@ -190,36 +193,12 @@ def check_options(args):
             "choose a micro-batch that divides it",
             "batch",
         ),
-        (
-            args.label_smoothing and (args.objective != "dpo" or args.loss not in SMOOTHED),
-            f"has no effect on the loss {args.loss} of {args.objective}",
-            f"leave it out, or take the loss {' or '.join(SMOOTHED)}",
-            "label_smoothing",
-        ),
-        (
-            args.checkpoint == "best" and not args.validation,
-            "the best checkpoint is told by the validation loss, and nothing is held out",
-            "hold out a share of the prompts: validation, e.g. 0.05",
-            "checkpoint",
-        ),
-        (
-            args.lora_coverage == "partial" and not args.lora_targets,
-            "without a pattern all projections are adapted",
-            "name a part by lora_targets, or leave it out",
-            "lora_coverage",
-        ),
-        (
-            args.loss_on != "answer" and args.objective != "sft",
-            f"has no effect on {args.objective}",
-            "leave it out",
-            "loss_on",
-        ),
+        *((True, fault.problem, fault.remedy, fault.key) for fault in find_faults(args.objective, given)),
         (not 0 <= args.validation < 1, "is a share of the prompts", "give a number from 0 to below 1", "validation"),
-        (online and args.validation, "online DPO has no validation loss", "leave it out", "validation"),
         (
-            online != bool(args.reward_model),
-            "online_dpo, and nothing else, needs a reward model",
-            "name one",
+            objective.samples != bool(args.reward_model),
+            "an objective that samples while it trains, and no other, needs a reward model",
+            f"name one with {', '.join(name for name, each in OBJECTIVES.items() if each.samples)}, else leave it out",
             "reward_model",
         ),
         (
@@ -229,7 +208,7 @@ def check_options(args):
             "weights",
         ),
         (
-            args.start and (args.weights == "full" or online),
+            args.start and (args.weights == "full" or objective.samples),
             "goes with LoRA on pairs or completions only",
             "with full weights, give the checkpoint as --model",
             "start",
@@ -266,7 +245,7 @@ def check_policy(args):
 
 def describe_inputs(args):
     """All that decides the tuned weights, but for the number of processes and the micro-batch (see ASIDE)."""
-    online = args.objective == "online_dpo"
+    online = OBJECTIVES[args.objective].samples
     aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
     aside |= set() if online else {
         "temperature", "top_p", "max_tokens", "reward_dtype", "reward_max_length", "reward_template_options",

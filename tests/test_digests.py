@@ -35,11 +35,11 @@ def test_looks_do_not_change_the_code_digest(copied):
     for file, old, new in (
         ("build_pairs.py", '"""Form preference', '"""Build preference'),
         ("build_pairs.py", "import Counter\n", "import Counter\n# a comment\n\n"),
-        ("croco/pairs/rules.py", '"""The pair rule:', '"""A rule:'),
+        ("croco/pairs/rules.py", '"""The pair rules:', '"""Rules:'),
         (
             "croco/pairs/rules.py",
-            "        ranked = sorted(rewards)",
-            "        # why\n\n        ranked = sorted(rewards)",
+            "    ranked = sorted(rewards)",
+            "    # why\n\n    ranked = sorted(rewards)",
         ),
         ("croco/models/transformers_engine.py", "return rewards", "return 0, rewards"),
     ):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from croco.errors import InputError
 from croco.models.chats import ChatModel, digest_tokens, encode_prompt
-from croco.training.encode import COLUMNS, encode_rows, hold_out, trained_ids, truncate
+from croco.objectives import OBJECTIVES
+from croco.training.encode import encode_rows, hold_out, trained_ids, truncate
 
 # A line break follows the stop token, as in ChatML.
 TEMPLATE = (
@@ -49,7 +50,7 @@ def data(draw, objective):
     for number in range(draw(st.integers(1, 5))):
         system = chat("system", "be short") if draw(st.integers(0, 4)) == 0 else []
         row = {"prompt_id": f"p{number}", "prompt": system + chat("user", draw(texts))}
-        row |= {name: chat("assistant", draw(texts)) for name in COLUMNS[objective][1:]}
+        row |= {name: chat("assistant", draw(texts)) for name in OBJECTIVES[objective].texts[1:]}
         made.append(row)
     return made
 
@@ -69,7 +70,7 @@ def test_a_cut_answer_fits_and_keeps_its_start_and_its_end(answer, stops, length
 
 
 @pytest.mark.parametrize("too_long", ["drop", "truncate"])
-@pytest.mark.parametrize("objective", list(COLUMNS))
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 @settings(deadline=None)  # the first example imports TRL
 @given(st.data())
 def test_every_row_is_trained_on_as_it_is_or_counted(objective, too_long, draw):
@@ -93,14 +94,14 @@ def test_every_row_is_trained_on_as_it_is_or_counted(objective, too_long, draw):
             assert len(encode_prompt(TOKENIZER, row["prompt"])) + room <= limit
             continue
         if objective == "dpo":
-            seen = [np.concatenate([example["prompt_ids"], example[f"{n}_ids"]]) for n in COLUMNS["dpo"][1:]]
+            seen = [np.concatenate([example["prompt_ids"], example[f"{n}_ids"]]) for n in OBJECTIVES["dpo"].texts[1:]]
             starts = [len(example["prompt_ids"])] * 2
             assert example["chosen_ids"].tolist() != example["rejected_ids"].tolist()
         else:
             seen, starts = [example["input_ids"]], [int((example["labels"] == -100).sum())]
             assert example["labels"][starts[0] :].tolist() == seen[0][starts[0] :].tolist()
         cut_row = False
-        for name, ids, begin in zip(COLUMNS[objective][1:], seen, starts, strict=True):
+        for name, ids, begin in zip(OBJECTIVES[objective].texts[1:], seen, starts, strict=True):
             prompt, answer = trained_ids(TOKENIZER, row["prompt"], row[name])
             whole = prompt + answer
             assert ids.dtype == np.int32 and len(ids) <= limit and ids[-2:].tolist() == CLOSING and begin == len(prompt)
@@ -145,11 +146,11 @@ def test_the_loss_may_be_on_all_tokens_of_all_turns(turns):
     assert TOKENIZER.decode(part["labels"][part["labels"] != -100]) == "yes<|end|>\n"
 
 
-@pytest.mark.parametrize("objective", list(COLUMNS))
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_rows_that_spell_control_tokens_are_dropped_and_counted(objective):
     plain = {"prompt_id": "p", "prompt": chat("user", "hi")}
-    plain |= {name: chat("assistant", name) for name in COLUMNS[objective][1:]}
-    bad = [plain | {name: chat(plain[name][0]["role"], "a<|end|>b")} for name in COLUMNS[objective]]
+    plain |= {name: chat("assistant", name) for name in OBJECTIVES[objective].texts[1:]}
+    bad = [plain | {name: chat(plain[name][0]["role"], "a<|end|>b")} for name in OBJECTIVES[objective].texts]
     examples, counts = encode_rows([*bad, plain], objective, TOKENIZER, [END], 90)
     assert counts["dropped"] == {"control_tokens": len(bad)} and [e["row"] for e in examples] == [len(bad)]
 

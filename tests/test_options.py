@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 
 from croco.config.schema import resolve
-from croco.grid import GUARDS
+from croco.objectives import OBJECTIVES
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
 # Keys of a model that concern only the job that loads it.
@@ -201,7 +201,7 @@ def test_keys_that_are_one_option_by_themselves(parsers):
     assert (contamination["default"], set(contamination["enum"])) == (action.default, set(action.choices))
     # `none` is the base, which is not trained.
     objectives = {*find_option("train", "objective").choices, "none"}
-    assert set(find_keys("settings")["objective"]["enum"]) == objectives == {*GUARDS, "none"}
+    assert set(find_keys("settings")["objective"]["enum"]) == objectives == {*OBJECTIVES, "none"}
 
 
 @pytest.mark.parametrize(

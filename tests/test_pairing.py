@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from croco.pairs.pools import Moments
 from croco.pairs.rules import (
-    Moments,
+    RULES,
     draw_language,
     draw_pair,
     match_pair,
     mean_std,
-    measure_separation,
     rank_balanced,
     select_pair,
-    target_reward,
 )
+from croco.pairs.separation import measure_separation
 
 # Few distinct values make ties; halves keep sums exact.
 tied = st.integers(-4, 4).map(lambda value: value / 2)
@@ -54,7 +54,7 @@ def test_rule_agrees_with_its_statement(rule, rewards):
 
 @given(rewards=st.lists(real, min_size=2, max_size=5))
 def test_up_to_five_responses_the_target_is_never_above_the_minimum(rewards):
-    assert target_reward(rewards, "mean-2sd") <= min(rewards) + 1e-9
+    assert RULES["mean-2sd"].target(rewards) <= min(rewards) + 1e-9
 
 
 @given(rewards=pools, shift=st.integers(-8, 8), scale=st.sampled_from([0.5, 2.0, 4.0]))
@@ -66,7 +66,7 @@ def test_rule_does_not_depend_on_the_scale_of_exact_rewards(rewards, shift, scal
 
 def test_one_wild_score_moves_the_target_far():
     """Why a failed score must be null: -999 among 64 sends the target to -256."""
-    assert target_reward([1.0] * 63 + [-999.0], "mean-2sd") == pytest.approx(-262.4, abs=0.5)
+    assert RULES["mean-2sd"].target([1.0] * 63 + [-999.0]) == pytest.approx(-262.4, abs=0.5)
 
 
 @given(rewards=pools)

@@ -7,8 +7,8 @@ from conftest import ROOT, script
 from shipped import read_shipped
 
 from croco.config.schema import StrictValidator, fill_defaults, resolve
-from croco.grid import GUARDS
-from croco.pairs.rules import FILTERS
+from croco.objectives import OBJECTIVES
+from croco.pairs.hygiene import FILTERS
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
 README = (ROOT / "config/README.md").read_text(encoding="utf-8")
@@ -89,9 +89,9 @@ def test_defaults_that_the_run_table_applies():
     """These are written in words in the schema."""
     settings = SCHEMA["properties"]["settings"]["items"]["properties"]
     assert SCHEMA["properties"]["hygiene"]["fallback"] == read_shipped("config").hygiene == list(FILTERS)
-    dpo = yaml.safe_dump(GUARDS["dpo"], default_flow_style=True, sort_keys=False).strip()
+    dpo = yaml.safe_dump(OBJECTIVES["dpo"].guards, default_flow_style=True, sort_keys=False).strip()
     assert f"`{dpo}` for dpo; `none` for sft" in settings["guards"]["otherwise"]
-    assert not GUARDS["sft"] and not GUARDS["online_dpo"]
+    assert not OBJECTIVES["sft"].guards and not OBJECTIVES["online_dpo"].guards
 
 
 def test_resources_that_follow_from_the_size():

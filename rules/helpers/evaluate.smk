@@ -22,7 +22,7 @@ def options_evaluated_model(wildcards):
     """Options for the model of a run: the policy with its adapter, or a checkpoint of all weights."""
     run = find_run(wildcards)
     row, checkpoint = GRID.policies[run.model], place(f"{run.name}/checkpoint")
-    if run.row["objective"] == "none":
+    if run.is_base:
         return options_model(row)
     if GRID.recipe_of(run)["weights"] == "full":
         return options_model({**row, "path": checkpoint, "revision": None})

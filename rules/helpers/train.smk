@@ -1,3 +1,5 @@
+from croco.objectives import OBJECTIVES
+
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
@@ -26,7 +28,7 @@ def count_processes(wildcards):
 def online_reward(wildcards):
     """The reward model that takes part in a training, or None."""
     run = find_run(wildcards)
-    return GRID.reward_models[run.reward_model] if run.row["objective"] == "online_dpo" else None
+    return GRID.reward_models[run.reward_model] if OBJECTIVES[run.objective].samples else None
 
 
 def options_online(wildcards):

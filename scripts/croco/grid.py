@@ -7,9 +7,16 @@ from croco.config.checks.settings import OF_MULTILINGUAL_POOLS
 from croco.config.checks.stages import check_names, check_values
 from croco.digests import derive_seed
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
-from croco.pairs.rules import FILTERS
+from croco.objectives import NONE, OBJECTIVES
+from croco.pairs.hygiene import FILTERS, needs_languages
+from croco.pairs.rules import RULES
 from croco.runs import BASE, UNTUNED, Run
 
+# Keys of a setting that are facts of a run themselves, or that change nothing of what it is tuned on.
+NOT_IN_VARIES = {
+    *("name", "objective", "target", "rejected", "responses", "rounds", "pools"),
+    *("seeds", "evaluate", "guards", "allow_degenerate"),
+}
 # Keys of a setting that are facts of a run themselves, or that change nothing of what it is tuned on.
 NOT_IN_VARIES = {
     *("name", "objective", "target", "rejected", "responses", "rounds", "pools"),
@@ -124,7 +131,7 @@ class Grid:
 
     def identifies(self, run):
         """Whether a run's hygiene needs to know the languages of the responses."""
-        return "wrong_language" in run.row.get("hygiene", self.hygiene)
+        return needs_languages(run.row.get("hygiene", self.hygiene))
 
     resource = staticmethod(resources.resource)
 
@@ -158,8 +165,11 @@ class Grid:
 
     def guards_of(self, run):
         """When a run's training stops: options of croco.training.guards.Guards."""
-        known = run.row.get("guards", "none" if run.row.get("rejected") == "random" else GUARDS[run.row["objective"]])
-        return {} if known == "none" else known
+        if "guards" in run.row:
+            return {} if run.row["guards"] == "none" else run.row["guards"]
+        # A null control's pairs are made to be at chance.
+        by_rewards = "rejected" not in run.row or RULES[run.row["rejected"]].uses_rewards
+        return OBJECTIVES[run.objective].guards if by_rewards else {}
 
     def rewards_for(self, run):
         """The reward models that score a run's answers: its own; of the base those of all that is tuned from it."""
@@ -172,7 +182,7 @@ class Grid:
 
     def _list_runs(self):
         base = next(row for row in self.config["settings"] if row["name"] == BASE)
-        settings = [row for row in self.config["settings"] if row["objective"] != "none"]
+        settings = [row for row in self.config["settings"] if row["objective"] != NONE]
         for model in self.tuned:
             runs = [run for row in settings for run in self._runs_of(model, row)]
             wanted = {language for run in runs for language in run.evaluated}

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from croco.objectives import OBJECTIVES
+
 
 def weigh(model: dict) -> float:
     """GB of a model's weights in its dtype; 0 for a model without a size."""
@@ -37,8 +39,8 @@ def training_resource(
     """
     rows, weights = [recipe, policy], weigh(policy)
     if recipe["weights"] == "full":
-        weights = 4 * policy.get("size", 0) * (1 if objective == "sft" else 2)
-    if objective == "online_dpo":
+        weights = 4 * policy.get("size", 0) * (2 if OBJECTIVES[objective].has_reference else 1)
+    if OBJECTIVES[objective].samples:
         weights += weigh(reward_model)
     return resource(name, rows, attempt, max(1, resource("gpu", rows)), weights)
 

@@ -1,15 +1,41 @@
 """Pools: the eligible responses to one prompt in all its languages, streamed from the files of the stages before."""
 
 import json
+import math
 from typing import NamedTuple
 
 from croco.errors import InputError
-from croco.pairs.rules import FILTERS, Moments
+from croco.pairs.hygiene import find_reason
 from croco.prompts.overlap import read_found
 from croco.records import Generation, Identified, Prompt, Score, ScoredPair, check_same_text, read_records, rows_in_step
 
 # Why nothing is formed of a prompt that scripts/contamination.py takes out, in any language.
 IN_EVALUATION = "in_evaluation"
+
+
+class Moments:
+    """Count, mean and population standard deviation of numbers that come one by one (Welford), null without any."""
+
+    def __init__(self):
+        self.count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, value):
+        self.count += 1
+        off = value - self._mean
+        self._mean += off / self.count
+        self._squares += off * (value - self._mean)
+
+    @property
+    def mean(self):
+        return self._mean if self.count else None
+
+    @property
+    def std(self):
+        return math.sqrt(self._squares / self.count) if self.count else None
+
+    def standardise(self, value):
+        """``value`` in standard deviations from the mean; where nothing varies, only the mean is taken off."""
+        return (value - self.mean) / (self.std or 1)
 
 
 class Pool(NamedTuple):
@@ -36,7 +62,6 @@ def read_pools(args, counts, standards=None):
         standards: {language: Moments} by which rewards are standardised, or None.
     Raises InputError where files are out of step or do not belong together.
     """
-    filters = {name: FILTERS[name] for name in args.hygiene if name != "paper"}
     files = [
         (args.prompts, Prompt),
         (args.generations, Generation),
@@ -56,7 +81,7 @@ def read_pools(args, counts, standards=None):
         responses = []
         for i, (prompt, generation, score) in enumerate(zip(prompts, generations, scores, strict=True)):
             found = step[3 * width + i] if args.identified else None
-            responses += eligible(args, filters, count_language(counts, prompt), prompt, generation, score, found)
+            responses += eligible(args, count_language(counts, prompt), prompt, generation, score, found)
         values = [reward for _, _, reward in responses]
         if standards:
             values = [standards[language].standardise(reward) for language, _, reward in responses]
@@ -143,7 +168,7 @@ def count_reason(counts, reason):
     counts[reason] = counts.get(reason, 0) + 1
 
 
-def eligible(args, filters, counts, prompt, generation, score, found):
+def eligible(args, counts, prompt, generation, score, found):
     """[(language, response, reward)] of one language that stay in the pool; ``found``: the languages they are in."""
     found = found or {"language": prompt["language"], "languages": [None] * len(generation["responses"])}
     languages = [row["language"] for row in (prompt, generation, score, found)]
@@ -177,11 +202,7 @@ def eligible(args, filters, counts, prompt, generation, score, found):
         )
     stay = []
     for response, reward, language in zip(responses, score["rewards"], found, strict=False):
-        reason = (
-            "null_reward"
-            if reward is None
-            else next((name for name, fails in filters.items() if fails(response, prompt["language"], language)), None)
-        )
+        reason = find_reason(args.hygiene, response, reward, prompt["language"], language)
         if reason:
             count_reason(counts["left_out"], reason)
         else:

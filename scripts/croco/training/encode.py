@@ -14,15 +14,12 @@ from jinja2 import TemplateError
 from croco.digests import derive_seed, digest
 from croco.errors import InputError
 from croco.models.chats import CONTROL, REFUSED, Controls, digest_tokens, encode_prompt
-from croco.records import Completion, Pair, Row, read_records
+from croco.objectives import OBJECTIVES
+from croco.records import read_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The chat lists of a row, by objective; the first is what the others answer.
-COLUMNS = {"dpo": ("prompt", "chosen", "rejected"), "sft": ("prompt", "completion"), "online_dpo": ("prompt",)}
-KINDS = {"dpo": Pair, "sft": Completion, "online_dpo": Row}  # of the rows, by objective
-SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
 
 
@@ -32,13 +29,13 @@ def digest_rows(path: Path, objective: str) -> str:
     Raises InputError as read_rows does.
     """
     return digest(
-        [[row["prompt_id"], *(row[name] for name in COLUMNS[objective])] for row in read_rows(path, objective)]
+        [[row["prompt_id"], *(row[name] for name in OBJECTIVES[objective].texts)] for row in read_rows(path, objective)]
     )
 
 
 def read_rows(path: Path, objective: str) -> Iterator[dict]:
-    """The rows to train on; raises InputError for a row that is not of the objective's kind (KINDS)."""
-    return (row for _, row in read_records(path, KINDS[objective]))
+    """The rows to train on; raises InputError for a row that is not of the objective's kind."""
+    return (row for _, row in read_records(path, OBJECTIVES[objective].kind))
 
 
 def trained_ids(
@@ -73,7 +70,7 @@ def encode_rows(
     """(examples for a trainer, counts of what became of the rows).
 
     Args:
-        data: dicts with the chat lists of COLUMNS[objective] and a prompt_id.
+        data: dicts with the chat lists of OBJECTIVES[objective].texts and a prompt_id.
         stops: ids of the tokens that end an answer.
         max_length: tokens of prompt and answer at most; ``room``: tokens that online_dpo keeps free for an answer.
         too_long: "drop" drops a longer row, "truncate" cuts its answers and keeps what ends them.
@@ -88,7 +85,7 @@ def encode_rows(
     controls = Controls(tokenizer, options)
     for number, row in enumerate(data):
         counts["rows"] += 1
-        if any(controls.in_chat(row[name]) for name in COLUMNS[objective]):
+        if any(controls.in_chat(row[name]) for name in OBJECTIVES[objective].texts):
             counts["dropped"][CONTROL] += 1
             continue
         try:
@@ -96,13 +93,13 @@ def encode_rows(
         except TemplateError:  # e.g. a template that knows no system messages
             counts["dropped"][REFUSED] += 1
             continue
-        compare(row, COLUMNS[objective][1:], ids[1:], stops, counts)
+        compare(row, OBJECTIVES[objective].texts[1:], ids[1:], stops, counts)
         fitting, reason = fit_row(ids, stops, max_length, too_long, room)
         if reason:
             counts["dropped"][reason] += 1
             continue
         counts["truncated"] += fitting != ids
-        if objective == "dpo" and fitting[1] == fitting[2]:
+        if OBJECTIVES[objective].has_pairs and fitting[1] == fitting[2]:
             counts["dropped"]["equal_answers"] += 1
             continue
         counts["trained"] += 1
@@ -114,9 +111,9 @@ def tokenise_row(
     row: dict, objective: str, tokenizer: "PreTrainedTokenizerBase", options: dict | None
 ) -> list[list[int]]:
     """[ids of the prompt, ids of each answer]; raises jinja2.TemplateError where the template refuses the chat."""
-    if objective == "online_dpo":
+    if OBJECTIVES[objective].samples:
         return [encode_prompt(tokenizer, row["prompt"], options)]
-    split = [trained_ids(tokenizer, row["prompt"], row[name], options) for name in COLUMNS[objective][1:]]
+    split = [trained_ids(tokenizer, row["prompt"], row[name], options) for name in OBJECTIVES[objective].texts[1:]]
     # Two answers share what is the prompt to both.
     length = min(len(prompt) for prompt, _ in split)
     return [split[0][0][:length], *((prompt + answer)[length:] for prompt, answer in split)]
@@ -144,10 +141,10 @@ def make_example(number: int, row: dict, ids: list[list[int]], objective: str, l
     import numpy as np
 
     example = {"row": number, "prompt_id": str(row["prompt_id"])}
-    if objective == "online_dpo":
+    if OBJECTIVES[objective].samples:
         return {**example, "prompt": row["prompt"]}
     arrays = [np.asarray(sequence, dtype=np.int32) for sequence in ids]
-    if objective == "dpo":
+    if OBJECTIVES[objective].has_pairs:
         return {**example, **dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), arrays, strict=True))}
     before = arrays[0] if loss_on == "all" else np.full(len(arrays[0]), -100, dtype=np.int32)
     return {**example, "input_ids": np.concatenate(arrays), "labels": np.concatenate([before, arrays[1]])}

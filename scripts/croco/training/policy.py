@@ -17,6 +17,7 @@ from croco.errors import InputError
 from croco.models.chats import load_stops, load_tokenizer
 from croco.models.loading import POLICY, load_adapter, load_weights, model_errors
 from croco.models.lora import find_targets
+from croco.objectives import OBJECTIVES
 from croco.state import TOKENIZER_FILES
 
 
@@ -71,7 +72,7 @@ def load_policy(job: Namespace) -> Tuned:
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
         # The reference too, or rounding alone would tell the two apart.
-        model, reference = load(torch.float32), load(torch.float32) if job.objective != "sft" else None
+        model, reference = load(torch.float32), load(torch.float32) if OBJECTIVES[job.objective].has_reference else None
         return Tuned(model, reference, None, {}, {}, copy.deepcopy(model.generation_config))
     model = load(job.dtype)
     job.lora_targets, adapted, spared = find_targets(model, job.lora_targets, job.lora_coverage, job.model)

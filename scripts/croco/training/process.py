@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from croco import cli
 from croco.errors import InputError
+from croco.objectives import OBJECTIVES
 from croco.records import write_json
 from croco.training.encode import encode_rows, hold_out, read_rows
 from croco.training.guards import Guards
@@ -129,7 +130,7 @@ def train(job: Namespace) -> None:
         raise guards.problem
     check_weights(job, trainer.model)
     facts = progress.close(trainer, result) | describe_tuned(job, tuned, trainer.model)
-    if job.objective == "online_dpo":
+    if OBJECTIVES[job.objective].samples:
         for name in ("no_pair", "no_reward"):
             counts[name] = sum(entry.get(name, 0) for entry in trainer.state.log_history)
     counts |= {"validation": len(validation), "steps": result.global_step}

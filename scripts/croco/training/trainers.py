@@ -51,12 +51,7 @@ def make_trainer(
         "callbacks": [callback],
         "progress": progress,
     }
-    if job.objective == "sft":
-        trainer = SFTByRows(args=SFTConfig(**settings), **parts)
-    elif job.objective == "dpo":
-        trainer = make_dpo_trainer(job, tuned, settings, parts)
-    else:
-        trainer = make_online_trainer(job, tuned, tokenizer, stops, settings, parts)
+    trainer = TRAINERS[job.objective](job, tuned, tokenizer, stops, settings, parts)
     still_reference(trainer.model)
     trainer.data_collator = with_row_numbers(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
@@ -102,7 +97,26 @@ def count_warmup(job: Namespace, rows: int) -> int:
     return int(job.warmup) if job.warmup >= 1 else min(math.ceil(job.warmup * steps), steps - 1)
 
 
-def make_dpo_trainer(job: Namespace, tuned: "Tuned", settings: dict[str, Any], parts: dict[str, Any]) -> Trainer:
+def make_sft_trainer(
+    job: Namespace,
+    tuned: "Tuned",
+    tokenizer: PreTrainedTokenizerBase,
+    stops: list[int],
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+) -> Trainer:
+    """SFT on completions; ``settings`` of describe_settings, ``parts`` of make_trainer."""
+    return SFTByRows(args=SFTConfig(**settings), **parts)
+
+
+def make_dpo_trainer(
+    job: Namespace,
+    tuned: "Tuned",
+    tokenizer: PreTrainedTokenizerBase,
+    stops: list[int],
+    settings: dict[str, Any],
+    parts: dict[str, Any],
+) -> Trainer:
     """DPO on pairs; ``settings`` of describe_settings, ``parts`` of make_trainer."""
     config = DPOConfig(
         beta=job.beta,
@@ -158,6 +172,10 @@ def make_online_trainer(
         stops=stops,
         **parts,
     )
+
+
+# By objective (croco/objectives.py).
+TRAINERS = {"sft": make_sft_trainer, "dpo": make_dpo_trainer, "online_dpo": make_online_trainer}
 
 
 def check_trainer(job: Namespace, trainer: Trainer) -> None:

@@ -74,7 +74,7 @@ def check_audit(grid) -> Iterator[Fault]:
 
 
 def check_releases(grid) -> Iterator[Fault]:
-    tuned = [name for name, run in grid.runs.items() if run.row["objective"] != "none"]
+    tuned = [name for name, run in grid.runs.items() if not run.is_base]
     for i, row in enumerate(grid.config["release"]):
         if row["run"] not in tuned:
             yield Fault(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from croco.config.faults import Fault
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
+from croco.objectives import NONE, OBJECTIVES
 
 RESERVED = (
     "untuned",
@@ -37,8 +38,6 @@ UNIQUE = (
     (("imports",), "name", "give each its own name"),
     (("release",), "run", "release a run once"),
 )
-# What a setting of an objective may train on.
-TARGETS = {"sft": ("reference", "best"), "dpo": ("pair",), "online_dpo": ("prompts",)}
 
 
 def check_unique(grid, _known_languages) -> Iterator[Fault]:
@@ -120,10 +119,10 @@ def check_models_named(grid, _known_languages) -> Iterator[Fault]:
 
 def check_anything_tuned(grid, _known_languages) -> Iterator[Fault]:
     settings = grid.config["settings"]
-    if not any(row["name"] == "base" and row["objective"] == "none" for row in settings):
+    if not any(row["name"] == "base" and row["objective"] == NONE for row in settings):
         remedy = "add the row {name: base, objective: none}: all is compared with it"
         yield Fault(("settings",), "no base", remedy)
-    if all(row["objective"] == "none" for row in settings):
+    if all(row["objective"] == NONE for row in settings):
         yield Fault(("settings",), "nothing is tuned", "add a setting with the objective sft or dpo")
     if not grid.tuned:
         yield Fault(("policies",), "no policy is tuned", "leave out `tune: false` in one of them")
@@ -133,11 +132,11 @@ def check_settings(grid, _known_languages) -> Iterator[Fault]:
     """What settings that are tuned name: target, reward model, recipe, pools and responses."""
     for i, row in enumerate(grid.config["settings"]):
         keys, objective = ("settings", i), row["objective"]
-        if objective == "none":
+        if objective == NONE:
             continue
-        if row.get("target") not in TARGETS[objective]:
-            problem = f"objective {objective} needs a target"
-            yield Fault((*keys, "target"), problem, f"one of {', '.join(TARGETS[objective])}")
+        targets = OBJECTIVES[objective].targets
+        if row.get("target") not in targets:
+            yield Fault((*keys, "target"), f"objective {objective} needs a target", f"one of {', '.join(targets)}")
         for key, known in (("reward_model", grid.reward_models), ("recipe", grid.recipes)):
             if key in row and row[key] not in known:
                 yield Fault((*keys, key), f"there is no {row[key]}", f"one of {', '.join(known)}")

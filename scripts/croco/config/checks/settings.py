@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from croco.config.faults import Fault
-from croco.pairs.rules import DEGENERATE_UP_TO
+from croco.pairs.rules import RULES
 
 # Keys of a setting that only change how a pool of several languages is paired, with their defaults.
 OF_MULTILINGUAL_POOLS = {
@@ -53,7 +53,7 @@ def list_idle(grid, row) -> dict:
         idle["per_prompt"] = "without references as the target"
     if row["target"] not in ("pair", "best"):
         idle |= dict.fromkeys(("balance", "standardise"), f"where the target is {row['target']}")
-    if row.get("rejected") == "random":
+    if "rejected" in row and not RULES[row["rejected"]].uses_rewards:
         idle |= dict.fromkeys(("balance", "standardise"), "where rewards do not count")
     if "match" in row:
         idle |= dict.fromkeys(("balance", "standardise"), "where another setting's pairs are matched")
@@ -68,7 +68,8 @@ def list_idle(grid, row) -> dict:
 
 def _check_match(grid, keys, row):
     other = next((setting for setting in grid.config["settings"] if setting["name"] == row["match"]), {})
-    if other.get("rejected", "random") == "random" or other["rounds"] > 1 or other["objective"] == "none":
+    by_rewards = "rejected" in other and RULES[other["rejected"]].uses_rewards
+    if not by_rewards or other["rounds"] > 1:
         yield Fault(
             (*keys, "match"),
             f"{row['match']} is no setting with pairs of one round by a rule on rewards, with the seed 1",
@@ -104,13 +105,14 @@ def _check_pool_size(grid, keys, row):
     languages = min(len(grid.pools[pool]) for pool in grid.expand_pools(row))
     size = row.get("pool_size", samples) * (1 if row["rejected_from"] == "chosen_language" else languages)
     place = (*keys, "pool_size") if "pool_size" in row else ("samples",)
+    limit = RULES[row["rejected"]].degenerate_up_to if "rejected" in row else 0
     if size < 2:
         yield Fault(place, f"a pair needs two responses, the pool has {size}", "raise samples or pool_size")
-    elif row.get("rejected") == "mean-2sd" and size <= DEGENERATE_UP_TO and not row["allow_degenerate"]:
+    elif size <= limit and not row["allow_degenerate"]:
         yield Fault(
             place,
             f"with {size} responses mean - 2 sd never lies above the minimum, so the setting {row['name']} would be dpo_min",
-            f"use more than {DEGENERATE_UP_TO} (64 in the paper), or write allow_degenerate: true in the setting",
+            f"use more than {limit} (64 in the paper), or write allow_degenerate: true in the setting",
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from croco.objectives import OBJECTIVES
 from croco.records import rows
 from croco.report import plots
 from croco.report.elements import Section, figure, read_json, reasons, table_of
@@ -13,11 +14,10 @@ from croco.report.page import Page, ReportedRun
 
 STEPS = 200
 TRAINING = {
-    "dpo_loss": "DPO loss",
+    **{objective.curve: objective.curve for objective in OBJECTIVES.values() if objective.has_pairs},
     "margin": "reward margin, chosen - rejected",
     "drift": "drift of the chosen log-probability (nats)",
-    "sft_loss": "SFT loss",
-    "online_loss": "online DPO loss",
+    **{objective.curve: objective.curve for objective in OBJECTIVES.values() if not objective.has_pairs},
 }
 
 
@@ -88,7 +88,7 @@ def read_curves(metrics: pd.DataFrame, options: dict[str, Any]) -> dict[str, tup
         return {}
     metrics = metrics[metrics["loss"].notna()]
     steps, objective = metrics["step"].to_numpy(), options["objective"]
-    curves = {f"{'online' if objective == 'online_dpo' else objective}_loss": (steps, metrics["loss"].to_numpy())}
+    curves = {OBJECTIVES[objective].curve: (steps, metrics["loss"].to_numpy())}
     if "rewards_chosen" in metrics:
         curves["margin"] = (steps, metrics["rewards_margins"].to_numpy())
         # DPO's reward is beta x (log-probability under the policy - under the reference).

@@ -1,0 +1,66 @@
+"""How well languages alone tell chosen from rejected: what a preference model could learn instead of quality."""
+
+import random
+from collections import Counter
+
+
+def measure_separation(pairs):
+    """How well languages alone tell chosen from rejected, or None without pairs.
+
+    Each pair is told by the majority of all others in the same languages; a tie, no other pair, or one language for both
+    responses counts one half.
+
+    Args:
+        pairs: {(chosen's language, rejected's, prompt's): number of pairs}.
+    Returns:
+        pairs: {chosen's language: {rejected's: number}}; same_language: share of the pairs that are in one language.
+        accuracy: knowing the languages of the two responses. chance_95: what it stays below in 95 % of 2,000 draws in
+            which each pair's sides are swapped by a coin.
+        accuracy_with_prompt, chance_95_with_prompt: knowing the prompt's language, too. Where prompts are in the chosen
+            response's language, that alone tells all pairs in two languages.
+    """
+    total = sum(pairs.values())
+    if not total:
+        return None
+    nested, sides, with_prompt = {}, Counter(), Counter()
+    for (chosen, rejected, prompt), count in pairs.items():
+        row = nested.setdefault(chosen, {})
+        row[rejected] = row.get(rejected, 0) + count
+        sides[chosen, rejected] += count
+        with_prompt[chosen, rejected, prompt] += count
+    accuracy, chance = tell_apart(sides, total)
+    known, chance_known = tell_apart(with_prompt, total)
+    return {
+        "pairs": nested,
+        "same_language": sum(count for (chosen, rejected), count in sides.items() if chosen == rejected) / total,
+        "accuracy": accuracy,
+        "chance_95": chance,
+        "accuracy_with_prompt": known,
+        "chance_95_with_prompt": chance_known,
+    }
+
+
+def tell_apart(pairs, total):
+    """(accuracy, what it stays below by chance) of telling which of two languages is chosen; see measure_separation."""
+    both = Counter()
+    for (chosen, rejected, *known), count in pairs.items():
+        if chosen != rejected:
+            both[min(chosen, rejected), max(chosen, rejected), *known] += count
+    same = total - both.total()
+
+    def accuracy(first):
+        """From {key of both: how often the first of the two languages is chosen}."""
+        return (same / 2 + sum(count_right(first[key], both[key] - first[key]) for key in both)) / total
+
+    rng = random.Random(0)
+    drawn = sorted(accuracy({key: rng.getrandbits(n).bit_count() for key, n in both.items()}) for _ in range(2000))
+    return accuracy({key: pairs.get(key, 0) for key in both}), drawn[1900]
+
+
+def count_right(one, other):
+    """Of one + other pairs, how many are told right by the majority of all others; a tie counts one half."""
+
+    def share(own, against):
+        return 0.5 if own - 1 == against else float(own - 1 > against)
+
+    return one * share(one, other) + other * share(other, one)

@@ -1,0 +1,44 @@
+"""What is wrong with a recipe for an objective: one set of rules, for the config and for the command line of train.py."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from croco.objectives import OBJECTIVES, SPECIAL_KEYS
+
+SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
+
+
+class RecipeFault(NamedTuple):
+    key: str
+    problem: str
+    remedy: str
+
+
+def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = None) -> Iterator[RecipeFault]:
+    """Faults of a recipe's keys.
+
+    Args:
+        given: the keys that were given, with their values; a key that is absent has its default.
+        whose: what the recipe is for, in messages (default: the objective).
+    """
+    known, whose = OBJECTIVES[objective], whose or objective
+    loss, own_recipe = given.get("loss", "sigmoid"), "leave it out, or give this setting its own recipe"
+    for key in sorted(SPECIAL_KEYS & given.keys() - known.recipe_keys):
+        yield RecipeFault(key, f"has no effect on {whose}", own_recipe)
+    if "loss" in known.recipe_keys:
+        if known.losses and loss not in known.losses:
+            yield RecipeFault("loss", f"{objective} has no loss {loss}", f"one of {', '.join(known.losses)}")
+        elif ("label_smoothing" in given) != (loss in SMOOTHED):
+            problem = f"goes with the losses {' and '.join(SMOOTHED)}, and the loss is {loss}"
+            yield RecipeFault("label_smoothing", problem, "leave it out, or take another loss")
+    if given.get("checkpoint") == "best" and not given.get("validation"):
+        yield RecipeFault(
+            "checkpoint",
+            "the best checkpoint is chosen by the validation loss, and nothing is held out",
+            "hold out a share of the prompts: validation, e.g. 0.05",
+        )
+    if given.get("validation") and not known.validates:
+        yield RecipeFault("validation", f"{objective} has no validation loss", own_recipe)
+    if "lora_coverage" in given and "lora_targets" not in given:
+        remedy = "name a part by lora_targets, or leave it out"
+        yield RecipeFault("lora_coverage", "without a pattern all projections are adapted", remedy)
