@@ -147,7 +147,7 @@ def test_a_new_language_makes_only_new_jobs(finished_run, grown):
         "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
         "check_contamination": 1, "count_contamination": 1, "generate": 1, "gather_generations": 1, "select_audited": 1,
         "generate_audited": 1, "audit_reward": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
-        "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "summarise": 1,
+        "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "write_runs": 1, "summarise": 1,
         "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
     }  # fmt: skip
 
@@ -253,7 +253,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     arguments = grown(reward_models=rewards, settings=settings)
     assert planned(finished_run, *arguments) == {
         "all": 1, "check_role_template": 1, "audit_reward": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
-        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
+        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "write_runs": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
     }  # fmt: skip
     before = read_bytes(finished_run)
     snakemake(finished_run, "--cores", 2, *arguments)
@@ -346,6 +346,7 @@ def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
         "judge_multi": 1,
         "measure_multi": 1,
         "score_answers_multi": 1,
+        "write_runs": 1,
         "summarise": 1,
         "check_findings": 1,
         "write_report": 1,
