@@ -43,12 +43,12 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 	$(BIN)/snakemake --cores $(CORES) $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
-LONGEST := tests/test_workflow.py tests/test_train.py
+LONGEST := tests/workflow/test_workflow.py tests/training/test_train.py
 test: $(ENV)  ## run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/test_vllm.py,$(wildcard tests/test_*.py)) $(ARGS)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
-	$(VLLM)/python -m pytest tests/test_vllm.py $(ARGS)
+	$(VLLM)/python -m pytest tests/models/test_vllm.py $(ARGS)
 
 bench: $(ENV)  ## measure a DPO step beside TRL's defaults (ARGS="--help" for other sizes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/dpo_step.py $(ARGS)

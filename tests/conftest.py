@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = [] if find_spec("vllm") else ["test_vllm.py"]  # `make test-vllm` has it
+collect_ignore = [] if find_spec("vllm") else ["models/test_vllm.py"]  # `make test-vllm` has it
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -151,7 +151,7 @@ def copy_project(folder):
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    shutil.copy(ROOT / "tests" / "config" / "two_languages.yaml", folder / "two_languages.yaml")
+    shutil.copy(ROOT / "tests" / "scenarios" / "two_languages.yaml", folder / "two_languages.yaml")
     return folder
 
 
@@ -163,7 +163,7 @@ def fresh_project(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A copy of the project in which the small grid of tests/config/two_languages.yaml has run to its end."""
+    """A copy of the project in which the small grid of tests/scenarios/two_languages.yaml has run to its end."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
     return folder

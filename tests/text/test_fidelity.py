@@ -215,7 +215,7 @@ def test_real_answers_are_measured_and_scored_by_one_model_for_all_languages(min
 
 
 def test_rules_measure_each_run_and_the_base_by_all_reward_models(tmp_path, fresh_project):
-    config = yaml.safe_load((ROOT / "tests" / "config" / "two_languages.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((ROOT / "tests" / "scenarios" / "two_languages.yaml").read_text(encoding="utf-8"))
     config["results"] = str(tmp_path / "results")
     rewards = [{"name": name, "path": "{results}/miniature/reward", "max_length": 128} for name in ("english", "second", "idle")]  # fmt: skip
     row = next(row for row in config["settings"] if row["name"] == "dpo")
