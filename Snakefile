@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+configfile: f"{workflow.current_basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
@@ -35,6 +35,11 @@ include: "rules/report.smk"
 include: "rules/release.smk"
 include: "rules/stage.smk"
 include: "rules/bundle.smk"
+
+
+for PATH in CUSTOM_RULES:
+
+    include: PATH
 
 
 localrules:
