@@ -42,26 +42,6 @@ for PATH in CUSTOM_RULES:
     include: PATH
 
 
-localrules:
-    all,
-    report,
-    preview,
-    release,
-    audit,
-    select_audited,
-    stage,
-    write_runs,
-    import_results,
-    compare_evaluations,
-    bundle,
-    gather_prompts_train,
-    gather_prompts_evaluate,
-    count_contamination,
-    gather_generations,
-    gather_languages,
-    gather_scores,
-
-
 rule all:
     """Everything: tuned adapters, the summary table and the report page."""
     default_target: True

@@ -21,6 +21,7 @@ rule select_audited:
         place("logs/audit/prompts.{language}.log"),
     benchmark:
         place("benchmarks/audit/prompts.{language}.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1

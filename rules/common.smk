@@ -38,7 +38,7 @@ def shipped(path):
 def locate_config():
     """Where the keys of the merged config are from, for messages."""
     given = workflow.config_settings.configfiles
-    read = [shipped(path) for path in workflow.configfiles[len(given) :]]
+    read = [shipped(path) if Path(path).is_relative_to(BASE) else path for path in workflow.configfiles[len(given) :]]
     return Locator(
         [*reversed(given), *reversed(read)],
         workflow.config_settings.config or (),

@@ -23,6 +23,7 @@ rule import_results:
         place("logs/imported.log"),
     benchmark:
         place("benchmarks/imported.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -59,6 +60,7 @@ rule compare_evaluations:
         place("logs/comparability.log"),
     benchmark:
         place("benchmarks/comparability.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1

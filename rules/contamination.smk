@@ -68,6 +68,7 @@ rule count_contamination:
         place("logs/contamination.log"),
     benchmark:
         place("benchmarks/contamination.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1

@@ -136,6 +136,7 @@ rule gather_generations:
         place("logs/generate/{policy}.{language}.log"),
     benchmark:
         place("benchmarks/generate/{policy}.{language}.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1

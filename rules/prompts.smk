@@ -64,6 +64,7 @@ for USE, SECTION in SECTIONS.items():
             place(f"logs/{SECTION}/{{language}}.log"),
         benchmark:
             place(f"benchmarks/{SECTION}/{{language}}.tsv")
+        localrule: True
         conda:
             "../envs/croco.yaml"
         threads: 1

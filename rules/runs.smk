@@ -12,6 +12,7 @@ rule write_runs:
         runs=place("runs.jsonl"),
     log:
         place("logs/runs.log"),
+    localrule: True
     threads: 1
     resources:
         gpu=0,

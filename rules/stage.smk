@@ -15,6 +15,7 @@ rule stage:
         place("logs/stage.log"),
     benchmark:
         place("benchmarks/stage.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
