@@ -54,3 +54,4 @@ use rule gather_generations as gather_languages with:
         place("logs/identify/{policy}.{language}.log"),
     benchmark:
         place("benchmarks/identify/{policy}.{language}.tsv")
+    localrule: True

@@ -60,3 +60,4 @@ use rule gather_generations as gather_scores with:
         place("logs/score/{policy}.{language}.{reward}.log"),
     benchmark:
         place("benchmarks/score/{policy}.{language}.{reward}.tsv")
+    localrule: True
