@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+configfile: f"{workflow.current_basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
@@ -37,24 +37,9 @@ include: "rules/stage.smk"
 include: "rules/bundle.smk"
 
 
-localrules:
-    all,
-    report,
-    preview,
-    release,
-    audit,
-    select_audited,
-    stage,
-    write_runs,
-    import_results,
-    compare_evaluations,
-    bundle,
-    gather_prompts_train,
-    gather_prompts_evaluate,
-    count_contamination,
-    gather_generations,
-    gather_languages,
-    gather_scores,
+for PATH in CUSTOM_RULES:
+
+    include: PATH
 
 
 rule all:

@@ -21,6 +21,7 @@ rule select_audited:
         place("logs/audit/prompts.{language}.log"),
     benchmark:
         place("benchmarks/audit/prompts.{language}.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -29,6 +30,7 @@ rule select_audited:
         mem_mb=1000,
         runtime=30,
     params:
+        scripts=path_scripts,
         number=AUDIT["prompts"],
         code=digest_code("audit"),
         lock=LOCK,
@@ -36,7 +38,7 @@ rule select_audited:
         "audit: {params.number} prompts, {wildcards.language}"
     shell:
         r"""
-        python {SCRIPTS:q}/audit.py select \
+        python {params.scripts:q}/audit.py select \
             --prompts {input.prompts:q} \
             --count {params.number:q} \
             --output {output.prompts:q} \
@@ -88,6 +90,7 @@ rule audit_reward:
     resources:
         **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
     params:
+        scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
         languages=GRID.trained,
         brought=lambda wc, input: ["--comparisons", *input.comparisons] if input.comparisons else [],
@@ -103,8 +106,8 @@ rule audit_reward:
         "audit: {wildcards.reward} in {params.languages} ({resources.gpu} GPU)"
     shell:
         r"""
-        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-            python {SCRIPTS:q}/audit.py score \
+        python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+            python {params.scripts:q}/audit.py score \
             --languages {params.languages:q} \
             --prompts {input.prompts:q} \
             --answers {input.answers:q} \

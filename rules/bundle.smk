@@ -28,6 +28,7 @@ rule write_bundle:
         mem_mb=1000,
         runtime=60,
     params:
+        scripts=path_scripts,
         root=lambda wc: GRID.results,
         responses=[
             part
@@ -41,7 +42,7 @@ rule write_bundle:
         "bundle: {output.bundle}"
     shell:
         r"""
-        python {SCRIPTS:q}/bundle.py \
+        python {params.scripts:q}/bundle.py \
             --root {params.root:q} \
             --runs {input.runs:q} \
             {params.responses:q} \

@@ -1,5 +1,6 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
+import copy
 import csv
 import functools
 import json
@@ -9,11 +10,11 @@ from pathlib import Path
 
 # The checkout, also where another workflow takes this one as a module.
 BASE = Path(str(workflow.current_basedir)).parent
-SCRIPTS = f"{BASE}/scripts"
-sys.path.insert(0, SCRIPTS)
+sys.path.insert(0, f"{BASE}/scripts")
 
 from croco.cli import put_interpreter_first
 from croco.config.schema import Locator, check_config
+from croco.config.shipped import find_shipped_files, path_shipped
 from croco.digests import code_digest, lock_digest, model_identity
 from croco.grid import Grid
 from croco.errors import InputError
@@ -30,13 +31,32 @@ def read_languages():
         return {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
 
 
+def shipped(path):
+    return path_shipped(path, BASE)
+
+
+def locate_config():
+    """Where the keys of the merged config are from, for messages."""
+    given = workflow.config_settings.configfiles
+    read = [shipped(path) if Path(path).is_relative_to(BASE) else path for path in workflow.configfiles[len(given) :]]
+    return Locator(
+        [*reversed(given), *reversed(read)],
+        workflow.config_settings.config or (),
+        default=shipped("config/config.yaml"),
+        elsewhere="--config" if workflow.modifier.is_main_snakefile() else "config of the module",
+    )
+
+
 def read_grid():
     """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
+    # A copy, because a workflow that takes this one as a module may use its config for other things, too.
+    checked = copy.deepcopy(config)
     # Of --config, Snakemake reads True but not true.
-    config.update({key: value == "true" for key, value in config.items() if value in ("true", "false")})
-    locator = Locator(workflow.configfiles, workflow.config_settings.config or ())
-    check_config(config, f"{BASE}/config/schema.yaml", locator)
-    grid = Grid(config, KNOWN_LANGUAGES, locator)
+    checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
+    locator = locate_config()
+    check_config(checked, f"{BASE}/config/schema.yaml", locator)
+    find_shipped_files(checked, BASE)
+    grid = Grid(checked, KNOWN_LANGUAGES, locator)
     if workflow.is_main_process:
         check_sources(grid)
         check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
@@ -49,6 +69,9 @@ try:
 except InputError as error:
     sys.exit(f"error: {error}")
 
+SCRIPTS = shipped("scripts")
+# Absolute, because a path in `include:` is relative to the file that says it.
+CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]
 STATE = f"{GRID.results}/state"
 LOCK = lock_digest(f"{BASE}/requirements.lock")
 VLLM_LOCK = lock_digest(f"{BASE}/requirements-vllm.lock")
@@ -61,6 +84,16 @@ MINIATURE = GRID.config["miniature"]
 ROLES = {"reward": GRID.reward_models, "judge": GRID.judges, "translator": GRID.translators}
 
 
+# Params in shell blocks, because a module's shell blocks see none of its global names. Params that depend on threads are
+# not recorded, so that a checkout in another place re-runs nothing.
+def path_scripts(wildcards, threads):
+    return SCRIPTS
+
+
+def path_languages(wildcards, threads):
+    return shipped("config/languages.tsv")
+
+
 @functools.cache
 def hash_model(path):
     return model_identity(path, cache=f"{STATE}/digests")
@@ -68,8 +101,9 @@ def hash_model(path):
 
 def warn_of_too_few_gpus():
     """Says early what a job would be refused for, perhaps days later."""
-    limit, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
-    if workflow.is_main_process and limit is not None and limit.value < needed:
+    gpus, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
+    limit = gpus.value if gpus else None
+    if workflow.is_main_process and limit is not None and limit < needed:
         print(
             f"warning: jobs of this config ask for {needed} GPUs: start with --resources gpu={needed}", file=sys.stderr
         )

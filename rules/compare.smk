@@ -23,6 +23,7 @@ rule import_results:
         place("logs/imported.log"),
     benchmark:
         place("benchmarks/imported.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -31,6 +32,7 @@ rule import_results:
         mem_mb=1000,
         runtime=10,
     params:
+        scripts=path_scripts,
         imports=lambda wc: options_imports(),
         root=lambda wc: GRID.results,
         code=digest_code("import_results"),
@@ -39,7 +41,7 @@ rule import_results:
         "import: results of other harnesses"
     shell:
         r"""
-        python {SCRIPTS:q}/import_results.py \
+        python {params.scripts:q}/import_results.py \
             {params.imports:q} \
             --root {params.root:q} \
             --runs {input.runs:q} \
@@ -51,13 +53,14 @@ rule import_results:
 rule compare_evaluations:
     """The paper's evaluation and this run's, row by row."""
     input:
-        table=f"{BASE}/config/comparability.tsv",
+        table=shipped("config/comparability.tsv"),
     output:
         rows=place("comparability.json"),
     log:
         place("logs/comparability.log"),
     benchmark:
         place("benchmarks/comparability.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -66,6 +69,7 @@ rule compare_evaluations:
         mem_mb=500,
         runtime=5,
     params:
+        scripts=path_scripts,
         evaluated=[
             part
             for what, codes in list_evaluated(GRID, KNOWN_LANGUAGES).items()
@@ -77,7 +81,7 @@ rule compare_evaluations:
         "comparability: the paper's evaluation and this run's"
     shell:
         r"""
-        python {SCRIPTS:q}/comparability.py \
+        python {params.scripts:q}/comparability.py \
             --table {input.table:q} \
             {params.evaluated:q} \
             --output {output.rows:q} \

@@ -31,6 +31,7 @@ rule check_contamination:
         mem_mb=2000,
         runtime=30,
     params:
+        scripts=path_scripts,
         tasks=lambda wc: [
             part
             for task, _ in GRID.own_tasks([wc.language])
@@ -45,7 +46,7 @@ rule check_contamination:
         "contamination: {wildcards.language}, prompts from {wildcards.start}"
     shell:
         r"""
-        python {SCRIPTS:q}/contamination.py \
+        python {params.scripts:q}/contamination.py \
             --language {wildcards.language:q} \
             --prompts {input.prompts:q} \
             --evaluate {input.evaluate:q} \
@@ -67,6 +68,7 @@ rule count_contamination:
         place("logs/contamination.log"),
     benchmark:
         place("benchmarks/contamination.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -75,6 +77,7 @@ rule count_contamination:
         mem_mb=1000,
         runtime=10,
     params:
+        scripts=path_scripts,
         unchecked=[
             *dict.fromkeys(name for names in GRID.suites.values() for name in names),
             *(f"{row['name']} (imported)" for row in GRID.config["imports"]),
@@ -85,7 +88,7 @@ rule count_contamination:
         "contamination: {output.found}"
     shell:
         r"""
-        python {SCRIPTS:q}/contamination.py \
+        python {params.scripts:q}/contamination.py \
             --checked {input.checked:q} \
             --unchecked {params.unchecked:q} \
             --output {output.found:q} \

@@ -42,6 +42,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
         resources:
             **model_job(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]]),
         params:
+            scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, EVALUATION, GRID.policies[find_run(wc).model]),
             languages=LANGUAGES,
             model=options_evaluated_model,
@@ -57,8 +58,8 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             "evaluate: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-                python {SCRIPTS:q}/evaluate.py \
+            python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+                python {params.scripts:q}/evaluate.py \
                 {params.model:q} \
                 --languages {params.languages:q} \
                 --prompts {input.prompts:q} \

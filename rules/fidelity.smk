@@ -34,6 +34,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             mem_mb=2000,
             runtime=60,
         params:
+            scripts=path_scripts,
             languages=LANGUAGES,
             folder=lambda wc: place(f"{wc.run}/fidelity"),
             code=digest_code("fidelity"),
@@ -42,7 +43,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             "fidelity: {wildcards.run} in {params.languages}"
         shell:
             r"""
-            python {SCRIPTS:q}/fidelity.py \
+            python {params.scripts:q}/fidelity.py \
                 --languages {params.languages:q} \
                 --prompts {input.prompts:q} \
                 --answers {input.answers:q} \
@@ -75,6 +76,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
         resources:
             **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
         params:
+            scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
             model=lambda wc: options_model(GRID.reward_models[wc.reward], "max_length"),
             identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
@@ -85,8 +87,8 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             "rewards of answers: {wildcards.run} by {wildcards.reward} ({resources.gpu} GPU)"
         shell:
             r"""
-            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-                python {SCRIPTS:q}/score.py \
+            python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+                python {params.scripts:q}/score.py \
                 --apart \
                 --prompts {input.prompts:q} \
                 --generations {input.answers:q} \

@@ -31,6 +31,7 @@ rule check_findings:
         mem_mb=2000,
         runtime=30,
     params:
+        scripts=path_scripts,
         audits=lambda wc: ["--audit", *readable(paths_audits())],
         found=lambda wc: found_so_far(paths_audits()),
         low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
@@ -41,7 +42,7 @@ rule check_findings:
         "findings: {output.findings}"
     shell:
         r"""
-        python {SCRIPTS:q}/findings.py \
+        python {params.scripts:q}/findings.py \
             --runs {input.runs:q} \
             --summary {input.summary:q} \
             {params.audits:q} \

@@ -29,6 +29,7 @@ rule check_template:
         mem_mb=3000,
         runtime=30,
     params:
+        scripts=path_scripts,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
         options=lambda wc: options_of(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
@@ -38,7 +39,7 @@ rule check_template:
         "chat template: {wildcards.model}"
     shell:
         r"""
-        python {SCRIPTS:q}/check_template.py \
+        python {params.scripts:q}/check_template.py \
             --model {params.model:q} \
             {params.options:q} \
             --output {output.report:q} \
@@ -95,6 +96,7 @@ rule generate:
     resources:
         **model_job(lambda wc: [find_policy(wc)]),
     params:
+        scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, find_policy(wc)),
         model=lambda wc: options_model(find_policy(wc), "temperature", "top_p", "max_tokens"),
         adapter=lambda wc: options_adapter("--adapter", sampled_round(wc)),
@@ -108,8 +110,8 @@ rule generate:
         "generate: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start} ({resources.gpu} GPU)"
     shell:
         r"""
-        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-            python {SCRIPTS:q}/generate.py \
+        python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+            python {params.scripts:q}/generate.py \
             --prompts {input.prompts:q} \
             {params.model:q} \
             {params.adapter:q} \
@@ -134,6 +136,7 @@ rule gather_generations:
         place("logs/generate/{policy}.{language}.log"),
     benchmark:
         place("benchmarks/generate/{policy}.{language}.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -142,13 +145,14 @@ rule gather_generations:
         mem_mb=1000,
         runtime=60,
     params:
+        scripts=path_scripts,
         code=digest_code("gather"),
         lock=LOCK,
     message:
         "gather: {output.gathered}"
     shell:
         r"""
-        python {SCRIPTS:q}/gather.py \
+        python {params.scripts:q}/gather.py \
             --prompts {input.prompts:q} \
             --parts {input.parts:q} \
             --output {output.gathered:q} \

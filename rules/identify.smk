@@ -25,13 +25,14 @@ rule identify:
         mem_mb=1000,
         runtime=60,
     params:
+        scripts=path_scripts,
         code=digest_code("identify"),
         lock=LOCK,
     message:
         "identify: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}"
     shell:
         r"""
-        python {SCRIPTS:q}/identify.py \
+        python {params.scripts:q}/identify.py \
             --prompts {input.prompts:q} \
             --generations {input.generations:q} \
             --language {wildcards.language:q} \
@@ -53,3 +54,4 @@ use rule gather_generations as gather_languages with:
         place("logs/identify/{policy}.{language}.log"),
     benchmark:
         place("benchmarks/identify/{policy}.{language}.tsv")
+    localrule: True

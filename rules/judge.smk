@@ -38,6 +38,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
         resources:
             **model_job([JUDGE]),
         params:
+            scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, JUDGE),
             judge=lambda wc, languages=LANGUAGES: options_judge([code.format(**wc) for code in languages]),
             identity=lambda wc: identify_model(JUDGE) if GRID.judge else None,
@@ -50,8 +51,8 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             "judge: {wildcards.run} in {params.languages} ({resources.gpu} GPU)"
         shell:
             r"""
-            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-                python {SCRIPTS:q}/judge.py \
+            python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+                python {params.scripts:q}/judge.py \
                 {params.judge:q} \
                 --languages {params.languages:q} \
                 --prompts {input.prompts:q} \

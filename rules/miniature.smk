@@ -36,6 +36,7 @@ rule miniature_world:
         mem_mb=2000,
         runtime=10,
     params:
+        scripts=path_scripts,
         languages=MINIATURE["languages"],
         seed=GRID.config["seed"],
         folder=lambda wc: place("miniature"),
@@ -45,7 +46,7 @@ rule miniature_world:
         "miniature: the world in {params.languages}"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py world \
+        python {params.scripts:q}/miniature.py world \
             --languages {params.languages:q} \
             --seed {params.seed:q} \
             --output {params.folder:q} \
@@ -73,6 +74,7 @@ rule miniature_policy:
         mem_mb=2000,
         runtime=30,
     params:
+        scripts=path_scripts,
         languages=MINIATURE["languages"],
         options=lambda wc: options_of(find_row(MINIATURE["policies"], wc.policy), "style", "chats", "sentences"),
         seed=GRID.config["seed"],
@@ -84,7 +86,7 @@ rule miniature_policy:
         "miniature: pretraining {wildcards.policy}"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py policy \
+        python {params.scripts:q}/miniature.py policy \
             --world {params.world:q} \
             --languages {params.languages:q} \
             {params.options:q} \
@@ -114,6 +116,7 @@ rule miniature_reward:
         mem_mb=2000,
         runtime=30,
     params:
+        scripts=path_scripts,
         languages=MINIATURE["languages"],
         pairs=lambda wc: find_row(MINIATURE["reward_models"], wc.reward)["pairs"],
         seed=GRID.config["seed"],
@@ -125,7 +128,7 @@ rule miniature_reward:
         "miniature: tuning {wildcards.reward} on English preferences"
     shell:
         r"""
-        python {SCRIPTS:q}/miniature.py reward \
+        python {params.scripts:q}/miniature.py reward \
             --policy {params.policy:q} \
             --languages {params.languages:q} \
             --pairs {params.pairs:q} \

@@ -36,6 +36,7 @@ rule build_pairs:
         mem_mb=2000,
         runtime=60,
     params:
+        scripts=path_scripts,
         files=lambda wc, input: [
             part
             for name in ("prompts", "generations", "scores", "identified", "match", "exclude")
@@ -50,7 +51,7 @@ rule build_pairs:
         "pairs: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
     shell:
         r"""
-        python {SCRIPTS:q}/build_pairs.py \
+        python {params.scripts:q}/build_pairs.py \
             {params.files:q} \
             {params.options:q} \
             --hygiene {params.hygiene:q} \

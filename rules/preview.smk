@@ -37,6 +37,7 @@ rule write_preview:
         mem_mb=2000,
         runtime=60,
     params:
+        scripts=path_scripts,
         languages=lambda wc: [run.pool for run in previewed_runs(wc)],
         files=lambda wc, input: [
             part
@@ -58,7 +59,7 @@ rule write_preview:
         "preview: {output.page}"
     shell:
         r"""
-        python {SCRIPTS:q}/preview.py \
+        python {params.scripts:q}/preview.py \
             --source {input.source:q} \
             --language {params.languages:q} \
             {params.files:q} \

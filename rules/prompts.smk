@@ -33,6 +33,7 @@ for USE, SECTION in SECTIONS.items():
             mem_mb=4000,
             runtime=60,
         params:
+            scripts=path_scripts,
             source=lambda wc, use=USE: options_prompt_source(use, wc.language, wc.start),
             dataset=hash_dataset(USE),
             seed=GRID.config["seed"],
@@ -42,7 +43,7 @@ for USE, SECTION in SECTIONS.items():
             "prompts: {output.prompts}"
         shell:
             r"""
-            python {SCRIPTS:q}/prompts.py \
+            python {params.scripts:q}/prompts.py \
                 {params.source:q} \
                 --language {wildcards.language:q} \
                 --seed {params.seed:q} \
@@ -63,6 +64,7 @@ for USE, SECTION in SECTIONS.items():
             place(f"logs/{SECTION}/{{language}}.log"),
         benchmark:
             place(f"benchmarks/{SECTION}/{{language}}.tsv")
+        localrule: True
         conda:
             "../envs/croco.yaml"
         threads: 1
@@ -71,13 +73,14 @@ for USE, SECTION in SECTIONS.items():
             mem_mb=1000,
             runtime=30,
         params:
+            scripts=path_scripts,
             code=digest_code("gather"),
             lock=LOCK,
         message:
             "prompts: {output.prompts}"
         shell:
             r"""
-            python {SCRIPTS:q}/gather.py \
+            python {params.scripts:q}/gather.py \
                 --parts {input.parts:q} \
                 --output {output.prompts:q} \
                 2>&1 | tee {log:q}

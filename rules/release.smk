@@ -37,6 +37,7 @@ rule write_release:
         mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.policies[wc.model]], attempt),
         runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.policies[wc.model]], attempt),
     params:
+        scripts=path_scripts,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
         loading=lambda wc: options_of(GRID.policies[wc.model], "revision", "dtype", "trust_remote_code"),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
@@ -50,7 +51,7 @@ rule write_release:
         "release: {wildcards.model}, {wildcards.pool}, {wildcards.setting}"
     shell:
         r"""
-        python {SCRIPTS:q}/release.py \
+        python {params.scripts:q}/release.py \
             --model {params.model:q} \
             {params.loading:q} \
             --checkpoint {params.checkpoint:q} \

@@ -45,6 +45,7 @@ rule write_report:
         mem_mb=3000,
         runtime=30,
     params:
+        scripts=path_scripts,
         root=lambda wc: GRID.results,
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         asked=options_of(
@@ -63,7 +64,7 @@ rule write_report:
         "report: {output.report}"
     shell:
         r"""
-        python {SCRIPTS:q}/report.py \
+        python {params.scripts:q}/report.py \
             --root {params.root:q} \
             --runs {input.runs:q} \
             {params.contrasts:q} \

@@ -10,6 +10,9 @@ rule write_runs:
         f"{SCRIPTS}/templates/runs.jsonl.j2",
     output:
         runs=place("runs.jsonl"),
+    log:
+        place("logs/runs.log"),
+    localrule: True
     threads: 1
     resources:
         gpu=0,

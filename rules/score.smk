@@ -26,6 +26,7 @@ rule score:
     resources:
         **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
     params:
+        scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),
         model=lambda wc: options_model(GRID.reward_models[wc.reward], "max_length"),
         identity=lambda wc: identify_model(GRID.reward_models[wc.reward]),
@@ -36,8 +37,8 @@ rule score:
         "score: {wildcards.policy}, {wildcards.language}, prompts from {wildcards.start}, by {wildcards.reward} ({resources.gpu} GPU)"
     shell:
         r"""
-        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-            python {SCRIPTS:q}/score.py \
+        python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+            python {params.scripts:q}/score.py \
             --prompts {input.prompts:q} \
             --generations {input.generations:q} \
             {params.model:q} \
@@ -59,3 +60,4 @@ use rule gather_generations as gather_scores with:
         place("logs/score/{policy}.{language}.{reward}.log"),
     benchmark:
         place("benchmarks/score/{policy}.{language}.{reward}.tsv")
+    localrule: True

@@ -15,6 +15,7 @@ rule stage:
         place("logs/stage.log"),
     benchmark:
         place("benchmarks/stage.tsv")
+    localrule: True
     conda:
         "../envs/croco.yaml"
     threads: 1
@@ -23,6 +24,7 @@ rule stage:
         mem_mb=8000,
         runtime=720,
     params:
+        scripts=path_scripts,
         # A function, so that no other target's params hold it.
         wanted=lambda wc: options_stage(),
         state=STATE,
@@ -32,7 +34,7 @@ rule stage:
         "stage: all that comes from the hub"
     shell:
         r"""
-        python {SCRIPTS:q}/stage.py \
+        python {params.scripts:q}/stage.py \
             {params.wanted:q} \
             --state {params.state:q} \
             --output {output.manifest:q} \

@@ -48,6 +48,7 @@ rule summarise:
         mem_mb=2000,
         runtime=30,
     params:
+        scripts=path_scripts,
         root=lambda wc: GRID.results,
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         judged="--judged" if JUDGED else [],
@@ -61,7 +62,7 @@ rule summarise:
         "summary: all results in one table"
     shell:
         r"""
-        python {SCRIPTS:q}/summary.py \
+        python {params.scripts:q}/summary.py \
             --root {params.root:q} \
             --runs {input.runs:q} \
             {params.contrasts:q} \

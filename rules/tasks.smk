@@ -30,6 +30,8 @@ for TASK in EVALUATION["tasks"]:
         resources:
             **model_job([GRID.translators[TASK["translator"]]]),
         params:
+            scripts=path_scripts,
+            table=path_languages,
             gpus=lambda wc, resources, row=GRID.translators[TASK["translator"]]: options_gpus(resources, row),
             source=options_task_source(TASK),
             # A function, because a template holds braces.
@@ -47,11 +49,11 @@ for TASK in EVALUATION["tasks"]:
             "translate: {output.data} ({resources.gpu} GPU)"
         shell:
             r"""
-            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-                python {SCRIPTS:q}/translate.py \
+            python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+                python {params.scripts:q}/translate.py \
                 {params.source:q} \
                 --language {wildcards.language:q} \
-                --languages {BASE:q}/config/languages.tsv \
+                --languages {params.table:q} \
                 {params.model:q} \
                 --seed {params.seed:q} \
                 --state {params.state:q} \

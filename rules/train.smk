@@ -37,6 +37,7 @@ rule train:
     resources:
         **training_job(),
     params:
+        scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, recipe_of(wc), GRID.policies[wc.model]),
         processes=count_processes,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
@@ -60,8 +61,8 @@ rule train:
         "train: {wildcards.model}, {wildcards.pool}, {wildcards.setting} ({resources.gpu} GPU)"
     shell:
         r"""
-        python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-            python {SCRIPTS:q}/train.py \
+        python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+            python {params.scripts:q}/train.py \
             --objective {params.objective:q} \
             --data {input.data:q} \
             --ledger {input.ledger:q} \

@@ -34,6 +34,8 @@ for USE, SECTION in SECTIONS.items():
         resources:
             **model_job([translator_of(USE)]),
         params:
+            scripts=path_scripts,
+            table=path_languages,
             gpus=lambda wc, resources, use=USE: options_gpus(resources, translator_of(use)),
             # A function, because a template holds braces.
             model=lambda wc, use=USE: options_model(
@@ -49,11 +51,11 @@ for USE, SECTION in SECTIONS.items():
             "translate: {output.prompts} ({resources.gpu} GPU)"
         shell:
             r"""
-            python {SCRIPTS:q}/with_gpus.py {params.gpus:q} -- \
-                python {SCRIPTS:q}/translate.py \
+            python {params.scripts:q}/with_gpus.py {params.gpus:q} -- \
+                python {params.scripts:q}/translate.py \
                 --prompts {input.prompts:q} \
                 --language {wildcards.language:q} \
-                --languages {BASE:q}/config/languages.tsv \
+                --languages {params.table:q} \
                 {params.model:q} \
                 --seed {params.seed:q} \
                 --state {params.state:q} \

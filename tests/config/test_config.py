@@ -145,7 +145,8 @@ def find_faults(text, path):
     config = copy.deepcopy(DEFAULT)
     update_config(config, yaml.safe_load(text))
     with pytest.raises(InputError) as error:
-        locator = Locator([path, ROOT / "config/config.yaml"])
+        default = ROOT / "config/config.yaml"
+        locator = Locator([path, default], default=default)
         check_config(config, ROOT / "config/schema.yaml", locator)
         Grid(config, read_languages(), locator)
     return str(error.value)

@@ -28,11 +28,14 @@ class Locator:
     Args:
         files: paths in order of precedence (files of --configfile before the default).
         overrides: top-level keys given on the command line by --config.
+        default: the file of the default config, where it is one of them.
+        elsewhere: what to name in the place of a file where a key is in none of them.
     Raises InputError for a key that is listed twice in one mapping, of which YAML would silently keep the last.
     """
 
-    def __init__(self, files, overrides=()):
+    def __init__(self, files, overrides=(), default=None, elsewhere="--config"):
         self.overrides = set(overrides)
+        self.default, self.elsewhere = default, elsewhere
         self.trees = []
         for path in files:
             with open(path, encoding="utf-8") as file:
@@ -43,9 +46,9 @@ class Locator:
 
     def find(self, keys):
         """(file, line) of the deepest node on the way to ``keys``; of a key, the line on which it stands."""
-        best = (0, "--config", None)
         if keys and keys[0] in self.overrides:
-            return best[1:]
+            return "--config", None
+        best = (0, self.elsewhere, None)
         # Mappings are merged, so the deepest file knows best; a list belongs whole to the first file that has it.
         up_to_list = next((i for i, key in enumerate(keys) if isinstance(key, int)), len(keys))
         for path, tree in self.trees:
@@ -69,9 +72,9 @@ class Locator:
         return best[1:]
 
     def is_default(self, keys):
-        """Whether a key's value comes from the last, the default, of several files."""
+        """Whether a key's value comes from the default config, and there are further files."""
         path, _ = self.find(keys)
-        return len(self.trees) > 1 and path == self.trees[-1][0]
+        return len(self.trees) > 1 and path == self.default
 
     def rank(self, keys):
         """Where a key is in the order of the files, for sorting: (number of the file, line)."""

@@ -2,7 +2,7 @@
 
 from itertools import chain
 
-from croco.config.checks import evaluation, models, names, prompts, recipes, settings
+from croco.config.checks import evaluation, files, models, names, prompts, recipes, settings
 from croco.config.faults import raise_faults
 
 
@@ -16,5 +16,5 @@ def check_names(grid, known_languages: dict) -> None:
 
 def check_values(grid) -> None:
     """Raises InputError with all values that do not fit one another. Needs the whole run table."""
-    modules = (prompts, settings, recipes, evaluation, models)
+    modules = (prompts, settings, recipes, evaluation, models, files)
     raise_faults(chain.from_iterable(check(grid) for module in modules for check in module.CHECKS), grid.locator)
