@@ -17,11 +17,7 @@ RESULTS = [
             for language in run.evaluated
             for kind in ("json", "samples.jsonl")
         ],
-        *[
-            place(f"{run.name}/arena/{code}.jsonl")
-            for code in run.evaluated
-            if JUDGED and not run.is_base
-        ],
+        *[place(f"{run.name}/arena/{code}.jsonl") for code in run.evaluated if JUDGED and not run.is_base],
         *paths_fidelity(run),
     ]
 ]

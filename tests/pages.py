@@ -3,7 +3,9 @@
 import json
 
 import pandas as pd
-from conftest import script, write_rows
+from conftest import script, write_rows, write_runs
+
+from croco.results.table import COLUMNS
 
 LANGUAGES = ("en", "de")
 # (pool, setting, seed, languages)
@@ -50,7 +52,7 @@ def write_results(root):
     for pool, setting, seed, languages in RUNS:
         write_run(root / "mini" / pool / setting, pool, seed, languages)
     table = [cells for run in RUNS for cells in summary_rows(*run)]
-    pd.DataFrame(table).to_csv(root / "summary.csv", index=False)
+    pd.DataFrame(table, columns=COLUMNS).to_csv(root / "summary.csv", index=False)
     (root / "findings.json").write_text(json.dumps({"findings": [finding(), *not_tested()], "claims": [{"setting": "dpo", "versus": "base", "expected": "higher", "claim": finding()["claim"]}]}), encoding="utf-8")  # fmt: skip
     (root / "contamination.json").write_text(json.dumps(contamination()), encoding="utf-8")
     (root / "tables").mkdir()
@@ -171,26 +173,29 @@ def summary_rows(pool, setting, seed, languages):
         middle = 0.5 if metric.startswith("win_rate") else value - 0.1
         for i, code in enumerate([*languages, "all"]):
             here = value + i / 100 + seed / 1000
-            shown = here if metric.startswith("win_rate") else here - middle
+            delta = here - middle
+            rate = {"value_low": here - 0.03, "value_high": here + 0.03} if metric.startswith("win_rate") else {}
             yield {
-                "model": "mini", "language": pool, "setting": setting, "seed": seed, "round": 1, "reward_model": "english",
+                "model": "mini", "pool": pool, "setting": setting, "seed": seed, "round": 1, "reward_model": "english",
                 "pool_size": 64, "eval_language": code, "task": task, "metric": metric, "value": here, "n": 20, "baseline": "base",
-                "baseline_value": middle, "delta": here - middle, "ci_low": shown - 0.03, "ci_high": shown + 0.03, "p": 0.01,
+                "baseline_value": middle, "delta": delta, "delta_low": delta - 0.03, "delta_high": delta + 0.03, "p": 0.01, **rate,
                 "p_adjusted": 0.02 if (metric, code, setting) == ("win_rate", "all", "dpo") else None, "q": 0.03, "mde": 0.04,
             }  # fmt: skip
 
 
 def make_report(root, *options, cwd=None):
     """Runs scripts/report.py on all that is there and returns the page's path."""
-    runs = [
-        part
-        for pool, setting, seed, languages in RUNS
-        for part in ("--run", "mini", pool, setting, seed, "mini", "english", ",".join(languages), ",".join(languages))
+    table = [
+        ("mini", pool, setting, seed, "english", 64, ",".join(languages)) for pool, setting, seed, languages in RUNS
     ]
+    bases = [
+        ("mini", "untuned", "base", 1, "-", "-", ",".join(dict.fromkeys(code for *_, codes in RUNS for code in codes)))
+    ]
+    runs = ["--runs", write_runs(root / "runs.jsonl", *bases, *table)]
     output = root / "report.html"
     script(
         "report", "--root", root, *runs, "--contrast", "dpo", "multi", "base", "--summary", root / "summary.csv",
-        "--findings", root / "findings.json", "--tables", root / "tables", "--paired", "dpo", "dpo.s2", "--judged", "--fidelity", "--tasks",
+        "--findings", root / "findings.json", "--tables", root / "tables", "--judged", "--fidelity", "--tasks",
         "--output", output, *options,
     )  # fmt: skip
     return output
