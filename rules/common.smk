@@ -1,8 +1,6 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
 import copy
-import csv
-import functools
 import json
 import re
 import sys
@@ -13,22 +11,16 @@ BASE = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, f"{BASE}/scripts")
 
 from croco.cli import put_interpreter_first
+from croco.config.languages import read_languages
 from croco.config.schema import Locator, check_config
 from croco.config.shipped import find_shipped_files, path_shipped
-from croco.digests import code_digest, lock_digest, model_identity
+from croco.digests import code_digest
 from croco.grid import Grid
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
-from croco.state import WEIGHT_FILES, list_checkpoint_files
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()
-
-
-def read_languages():
-    """{code: row} of config/languages.tsv."""
-    with open(f"{BASE}/config/languages.tsv", encoding="utf-8") as file:
-        return {row["code"]: row for row in csv.DictReader(file, delimiter="\t")}
 
 
 def shipped(path):
@@ -63,7 +55,7 @@ def read_grid():
     return grid
 
 
-KNOWN_LANGUAGES = read_languages()
+KNOWN_LANGUAGES = read_languages(BASE / "config/languages.tsv")
 try:
     GRID = read_grid()
 except InputError as error:
@@ -73,10 +65,6 @@ SCRIPTS = shipped("scripts")
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]
 STATE = f"{GRID.results}/state"
-LOCK = lock_digest(f"{BASE}/requirements.lock")
-VLLM_LOCK = lock_digest(f"{BASE}/requirements-vllm.lock")
-REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 EVALUATION = GRID.config["evaluation"]
 JUDGED = EVALUATION["judge"] != "none"
 MINIATURE = GRID.config["miniature"]
@@ -92,11 +80,6 @@ def path_scripts(wildcards, threads):
 
 def path_languages(wildcards, threads):
     return shipped("config/languages.tsv")
-
-
-@functools.cache
-def hash_model(path):
-    return model_identity(path, cache=f"{STATE}/digests")
 
 
 def warn_of_too_few_gpus():
@@ -153,22 +136,6 @@ def find_run(wildcards):
     ]
 
 
-def paths_model(row):
-    """The files of a model that this workflow makes; models from elsewhere are followed by their content hash."""
-    path = GRID.path(row["path"])
-    made = path.startswith(place("miniature/"))
-    rewards = [place(f"miniature/{row['name']}") for row in MINIATURE["reward_models"]]
-    return [f"{path}/{name}" for name in (REWARD_FILES if path in rewards else MODEL_FILES) if made]
-
-
-def identify_model(row):
-    """Content hash of a local model, revision of one from the hub, None where the model's files are inputs."""
-    path = GRID.path(row["path"])
-    if paths_model(row):
-        return None
-    return hash_model(path) if Path(path).is_dir() else row.get("revision", "main")
-
-
 def options_of(row, *names):
     """Command-line options from a row of the config: ["--top-p", "1", ...]; a key that is absent or empty gives none."""
     options = []
@@ -183,48 +150,6 @@ def options_of(row, *names):
     return options
 
 
-def options_model(row, *names):
-    """Options that say which model, and how it runs; ``names`` are further keys of its row."""
-    known = ["revision", "dtype", "trust_remote_code", "engine", "engine_options", "batch", "template_options"]
-    return ["--model", GRID.path(row["path"]), *options_of(row, *known, *names)]
-
-
-def lock_engine(row):
-    """Digest of the versions that a model's engine runs with."""
-    return [LOCK, VLLM_LOCK] if row["engine"] == "vllm" else LOCK
-
-
-def environment_of(*rows):
-    """The conda environment for jobs of these models."""
-    return "../envs/vllm.yaml" if any(row["engine"] == "vllm" for row in rows) else "../envs/croco.yaml"
-
-
-def model_threads(rows):
-    """Threads of a job that runs a model; ``rows`` as in model_job."""
-    return lambda wc: GRID.resource("threads", rows(wc) if callable(rows) else rows)
-
-
-def model_job(rows):
-    """GPUs, memory and time of a job that runs a model.
-
-    ``rows`` are the config's rows that may say them, or a function from wildcards to them; the first row counts.
-    """
-
-    def ask(name, wildcards, attempt=1):
-        return GRID.resource(name, rows(wildcards) if callable(rows) else rows, attempt)
-
-    return {
-        "gpu": lambda wc: ask("gpu", wc),
-        "mem_mb": lambda wc, attempt: ask("mem_mb", wc, attempt),
-        "runtime": lambda wc, attempt: ask("runtime", wc, attempt),
-    }
-
-
-def options_gpus(granted, *rows):
-    """How many GPUs the launcher must lease; it refuses a job of which Snakemake has cut the request."""
-    return ["--asked", str(GRID.resource("gpu", rows)), "--granted", str(granted.get("gpu", 0))]
-
-
 def paths_blocks(pattern, use="train"):
     """A file for each block of prompts; the other wildcards stay."""
     return expand(place(pattern), start=GRID.blocks(use), allow_missing=True)
@@ -234,35 +159,4 @@ def digest_code(script):
     return code_digest(f"{SCRIPTS}/{script}.py")
 
 
-def path_template(role, name):
-    """The report on the chat template of a reward model, judge or translator; ends the run where it is of no use."""
-    return place(f"templates/{role}/{name}.json")
-
-
-def find_policy(wildcards):
-    """The config's row of the policy whose responses these are, of a round the policy that is tuned."""
-    return GRID.policies[wildcards.policy.split("/")[0]]
-
-
-def recipe_of(wildcards):
-    return GRID.recipe_of(find_run(wildcards))
-
-
-def paths_checkpoint(run):
-    """The weights of a tuned run; none of the base, nor where there is no run."""
-    if run is None or run.is_base:
-        return []
-    return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
-
-
-def fill(languages, wildcards):
-    """The languages of a job; that of a job of one stands in its wildcard."""
-    return [language.format(**wildcards) for language in languages]
-
-
-def paths_tasks(wildcards, languages, key=None):
-    """Data of the own structured tasks in a job's languages, or what their rows say under ``key``."""
-    own = GRID.own_tasks(fill(languages, wildcards))
-    return (
-        [task[key] for task, _ in own] if key else [GRID.task_file(task, code) for task, codes in own for code in codes]
-    )
+include: "helpers/models.smk"

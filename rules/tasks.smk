@@ -4,6 +4,10 @@ In:  the task's source, the translator.
 Out: {results}/tasks/{task}/{language}.jsonl
 """
 
+
+include: "helpers/tasks.smk"
+
+
 for TASK in EVALUATION["tasks"]:
     if "source" not in TASK:
         continue

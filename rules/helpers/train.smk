@@ -1,3 +1,4 @@
+from croco.state import list_checkpoint_files
 from croco.objectives import OBJECTIVES
 
 # Keys of a recipe that are options of scripts/train.py by the same name.

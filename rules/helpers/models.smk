@@ -1,0 +1,90 @@
+"""What a job that loads a model needs: its files, options, environment and resources."""
+
+import functools
+
+from croco.digests import lock_digest, model_identity
+from croco.state import WEIGHT_FILES
+
+LOCK = lock_digest(f"{BASE}/requirements.lock")
+VLLM_LOCK = lock_digest(f"{BASE}/requirements-vllm.lock")
+REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
+
+
+@functools.cache
+def hash_model(path):
+    return model_identity(path, cache=f"{STATE}/digests")
+
+
+def paths_model(row):
+    """The files of a model that this workflow makes; models from elsewhere are followed by their content hash."""
+    path = GRID.path(row["path"])
+    made = path.startswith(place("miniature/"))
+    rewards = [place(f"miniature/{row['name']}") for row in MINIATURE["reward_models"]]
+    return [f"{path}/{name}" for name in (REWARD_FILES if path in rewards else MODEL_FILES) if made]
+
+
+def identify_model(row):
+    """Content hash of a local model, revision of one from the hub, None where the model's files are inputs."""
+    path = GRID.path(row["path"])
+    if paths_model(row):
+        return None
+    return hash_model(path) if Path(path).is_dir() else row.get("revision", "main")
+
+
+def options_model(row, *names):
+    """Options that say which model, and how it runs; ``names`` are further keys of its row."""
+    known = ["revision", "dtype", "trust_remote_code", "engine", "engine_options", "batch", "template_options"]
+    return ["--model", GRID.path(row["path"]), *options_of(row, *known, *names)]
+
+
+def lock_engine(row):
+    """Digest of the versions that a model's engine runs with."""
+    return [LOCK, VLLM_LOCK] if row["engine"] == "vllm" else LOCK
+
+
+def environment_of(*rows):
+    """The conda environment for jobs of these models."""
+    return "../envs/vllm.yaml" if any(row["engine"] == "vllm" for row in rows) else "../envs/croco.yaml"
+
+
+def model_threads(rows):
+    """Threads of a job that runs a model; ``rows`` as in model_job."""
+    return lambda wc: GRID.resource("threads", rows(wc) if callable(rows) else rows)
+
+
+def model_job(rows):
+    """GPUs, memory and time of a job that runs a model.
+
+    ``rows`` are the config's rows that may say them, or a function from wildcards to them; the first row counts.
+    """
+
+    def ask(name, wildcards, attempt=1):
+        return GRID.resource(name, rows(wildcards) if callable(rows) else rows, attempt)
+
+    return {
+        "gpu": lambda wc: ask("gpu", wc),
+        "mem_mb": lambda wc, attempt: ask("mem_mb", wc, attempt),
+        "runtime": lambda wc, attempt: ask("runtime", wc, attempt),
+    }
+
+
+def options_gpus(granted, *rows):
+    """How many GPUs the launcher must lease; it refuses a job of which Snakemake has cut the request."""
+    return ["--asked", str(GRID.resource("gpu", rows)), "--granted", str(granted.get("gpu", 0))]
+
+
+def path_template(role, name):
+    """The report on the chat template of a reward model, judge or translator; ends the run where it is of no use."""
+    return place(f"templates/{role}/{name}.json")
+
+
+def recipe_of(wildcards):
+    return GRID.recipe_of(find_run(wildcards))
+
+
+def paths_checkpoint(run):
+    """The weights of a tuned run; none of the base, nor where there is no run."""
+    if run is None or run.is_base:
+        return []
+    return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]
