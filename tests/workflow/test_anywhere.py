@@ -20,6 +20,12 @@ def checkout(tmp_path_factory):
     return copy_project(folder)
 
 
+@pytest.fixture(scope="module")
+def plan(checkout):
+    """{rule: number of jobs} of the miniature, started in the checkout."""
+    return planned(checkout)
+
+
 def read_example(first_line, checkout):
     """The code block of docs/embedding.md that begins with this line, with the path of the checkout filled in."""
     page = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
@@ -33,10 +39,10 @@ def check_made(folder):
 
 
 @pytest.mark.parametrize("start", ["in the folder", "--directory"])
-def test_plan_is_the_same_from_another_working_directory(checkout, tmp_path, start):
+def test_plan_is_the_same_from_another_working_directory(checkout, plan, tmp_path, start):
     options = ["--directory", tmp_path] if start == "--directory" else []
     folder = checkout.parent if options else tmp_path
-    assert planned(folder, "-s", checkout / "Snakefile", *options) == planned(checkout, "--forceall")
+    assert planned(folder, "-s", checkout / "Snakefile", *options) == plan
 
 
 def test_results_are_in_the_working_directory_and_a_moved_checkout_re_runs_only_what_reads_its_files(tmp_path):
@@ -48,11 +54,7 @@ def test_results_are_in_the_working_directory_and_a_moved_checkout_re_runs_only_
     check_made(scratch)
     assert not (old / "results").exists() and not (old / ".snakemake").exists()
     old.rename(new)
-    assert planned(scratch, *TARGETS, "-s", new / "Snakefile") == {
-        "write_runs": 1,
-        "compare_evaluations": 1,
-        "total": 2,
-    }
+    assert planned(scratch, *TARGETS, "-s", new / "Snakefile") == {"write_runs": 1, "compare_evaluations": 1}
 
 
 def test_renamed_checkout_with_its_results_re_runs_nothing(tmp_path):
@@ -76,30 +78,28 @@ def test_module(checkout, tmp_path):
     """The documented Snakefile: the importer's config reaches the rules, and their results are in its folder."""
     (tmp_path / "Snakefile").write_text(read_example("# Snakefile", checkout), encoding="utf-8")
     (tmp_path / "croco.yaml").write_text("seed: 3\n", encoding="utf-8")
-    plan = planned(tmp_path)
-    assert plan["first_line"] == plan["croco_summarise"] == 1 and plan["croco_evaluate_multi"] == 6
+    jobs = planned(tmp_path)
+    assert jobs["first_line"] == jobs["croco_summarise"] == 1 and jobs["croco_evaluate_multi"] == 6
     snakemake(tmp_path, *TARGETS, "--cores", 1)
     check_made(tmp_path)
     manifest = yaml.safe_load((tmp_path / "results/miniature/prompts/en/0.manifest.json").read_text(encoding="utf-8"))
-    assert manifest["parameters"]["seed"] == 3
+    assert manifest["options"]["seed"] == 3
     assert not (checkout / "results").exists()
     done = snakemake(tmp_path, "--dry-run", "--config", "smaples=3", check=False)
     assert done.returncode and "--config, field smaples: unknown key" in done.stdout + done.stderr
 
 
-def test_module_without_config_has_the_defaults(checkout, tmp_path):
+def test_module_without_config_has_the_defaults(checkout, plan, tmp_path):
     write_importer(tmp_path, checkout, "")
     output = snakemake(tmp_path, "--dry-run")
     assert "localrules" not in output.stdout + output.stderr
-    assert planned(tmp_path) == {
-        name if name == "total" else f"croco_{name}": number for name, number in planned(checkout, "--forceall").items()
-    }
+    assert planned(tmp_path) == {f"croco_{name}": number for name, number in plan.items()}
 
 
 def test_module_with_its_config_under_a_key(checkout, tmp_path):
     default = yaml.safe_load((checkout / "config/config.yaml").read_text(encoding="utf-8"))
     write_importer(tmp_path, checkout, '    config: config["croco"]\n', {"croco": default, "ours": 1})
-    assert planned(tmp_path, "results/miniature/runs.jsonl") == {"croco_write_runs": 1, "total": 1}
+    assert planned(tmp_path, "results/miniature/runs.jsonl") == {"croco_write_runs": 1}
     write_importer(tmp_path, checkout, '    config: config["croco"]\n', {"croco": {**default, "smaples": 3}})
     done = snakemake(tmp_path, "--dry-run", check=False)
     assert done.returncode and "config of the module, field smaples: unknown key" in done.stdout + done.stderr
@@ -145,8 +145,8 @@ def test_custom_rules(checkout, tmp_path):
     (tmp_path / "my_rules.smk").write_text(read_example("# my_rules.smk", checkout), encoding="utf-8")
     (tmp_path / "my.yaml").write_text(read_example("custom_rules:", checkout), encoding="utf-8")
     options = ("-s", checkout / "Snakefile", "--configfile", "my.yaml")
-    plan = planned(tmp_path, "best_rows", *options)
-    assert plan["best_rows"] == plan["summarise"] == 1 and "write_report" not in plan
+    jobs = planned(tmp_path, "best_rows", *options)
+    assert jobs["best_rows"] == jobs["summarise"] == 1 and "write_report" not in jobs
     assert "all" in planned(tmp_path, *options) and "best_rows" not in planned(tmp_path, *options)
 
 
@@ -154,7 +154,7 @@ def test_missing_custom_rules_are_a_fault(checkout, tmp_path):
     (tmp_path / "my.yaml").write_text("seed: 1\ncustom_rules: [missing.smk]\n", encoding="utf-8")
     done = snakemake(tmp_path, "-s", checkout / "Snakefile", "-n", "--configfile", "my.yaml", check=False)
     assert done.returncode == 1
-    message = f"my.yaml, line 2, field custom_rules[0]: there is no file missing.smk in {tmp_path}"
+    message = f"my.yaml:2, field custom_rules[0]: there is no file missing.smk in {tmp_path}"
     assert message in done.stdout + done.stderr and "Remedy: correct the path" in done.stdout + done.stderr
 
 
