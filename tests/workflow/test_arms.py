@@ -68,7 +68,7 @@ def test_nothing_is_left_to_do(arms):
 
 def test_every_arm_is_trained_and_evaluated(arms, multi):
     with open(arms[0] / RESULTS / "summary.csv", encoding="utf-8") as file:
-        wins = [row for row in csv.DictReader(file) if row["metric"] == "win_rate" and row["language"] == "multi"]
+        wins = [row for row in csv.DictReader(file) if row["metric"] == "win_rate" and row["pool"] == "multi"]
     found = {(row["setting"], row["round"]) for row in wins}
     assert found >= {(row["name"], "1") for row in ARMS} | {("dpo_rounds", "2"), ("dpo_multi.s2", "1")}
     seeds = [(multi / name / "checkpoint/adapter_model.safetensors").read_bytes() for name in ("dpo_multi", "dpo_multi.s2")]  # fmt: skip

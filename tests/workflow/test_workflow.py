@@ -38,18 +38,6 @@ def base_config(project):
     return yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
 
 
-def test_default_grid_counts(fresh_project):
-    """The demo's DAG, by rule."""
-    assert planned(fresh_project, "--forceall") == {
-        "all": 1, "miniature_world": 1, "miniature_policy": 2, "miniature_reward": 1, "select_train": 5, "select_evaluate": 5,
-        "gather_prompts_train": 5, "gather_prompts_evaluate": 5, "check_template": 2, "generate": 10, "gather_generations": 10,
-        "check_role_template": 1, "check_contamination": 5, "count_contamination": 1,
-        "score": 10, "gather_scores": 10, "build_pairs": 8, "build_completions": 2, "train": 10, "evaluate_multi": 6,
-        "evaluate_language": 5, "judge_multi": 5, "judge_language": 5, "measure_multi": 6, "measure_language": 5,
-        "score_answers_multi": 6, "score_answers_language": 5, "select_audited": 5, "generate_audited": 5, "audit_reward": 1, "write_runs": 1, "summarise": 1, "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
-    }  # fmt: skip
-
-
 def test_run_leaves_every_output_whole(finished_run):
     results = finished_run / RESULTS
     for language in ("en", "de"):
@@ -139,17 +127,6 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
         assert expected <= set(jobs) if expected else not jobs, (file, new, jobs)
         if expected == {"build_pairs"}:
             assert not {"generate", "score", "select_train"} & set(jobs)
-
-
-def test_a_new_language_makes_only_new_jobs(finished_run, grown):
-    languages = [*base_config(finished_run)["languages"], {"code": "nl"}]
-    assert planned(finished_run, *grown(languages=languages)) == {
-        "all": 1, "select_train": 1, "select_evaluate": 1, "gather_prompts_train": 1, "gather_prompts_evaluate": 1,
-        "check_contamination": 1, "count_contamination": 1, "generate": 1, "gather_generations": 1, "select_audited": 1,
-        "generate_audited": 1, "audit_reward": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1,
-        "evaluate_language": 2, "judge_language": 1, "measure_language": 2, "score_answers_language": 2, "write_runs": 1, "summarise": 1,
-        "check_findings": 1, "compare_evaluations": 1, "write_report": 1,
-    }  # fmt: skip
 
 
 def test_more_prompts_make_only_new_blocks(finished_run, grown):
@@ -326,34 +303,6 @@ def test_preview_shows_pairs_and_takes_votes_back(finished_run, grown, tmp_path)
     assert agreement["en"]["votes"] == "0" and (folder / "dpo/de.csv").exists()
     snakemake(finished_run, "preview", "--cores", 1, *CONFIG)
     shutil.rmtree(finished_run / RESULTS / "preview")
-
-
-def test_a_new_setting_or_seed_makes_only_new_jobs(finished_run, grown):
-    settings = base_config(finished_run)["settings"]
-    minimum = {
-        "name": "dpo_min",
-        "objective": "dpo",
-        "target": "pair",
-        "rejected": "min",
-        "pools": ["multi"],
-        "hygiene": "paper",
-    }
-    expected = {
-        "all": 1,
-        "build_pairs": 1,
-        "train": 1,
-        "evaluate_multi": 1,
-        "judge_multi": 1,
-        "measure_multi": 1,
-        "score_answers_multi": 1,
-        "write_runs": 1,
-        "summarise": 1,
-        "check_findings": 1,
-        "write_report": 1,
-    }
-    assert planned(finished_run, *grown(settings=[*settings, minimum])) == expected
-    replicated = [{**row, "seeds": [1, 2]} if row["name"] == "dpo_random" else row for row in settings]
-    assert planned(finished_run, *grown(settings=replicated)) == expected
 
 
 def test_more_prompts_and_samples_add_only_what_is_missing(finished_run, grown):
