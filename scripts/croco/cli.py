@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STARTED = time.time()
 # {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
-UNUSED_WEIGHTS = {}
+UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the user does about a file that cannot be read or written.
@@ -59,7 +59,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        remedy = REMEDIES.get(error.errno)
+        remedy = REMEDIES.get(error.errno or 0)
         if not (remedy and (error.filename or error.errno in FULL)):
             raise
         sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}")
@@ -153,8 +153,8 @@ def count_gpus() -> int | None:
 def peak_memory_mb() -> int:
     """Of this program; the kernel's ru_maxrss would count the process that started it, too."""
     status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
+    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(peak[1]) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -104,7 +104,7 @@ def _digest_files(folder: Path, patterns: Iterable[str], cache: str | Path | Non
 
 def versions(*packages: str) -> dict[str, str | None]:
     """Installed versions by distribution name, null where one is not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for package in packages:
         try:
             found[package] = metadata.version(package)

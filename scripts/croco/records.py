@@ -174,7 +174,7 @@ class Verdict(Record, frozen=True, kw_only=True):
     skip: str | None = None
 
 
-def read_records(path: str | Path, kind: type) -> Iterator[tuple[int, dict]]:
+def read_records(path: str | Path, kind: Any) -> Iterator[tuple[int, dict]]:
     """read_jsonl of a stage file whose lines are ``kind``, a Record; ids are given in NFC.
 
     Raises InputError with file, line and field where a field, or an element of one, is missing or of the wrong type.

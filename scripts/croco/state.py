@@ -94,8 +94,8 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
-        self._places = {prompt: [] for prompt in prompts}
-        self._parts = {}
+        self._places: dict[str, list[tuple[Path, int]]] = {prompt: [] for prompt in prompts}
+        self._parts: dict[Path, dict[str, int]] = {}
         # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
         self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
         take_lock(self._lock)
@@ -175,11 +175,12 @@ class Parts:
         return path
 
     def _write(self, name: str, lines: Iterable[dict]) -> None:
-        path, entries, size = self.folder / f"{name}.jsonl", [], 0
+        path, size = self.folder / f"{name}.jsonl", 0
+        entries: list[tuple[str, int, int]] = []
         with replacing(path) as file:
             for line in lines:
                 text = dump(line) + "\n"
-                entries.append([line["prompt_digest"], size, self._extent(line)])
+                entries.append((line["prompt_digest"], size, self._extent(line)))
                 size += len(text.encode())
                 file.write(text)
             # The index comes first: a part without one would be a part that someone else left.

@@ -44,7 +44,7 @@ class Locator:
 
     def find(self, keys: Sequence[str | int]) -> tuple[str | Path, int | None]:
         """(file, line) of the deepest node on the way to ``keys``; of a key, the line on which it stands."""
-        best = (0, "--config", None)
+        best: tuple[int, str | Path, int | None] = (0, "--config", None)
         if keys and keys[0] in self.overrides:
             return best[1:]
         # Mappings are merged, so the deepest file knows best; a list belongs whole to the first file that has it.

@@ -80,7 +80,7 @@ class Encoder:
     def __init__(self, model: Any, template: str, max_tokens: int, max_length: int) -> None:
         self.model, self.template, self.max_tokens, self.max_length = model, template, max_tokens, max_length
         self.controls, self._pattern = model.controls.ids, match_any(model.controls.texts)
-        self._expected = None
+        self._expected: list[int] | None = None
 
     def disarm(self, text: str) -> str:
         """The text without any control token of the judge's in it."""
@@ -97,7 +97,7 @@ class Encoder:
                 return None, reason
         texts = (comparison.question, comparison.answer_a, comparison.answer_b)
         tokens, reason = self._prepare(Comparison(comparison.language, *map(self.disarm, texts)))
-        if reason:
+        if tokens is None:
             return None, reason
         if len(tokens) > self.max_length:
             return None, TOO_LONG

@@ -51,7 +51,7 @@ def list_evaluated(grid: Any, known_languages: dict[str, dict]) -> dict[str, lis
     """{what: languages} that a checked config evaluates; keys are of EVALUATED."""
     evaluation = grid.config["evaluation"]
     codes = list(dict.fromkeys(code for run in grid.runs.values() for code in run.evaluated))
-    found = {name: [] for name in EVALUATED}
+    found: dict[str, list[str]] = {name: [] for name in EVALUATED}
     if evaluation["judge"] != "none":
         found["oracle" if evaluation["judge"] == "oracle" else "llm_judge"] = codes
     for code, names in grid.suites.items():
@@ -66,7 +66,7 @@ def list_evaluated(grid: Any, known_languages: dict[str, dict]) -> dict[str, lis
 
 def list_question_fields(path: str | Path) -> list[str]:
     """The fields that a task's question is made of; none where its own code makes it, or it is the same for all rows."""
-    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
     try:
         task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
@@ -74,7 +74,7 @@ def list_question_fields(path: str | Path) -> list[str]:
         if not isinstance(query, str):
             return []
         # Not jinja2.meta, which compiles, and so knows no filter of lm-eval's own.
-        names = {"load": set(), "store": set(), "param": set()}
+        names: dict[str, set[str]] = {"load": set(), "store": set(), "param": set()}
         for name in jinja2.Environment().parse(query).find_all(nodes.Name):
             names[name.ctx].add(name.name)
         fields = names["load"] - names["store"] - names["param"] - {"loop", *DEFAULT_NAMESPACE}

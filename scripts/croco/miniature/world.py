@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TUNED_FAMILIES = ("add", "larger", "after", "opposite", "capital")
 UNTOUCHED_FAMILY = "before"
@@ -17,7 +18,7 @@ SPLITS = {"train": 0.60, "dev": 0.15, "heldout": 0.25}
 HEDGE = "..."
 
 # Two phrasings of each question and one answer a family; a and b are the question's terms, v is the value.
-PHRASES = {
+PHRASES: dict[str, dict[str, Any]] = {
     "en": {
         "add": ("What is {a} plus {b}?", "Add {a} and {b}.", "{a} plus {b} is {v}."),
         "larger": ("Which is larger, {a} or {b}?", "Name the larger number: {a} or {b}.", "The larger number is {v}."),
@@ -190,11 +191,10 @@ class Question:
 
     def wrong_value(self, rng: random.Random) -> str:
         """A value of the same family that is not the right one."""
-        while (value := random_fact(self.fact.family, rng)) == self.fact or (
-            value := Question(value, self.language, 0).value
-        ) == self.value:
-            pass
-        return value
+        while True:
+            fact = random_fact(self.fact.family, rng)
+            if fact != self.fact and (value := Question(fact, self.language, 0).value) != self.value:
+                return value
 
     def _words(self) -> dict[str, str]:
         family, terms = self.fact.family, self.fact.terms
@@ -229,7 +229,7 @@ def random_fact(family: str, rng: random.Random) -> Fact:
 
 def split_facts(seed: int) -> dict[str, list[Fact]]:
     """Facts by split, each family divided in the same shares; pretraining sees all of them."""
-    splits = {name: [] for name in SPLITS}
+    splits: dict[str, list[Fact]] = {name: [] for name in SPLITS}
     for family in TUNED_FAMILIES:
         shuffled = facts(family)
         random.Random(f"{seed}/{family}").shuffle(shuffled)
@@ -257,7 +257,7 @@ def draw_answer(question: Question, rng: random.Random, languages: Sequence[str]
     ``style`` is ``sentence`` or ``label`` (the other policy's way of writing).
     """
     write = Question.answer if style == "sentence" else Question.labelled
-    kind = rng.choices(list(KINDS), KINDS.values())[0]
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     if kind == "evasive":
         return PHRASES[question.language]["evasive"]
     if kind == "rambling":

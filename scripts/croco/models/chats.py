@@ -285,7 +285,7 @@ def load_tokenizer(
             path,
         ) from error
     if follows_clock(tokenizer, options):
-        raise InputError(*DATED, path, field="template_options")
+        raise InputError(DATED[0], DATED[1], path, field="template_options")
     return tokenizer
 
 

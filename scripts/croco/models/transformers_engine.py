@@ -160,7 +160,8 @@ class Policy(ChatModel):
         Yields (index of the request, its responses in sample order). Raises InputError where logits are not finite.
         """
         for index, (tokens, seed, count) in enumerate(requests):
-            responses, first = [], seed & 0xFFF
+            responses: list[dict] = []
+            first = seed & 0xFFF
             while len(responses) < count:
                 done = first + len(responses)
                 stop = min(first + count, (done // self.batch + 1) * self.batch)
@@ -177,7 +178,7 @@ class Policy(ChatModel):
         InputError where logits are not finite.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        responses = [None] * len(prompts)
+        responses: list[dict] = [{}] * len(prompts)
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             found = self._forward(

@@ -37,7 +37,7 @@ def request(piece: str, form: str, template: str | None, names: dict[str, str]) 
             }
         ]
         return [{"role": "user", "content": content}]
-    text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template}[form]
+    text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template or ""}[form]
     # Not str.format: the piece, or the template, may hold other braces.
     fields = {**names, "text": piece}
     return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]

@@ -53,7 +53,8 @@ class Evaluated:
     def __init__(self) -> None:
         self.count = 0
         self.without_text = 0  # entries that there was nothing to compare of
-        self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
+        self.whole: dict[str, set[int]] = {}
+        self.grams: dict[str, set[int]] = {}  # {folded text, 13 words: numbers of the entries that have it}
 
     def add(self, texts: Iterable[str], whole: Iterable[str]) -> None:
         """Another entry: its texts, and those (a subset, or them joined) that a training prompt must not be."""
@@ -81,7 +82,7 @@ def list_turns(row: dict) -> list[str]:
 
 def list_grams(texts: Iterable[str]) -> set[str]:
     """All runs of 13 words within the texts, case and punctuation apart."""
-    grams = set()
+    grams: set[str] = set()
     for text in texts:
         words = WORD.findall(fold(text))
         grams.update(" ".join(words[i : i + N]) for i in range(len(words) - N + 1))

@@ -85,7 +85,10 @@ def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
 
     Raises InputError for broken JSON or a ragged row, a missing or duplicate id, empty text and wrong encoding.
     """
-    entries, lines, not_chosen, seen = [], {}, 0, set()
+    entries: list[Entry] = []
+    lines: dict[str, tuple[int, str | None]] = {}
+    seen: set[str] = set()
+    not_chosen = 0
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
         if not is_chosen(row, source, seen):
             not_chosen += 1

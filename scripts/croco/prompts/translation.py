@@ -98,14 +98,16 @@ def translate_chunk(model: Any, chunk: list[dict], how: dict, attempts: int) -> 
     Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took. A piece
     that spells control tokens of the translator, or that its template refuses, is not translated.
     """
-    texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
+    # (prompt, place): pieces; the place is a message's number, or "reference"
+    texts: dict[tuple[int, int | str], list[str]] = {}
     for i, row in enumerate(chunk):
-        places = [*enumerate(message["content"] for message in row["messages"])]
+        places: list[tuple[int | str, str]] = [*enumerate(message["content"] for message in row["messages"])]
         places += [("reference", row["reference"])] if row.get("reference") else []
         for place, text in places:
             texts[i, place] = split_text(text, how["longest"])
     todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
-    taken, faults = [0] * len(chunk), {}
+    taken = [0] * len(chunk)
+    faults: dict[tuple[tuple[int, int | str], int], str] = {}
     for attempt in range(attempts):
         requests = [request(texts[key][n], how["format"], how["template"], how) for key, n in todo]
         prepared = [model.prepare(messages, how["max_tokens"]) for messages in requests]

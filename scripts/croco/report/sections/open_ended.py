@@ -25,6 +25,7 @@ WINS = {
 
 
 def show(page: Page) -> Section:
+    """The section: win rates with intervals, by language, and counted in other ways."""
     summary = page.summary
     lines = list_estimates(summary, "arena", "win_rate", "value")
     say_unpooled("open-ended", summary[summary["task"] == "arena"], page.gaps)
@@ -43,6 +44,7 @@ def show(page: Page) -> Section:
 
 
 def show_win_rates(lines: list[dict[str, Any]]) -> Figure:
+    """A forest plot of win rates; ``lines`` as list_estimates returns them."""
     return figure(
         "win-rates",
         [(None, plots.plot_forest(lines, 0.5, "win rate against the base"))],

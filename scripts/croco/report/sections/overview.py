@@ -7,6 +7,7 @@ from croco.report.page import Page
 
 
 def show(page: Page) -> Section:
+    """The section: what was run, the main results, and what is missing."""
     content = {
         "facts": list_facts(page),
         "contamination": tell_contamination(page.contamination),
@@ -26,7 +27,7 @@ def list_facts(page: Page) -> list[tuple[str, Any]]:
         (name, value)
         for name, value in (
             ("policies", ", ".join(dict.fromkeys(run.model for run in runs))),
-            ("reward models", ", ".join(dict.fromkeys(run.reward_model for run in runs))),
+            ("reward models", ", ".join(dict.fromkeys(run.reward_model or "" for run in runs))),
             ("trained in", ", ".join(dict.fromkeys(code for run in runs for code in run.languages))),
             ("evaluated in", ", ".join(dict.fromkeys(code for run in runs for code in run.evaluated))),
             ("settings by pool", len(tuned)),

@@ -15,7 +15,7 @@ def show(page: Page) -> Section:
     summary = page.summary
     tasks = summary[~summary["task"].isin(OTHER_SECTIONS) & summary["baseline"].notna()]
     say_unpooled("structured", tasks, page.gaps)
-    figures = []
+    figures: list[Figure] = []
     for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False):
         lines = list_estimates(summary, task, metric, "delta")
         if not lines:

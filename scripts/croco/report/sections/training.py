@@ -22,6 +22,7 @@ TRAINING = {
 
 
 def show(page: Page) -> Section:
+    """The section: the curves of each training, and a table of its last values."""
     points, lines = defaultdict(list), []
     for run in page.first:
         folder = run.folder / "checkpoint"
