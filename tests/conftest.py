@@ -16,7 +16,7 @@ collect_ignore = [] if find_spec("vllm") else ["test_vllm.py"]  # `make test-vll
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from croco.runs import Run
+from croco.runs import Run  # noqa: E402 (the path comes first)
 
 MODULES = [
     *("torch", "pandas", "jinja2", "matplotlib.figure", "datasets", "transformers", "peft", "trl", "lm_eval.evaluator"),

@@ -232,7 +232,7 @@ def rows_in_step(files: Sequence[tuple[str | Path, type]]) -> Iterator[list[dict
                 "prompt_id",
             )
         seen.add(first[1]["prompt_id"])
-        yield [entry[1] for entry in step]
+        yield [entry[1] for entry in step if entry]
 
 
 def check_same_text(prompt: dict, generation: dict) -> None:

@@ -7,7 +7,7 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from croco.digests import digest
 from croco.models.chats import DATED, THINKING, UNUSABLE, encode_prompt, follows_clock
@@ -249,7 +249,7 @@ def keeps_text(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], text: s
     # Only a tokenizer that gives back what it was given can show more than the rendered text does.
     faithful = decode(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
-    def write(text):
+    def write(text: str) -> str:
         if not faithful:
             return render(tokenizer, prompt + answer_of(text), options)
         prompt_ids, completion_ids = trained_ids(tokenizer, prompt, answer_of(text), options)

@@ -22,7 +22,7 @@ WORD = regex.compile(
 
 
 # Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
-Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})
+Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})  # type: ignore[misc]
 
 
 class Found(msgspec.Struct):

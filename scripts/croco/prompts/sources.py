@@ -195,14 +195,13 @@ def check_parallel(path: str | Path, entries: Sequence[Entry], other_path: str |
     ids, other_ids = ({entry.prompt_id: entry.line for entry in some} for some in (entries, others))
     extra = next((entry for entry in entries if entry.prompt_id not in other_ids), None)
     missing = next((entry for entry in others if entry.prompt_id not in ids), None)
-    if extra is None and missing is None:
+    if extra:
+        problem, line = f"the id {extra.prompt_id} is not in {other_path}", extra.line
+    elif missing:
+        problem, line = f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", None
+    else:
         return
-    problem, where, line = (
-        (f"the id {extra.prompt_id} is not in {other_path}", path, extra.line)
-        if extra
-        else (f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", path, None)
-    )
-    raise InputError(problem, "prompts are parallel: each language's file holds the same ids", where, line, "id")
+    raise InputError(problem, "prompts are parallel: each language's file holds the same ids", path, line, "id")
 
 
 def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
@@ -247,7 +246,7 @@ def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
             path,
             reader.line_num,
         ) from error
-    if path.suffix == ".tsv" and several_lines and len(header) > 1:
+    if path.suffix == ".tsv" and several_lines and header and len(header) > 1:
         tabs = {text.count(options["delimiter"]) for _, text in read_lines(path)}
         if tabs == {len(header) - 1}:
             raise InputError(
@@ -268,21 +267,22 @@ def _find_format(path: Path, source: Source) -> dict[str, Any]:
     first = next((text for _, text in read_lines(path)), "")
     top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
     needed = top - {ROW_NUMBER, LAST_TURN, FIRST_TURN}
+    count = len(source.columns or ())
 
     def fits(separator: str) -> bool:
         try:
             names = next(csv.reader([first], delimiter=separator), [])
         except csv.Error:
             return False
-        return len(names) == len(source.columns) if source.columns else needed <= set(names)
+        return len(names) == count if count else needed <= set(names)
 
     usual, other = ("\t", ",") if path.suffix == ".tsv" else (",", "\t")
     fitting = [some for some in (usual, ";", other) if fits(some)]
-    if len(source.columns or ()) > 1 and len(fitting) > 1 and fitting[0] != "\t":
-        whole = [some for some in fitting if _fits_all(path, some, len(source.columns))]
+    if count > 1 and len(fitting) > 1 and fitting[0] != "\t":
+        whole = [some for some in fitting if _fits_all(path, some, count)]
         if len(whole) > 1:
             raise InputError(
-                f"all rows have {len(source.columns)} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
+                f"all rows have {count} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
                 "give the file a header line in place of `columns` in the config, or save it as .tsv with tabs",
                 path,
                 1,

@@ -11,9 +11,12 @@ from croco.training.resume import RANK, WORLD, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
+else:
+    Trainer = object
 
 
-class ByRows:
+class ByRows(Trainer):
     """In front of a TRL trainer: its steps are means over their rows, and Progress counts the rows and tokens.
 
     TRL averages over micro-batches, of which the last of an epoch may be smaller; and with several processes rows are

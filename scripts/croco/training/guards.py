@@ -67,7 +67,7 @@ class Guards:
 
     def _collapsed(self, entry: dict[str, float | None]) -> InputError | None:
         chosen, reward = self._mean("logps_chosen"), self._mean("rewards_chosen")
-        if self.collapse is None or None in (chosen, reward):
+        if self.collapse is None or chosen is None or reward is None:
             return None
         # DPO's reward is beta x (log-probability under the policy - under the reference).
         reference = chosen - reward / self.beta
@@ -80,7 +80,7 @@ class Guards:
             "in the setting's guards",
         )
 
-    def _at_chance(self, entry: dict[str, float | None]) -> InputError | None:
+    def _at_chance(self, entry: dict) -> InputError | None:
         accuracy = self._mean("rewards_accuracies")
         if self.chance_after is None or accuracy is None or entry["step"] < self.chance_after * self.max_steps:
             return None

@@ -52,7 +52,7 @@ class LiveMetrics(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Writes an entry and stops the training where a guard says so."""
-        if "loss" not in logs and "eval_loss" not in logs:
+        if not logs or ("loss" not in logs and "eval_loss" not in logs):
             return
         entry = clean_metrics({**logs, "step": state.global_step})
         if RANK == 0:

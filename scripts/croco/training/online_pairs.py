@@ -12,10 +12,14 @@ from croco.text.normalise import is_blank
 from croco.training.resume import WORLD
 
 if TYPE_CHECKING:
+    from trl.experimental.online_dpo import OnlineDPOTrainer
+
     from croco.models.engines import RewardEngine
+else:
+    OnlineDPOTrainer = object
 
 
-class OnlinePairs:
+class OnlinePairs(OnlineDPOTrainer):
     """In front of ByRows and TRL's OnlineDPOTrainer: samples without dropout and forms pairs as offline (``choose``).
 
     The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
@@ -30,7 +34,8 @@ class OnlinePairs:
     def __init__(self, *args: Any, scorer: "RewardEngine", stops: list[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scorer, self.eos_token_ids = scorer, sorted(stops)
-        self.stats, self.sums = {}, {}  # TRL's are means of means
+        self.stats: dict = {}
+        self.sums: dict[str, torch.Tensor] = {}  # TRL's are means of means
 
     def _generate(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         policy = getattr(model, "module", model)  # within that of several processes

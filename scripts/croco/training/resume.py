@@ -26,7 +26,7 @@ class Progress:
     Every process keeps its own file; a checkpoint is whole only with all of them.
     """
 
-    def __init__(self, job: Namespace):
+    def __init__(self, job: Namespace) -> None:
         self.job = job
         self.seen: dict[int, int] = {}
         self.tokens, self.padded, self.steps_before, self.tokens_before = 0, 0, 0, 0

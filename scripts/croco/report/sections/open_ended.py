@@ -88,7 +88,8 @@ def show_variants(page: Page) -> list[Figure]:
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
     pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
     pooled = prefer_all_seeds(pooled)
-    dots, numbers = [], {}
+    dots: list[dict[str, Any]] = []
+    numbers: dict[str, dict[str, Any]] = {}
     for metric, name in {**WINS, "position_consistency": "position consistency", "unparseable": "unparseable", "reward_judge_agreement": "agrees with the reward"}.items():  # fmt: skip
         for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
             if row.pool == BASE[0] or pd.isna(row.value):
