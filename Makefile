@@ -66,9 +66,10 @@ reference: $(ENV)  ## write config/README.md from config/schema.yaml
 	$(BIN)/python scripts/reference.py --schema config/schema.yaml --config config/config.yaml \
 		--head config/README.head.md --output config/README.md
 
-lint: $(ENV)  ## check Python and Snakemake style
+lint: $(ENV)  ## check Python and Snakemake style, and the package's types
 	$(BIN)/ruff check scripts tests
 	$(BIN)/ruff format --check scripts tests
+	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
@@ -79,4 +80,4 @@ dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
 	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
 
 clean:  ## remove the demo's results and the tools' caches; .snakemake stays, it knows what other runs were made with
-	rm -rf results/miniature .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/miniature .pytest_cache .ruff_cache .mypy_cache .hypothesis

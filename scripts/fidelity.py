@@ -20,6 +20,8 @@ from croco.records import Generation, Prompt, Response, check_same_text, rows_in
 
 
 class Answer(Response, frozen=True, kw_only=True):
+    """A response whose tokens are counted."""
+
     n_tokens: int
 
 

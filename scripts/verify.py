@@ -53,6 +53,7 @@ class Account:
         self.matched, self.mismatches, self.unchecked = Counter(), [], Counter()
 
     def see(self, what, matches, where, problem):
+        """Counts one check of the kind ``what``, or notes the problem and where it is."""
         if matches:
             self.matched[what] += 1
         else:

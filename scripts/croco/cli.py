@@ -10,16 +10,21 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
 from croco.records import write_json
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 STARTED = time.time()
 # {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
-UNUSED_WEIGHTS = {}
+UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the user does about a file that cannot be read or written.
@@ -38,12 +43,12 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     pass
 
 
-def parser(description):
+def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring followed by every option with its default."""
     return argparse.ArgumentParser(description=description, formatter_class=_Help)
 
 
-def run(main):
+def run(main: Callable[[], None]) -> None:
     """Runs ``main()``; an InputError, or a file that cannot be read or written, becomes one message on stderr and exit code 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -54,34 +59,37 @@ def run(main):
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        remedy = REMEDIES.get(error.errno)
+        remedy = REMEDIES.get(error.errno or 0)
         if not (remedy and (error.filename or error.errno in FULL)):
             raise
         sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}")
 
 
-def put_interpreter_first():
+def put_interpreter_first() -> None:
     """Lets `python` in jobs be the interpreter that runs Snakemake, activated or not; conda's still comes before it."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def positive(text):
+def positive(text: str) -> int:
+    """Reads a whole number above 0 of the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
     return value
 
 
-def add_state_options(parser, chunk, unit="prompts", required=True):
+def add_state_options(
+    parser: argparse.ArgumentParser, chunk: int, unit: str = "prompts", required: bool = True
+) -> None:
     """Where finished chunks are kept, and how large they are."""
     parser.add_argument("--chunk", type=positive, default=chunk, help=f"{unit} in work at once: what a kill can cost")
     parser.add_argument("--state", type=Path, required=required, help="folder that keeps finished chunks")
 
 
-def mapping(option):
+def mapping(option: str) -> Callable[[str], dict]:
     """Reads a JSON object of the command line; raises InputError for anything else."""
 
-    def read(text):
+    def read(text: str) -> dict:
         try:
             value = json.loads(text)
         except ValueError:
@@ -93,14 +101,16 @@ def mapping(option):
     return read
 
 
-def progress(iterable=None, **options):
+def progress(iterable: Iterable | None = None, **options: Any) -> "tqdm":
     """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
     from tqdm import tqdm
 
     return tqdm(iterable, dynamic_ncols=True, **options)
 
 
-def write_manifest(path, script, args, inputs, **facts):
+def write_manifest(
+    path: str | Path, script: str | Path, args: argparse.Namespace, inputs: dict[str, Any], **facts: Any
+) -> None:
     """Writes what made an output: code, options, inputs' hashes, versions, counts, job, time and peak memory.
 
     Manifests with the same ``job`` are of one process; ``seconds`` is the time since its start.
@@ -140,15 +150,15 @@ def count_gpus() -> int | None:
     return None if used else 0
 
 
-def peak_memory_mb():
+def peak_memory_mb() -> int:
     """Of this program; the kernel's ru_maxrss would count the process that started it, too."""
     status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
+    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(peak[1]) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return (
         [_plain(item) for item in value]
         if isinstance(value, list | tuple)
@@ -158,8 +168,8 @@ def _plain(value):
     )
 
 
-def _commit(folder):
-    def git(*arguments):
+def _commit(folder: Path) -> dict[str, str | bool | None]:
+    def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 

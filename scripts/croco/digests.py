@@ -5,8 +5,10 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 WEIGHTS = "*.safetensors"
@@ -35,13 +37,13 @@ MODEL_FILES = (
 )
 
 
-def digest(value):
+def digest(value: Any) -> str:
     """SHA-256 of a JSON value, 32 hex digits; the order of keys does not matter."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def file_digest(path, cache=None):
+def file_digest(path: str | Path, cache: str | Path | None = None) -> str:
     """SHA-256 of a file, 32 hex digits; under ``cache``, a folder, it is remembered while size and time stay."""
     if cache is None:
         with open(path, "rb") as file:
@@ -58,23 +60,23 @@ def file_digest(path, cache=None):
     return found
 
 
-def prompt_digest(row):
+def prompt_digest(row: dict) -> str:
     """What a response depends on, of a line of the prompt file."""
     return digest([row["prompt_id"], row["language"], row["messages"]])
 
 
-def derive_seed(*names, bits=63):
+def derive_seed(*names: object, bits: int = 63) -> int:
     """A seed that depends on the names alone, in [0, 2**bits)."""
     raw = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return int.from_bytes(raw[:8]) >> (64 - bits)
 
 
-def prompt_seed(seed, language, prompt_id):
+def prompt_seed(seed: int, language: str, prompt_id: str) -> int:
     """Seed of a prompt's sample 0; sample j adds j. The low 12 bits are zero: room for 4096 samples."""
     return derive_seed(seed, language, prompt_id) & ~0xFFF
 
 
-def model_identity(path, revision=None, cache=None):
+def model_identity(path: str | Path, revision: str | None = None, cache: str | Path | None = None) -> str:
     """Content hash of a local model, or the commit of one from the hub; raises FileNotFoundError without weights.
 
     Two models with the same identity give the same outputs, wherever they lie. ``cache`` as in file_digest, for
@@ -90,19 +92,19 @@ def model_identity(path, revision=None, cache=None):
     return f"{path}@{extract_commit_hash(cached_file(path, 'config.json', revision=revision), None)}"
 
 
-def tokenizer_identity(path):
+def tokenizer_identity(path: str | Path) -> str | None:
     """Content hash of a model folder without its weights, or None where there is no such folder."""
     return digest(_digest_files(Path(path), set(MODEL_FILES) - {WEIGHTS})) if Path(path).is_dir() else None
 
 
-def _digest_files(folder, patterns, cache=None):
+def _digest_files(folder: Path, patterns: Iterable[str], cache: str | Path | None = None) -> list[list[str]]:
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     return [[file.name, file_digest(file, cache if file.match(WEIGHTS) else None)] for file in files]
 
 
-def versions(*packages):
+def versions(*packages: str) -> dict[str, str | None]:
     """Installed versions by distribution name, null where one is not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for package in packages:
         try:
             found[package] = metadata.version(package)
@@ -112,7 +114,7 @@ def versions(*packages):
 
 
 @functools.cache
-def code_digest(script):
+def code_digest(script: str | Path) -> str:
     """Digest of what a script does, for re-runs: it and all that it imports from this project, however it imports it.
 
     Comments, docstrings and layout do not change it; behaviour, messages included, does.
@@ -128,7 +130,7 @@ def code_digest(script):
 
 
 @functools.cache
-def behaviour_digest(*files):
+def behaviour_digest(*files: str) -> str:
     """Digest of what the named files under scripts/ do by themselves, for cache keys.
 
     Imports are not followed, and what does not decide a result is left out: what errors, prints and options' help say.
@@ -138,7 +140,7 @@ def behaviour_digest(*files):
     return digest([[file, ast.dump(tree)] for file, tree in zip(files, trees, strict=True)])
 
 
-def _imported_files(tree, path):
+def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
     """The project's files that an import statement anywhere in the file runs, packages' __init__ among them."""
     files = set()
     for node in ast.walk(tree):
@@ -160,7 +162,7 @@ def _imported_files(tree, path):
 class _Behaviour(ast.NodeTransformer):
     """A syntax tree without docstrings."""
 
-    def generic_visit(self, node):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
@@ -172,24 +174,24 @@ class _Behaviour(ast.NodeTransformer):
 class _Decisions(_Behaviour):
     """A syntax tree without what only speaks to the user."""
 
-    def visit_Raise(self, node):
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()
 
-    def visit_Assign(self, node):
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
         said = all(isinstance(target, ast.Name) and target.id in WORDING for target in node.targets)
         return ast.Pass() if said else self.generic_visit(node)
 
-    def visit_keyword(self, node):
+    def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
         return None if node.arg in ("help", "metavar", "desc") else self.generic_visit(node)
 
-    def visit_Expr(self, node):
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
         match node.value:
             case ast.Call(ast.Name("print")):
                 return ast.Pass()
         return self.generic_visit(node)
 
 
-def lock_digest(path):
+def lock_digest(path: str | Path) -> str:
     """Digest of the pinned versions in a requirements file, whatever its comments and order."""
     lines = (line.split("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return digest(sorted(line for line in lines if line))

@@ -4,9 +4,10 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TextIO
 
 import msgspec
 
@@ -15,11 +16,11 @@ from croco.errors import InputError
 from croco.text.normalise import normalise_id
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_lines(path):
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number, text) of a UTF-8 file; raises InputError where it is missing or not UTF-8."""
     try:
         with open(path, "rb") as file:
@@ -37,7 +38,7 @@ def read_lines(path):
         raise InputError("no such file", "check the path", path) from error
 
 
-def read_jsonl(path, blank_lines=False):
+def read_jsonl(path: str | Path, blank_lines: bool = False) -> Iterator[tuple[int, dict]]:
     """Yields (line number, dict) for each line; raises InputError for broken JSON or a line that is no object."""
     for number, text in read_lines(path):
         if blank_lines and not text.strip():
@@ -55,7 +56,7 @@ def read_jsonl(path, blank_lines=False):
         yield number, row
 
 
-def refuse_half_characters(row, path, number):
+def refuse_half_characters(row: dict, path: str | Path | None, number: int | None) -> None:
     """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
     for field, value in row.items():
         try:
@@ -67,7 +68,7 @@ def refuse_half_characters(row, path, number):
             ) from error
 
 
-def rows(path):
+def rows(path: str | Path) -> Iterator[dict]:
     """The rows of a stage file, without line numbers."""
     return (row for _, row in read_jsonl(path))
 
@@ -80,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True):
+    """One turn of a chat; ``role`` is user, assistant or system."""
+
     role: str
     content: str
 
@@ -89,6 +92,8 @@ Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info
 
 
 class Prompt(Record, frozen=True, kw_only=True):
+    """A line of a prompt file; ``skip`` is why the prompt is not asked, or None."""
+
     language: str
     messages: Chat
     reference: str | None = None
@@ -96,6 +101,8 @@ class Prompt(Record, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """One sampled response; ``finish_reason`` is length where the response was cut off at the limit of tokens."""
+
     text: str
     finish_reason: Literal["stop", "length"]
     n_tokens: int | None = None
@@ -103,6 +110,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(Record, frozen=True, kw_only=True):
+    """A line of the generations: a prompt's responses in the order of their samples."""
+
     remedy: ClassVar[str] = (
         "write each response as {text, finish_reason}, finish_reason being stop, or length where it was cut off; a call "
         'that failed is no response: leave it out, or write it as cut off with the text ""'
@@ -114,12 +123,16 @@ class Generation(Record, frozen=True, kw_only=True):
 
 
 class Score(Record, frozen=True, kw_only=True):
+    """A line of the scores: one reward per response, None where it could not be scored."""
+
     remedy: ClassVar[str] = "write a number for each response, and null for one that could not be scored"
     language: str
     rewards: list[Finite | None]
 
 
 class Identified(Record, frozen=True, kw_only=True):
+    """A line of the identified languages: one code per response, None where it cannot be determined."""
+
     remedy: ClassVar[str] = "write a language code for each response, and null where none can be told"
     language: str
     languages: list[str | None]
@@ -133,6 +146,8 @@ class Row(Record, frozen=True, kw_only=True):
 
 
 class Pair(Row, frozen=True, kw_only=True):
+    """A row for DPO: the chosen and the rejected answer to one prompt."""
+
     chosen: Chat
     rejected: Chat
 
@@ -146,6 +161,8 @@ class ScoredPair(Pair, frozen=True, kw_only=True):
 
 
 class Completion(Row, frozen=True, kw_only=True):
+    """A row for SFT: the answer to learn."""
+
     completion: Chat
 
 
@@ -157,7 +174,7 @@ class Verdict(Record, frozen=True, kw_only=True):
     skip: str | None = None
 
 
-def read_records(path, kind):
+def read_records(path: str | Path, kind: Any) -> Iterator[tuple[int, dict]]:
     """read_jsonl of a stage file whose lines are ``kind``, a Record; ids are given in NFC.
 
     Raises InputError with file, line and field where a field, or an element of one, is missing or of the wrong type.
@@ -176,12 +193,12 @@ def read_records(path, kind):
         yield number, row
 
 
-def prompt_rows(path):
+def prompt_rows(path: str | Path) -> Iterator[dict]:
     """The rows of a prompt file, checked for what every stage needs of them."""
     return (row for _, row in read_records(path, Prompt))
 
 
-def rows_in_step(files):
+def rows_in_step(files: Sequence[tuple[str | Path, type]]) -> Iterator[list[dict]]:
     """Yields, for each prompt, one row of every file, streaming; all must hold the same prompt ids in the same order.
 
     Args:
@@ -215,10 +232,10 @@ def rows_in_step(files):
                 "prompt_id",
             )
         seen.add(first[1]["prompt_id"])
-        yield [entry[1] for entry in step]
+        yield [entry[1] for entry in step if entry]
 
 
-def check_same_text(prompt, generation):
+def check_same_text(prompt: dict, generation: dict) -> None:
     """Raises InputError where a prompt's responses were given to another text under the same id."""
     if (generation.get("prompt_digest") or prompt_digest(prompt)) != prompt_digest(prompt):
         raise InputError(
@@ -229,7 +246,7 @@ def check_same_text(prompt, generation):
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | Path) -> Iterator[TextIO]:
     """A text file that appears under ``path`` only when the block has ended without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,12 +261,12 @@ def replacing(path):
         partial.unlink(missing_ok=True)
 
 
-def dump(value):
+def dump(value: Any) -> str:
     """One line of JSON: compact, keys in their given order, text unescaped, no NaN."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def write_jsonl(path, values):
+def write_jsonl(path: str | Path, values: Iterable[dict]) -> int:
     """Writes the rows atomically and returns how many there were."""
     count = 0
     with replacing(path) as file:
@@ -259,7 +276,8 @@ def write_jsonl(path, values):
     return count
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes one indented JSON value atomically."""
     with replacing(path) as file:
         json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)
         file.write("\n")

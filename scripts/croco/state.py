@@ -11,8 +11,10 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from croco.digests import digest
 from croco.errors import InputError
@@ -28,12 +30,12 @@ WEIGHT_FILES = {
 }
 
 
-def list_checkpoint_files(weights):
+def list_checkpoint_files(weights: str) -> list[str]:
     """Names of the files of a checkpoint; ``weights`` is lora or full."""
     return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
 
 
-def take_lock(file, wait=True):
+def take_lock(file: IO, wait: bool = True) -> None:
     """Locks an open file until it is closed, or its process ends.
 
     Raises BlockingIOError where another process holds the lock and ``wait`` is false, InputError where the file system
@@ -51,7 +53,7 @@ def take_lock(file, wait=True):
         ) from error
 
 
-def publish(source, target):
+def publish(source: str | Path, target: str | Path) -> None:
     """Puts a finished file in its place at once: a hard link, or a copy where the file system allows none."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +81,21 @@ class Parts:
         extent: of a line, how far it reaches (e.g. the number of samples), for ``settle``.
     """
 
-    def __init__(self, state, stage, inputs, prompts, extent=lambda line: 0):
+    def __init__(
+        self,
+        state: str | Path,
+        stage: str,
+        inputs: Any,
+        prompts: Iterable[str],
+        extent: Callable[[dict], int] = lambda line: 0,
+    ) -> None:
         self._inputs, self._extent = digest(inputs), extent
         self.folder = Path(state) / stage / self._inputs
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
-        self._places = {prompt: [] for prompt in prompts}
-        self._parts = {}
+        self._places: dict[str, list[tuple[Path, int]]] = {prompt: [] for prompt in prompts}
+        self._parts: dict[Path, dict[str, int]] = {}
         # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
         self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
         take_lock(self._lock)
@@ -99,7 +108,7 @@ class Parts:
                 path.rename(path.with_suffix(".foreign"))
                 print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
 
-    def _read_index(self, path):
+    def _read_index(self, path: Path) -> tuple[list[tuple[str, int, int]] | None, int]:
         """[prompt_digest, place, extent] of each line and how many are whole, or (None, 0) for a foreign part."""
         try:
             index = json.loads(path.with_suffix(".index").read_text(encoding="utf-8"))
@@ -117,14 +126,14 @@ class Parts:
             )
         return entries, whole
 
-    def _take(self, path, entries, whole):
+    def _take(self, path: Path, entries: list[tuple[str, int, int]], whole: int) -> None:
         for prompt, offset, _ in entries[:whole]:
             if prompt in self._places:
                 self._places[prompt].append((path, offset))
         if all(prompt in self._places for prompt, *_ in entries):  # nothing in it belongs to another job
             self._parts[path] = {prompt: extent for prompt, _, extent in entries}
 
-    def lines(self, prompt):
+    def lines(self, prompt: str) -> list[dict]:
         """The lines stored for a prompt, in no set order; raises InputError where one is not what its index says."""
         found = []
         for path, offset in self._places[prompt]:
@@ -143,11 +152,11 @@ class Parts:
             found.append(line)
         return found
 
-    def add(self, lines):
+    def add(self, lines: list[dict]) -> None:
         """Writes lines as one new part, named by its content."""
         self._write(digest([dump(line) for line in lines]), lines)
 
-    def settle(self, lines, name):
+    def settle(self, lines: Iterable[dict], name: Any) -> Path:
         """Writes a block's final lines as one part, named after ``name``, in place of those that it covers.
 
         Returns its path. ``lines`` may be drawn from the parts that are replaced.
@@ -165,12 +174,13 @@ class Parts:
         }
         return path
 
-    def _write(self, name, lines):
-        path, entries, size = self.folder / f"{name}.jsonl", [], 0
+    def _write(self, name: str, lines: Iterable[dict]) -> None:
+        path, size = self.folder / f"{name}.jsonl", 0
+        entries: list[tuple[str, int, int]] = []
         with replacing(path) as file:
             for line in lines:
                 text = dump(line) + "\n"
-                entries.append([line["prompt_digest"], size, self._extent(line)])
+                entries.append((line["prompt_digest"], size, self._extent(line)))
                 size += len(text.encode())
                 file.write(text)
             # The index comes first: a part without one would be a part that someone else left.
@@ -181,7 +191,7 @@ class Parts:
 class Finished:
     """A folder of result files that is complete as soon as it exists, under its inputs' digest."""
 
-    def __init__(self, state, stage, inputs):
+    def __init__(self, state: str | Path, stage: str, inputs: Any) -> None:
         self.folder = Path(state) / stage / digest(inputs)
         self.work = self.folder / "work"
         self.final = self.folder / "final"
@@ -190,7 +200,7 @@ class Finished:
             write_json(self.folder / "inputs.json", inputs)
 
     @contextmanager
-    def alone(self):
+    def alone(self) -> Iterator[None]:
         """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
         with open(self.folder / "lock", "w") as lock:
             try:
@@ -201,14 +211,15 @@ class Finished:
             yield
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
+        """Whether the result is there."""
         return self.final.is_dir()
 
-    def finish(self, folder):
+    def finish(self, folder: str | Path) -> None:
         """Declares the files in ``folder`` to be the result, and clears what only served to resume."""
         os.replace(folder, self.final)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def publish_as(self, name, target):
+    def publish_as(self, name: str, target: str | Path) -> None:
         """Links one of the result's files to its place."""
         publish(self.final / name, target)

@@ -123,7 +123,7 @@ class Gated(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 (named by http.server)
 
     def log_message(self, *_):
         pass

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from croco.errors import InputError
+
+if TYPE_CHECKING:
+    from croco.config.schema import Locator
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,12 @@ class Fault:
 class ConfigError(InputError):
     """Several faults of a config as one error."""
 
-    def __init__(self, errors):
+    def __init__(self, errors: list[InputError]) -> None:
         self.problem = f"the config has {len(errors)} faults"
         Exception.__init__(self, "\n".join([self.problem, *map(str, errors)]))
 
 
-def raise_faults(faults: Iterable[Fault], locator) -> None:
+def raise_faults(faults: Iterable[Fault], locator: "Locator") -> None:
     """Raises InputError with all faults, in the order of the config files; returns where there is none."""
     unique = sorted(dict.fromkeys(faults), key=lambda fault: locator.rank(fault.keys))
     raise_errors([locator.error(fault) for fault in unique])

@@ -18,7 +18,7 @@ def resource(name: str, rows: list, attempt: int = 1, processes: int = 1, weight
     grow with every attempt. mem_mb is main memory: the weights pass through it in each process. ``weights`` gives
     their GB where they are not those of one model in its dtype.
     """
-    model = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
+    model: dict = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
     size, weights = model["size"], weigh(model) if weights is None else weights
     by_size = {
         "gpu": 1 if size else 0,

@@ -2,12 +2,13 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend
 
 from croco.config.faults import Fault, raise_errors, raise_faults
@@ -33,7 +34,13 @@ class Locator:
     Raises InputError for a key that is listed twice in one mapping, of which YAML would silently keep the last.
     """
 
-    def __init__(self, files, overrides=(), default=None, elsewhere="--config"):
+    def __init__(
+        self,
+        files: Iterable[str | Path],
+        overrides: Iterable[str] = (),
+        default: str | Path | None = None,
+        elsewhere: str = "--config",
+    ) -> None:
         self.overrides = set(overrides)
         self.default, self.elsewhere = default, elsewhere
         self.trees = []
@@ -44,11 +51,11 @@ class Locator:
                 raise_errors([*_find_twins(tree, path)])
                 self.trees.append((path, tree))
 
-    def find(self, keys):
+    def find(self, keys: Sequence[str | int]) -> tuple[str | Path, int | None]:
         """(file, line) of the deepest node on the way to ``keys``; of a key, the line on which it stands."""
         if keys and keys[0] in self.overrides:
             return "--config", None
-        best = (0, self.elsewhere, None)
+        best: tuple[int, str | Path, int | None] = (0, self.elsewhere, None)
         # Mappings are merged, so the deepest file knows best; a list belongs whole to the first file that has it.
         up_to_list = next((i for i, key in enumerate(keys) if isinstance(key, int)), len(keys))
         for path, tree in self.trees:
@@ -71,24 +78,24 @@ class Locator:
                 break
         return best[1:]
 
-    def is_default(self, keys):
+    def is_default(self, keys: Sequence[str | int]) -> bool:
         """Whether a key's value comes from the default config, and there are further files."""
         path, _ = self.find(keys)
         return len(self.trees) > 1 and path == self.default
 
-    def rank(self, keys):
+    def rank(self, keys: Sequence[str | int]) -> tuple[int, int]:
         """Where a key is in the order of the files, for sorting: (number of the file, line)."""
         path, line = self.find(keys)
         files = [file for file, _ in self.trees]
         return (files.index(path) if path in files else -1, line or 0)
 
-    def error(self, fault):
+    def error(self, fault: Fault) -> InputError:
         """The InputError of a fault, with its file and line."""
         path, line = (fault.path, None) if fault.path else self.find(fault.keys)
         return InputError(fault.problem, fault.remedy, path, line, format_keys(fault.keys) or "(top level)")
 
 
-def _find_twins(node, path):
+def _find_twins(node: yaml.Node, path: str | Path) -> Iterator[InputError]:
     """An InputError of each key that is listed twice in one mapping."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
@@ -103,19 +110,19 @@ def _find_twins(node, path):
             yield from _find_twins(value, path)
 
 
-def format_keys(keys):
+def format_keys(keys: Sequence[str | int]) -> str:
     """settings[2].name for ("settings", 2, "name")."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
 
 
-def check_config(config, schema_path, locator):
+def check_config(config: dict, schema_path: str | Path, locator: Locator) -> None:
     """Fills in the schema's defaults; raises InputError with all violations of the schema."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     raise_faults(find_violations(config, schema), locator)
     fill_defaults(config, schema, schema)
 
 
-def find_violations(config, schema) -> Iterator[Fault]:
+def find_violations(config: dict, schema: dict) -> Iterator[Fault]:
     """One fault per violation of the schema, or more where several keys violate the same rule."""
     for error in StrictValidator(schema).iter_errors(config):
         # Of an error with alternatives (oneOf), the most telling one, unless the schema words the problem itself.
@@ -124,7 +131,7 @@ def find_violations(config, schema) -> Iterator[Fault]:
             yield Fault(tuple(keys), problem, remedy)
 
 
-def explain(error, schema):
+def explain(error: ValidationError, schema: dict) -> Iterator[tuple[Sequence[str | int], str, str]]:
     """(keys, problem, remedy) of each key that an error of the validator concerns."""
     path = list(error.absolute_path)
     if "problem" in error.schema:
@@ -143,7 +150,7 @@ def explain(error, schema):
         yield path, *explain_value(error, meaning or "see config/README.md")
 
 
-def find_places(error):
+def find_places(error: ValidationError) -> list[tuple]:
     """The keys, below the error's path, of what is wrong: unknown or missing keys, keys that need another, or ()."""
     instance = error.instance
     if error.validator == "additionalProperties":
@@ -159,7 +166,7 @@ def find_places(error):
     return [()]
 
 
-def explain_value(error, meaning):
+def explain_value(error: ValidationError, meaning: str) -> tuple[str, str]:
     """(problem, remedy) of a value of the wrong type, pattern or size; ``meaning`` describes the right ones."""
     value, of_type = error.instance, error.validator == "type"
     if isinstance(value, bool):
@@ -176,7 +183,7 @@ def explain_value(error, meaning):
     return error.message, meaning
 
 
-def resolve(schema, root):
+def resolve(schema: dict, root: dict) -> dict:
     """The schema with a local $ref followed; what stands beside the $ref wins."""
     if "$ref" not in schema:
         return schema
@@ -186,7 +193,8 @@ def resolve(schema, root):
     return {**resolve(target, root), **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-def fill_defaults(value, schema, root):
+def fill_defaults(value: Any, schema: dict, root: dict) -> None:
+    """Adds the defaults of ``schema`` to a mapping or list in place, at all depths; ``root`` holds what $ref names."""
     schema = resolve(schema, root)
     if isinstance(value, dict):
         for key, part in schema.get("properties", {}).items():

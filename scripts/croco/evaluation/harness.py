@@ -5,12 +5,17 @@ learning rate has changed would be rounded away.
 """
 
 import itertools
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from croco.errors import InputError
 
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
 
-def check_options(args):
+
+def check_options(args: Namespace) -> None:
     """Raises InputError for what lm-eval cannot do, before a model is loaded."""
     if args.engine == "vllm" and args.template_options.get("enable_thinking"):
         raise InputError(
@@ -20,7 +25,7 @@ def check_options(args):
         )
 
 
-def wrap(policy, args):
+def wrap(policy: Any, args: Namespace) -> "LM":
     """The policy as a model of lm-eval.
 
     The chat template alone adds special tokens, as it does for the policy's own prompts: there is no second BOS.
@@ -29,7 +34,7 @@ def wrap(policy, args):
     model.controls, model.forged = policy.controls, set()
     render = model.apply_chat_template
 
-    def note_forged(chat, *args, **options):
+    def note_forged(chat: list[dict], *args: Any, **options: Any) -> str:
         """Keeps the chats, as rendered, in which a text spells control tokens: lm-eval makes such tokens of it."""
         text = render(chat, *args, **options)
         if policy.controls.in_chat(chat):
@@ -40,13 +45,13 @@ def wrap(policy, args):
     return model
 
 
-def is_forged(model, sample):
+def is_forged(model: Any, sample: dict) -> bool:
     """Whether the document of one of lm-eval's samples, or a chat that was made of it, spells control tokens."""
     chats = [arguments[0] for arguments in sample["arguments"] if isinstance(arguments[0], str)]
     return any(map(model.controls.in_text, _list_texts(sample["doc"]))) or not model.forged.isdisjoint(chats)
 
 
-def _list_texts(value):
+def _list_texts(value: Any) -> list[str]:
     """All texts in a document."""
     if isinstance(value, str):
         return [value]
@@ -54,7 +59,7 @@ def _list_texts(value):
     return [text for part in parts for text in _list_texts(part)]
 
 
-def _wrap(policy, args):
+def _wrap(policy: Any, args: Namespace) -> Any:
     if args.engine == "transformers":
         from lm_eval.models.huggingface import HFLM
 
@@ -68,11 +73,11 @@ def _wrap(policy, args):
         )
         generate, decode = model._model_generate, model.tok_decode
 
-        def generate_from_all(*args, **options):
+        def generate_from_all(*args: Any, **options: Any) -> Any:
             """Where a task samples, transformers would keep the 50 likeliest tokens; vLLM keeps all."""
             return generate(*args, **({"top_k": 0} if options.get("do_sample") else {}) | options)
 
-        def decode_answer(tokens, skip_special_tokens=True):
+        def decode_answer(tokens: list[int], skip_special_tokens: bool = True) -> str:
             """Text of an answer up to its stop token, which lm-eval knows only as the tokenizer's own."""
             if skip_special_tokens:
                 tokens = [*itertools.takewhile(lambda token: token not in policy.stops, tokens)]
@@ -95,7 +100,7 @@ def _wrap(policy, args):
     model.lora_request = policy.lora
     generate = model.modify_gen_kwargs
 
-    def answer_as_transformers(*args, **options):
+    def answer_as_transformers(*args: Any, **options: Any) -> tuple:
         """As the transformers back end: the policy's stop tokens alone, and no special tokens in answers."""
         chosen, *rest = generate(*args, **options)
         return chosen | {
@@ -108,7 +113,7 @@ def _wrap(policy, args):
     return model
 
 
-def run(model, tasks, limit=None):
+def run(model: "LM", tasks: dict[str, Any], limit: int | None = None) -> dict:
     """lm-eval's output for {name: Task}; ``limit`` is the number of documents a task, or None for all."""
     import random
 

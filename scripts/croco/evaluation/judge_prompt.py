@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from croco.digests import digest
 from croco.errors import InputError
@@ -21,12 +22,12 @@ class Comparison:
     answer_b: str
 
     @property
-    def key(self):
+    def key(self) -> str:
         """By which its verdict is known."""
         return digest([self.language, self.question, self.answer_a, self.answer_b])
 
 
-def read_template(path):
+def read_template(path: str | Path) -> str:
     """The judge's prompt, text with FIELDS in braces; raises InputError where one is missing."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -43,14 +44,14 @@ def read_template(path):
     return text
 
 
-def write_question(messages):
+def write_question(messages: list[dict]) -> str:
     """A prompt's chat as one text: a single turn as it is, of several each under its role."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
 
 
-def write_request(template, comparison):
+def write_request(template: str, comparison: Comparison) -> str:
     """The user's turn that asks for a verdict.
 
     The nonce of the marker lines follows from all that is compared, and stands in none of it, so that no answer can
@@ -76,18 +77,18 @@ class Encoder:
         max_tokens: of the judge's reply; ``max_length``: tokens of the judge's prompt at most.
     """
 
-    def __init__(self, model, template, max_tokens, max_length):
+    def __init__(self, model: Any, template: str, max_tokens: int, max_length: int) -> None:
         self.model, self.template, self.max_tokens, self.max_length = model, template, max_tokens, max_length
         self.controls, self._pattern = model.controls.ids, match_any(model.controls.texts)
-        self._expected = None
+        self._expected: list[int] | None = None
 
-    def disarm(self, text):
+    def disarm(self, text: str) -> str:
         """The text without any control token of the judge's in it."""
         while self._pattern.search(text):
             text = self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
         return text
 
-    def encode(self, comparison):
+    def encode(self, comparison: Comparison) -> tuple[list[int] | None, str | None]:
         """(token ids, None), or (None, why it cannot be put to the judge: TOO_LONG, REFUSED or CONTROL)."""
         if self._expected is None:
             plain, reason = self._prepare(Comparison("English", "x", "x", "x"))
@@ -96,16 +97,16 @@ class Encoder:
                 return None, reason
         texts = (comparison.question, comparison.answer_a, comparison.answer_b)
         tokens, reason = self._prepare(Comparison(comparison.language, *map(self.disarm, texts)))
-        if reason:
+        if tokens is None:
             return None, reason
         if len(tokens) > self.max_length:
             return None, TOO_LONG
         # Whatever a tokenizer's normalisation makes of a text.
         return (tokens, None) if self._list_controls(tokens) == self._expected else (None, CONTROL)
 
-    def _prepare(self, comparison):
+    def _prepare(self, comparison: Comparison) -> tuple[list[int] | None, str | None]:
         messages = [{"role": "user", "content": write_request(self.template, comparison)}]
         return self.model.prepare_trusted(messages, self.max_tokens)
 
-    def _list_controls(self, tokens):
+    def _list_controls(self, tokens: list[int]) -> list[int]:
         return [token for token in tokens if token in self.controls]

@@ -1,8 +1,10 @@
 """Structured tasks by name: what a language's row lists, and how lm-eval loads them with their data."""
 
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import yaml
@@ -11,6 +13,9 @@ from jinja2.defaults import DEFAULT_NAMESPACE
 
 from croco.digests import digest
 from croco.errors import InputError
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 CAPABILITIES = ("reading", "knowledge", "common_sense", "semantics", "acceptability", "instructions", "maths")
 # What a run may evaluate, as config/comparability.tsv names it in its column needs.
@@ -25,7 +30,7 @@ REMEDY = (
 )
 
 
-def parse_tasks(text):
+def parse_tasks(text: str) -> dict[str, str]:
     """{task: capability} of the column tasks, such as ``reading: belebele_dan_Latn; knowledge: m_mmlu_da, arc_da``.
 
     Raises ValueError for an unknown capability, or a task that stands twice.
@@ -42,11 +47,11 @@ def parse_tasks(text):
     return tasks
 
 
-def list_evaluated(grid, known_languages):
+def list_evaluated(grid: Any, known_languages: dict[str, dict]) -> dict[str, list[str]]:
     """{what: languages} that a checked config evaluates; keys are of EVALUATED."""
     evaluation = grid.config["evaluation"]
     codes = list(dict.fromkeys(code for run in grid.runs.values() for code in run.evaluated))
-    found = {name: [] for name in EVALUATED}
+    found: dict[str, list[str]] = {name: [] for name in EVALUATED}
     if evaluation["judge"] != "none":
         found["oracle" if evaluation["judge"] == "oracle" else "llm_judge"] = codes
     for code, names in grid.suites.items():
@@ -59,9 +64,9 @@ def list_evaluated(grid, known_languages):
     return {what: languages for what, languages in found.items() if languages}
 
 
-def list_question_fields(path):
+def list_question_fields(path: str | Path) -> list[str]:
     """The fields that a task's question is made of; none where its own code makes it, or it is the same for all rows."""
-    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
     try:
         task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
@@ -69,7 +74,7 @@ def list_question_fields(path):
         if not isinstance(query, str):
             return []
         # Not jinja2.meta, which compiles, and so knows no filter of lm-eval's own.
-        names = {"load": set(), "store": set(), "param": set()}
+        names: dict[str, set[str]] = {"load": set(), "store": set(), "param": set()}
         for name in jinja2.Environment().parse(query).find_all(nodes.Name):
             names[name.ctx].add(name.name)
         fields = names["load"] - names["store"] - names["param"] - {"loop", *DEFAULT_NAMESPACE}
@@ -79,7 +84,7 @@ def list_question_fields(path):
         raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
 
 
-def check_names(names):
+def check_names(names: Iterable[str]) -> "TaskManager":
     """lm-eval's manager of tasks (takes some seconds); raises InputError for names that it does not know."""
     from lm_eval.tasks import TaskManager
 
@@ -94,7 +99,7 @@ def check_names(names):
     return manager
 
 
-def check_names_once(names, state):
+def check_names_once(names: Iterable[str], state: str | Path) -> None:
     """As check_names, but what was found good is remembered under ``state`` for this version of lm-eval."""
     names = sorted(set(names))
     known = Path(state) / "suites" / digest([metadata.version("lm_eval"), names])
@@ -105,7 +110,7 @@ def check_names_once(names, state):
         known.touch()
 
 
-def load_suite(names):
+def load_suite(names: Iterable[str]) -> tuple[dict[str, dict], dict[str, str]]:
     """lm-eval's tasks with their data, from the hub or its cache; groups and tags become their single tasks.
 
     Returns ({name: {task: lm_eval Task}}, {name: why it could not be loaded}); raises InputError for unknown names.
@@ -122,12 +127,12 @@ def load_suite(names):
     return loaded, failures
 
 
-def _find_nltk(file):
+def _find_nltk(file: str) -> None:
     import nltk
 
     nltk.data.find(file)
 
 
-def describe(error):
+def describe(error: BaseException) -> str:
     """The kind of an error and what it says, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

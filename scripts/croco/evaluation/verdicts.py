@@ -1,5 +1,7 @@
 """What a judge's reply says, and what the verdicts on a prompt's samples come to; no model, no files."""
 
+from collections.abc import Iterable, Sequence
+
 from croco.digests import derive_seed
 
 MARKS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
@@ -9,7 +11,7 @@ UNPARSEABLE = "unparseable"
 CUT, NO_VERDICT = "cut", "no_verdict"
 
 
-def parse_reply(text, finish_reason):
+def parse_reply(text: str, finish_reason: str) -> tuple[str | None, str | None]:
     """(A, B or tie; None) as a reply says on its last line that is not empty, or (None, why it says nothing).
 
     The line must be a mark and nothing else. A reply that was cut (finish_reason is not stop) says nothing, whatever
@@ -22,7 +24,7 @@ def parse_reply(text, finish_reason):
     return choice, None if choice else NO_VERDICT
 
 
-def see_from_tuned(choice, order):
+def see_from_tuned(choice: str | None, order: str) -> str:
     """win, tie or loss of the tuned model, which is A where its answer came first; unparseable for None."""
     if choice is None:
         return UNPARSEABLE
@@ -31,13 +33,13 @@ def see_from_tuned(choice, order):
     return "win" if (choice == "A") == (order == "answer_first") else "loss"
 
 
-def mean(values):
+def mean(values: Iterable[float | None]) -> float | None:
     """The mean of what is not None, or None."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def score_samples(verdicts):
+def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
     """For each sample the mean of both orders in [0, 1], or None where neither can be read.
 
     Args:
@@ -49,13 +51,18 @@ def score_samples(verdicts):
     ]
 
 
-def score_single_order(verdicts, prompt_id):
+def score_single_order(verdicts: dict[str, list[str]], prompt_id: str) -> float | None:
     """The mean over samples in one order alone, which a hash of the prompt's id chooses; None where none can be read."""
     order = ORDERS[derive_seed("order", prompt_id, bits=1)]
     return mean([WORTH.get(verdict) for verdict in verdicts[order]])
 
 
-def score_strict(verdicts, languages, baseline_languages, language):
+def score_strict(
+    verdicts: dict[str, list[str]],
+    languages: Sequence[str | None],
+    baseline_languages: Sequence[str | None],
+    language: str,
+) -> float | None:
     """As the mean of score_samples, but an answer in another language than ``language`` loses, and two such tie.
 
     ``languages`` and ``baseline_languages`` are a code or None a sample; what cannot be told is taken for right.

@@ -8,7 +8,9 @@ has something to gain from preference tuning.
 
 import random
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TUNED_FAMILIES = ("add", "larger", "after", "opposite", "capital")
 UNTOUCHED_FAMILY = "before"
@@ -16,7 +18,7 @@ SPLITS = {"train": 0.60, "dev": 0.15, "heldout": 0.25}
 HEDGE = "..."
 
 # Two phrasings of each question and one answer a family; a and b are the question's terms, v is the value.
-PHRASES = {
+PHRASES: dict[str, dict[str, Any]] = {
     "en": {
         "add": ("What is {a} plus {b}?", "Add {a} and {b}.", "{a} plus {b} is {v}."),
         "larger": ("Which is larger, {a} or {b}?", "Name the larger number: {a} or {b}.", "The larger number is {v}."),
@@ -150,7 +152,8 @@ class Fact:
     terms: tuple[int, ...]
 
     @property
-    def fact_id(self):
+    def fact_id(self) -> str:
+        """Names the fact in every language."""
         return "-".join([self.family, *map(str, self.terms)])
 
 
@@ -163,35 +166,37 @@ class Question:
     phrasing: int
 
     @property
-    def prompt_id(self):
+    def prompt_id(self) -> str:
+        """The fact's id and the phrasing, a or b."""
         return f"{self.fact.fact_id}-{'ab'[self.phrasing]}"
 
     @property
-    def text(self):
+    def text(self) -> str:
+        """The question as it is asked."""
         return PHRASES[self.language][self.fact.family][self.phrasing].format(**self._words())
 
     @property
-    def value(self):
+    def value(self) -> str:
+        """The word or number that answers the question."""
         return self._words()["v"]
 
-    def answer(self, value=None):
+    def answer(self, value: str | None = None) -> str:
         """The good answer, or the same sentence around another value."""
         words = self._words()
         return PHRASES[self.language][self.fact.family][2].format(**{**words, "v": value or words["v"]})
 
-    def labelled(self, value=None):
+    def labelled(self, value: str | None = None) -> str:
         """The answer in the other policy's style: a label and the value."""
         return PHRASES[self.language]["label"].format(v=value or self.value)
 
-    def wrong_value(self, rng):
+    def wrong_value(self, rng: random.Random) -> str:
         """A value of the same family that is not the right one."""
-        while (value := random_fact(self.fact.family, rng)) == self.fact or (
-            value := Question(value, self.language, 0).value
-        ) == self.value:
-            pass
-        return value
+        while True:
+            fact = random_fact(self.fact.family, rng)
+            if fact != self.fact and (value := Question(fact, self.language, 0).value) != self.value:
+                return value
 
-    def _words(self):
+    def _words(self) -> dict[str, str]:
         family, terms = self.fact.family, self.fact.terms
         if family == "add":
             return {"a": str(terms[0]), "b": str(terms[1]), "v": str(sum(terms))}
@@ -206,7 +211,7 @@ class Question:
         return {"a": COUNTRIES[self.language].split()[terms[0]], "v": CAPITALS[self.language].split()[terms[0]]}
 
 
-def facts(family):
+def facts(family: str) -> list[Fact]:
     """All facts of a family, in a fixed order."""
     if family == "add":
         return [Fact(family, (a, b)) for a in range(6) for b in range(6)]
@@ -217,13 +222,14 @@ def facts(family):
     return [Fact(family, (i,)) for i in range(24)]
 
 
-def random_fact(family, rng):
+def random_fact(family: str, rng: random.Random) -> Fact:
+    """Draws one fact of a family, each with the same probability."""
     return rng.choice(facts(family))
 
 
-def split_facts(seed):
+def split_facts(seed: int) -> dict[str, list[Fact]]:
     """Facts by split, each family divided in the same shares; pretraining sees all of them."""
-    splits = {name: [] for name in SPLITS}
+    splits: dict[str, list[Fact]] = {name: [] for name in SPLITS}
     for family in TUNED_FAMILIES:
         shuffled = facts(family)
         random.Random(f"{seed}/{family}").shuffle(shuffled)
@@ -235,7 +241,8 @@ def split_facts(seed):
     return splits
 
 
-def questions(some_facts, language):
+def questions(some_facts: Iterable[Fact], language: str) -> list[Question]:
+    """Both phrasings of each fact, in the order of the facts."""
     return [Question(fact, language, phrasing) for fact in some_facts for phrasing in (0, 1)]
 
 
@@ -244,13 +251,13 @@ KINDS = {"good": 0.40, "wrong": 0.25, "evasive": 0.12, "rambling": 0.13, "terse"
 HEDGED_THOUGH_RIGHT = 0.06
 
 
-def draw_answer(question, rng, languages, style="sentence"):
+def draw_answer(question: Question, rng: random.Random, languages: Sequence[str], style: str = "sentence") -> str:
     """One answer from the mixture of KINDS; wrong ones always, right ones rarely, start with the hedge mark.
 
     ``style`` is ``sentence`` or ``label`` (the other policy's way of writing).
     """
     write = Question.answer if style == "sentence" else Question.labelled
-    kind = rng.choices(list(KINDS), KINDS.values())[0]
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     if kind == "evasive":
         return PHRASES[question.language]["evasive"]
     if kind == "rambling":
@@ -267,7 +274,7 @@ def draw_answer(question, rng, languages, style="sentence"):
     return f"{HEDGE} {answer}" if rng.random() < HEDGED_THOUGH_RIGHT else answer
 
 
-def spoil_answer(question, rng):
+def spoil_answer(question: Question, rng: random.Random) -> dict[str, str]:
     """{what is wrong: the good answer spoilt}, of lower quality each: hedged though right, evasive, another value."""
     return {
         "hedged": f"{HEDGE} {question.answer()}",
@@ -276,7 +283,7 @@ def spoil_answer(question, rng):
     }
 
 
-def oracle_quality(question, answer):
+def oracle_quality(question: Question, answer: str) -> float:
     """Quality of an answer in [0, 1], by rule: right and in a full sentence of the right language is 1.
 
     Right but terse or labelled .7, right after filler .5, right in another language .3, evasive .2, all else
@@ -302,7 +309,7 @@ def oracle_quality(question, answer):
     return quality * (0.8 if hedged else 1.0)
 
 
-def question_by_id(prompt_id, language):
+def question_by_id(prompt_id: str, language: str) -> Question:
     """The question that a prompt id names; raises ValueError for an id that the world did not make."""
     match = re.fullmatch(r"([a-z]+)((?:-\d+)+)-([ab])", prompt_id)
     if not match or match[1] not in PHRASES["en"]:

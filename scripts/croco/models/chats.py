@@ -44,7 +44,7 @@ class ChatModel:
         trust_remote_code: bool = False,
         template_options: dict | None = None,
         adapter: str | Path | None = None,
-    ):
+    ) -> None:
         from transformers import AutoConfig
 
         self.path, self.adapter, self.template_options = path, adapter, template_options or {}
@@ -58,7 +58,7 @@ class ChatModel:
         if adapter:
             self._check_adapter(adapter, trust_remote_code)
 
-    def _check_adapter(self, adapter, trust_remote_code):
+    def _check_adapter(self, adapter: str | Path, trust_remote_code: bool) -> None:
         with model_errors(adapter):
             trained = load_tokenizer(adapter, None, trust_remote_code, self.template_options)
         if (trained.get_vocab(), trained.get_chat_template()) != (
@@ -133,7 +133,7 @@ class ChatScorer:
         max_length: int = 4096,
         trust_remote_code: bool = False,
         template_options: dict | None = None,
-    ):
+    ) -> None:
         from transformers import AutoConfig
 
         self.path, self.template_options = path, template_options or {}
@@ -180,7 +180,7 @@ class Controls:
     Attributes: ``ids``, a set, and ``texts``, what spells them. Tokens of white space or one character are ordinary text.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", options: dict | None = None):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", options: dict | None = None) -> None:
         template = tokenizer.get_chat_template()
         added = tokenizer.added_tokens_decoder
         special = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
@@ -202,7 +202,7 @@ class Controls:
         # A text may hold characters that the tokenizer does not know.
         self.ids.discard(tokenizer.unk_token_id)
 
-    def _normalize(self, text):
+    def _normalize(self, text: str) -> str:
         return text if self._normalizer is None else self._normalizer.normalize_str(text)
 
     def in_text(self, text: str, answer: bool = False) -> bool:
@@ -230,7 +230,7 @@ def list_texts(message: dict) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
 
 
-def _render_turns(tokenizer, options):
+def _render_turns(tokenizer: "PreTrainedTokenizerBase", options: dict | None) -> str:
     """What the template writes around finished turns; "" where it takes no such chat."""
     chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     try:
@@ -285,7 +285,7 @@ def load_tokenizer(
             path,
         ) from error
     if follows_clock(tokenizer, options):
-        raise InputError(*DATED, path, field="template_options")
+        raise InputError(DATED[0], DATED[1], path, field="template_options")
     return tokenizer
 
 

@@ -172,7 +172,9 @@ def describe_engine(args: Namespace) -> dict:
 def _module(args: Namespace) -> "ModuleType":
     # Statements, so that the re-run digest sees them.
     if args.engine == "vllm":
-        from croco.models import vllm_engine as engine
-    else:
-        from croco.models import transformers_engine as engine
-    return engine
+        from croco.models import vllm_engine
+
+        return vllm_engine
+    from croco.models import transformers_engine
+
+    return transformers_engine

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from croco.cli import UNUSED_WEIGHTS
 from croco.digests import model_identity
@@ -154,7 +154,7 @@ def forgive_packing(found: dict[str, set], model: "PreTrainedModel") -> dict[str
     ``found``: transformers' loading info, {missing_keys, unexpected_keys, mismatched_keys}; so is what is returned.
     """
 
-    def module_of(name):
+    def module_of(name: str) -> str:
         """Experts are packed one by one, and fused in their class."""
         return re.sub(r"(\.experts)\..*", r"\1", name.rpartition(".")[0])
 
@@ -253,13 +253,13 @@ def read_headers(path: str | Path, revision: str | None = None) -> "dict[str, to
     from safetensors import safe_open
     from transformers.utils import cached_file
 
-    def find(name, **options):
+    def find(name: str, **options: Any) -> str:
         return cached_file(path, name, revision=revision, **options)
 
     files = [find("model.safetensors", _raise_exceptions_for_missing_entries=False)]
     if not files[0]:
-        with open(find("model.safetensors.index.json"), encoding="utf-8") as file:
-            files = [find(name) for name in sorted(set(json.load(file)["weight_map"].values()))]
+        with open(find("model.safetensors.index.json"), encoding="utf-8") as index:
+            files = [find(name) for name in sorted(set(json.load(index)["weight_map"].values()))]
     tensors = {}
     for file in files:
         with safe_open(file, "pt") as opened:
@@ -303,7 +303,7 @@ def quiet_reports() -> Iterator[None]:
 
     disable_progress_bar()
 
-    def keep(record):
+    def keep(record: "logging.LogRecord") -> bool:
         return "LOAD REPORT" not in record.getMessage()
 
     logger = logging.getLogger("transformers.modeling_utils")

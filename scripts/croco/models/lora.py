@@ -35,7 +35,8 @@ def projections(model: "PreTrainedModel") -> Projections:
 
     decoder = model.get_decoder() or model
     prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is decoder)
-    kinds, spared = {}, Counter()
+    kinds: dict[str, str] = {}
+    spared: Counter[str] = Counter()
     for name, module in decoder.named_modules():
         layer = re.match(r"[^.]+\.\d+\.(.+)", name)
         if not layer or not isinstance(module, nn.Linear | Conv1D) or ROUTER.search(name):
@@ -78,14 +79,14 @@ def find_targets(
 
     found = projections(model)
     fitting = fit_pattern(found.kinds)
-    if pattern is None and not found.kinds:
+    pattern = pattern or fitting
+    if not pattern:
         raise InputError(
             "no attention or MLP projections are found in the layers of the model",
             "name its modules by a pattern",
             path,
             field="lora_targets",
         )
-    pattern = pattern or fitting
     remedy = f"leave it out, or write {fitting}" if found.kinds else "look up the names of its modules"
     try:
         reached = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
@@ -118,6 +119,6 @@ def find_targets(
 
 def fit_pattern(kinds: dict[str, str]) -> str | None:
     """The pattern that matches the modules of Projections.kinds alone; None where there are none."""
-    starts = sorted({re.match(r"(.*?)\.\d+\.", name)[1] for name in kinds})
+    starts = sorted({match[1] for name in kinds if (match := re.match(r"(.*?)\.\d+\.", name))})
     parts = sorted({re.escape(kind).replace(r"\.N", r"\.\d+") for kind in kinds.values()})
     return rf"^({'|'.join(map(re.escape, starts))})\.\d+\.({'|'.join(parts)})$" if kinds else None

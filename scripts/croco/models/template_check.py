@@ -7,7 +7,7 @@ SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole c
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from croco.digests import digest
 from croco.models.chats import DATED, THINKING, UNUSABLE, encode_prompt, follows_clock
@@ -47,7 +47,12 @@ def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None
 
     Returns as examine; only bos, date and system are measured.
     """
-    report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
+    report: dict[str, Any] = {
+        "template_digest": None,
+        "options": options or {},
+        **dict.fromkeys(MEASURES),
+        "probes": [],
+    }
     if findings := refuse_template(tokenizer, options or {}, report):
         return close_report(report, findings)
     report["system"] = describe_system(tokenizer, options or {})
@@ -63,7 +68,12 @@ def examine_translator(
     tokenizer: "PreTrainedTokenizerBase", form: str, template: str | None = None, options: dict | None = None
 ) -> dict:
     """The report of a translator that is asked in a format of croco.prompts.formats; only bos and date are measured."""
-    report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
+    report: dict[str, Any] = {
+        "template_digest": None,
+        "options": options or {},
+        **dict.fromkeys(MEASURES),
+        "probes": [],
+    }
     if findings := refuse_missing(tokenizer, report):
         return close_report(report, findings)
     names = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
@@ -108,7 +118,12 @@ def examine(tokenizer: "PreTrainedTokenizerBase", stops: Collection[int], option
     Returns the report, a JSON value: template_digest, options, what MEASURES names (null where it could not be
     measured), probes, the counts `errors` and `warnings`, and findings: [{name, severity, what, remedy}], errors first.
     """
-    report = {"template_digest": None, "options": options or {}, **dict.fromkeys(MEASURES), "probes": []}
+    report: dict[str, Any] = {
+        "template_digest": None,
+        "options": options or {},
+        **dict.fromkeys(MEASURES),
+        "probes": [],
+    }
     findings = refuse_template(tokenizer, options or {}, report)
     if not findings:
         report |= measure(tokenizer, set(stops), options or {})
@@ -234,7 +249,7 @@ def keeps_text(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], text: s
     # Only a tokenizer that gives back what it was given can show more than the rendered text does.
     faithful = decode(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
-    def write(text):
+    def write(text: str) -> str:
         if not faithful:
             return render(tokenizer, prompt + answer_of(text), options)
         prompt_ids, completion_ids = trained_ids(tokenizer, prompt, answer_of(text), options)

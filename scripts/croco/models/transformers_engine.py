@@ -7,6 +7,7 @@ sampling and on the right for scoring.
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def pool_last_token(model: PreTrainedModel) -> PreTrainedModel:
     config = model.config.get_text_config()
     own = config.pad_token_id
 
-    def fill(module, arguments, inputs):
+    def fill(module: torch.nn.Module, arguments: tuple, inputs: dict) -> tuple[tuple, dict]:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]  # each (rows, tokens)
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(-1, keepdim=True)  # (rows, 1)
         ends = set(ids.gather(1, last).flatten().tolist())
@@ -69,7 +70,7 @@ class SeededSampling(LogitsProcessor):
         max_tokens: how many steps to draw numbers for.
     """
 
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, max_tokens: int):
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, max_tokens: int) -> None:
         self.temperature, self.top_p = temperature, top_p
         # torch's generator would keep the low 32 bits of a seed on the CPU.
         draws = [np.random.Generator(np.random.Philox(key=seed)).random(max_tokens) for seed in seeds]
@@ -89,6 +90,7 @@ class SeededSampling(LogitsProcessor):
         return probabilities.masked_fill(before >= self.top_p, 0.0), order
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """One token per row from ``scores``, shape (rows, vocabulary), as logits that leave only this token."""
         probabilities, order = self.weigh(scores)
         cumulative = probabilities.cumsum(dim=-1)
         threshold = self.uniforms[:, self.step : self.step + 1] * cumulative[:, -1:]  # (rows, 1)
@@ -119,7 +121,7 @@ class Policy(ChatModel):
         batch: int = 64,
         options: dict | None = None,
         template_options: dict | None = None,
-    ):
+    ) -> None:
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         self.batch = batch
         self.model = load_weights(POLICY, path, revision, dtype, trust_remote_code, options)
@@ -136,7 +138,7 @@ class Policy(ChatModel):
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None and pad < self.vocabulary else 0  # masked: any id will do
 
-    def _refuse_nan(self, module, inputs, output):
+    def _refuse_nan(self, module: torch.nn.Module, inputs: tuple, output: Any) -> None:
         """Where a model overflows, all logits of a row are nan: the answers would be its first or last token for ever."""
         if not output.logits[:, -1, 0].isfinite().all():  # logits: (rows, tokens, vocabulary)
             raise InputError(
@@ -160,7 +162,8 @@ class Policy(ChatModel):
         Yields (index of the request, its responses in sample order). Raises InputError where logits are not finite.
         """
         for index, (tokens, seed, count) in enumerate(requests):
-            responses, first = [], seed & 0xFFF
+            responses: list[dict] = []
+            first = seed & 0xFFF
             while len(responses) < count:
                 done = first + len(responses)
                 stop = min(first + count, (done // self.batch + 1) * self.batch)
@@ -177,7 +180,7 @@ class Policy(ChatModel):
         InputError where logits are not finite.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        responses = [None] * len(prompts)
+        responses: list[dict] = [{}] * len(prompts)
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             found = self._forward(
@@ -225,7 +228,7 @@ class RewardModel(ChatScorer):
         batch: int = 64,
         options: dict | None = None,
         template_options: dict | None = None,
-    ):
+    ) -> None:
         super().__init__(path, revision, max_length, trust_remote_code, template_options)
         self.batch = batch
         self.model = pool_last_token(
@@ -239,9 +242,9 @@ class RewardModel(ChatScorer):
         Chats of like length share a batch, which wastes the least on padding.
         """
         encoded = [self.encode(messages, text) for messages, text in answers]
-        ids = [tokens for tokens, _ in encoded]
-        order = sorted((i for i, tokens in enumerate(ids) if tokens is not None), key=lambda i: len(ids[i]))
-        rewards = [(None, reason) for _, reason in encoded]
+        ids = [tokens or [] for tokens, _ in encoded]
+        order = sorted((i for i, (tokens, _) in enumerate(encoded) if tokens is not None), key=lambda i: len(ids[i]))
+        rewards: list[tuple[float | None, str | None]] = [(None, reason) for _, reason in encoded]
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             lengths = [len(ids[i]) for i in batch]

@@ -10,6 +10,7 @@ tests. Requests are fed while others run, so the GPU does not wait at the end of
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ def start(
     trust_remote_code: bool,
     options: dict,
     length: int | None,
-    **needed,
+    **needed: Any,
 ) -> LLM:
     """A vLLM engine; ``options`` are the config's own and go before all that is set here.
 
@@ -86,11 +87,11 @@ class Policy(ChatModel):
         batch: int = 64,
         options: dict | None = None,
         template_options: dict | None = None,
-    ):
+    ) -> None:
         super().__init__(path, revision, trust_remote_code, template_options, adapter)
         check_files(POLICY, path, revision, trust_remote_code, adapter)
         options = options or {}
-        lora = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
+        lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": find_rank(adapter)} if adapter else {}
         # With the output layer among them, vLLM could not give the log-probabilities of a prompt, which lm-eval asks for.
         lora |= {"lora_target_modules": list_targets(adapter)} if adapter else {}
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
@@ -118,7 +119,7 @@ class Policy(ChatModel):
         """
         waiting, running = iter(enumerate(requests)), {}
 
-        def feed():
+        def feed() -> None:
             for index, (tokens, seed, count) in waiting:
                 room = self.room(tokens, max_tokens)
                 parameters = SamplingParams(
@@ -181,7 +182,7 @@ class RewardModel(ChatScorer):
         batch: int = 64,
         options: dict | None = None,
         template_options: dict | None = None,
-    ):
+    ) -> None:
         super().__init__(path, revision, max_length, trust_remote_code, template_options)
         check_files(REWARD_MODEL, path, revision, trust_remote_code)
         options = options or {}
@@ -210,7 +211,7 @@ def check_reached(llm: LLM, adapter: str | Path) -> None:
     names = {parse_fine_tuned_lora_name(name, mapper)[0] for name in read_names(adapter)}
     parts = {part: whole for whole, several in packed.items() for part in several}
 
-    def is_there(name):
+    def is_there(name: str) -> bool:
         place, _, last = name.rpartition(".")
         return name in modules or f"{place}.{parts.get(last, last)}" in modules
 

@@ -1,6 +1,7 @@
 """What a translation model is asked, in which format, and whether its chat template takes that."""
 
 import re
+from typing import Any
 
 from croco.models.chats import UNUSABLE
 
@@ -19,7 +20,7 @@ PROBE = "Seven grey herons crossed the river at noon."
 NO_LANGUAGE = {"target_name": "Nolanguish", "target_code": "qzz"}
 
 
-def request(piece, form, template, names):
+def request(piece: str, form: str, template: str | None, names: dict[str, str]) -> list[dict]:
     """The chat that asks for a piece's translation.
 
     Args:
@@ -36,13 +37,13 @@ def request(piece, form, template, names):
             }
         ]
         return [{"role": "user", "content": content}]
-    text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template}[form]
+    text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template or ""}[form]
     # Not str.format: the piece, or the template, may hold other braces.
     fields = {**names, "text": piece}
     return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]
 
 
-def find_misfit(tokenizer, how, options=None):
+def find_misfit(tokenizer: Any, how: dict, options: dict | None = None) -> str | None:
     """What keeps a request in this format from reaching the translator, or None.
 
     Args:
@@ -51,7 +52,7 @@ def find_misfit(tokenizer, how, options=None):
     Some templates take codes in the parts of a message's content, others take plain text and leave such parts out.
     """
 
-    def render(names):
+    def render(names: dict[str, str]) -> str:
         (message,) = request(PROBE, how["format"], how["template"], {**how, **names})
         return tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True, **(options or {}))
 

@@ -1,5 +1,7 @@
 """Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TypedDict
 
 import msgspec
@@ -20,7 +22,7 @@ WORD = regex.compile(
 
 
 # Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
-Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})
+Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})  # type: ignore[misc]
 
 
 class Found(msgspec.Struct):
@@ -33,7 +35,7 @@ class Found(msgspec.Struct):
     sources: dict[str, Source]
 
 
-def read_found(path):
+def read_found(path: str | Path) -> Found:
     """The Found of a file; raises InputError where the file is none, as other reports are."""
     try:
         return msgspec.json.decode("\n".join(text for _, text in read_lines(path)), type=Found)
@@ -48,12 +50,13 @@ def read_found(path):
 class Evaluated:
     """The texts of one source of evaluation, in memory, in which training prompts are looked up."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self.without_text = 0  # entries that there was nothing to compare of
-        self.whole, self.grams = {}, {}  # {folded text, 13 words: numbers of the entries that have it}
+        self.whole: dict[str, set[int]] = {}
+        self.grams: dict[str, set[int]] = {}  # {folded text, 13 words: numbers of the entries that have it}
 
-    def add(self, texts, whole):
+    def add(self, texts: Iterable[str], whole: Iterable[str]) -> None:
         """Another entry: its texts, and those (a subset, or them joined) that a training prompt must not be."""
         for text in filter(None, map(fold, whole)):
             self.whole.setdefault(text, set()).add(self.count)
@@ -61,7 +64,7 @@ class Evaluated:
             self.grams.setdefault(gram, set()).add(self.count)
         self.count += 1
 
-    def find(self, row):
+    def find(self, row: dict) -> dict[str, set[int]]:
         """{kind of overlap: numbers of the entries that a training prompt shares}; an exact one counts as a 13-gram, too.
 
         Exact: an entry is the whole of the user's turns, or one of them.
@@ -72,14 +75,14 @@ class Evaluated:
         return dict(zip(KINDS, (exact, exact | shared), strict=True))
 
 
-def list_turns(row):
+def list_turns(row: dict) -> list[str]:
     """The user's turns of a row of a prompt file."""
     return [message["content"] for message in row["messages"] if message["role"] == "user"]
 
 
-def list_grams(texts):
+def list_grams(texts: Iterable[str]) -> set[str]:
     """All runs of 13 words within the texts, case and punctuation apart."""
-    grams = set()
+    grams: set[str] = set()
     for text in texts:
         words = WORD.findall(fold(text))
         grams.update(" ".join(words[i : i + N]) for i in range(len(words) - N + 1))

@@ -4,14 +4,19 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from croco.digests import digest
 from croco.errors import InputError
 from croco.records import read_jsonl, read_lines, refuse_half_characters
 from croco.text.normalise import is_blank, normalise_id
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
@@ -54,6 +59,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
+    """One prompt as read from a source; ``line`` is where it begins in the file."""
+
     line: int
     prompt_id: str
     messages: list | None  # None where the row is sound but cannot be asked, for the reason ``fault``
@@ -65,7 +72,7 @@ class Unanswerable(InputError):
     """A sound row that no text answers: tool calls, pictures. It is left out and counted."""
 
 
-def read_entry(row, source, path, number, line):
+def read_entry(row: dict, source: Source, path: Path | str | None, number: int, line: int) -> Entry:
     """One prompt; raises InputError for a missing or unusable field."""
     prompt_id = str(number) if source.id == ROW_NUMBER else read_prompt_id(row, source, path, line)
     messages, answer = _read_messages(row, source, path, line)
@@ -73,12 +80,15 @@ def read_entry(row, source, path, number, line):
     return Entry(line, prompt_id, messages, reference)
 
 
-def read_source(path, source):
+def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
     """(entries of one file, in file order; number of rows that ``where`` does not choose).
 
     Raises InputError for broken JSON or a ragged row, a missing or duplicate id, empty text and wrong encoding.
     """
-    entries, lines, not_chosen, seen = [], {}, 0, set()
+    entries: list[Entry] = []
+    lines: dict[str, tuple[int, str | None]] = {}
+    seen: set[str] = set()
+    not_chosen = 0
     for number, (line, row) in enumerate(_read_rows(Path(path), source), start=1):
         if not is_chosen(row, source, seen):
             not_chosen += 1
@@ -109,7 +119,7 @@ def read_source(path, source):
     return entries, not_chosen
 
 
-def is_chosen(row, source, seen):
+def is_chosen(row: dict, source: Source, seen: set[str]) -> bool:
     """Whether a row has the values of ``where``; the columns of it that the row has are added to the set ``seen``.
 
     Numbers are compared by value, truth values and null as JSON writes them. A row that lacks a column is not chosen.
@@ -126,14 +136,14 @@ def is_chosen(row, source, seen):
     return chosen
 
 
-def check_where(source, seen, path):
+def check_where(source: Source, seen: set[str], path: str | Path) -> None:
     """Raises InputError for a column of ``where`` that none of the rows had."""
     for column in source.where:
         if column not in seen:
             raise InputError("no row has the field", "name another under `where`", path, field=column)
 
 
-def _is_same(value, wanted):
+def _is_same(value: Any, wanted: Any) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return Decimal(str(value)) == Decimal(str(wanted))
@@ -142,11 +152,11 @@ def _is_same(value, wanted):
     return _as_text(value) == _as_text(wanted)
 
 
-def _as_text(value):
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def open_dataset(name, subset, revision, split):
+def open_dataset(name: str, subset: str | None, revision: str | None, split: str) -> "Dataset":
     """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError."""
     import datasets
     from huggingface_hub.errors import GatedRepoError
@@ -165,7 +175,7 @@ def open_dataset(name, subset, revision, split):
         ) from error
 
 
-def _find_cache(name):
+def _find_cache(name: str) -> str | None:
     """A cache of its own for each state of a local folder, None for the hub.
 
     By default a configuration of a local folder is known by the folder's name alone: another folder of that name, or
@@ -180,22 +190,21 @@ def _find_cache(name):
     return str(Path(HF_DATASETS_CACHE) / digest(state))
 
 
-def check_parallel(path, entries, other_path, others):
+def check_parallel(path: str | Path, entries: Sequence[Entry], other_path: str | Path, others: Sequence[Entry]) -> None:
     """Raises InputError where two languages' files do not hold the same ids."""
     ids, other_ids = ({entry.prompt_id: entry.line for entry in some} for some in (entries, others))
     extra = next((entry for entry in entries if entry.prompt_id not in other_ids), None)
     missing = next((entry for entry in others if entry.prompt_id not in ids), None)
-    if extra is None and missing is None:
+    if extra:
+        problem, line = f"the id {extra.prompt_id} is not in {other_path}", extra.line
+    elif missing:
+        problem, line = f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", None
+    else:
         return
-    problem, where, line = (
-        (f"the id {extra.prompt_id} is not in {other_path}", path, extra.line)
-        if extra
-        else (f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", path, None)
-    )
-    raise InputError(problem, "prompts are parallel: each language's file holds the same ids", where, line, "id")
+    raise InputError(problem, "prompts are parallel: each language's file holds the same ids", path, line, "id")
 
 
-def _read_rows(path, source):
+def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
     """Yields (line, {column: value})."""
     if path.suffix == ".jsonl":
         yield from read_jsonl(path)
@@ -237,7 +246,7 @@ def _read_rows(path, source):
             path,
             reader.line_num,
         ) from error
-    if path.suffix == ".tsv" and several_lines and len(header) > 1:
+    if path.suffix == ".tsv" and several_lines and header and len(header) > 1:
         tabs = {text.count(options["delimiter"]) for _, text in read_lines(path)}
         if tabs == {len(header) - 1}:
             raise InputError(
@@ -248,7 +257,7 @@ def _read_rows(path, source):
             )
 
 
-def _find_format(path, source):
+def _find_format(path: Path, source: Source) -> dict[str, Any]:
     """The csv module's options for a file.
 
     Its separator is the comma, of a .tsv the tab; or the semicolon or the other one, where only so its first line has the
@@ -258,21 +267,22 @@ def _find_format(path, source):
     first = next((text for _, text in read_lines(path)), "")
     top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
     needed = top - {ROW_NUMBER, LAST_TURN, FIRST_TURN}
+    count = len(source.columns or ())
 
-    def fits(separator):
+    def fits(separator: str) -> bool:
         try:
             names = next(csv.reader([first], delimiter=separator), [])
         except csv.Error:
             return False
-        return len(names) == len(source.columns) if source.columns else needed <= set(names)
+        return len(names) == count if count else needed <= set(names)
 
     usual, other = ("\t", ",") if path.suffix == ".tsv" else (",", "\t")
     fitting = [some for some in (usual, ";", other) if fits(some)]
-    if len(source.columns or ()) > 1 and len(fitting) > 1 and fitting[0] != "\t":
-        whole = [some for some in fitting if _fits_all(path, some, len(source.columns))]
+    if count > 1 and len(fitting) > 1 and fitting[0] != "\t":
+        whole = [some for some in fitting if _fits_all(path, some, count)]
         if len(whole) > 1:
             raise InputError(
-                f"all rows have {len(source.columns)} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
+                f"all rows have {count} fields, whether they are separated by {whole[0]!a} or {whole[1]!a}",
                 "give the file a header line in place of `columns` in the config, or save it as .tsv with tabs",
                 path,
                 1,
@@ -285,7 +295,7 @@ def _find_format(path, source):
     return {"delimiter": separator, "strict": True}
 
 
-def _fits_all(path, separator, count):
+def _fits_all(path: Path, separator: str, count: int) -> bool:
     """Whether each row of a file has so many fields."""
     try:
         reader = csv.reader((text + "\n" for _, text in read_lines(path)), delimiter=separator, strict=True)
@@ -294,11 +304,11 @@ def _fits_all(path, separator, count):
         return False
 
 
-def _fold_name(name):
+def _fold_name(name: str) -> str:
     return name.strip().casefold()
 
 
-def _get(row, column, path, line):
+def _get(row: dict, column: str, path: str | Path | None, line: int | None) -> Any:
     value = row
     for part in [column] if column in row else column.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -313,7 +323,8 @@ def _get(row, column, path, line):
     return value
 
 
-def read_prompt_id(row, source, path, line):
+def read_prompt_id(row: dict, source: Source, path: str | Path | None, line: int | None) -> str:
+    """The id of a row in NFC; raises InputError where it is missing, empty, or neither text nor a number."""
     value = _get(row, source.id, path, line)
     if not isinstance(value, str | int) or isinstance(value, bool) or is_blank(str(value)):
         raise InputError(
@@ -322,17 +333,19 @@ def read_prompt_id(row, source, path, line):
     return normalise_id(str(value).strip())
 
 
-def spell_id(row, source):
+def spell_id(row: dict, source: Source) -> str | None:
     """The id of a row in its own code points, None where rows are numbered."""
     return None if source.id == ROW_NUMBER else str(_get(row, source.id, None, None)).strip()
 
 
-def tell_apart(spelling, other):
+def tell_apart(spelling: str | None, other: str | None) -> str:
     """Words for a message on two ids that are the same in NFC, "" where their code points are the same."""
     return "" if spelling == other else f", in other code points: {spelling!a} and {other!a} are the same in NFC"
 
 
-def _read_messages(row, source, path, line):
+def _read_messages(
+    row: dict, source: Source, path: str | Path | None, line: int | None
+) -> tuple[list[dict], str | None]:
     """(prompt as a chat, answer to it or None): a text becomes the user's turn, a list of turns is read by its format.
 
     With ``reference: last_turn`` the assistant's last turn is no part of the prompt. With ``text: first_turn`` the
@@ -377,7 +390,7 @@ def _read_messages(row, source, path, line):
     return messages, answer
 
 
-def _read_chat(text, path, line, column):
+def _read_chat(text: str, path: str | Path | None, line: int | None, column: str) -> list:
     """The turns of a chat that is written as JSON in a text; raises InputError."""
     try:
         turns = json.loads(text)
@@ -397,7 +410,7 @@ def _read_chat(text, path, line, column):
     return turns
 
 
-def _read_turn(turn, path, line, column):
+def _read_turn(turn: Any, path: str | Path | None, line: int | None, column: str) -> dict[str, str]:
     """{role, content} of a turn as OpenAI, ShareGPT or OASST write it; raises InputError."""
     place = (path, line, column)
     if not isinstance(turn, dict):
@@ -416,7 +429,9 @@ def _read_turn(turn, path, line, column):
     return {"role": ROLES[role], "content": content}
 
 
-def _refuse_what_no_text_answers(record, place, tool_keys, is_tool=False):
+def _refuse_what_no_text_answers(
+    record: dict, place: tuple[str | Path | None, int | None, str], tool_keys: Sequence[str], is_tool: bool = False
+) -> None:
     """Raises Unanswerable for a turn, or a row beside its chat, with tools or media."""
     if is_tool or any(_says_something(record.get(key)) for key in tool_keys):
         raise Unanswerable("a tool or function call", "take out chats with tools", *place)
@@ -424,7 +439,7 @@ def _refuse_what_no_text_answers(record, place, tool_keys, is_tool=False):
         raise Unanswerable("content that is no text", "take out pictures and sound", *place)
 
 
-def _read_part(part, place):
+def _read_part(part: Any, place: tuple[str | Path | None, int | None, str]) -> str:
     """The text of one of OpenAI's content parts."""
     if isinstance(part, str):
         return part
@@ -435,7 +450,7 @@ def _read_part(part, place):
     return part["text"]
 
 
-def _says_something(value):
+def _says_something(value: Any) -> bool:
     """Whether a field holds anything: tables fill the fields that a row lacks with nulls and empty lists."""
     if isinstance(value, dict):
         return any(map(_says_something, value.values()))
@@ -446,7 +461,7 @@ def _says_something(value):
     return True  # a decoded picture or sound
 
 
-def _read_reference(row, source, path, line):
+def _read_reference(row: dict, source: Source, path: str | Path | None, line: int | None) -> str | None:
     if source.reference is None:
         return None
     value = _get(row, source.reference, path, line)
@@ -455,7 +470,7 @@ def _read_reference(row, source, path, line):
     return None if is_blank(value or "") else value
 
 
-def check_sources(grid):
+def check_sources(grid: Any) -> None:
     """Reads the config's local prompt files and compares their ids, before any job runs.
 
     Files under the output root, which the run itself makes, are checked by scripts/prompts.py. Raises InputError.

@@ -1,6 +1,7 @@
 """How a chat is cut into pieces that a translation model can take, and how pieces are put back."""
 
 import re
+from typing import Any
 
 from croco.digests import prompt_seed
 from croco.models.chats import TOO_LONG
@@ -14,7 +15,7 @@ FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))"
 PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
 
 
-def split_text(text, longest):
+def split_text(text: str, longest: int) -> list[str]:
     """A text as alternating pieces: at even places to translate, at odd places to keep as they are.
 
     Fenced code is kept, and so is the white space around pieces. Paragraphs share a piece while it has at most
@@ -41,7 +42,7 @@ def split_text(text, longest):
     return pieces
 
 
-def _split_fences(text):
+def _split_fences(text: str) -> list[str]:
     """Prose and code in turn."""
     parts, end = [], 0
     for match in FENCE.finditer(text):
@@ -50,7 +51,7 @@ def _split_fences(text):
     return [*parts, text[end:]]
 
 
-def _keep(pieces, text):
+def _keep(pieces: list[str], text: str) -> None:
     """Adds text that is not translated: to the kept piece at the end, or as a new one."""
     if not text:
         return
@@ -60,7 +61,7 @@ def _keep(pieces, text):
         pieces += [text, ""]
 
 
-def find_fault(response, language, source=None):
+def find_fault(response: dict, language: str, source: str | None = None) -> str | None:
     """Why a translated piece cannot be used, or None: truncated, empty, is_source or wrong_language.
 
     ``source``: the piece itself, None where a translation may be the same, as into another standard of one language.
@@ -77,17 +78,17 @@ def find_fault(response, language, source=None):
     return None
 
 
-def differs(language, other):
+def differs(language: str, other: str) -> bool:
     """Whether a translation has to be another text: not so between scripts, regions and standards of one language."""
     return name_language(language) != name_language(other)
 
 
-def has_prose(text):
+def has_prose(text: str) -> bool:
     """Whether the text has enough letters besides code, URLs and maths for its language to be seen."""
     return sum(map(str.isalpha, strip_code(text))) >= FEWEST_LETTERS
 
 
-def translate_chunk(model, chunk, how, attempts):
+def translate_chunk(model: Any, chunk: list[dict], how: dict, attempts: int) -> list[dict]:
     """Translates prompts, all of their pieces together; a piece that fails is tried again, sampled.
 
     Args:
@@ -97,14 +98,16 @@ def translate_chunk(model, chunk, how, attempts):
     Returns for each prompt its messages, reference, the reasons to skip them or None, and the attempts it took. A piece
     that spells control tokens of the translator, or that its template refuses, is not translated.
     """
-    texts = {}  # (prompt, place): pieces; the place is a message's number, or "reference"
+    # (prompt, place): pieces; the place is a message's number, or "reference"
+    texts: dict[tuple[int, int | str], list[str]] = {}
     for i, row in enumerate(chunk):
-        places = [*enumerate(message["content"] for message in row["messages"])]
+        places: list[tuple[int | str, str]] = [*enumerate(message["content"] for message in row["messages"])]
         places += [("reference", row["reference"])] if row.get("reference") else []
         for place, text in places:
             texts[i, place] = split_text(text, how["longest"])
     todo = [(key, n) for key, pieces in texts.items() for n in range(0, len(pieces), 2) if pieces[n]]
-    taken, faults = [0] * len(chunk), {}
+    taken = [0] * len(chunk)
+    faults: dict[tuple[tuple[int, int | str], int], str] = {}
     for attempt in range(attempts):
         requests = [request(texts[key][n], how["format"], how["template"], how) for key, n in todo]
         prepared = [model.prepare(messages, how["max_tokens"]) for messages in requests]
@@ -129,12 +132,18 @@ def translate_chunk(model, chunk, how, attempts):
     return [_finish(row, i, texts, faults, taken[i]) for i, row in enumerate(chunk)]
 
 
-def _seed(chunk, key, n, how):
+def _seed(chunk: list[dict], key: tuple[int, int | str], n: int, how: dict) -> int:
     i, place = key
     return prompt_seed(how["seed"], how["language"], f"{chunk[i]['prompt_id']}/{place}/{n}")
 
 
-def _finish(row, i, texts, faults, attempts):
+def _finish(
+    row: dict,
+    i: int,
+    texts: dict[tuple[int, int | str], list[str]],
+    faults: dict[tuple[tuple[int, int | str], int], str],
+    attempts: int,
+) -> dict:
     """The translated line of one prompt; a failed message keeps its source text and gives the reason to skip."""
     failed = {place: fault for ((j, place), _), fault in sorted(faults.items(), key=str) if j == i}
     reason = next((fault for place, fault in failed.items() if place != "reference"), None)

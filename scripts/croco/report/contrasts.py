@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -73,7 +74,7 @@ def read_contrasts(
     return contrasts
 
 
-def find_interval(row, column: str) -> tuple[float, float]:
+def find_interval(row: Any, column: str) -> tuple[float, float]:
     """The ends of a column's interval, infinite where the summary has none."""
     low, high = getattr(row, f"{column}_low"), getattr(row, f"{column}_high")
     return -math.inf if pd.isna(low) else low, math.inf if pd.isna(high) else high
@@ -91,7 +92,7 @@ def contrasts_over_seeds(
     ]
     pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
 
-    def by_seed(model, pool, setting):
+    def by_seed(model: str, pool: str, setting: str) -> pd.Series:
         arm = pooled[(pooled["model"] == model) & (pooled["pool"] == pool)]
         names = [name.removesuffix(f".s{seed}") for name, seed in zip(arm["setting"], arm["seed"], strict=True)]
         arm = arm[pd.Series(names, index=arm.index, dtype=str) == setting]
@@ -109,7 +110,7 @@ def contrasts_over_seeds(
                 "higher": differences > 0,
                 "not lower": differences >= 0,
                 "equal": differences.abs() <= NULL_MARGIN,
-            }.get(expected)
+            }.get(expected or "")
             table.append(
                 {
                     "model": model,

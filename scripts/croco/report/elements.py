@@ -19,6 +19,8 @@ BASE = ("untuned", "base")
 
 @dataclass(frozen=True)
 class Table:
+    """A table of the page: one list of cells per row, in the order of the columns."""
+
     caption: str
     columns: list[str]
     rows: list[list]
@@ -67,7 +69,7 @@ class Section:
 class Gaps:
     """Collects what is missing, by section: {what: [paths]}, with the command that makes it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.found: dict[str, dict] = defaultdict(dict)
 
@@ -116,6 +118,7 @@ def name_arm(setting: str, seed: str, number: int) -> str:
 
 
 def read_json(path: Path) -> Any:
+    """The JSON value of a UTF-8 file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -125,6 +128,7 @@ def number(value: Any) -> float | None:
 
 
 def table(caption: str, columns: Iterable[str], lines: Iterable[Iterable], note: str | None = None) -> Table:
+    """A Table of any iterables; ``lines`` are its rows."""
     return Table(caption, list(columns), [list(line) for line in lines], note)
 
 
@@ -144,25 +148,28 @@ def figure(
     broad: bool = False,
 ) -> Figure:
     """A figure of the page; ``charts`` are [(title or None, specification)], ``text`` is its description."""
-    charts = [{"title": title, "spec": spec} for title, spec in charts]
-    return Figure(name, charts, text, caption, numbers, select, broad)
+    drawn = [{"title": title, "spec": spec} for title, spec in charts]
+    return Figure(name, drawn, text, caption, numbers, select, broad)
 
 
 def interval(low: float | None, high: float | None) -> str:
+    """An interval as it follows an estimate, with a comma before it; empty where an end is not known."""
     return "" if number(low) is None or number(high) is None else f", {low:.3f} to {high:.3f}"
 
 
 def sentence(text: str) -> str:
+    """The text as a sentence: a capital first letter and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def label(reason: str) -> str:
+    """A reason or metric as it is shown: with spaces for underscores."""
     return reason.replace("_", " ")
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> str:
     """The sums of a stacked plot in words."""
-    sums = Counter()
+    sums: Counter[str] = Counter()
     for row in parts:
         sums[row["part"]] += row["count"]
     return "Together: " + ", ".join(f"{part} {count:,}" for part, count in sums.items()) + "."
@@ -170,7 +177,7 @@ def total(parts: Iterable[Mapping[str, Any]]) -> str:
 
 def reasons(parts: Iterable[Mapping[str, int]]) -> str:
     """Counts by reason, merged, in words."""
-    merged = Counter()
+    merged: Counter[str] = Counter()
     for part in parts:
         merged.update(part)
     return ", ".join(f"{label(reason)} {count}" for reason, count in merged.items()) or "none"

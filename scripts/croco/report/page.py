@@ -73,6 +73,7 @@ class Manifest:
 
     @property
     def short_commit(self) -> str:
+        """The first ten digits of the commit."""
         return (self.commit or "outside git")[:10]
 
 
@@ -103,6 +104,7 @@ class ReportedRun:
 
     @classmethod
     def from_run(cls, run: Run, root: Path) -> "ReportedRun":
+        """The run with its folder under ``root``, the output root."""
         return cls(
             model=run.model,
             pool=run.pool,
@@ -119,6 +121,7 @@ class ReportedRun:
 
     @property
     def name(self) -> str:
+        """Model, pool and setting, with the round where there are several."""
         return f"{self.model}/{self.pool}/{name_arm(self.setting, self.seed, self.round)}"
 
 

@@ -6,6 +6,8 @@ Colours are written as CSS variables, ``var(--name)``, of scripts/templates/repo
 
 import json
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import altair as alt
 
@@ -40,7 +42,7 @@ CONFIG = {
 }
 
 
-def finish(chart, height):
+def finish(chart: Any, height: int) -> dict:
     """The specification of a chart, as a dict."""
     chart = chart.properties(width="container", height=height)
     spec = chart.to_dict()
@@ -48,12 +50,12 @@ def finish(chart, height):
     return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
 
 
-def read_palette(css):
+def read_palette(css: str) -> dict[str, str]:
     """{variable: colour of the light theme} of a style sheet with lines ``--name: light-dark(#..., #...)``."""
     return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", css))
 
 
-def to_svg(spec, palette, width=620):
+def to_svg(spec: dict | None, palette: dict[str, str], width: int = 620) -> str:
     """A specification as a stand-alone SVG in the light theme; without one, an SVG that says so."""
     import vl_convert
 
@@ -63,23 +65,23 @@ def to_svg(spec, palette, width=620):
     return vl_convert.vegalite_to_svg({**json.loads(text), "background": "white"})
 
 
-def read_library():
+def read_library() -> str:
     """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
     import vl_convert
 
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
 
 
-def _chart(rows):
+def _chart(rows: Sequence[dict]) -> alt.Chart:
     return alt.Chart(alt.Data(values=rows))
 
 
-def _lines(names):
+def _lines(names: Iterable[str]) -> alt.Y:
     """The y channel with a line for each name, in the order given."""
     return alt.Y("name:N", sort=list(names), title=None, axis=alt.Axis(domain=False, ticks=False, grid=False))
 
 
-def plot_stacks(rows, title):
+def plot_stacks(rows: Sequence[dict], title: str) -> dict:
     """Stacked bars, a line a name.
 
     Args:
@@ -111,7 +113,7 @@ def plot_stacks(rows, title):
     return finish(chart, (STEP + 2) * len(names))
 
 
-def plot_histogram(panels, title, rule=None):
+def plot_histogram(panels: dict[str, list[tuple[float, float, float]]], title: str, rule: float | None = None) -> dict:
     """Overlaid histograms that are scaled to the same area.
 
     Args:
@@ -150,7 +152,15 @@ def plot_histogram(panels, title, rule=None):
     return finish(alt.layer(*layers), 130)
 
 
-def plot_cells(rows, x_title, y_title, middle=None, label=".2f", names=None, spans=None):
+def plot_cells(
+    rows: Sequence[dict],
+    x_title: str | None,
+    y_title: str | None,
+    middle: float | None = None,
+    label: str = ".2f",
+    names: str | None = None,
+    spans: list[str] | None = None,
+) -> dict:
     """A heat map with its numbers in the cells.
 
     Args:
@@ -194,7 +204,7 @@ def plot_cells(rows, x_title, y_title, middle=None, label=".2f", names=None, spa
     return finish(chart, (STEP + 6) * len(ys))
 
 
-def plot_forest(rows, reference, title):
+def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
     """Estimates with intervals, a line a run; single languages are small marks, other seeds circles.
 
     Args:
@@ -251,7 +261,7 @@ def plot_forest(rows, reference, title):
     return finish(alt.layer(*layers), STEP * len(names))
 
 
-def plot_dots(rows, title, reference=None, label="measure"):
+def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, label: str = "measure") -> dict:
     """Several values a line, told by colour: [{"name", "series", "value", "low" and "high" where known}]."""
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
     x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
@@ -281,7 +291,7 @@ def plot_dots(rows, title, reference=None, label="measure"):
     return finish(alt.layer(*layers), max(STEP, 8 * len(series)) * len(names))
 
 
-def plot_curves(rows, title, zero=False):
+def plot_curves(rows: Sequence[dict], title: str, zero: bool = False) -> dict:
     """Lines over optimizer steps: [{"name", "step", "value"}]; the page's selection ``shown`` brings one forward."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     colors = [SERIES[i % len(SERIES)] for i in range(len(names))]
@@ -301,7 +311,9 @@ def plot_curves(rows, title, zero=False):
     return finish(lines, 220)
 
 
-def plot_scatter(rows, x_title, y_title, x_reference=0, y_reference=0.5):
+def plot_scatter(
+    rows: Sequence[dict], x_title: str, y_title: str, x_reference: float = 0, y_reference: float = 0.5
+) -> dict:
     """Points with a name and a series: [{"name", "series", "x", "y"}], and dashed lines at the references."""
     points = (
         _chart(rows)
@@ -319,7 +331,7 @@ def plot_scatter(rows, x_title, y_title, x_reference=0, y_reference=0.5):
     return finish(alt.layer(vertical, horizontal, points), 300)
 
 
-def plot_bars(rows, title):
+def plot_bars(rows: Sequence[dict], title: str) -> dict:
     """One bar a name: [{"name", "value"}]."""
     names = [row["name"] for row in rows]
     chart = (

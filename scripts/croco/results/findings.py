@@ -1,12 +1,14 @@
 """What the paper reports of its comparisons, and whether a run's summary shows it."""
 
 import math
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import pandas as pd
 
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY
-from croco.runs import BASE, OTHER_POLICY, OWN
+from croco.runs import BASE, OTHER_POLICY, OWN, Arm
 
 # What makes a setting an arm of the paper: facts of its row (croco.runs.Arm), whatever its name.
 METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
@@ -48,7 +50,7 @@ MONOLINGUAL = "monolingual"
 NOT_TESTED = "not tested"
 
 
-def compare_with_paper(low, high, expected, prompts=FEWEST):
+def compare_with_paper(low: float, high: float, expected: str | None, prompts: int = FEWEST) -> dict:
     """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
     if prompts < FEWEST:
         return {"verdict": f"cannot tell: too few prompts (under {FEWEST})", "agrees": None}
@@ -70,7 +72,9 @@ def compare_with_paper(low, high, expected, prompts=FEWEST):
     return {"verdict": "cannot tell", "agrees": None}
 
 
-def check_findings(summary, audits, low_resource, arms):
+def check_findings(
+    summary: pd.DataFrame, audits: dict[str, dict], low_resource: Collection[str], arms: list[Arm]
+) -> list[dict]:
     """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
 
     Args:
@@ -94,7 +98,7 @@ def check_findings(summary, audits, low_resource, arms):
     return sorted(found, key=lambda entry: entry["id"])
 
 
-def list_claims(arms):
+def list_claims(arms: list[Arm]) -> list[dict]:
     """What the paper reports of comparing two settings: [{setting, versus, expected, claim}]."""
     base = [(BASE, BASE)]
     return [
@@ -105,7 +109,7 @@ def list_claims(arms):
     ]
 
 
-def mark_counted(summary):
+def mark_counted(summary: pd.DataFrame) -> pd.DataFrame:
     """Adds `counted`: which rows count in a mean over structured tasks.
 
     A group counts and not its members, and metrics that are shares between 0 and 1 wherever they occur.
@@ -118,7 +122,7 @@ def mark_counted(summary):
     return summary.assign(counted=share & structured & summary["suite"].isna())
 
 
-def list_places(arms):
+def list_places(arms: list[Arm]) -> list[str]:
     """Where the arms are tuned: `monolingual` for all pools of one language, and each other pool by its name."""
     pools = {pool: codes["trained"] for arm in arms for pool, codes in arm.pools.items()}
     several = [pool for pool, codes in pools.items() if codes != [pool]]
@@ -127,18 +131,19 @@ def list_places(arms):
     return several
 
 
-def plays(arm, role):
+def plays(arm: Arm, role: str) -> bool:
+    """Whether a setting has all facts that ROLES lists for a role."""
     return all(getattr(arm, fact) == value for fact, value in ROLES[role].items())
 
 
-def find_arms(arms, role, place):
+def find_arms(arms: list[Arm], role: str, place: str) -> list[Arm]:
     """The arms of a role in a place that vary least from what the config says for all settings; several if equal."""
     fitting = [arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL)]
     least = min((len(arm.varies) for arm in fitting), default=None)
     return [arm for arm in fitting if len(arm.varies) == least]
 
 
-def find_differing(arm, other):
+def find_differing(arm: Arm, other: Arm) -> list[str]:
     """Facts, beside what makes their roles, in which two arms differ; only those that both kinds of target have."""
     pairs = arm.target == other.target
     keys = (
@@ -147,7 +152,7 @@ def find_differing(arm, other):
     return [key for key in dict.fromkeys(keys) if arm.varies.get(key) != other.varies.get(key)]
 
 
-def find_partner(summary, arms, arm, role, place):
+def find_partner(summary: pd.DataFrame, arms: list[Arm], arm: Arm, role: str, place: str) -> Arm | None:
     """The arm of a role that differs least from ``arm``, of equal ones the first that it is compared with; or None."""
     fitting = [other for other in arms if plays(other, role) and other.list_pools(place, MONOLINGUAL)]
     compared = set(summary.loc[summary["arm"] == arm.setting, "versus"])
@@ -158,7 +163,7 @@ def find_partner(summary, arms, arm, role, place):
     )
 
 
-def choose(rows, seed=None):
+def choose(rows: pd.DataFrame, seed: str | None = None) -> pd.DataFrame:
     """The rows of the last round, of one seed; by default those over all seeds where there are several."""
     rows = rows[rows["round"] == rows["round"].max()]
     if seed is None:
@@ -166,7 +171,15 @@ def choose(rows, seed=None):
     return rows[rows["seed"] == seed]
 
 
-def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
+def find_rows(
+    summary: pd.DataFrame,
+    arm: Arm,
+    place: str,
+    versus: str,
+    measure: str,
+    low_resource: Collection[str],
+    only: set[str] | None = None,
+) -> pd.DataFrame:
     """The rows of the summary that a measure of an arm consists of; all seeds and rounds.
 
     ``only`` are the languages to which pools of one language are restricted.
@@ -186,7 +199,7 @@ def find_rows(summary, arm, place, versus, measure, low_resource, only=None):
     return rows[rows["eval_language"] == ALL]
 
 
-def list_expected(arm, place, measure, low_resource):
+def list_expected(arm: Arm, place: str, measure: str, low_resource: Collection[str]) -> list[str]:
     """The languages that a measure should have."""
     pools = arm.list_pools(place, MONOLINGUAL)
     if measure == LOW_RESOURCE:
@@ -198,7 +211,7 @@ def list_expected(arm, place, measure, low_resource):
     return pools if place == MONOLINGUAL else arm.pools[place]["evaluated"]
 
 
-def list_present(summary, arm, place, measure):
+def list_present(summary: pd.DataFrame, arm: Arm, place: str, measure: str) -> set[tuple[str, str]]:
     """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
     rows = summary[summary["arm"] == arm.setting]
     rows = choose(rows[rows["pool"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
@@ -208,7 +221,9 @@ def list_present(summary, arm, place, measure):
     return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {(ARENA, ALL)}
 
 
-def list_gaps(summary, arms, place, measure, expected):
+def list_gaps(
+    summary: pd.DataFrame, arms: Iterable[Arm], place: str, measure: str, expected: Collection[str]
+) -> dict[str, list[str]]:
     """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
     wanted = {(ARENA, code) for code in expected}
     if measure == TASKS:
@@ -222,7 +237,7 @@ def list_gaps(summary, arms, place, measure, expected):
     return gaps
 
 
-def measure_change(rows):
+def measure_change(rows: pd.DataFrame) -> dict | None:
     """{estimate, low, high, n}, the mean change over languages and tasks, of rows that choose has chosen.
 
     Metrics of a task are averaged first. Half the interval's width is the mean of the parts' over languages and
@@ -241,12 +256,21 @@ def measure_change(rows):
     return {"estimate": estimate, "low": estimate - below, "high": estimate + above, "n": int(rows["n"].min())}
 
 
-def bounds(row):
+def bounds(row: Any) -> tuple[float, float]:
     """The interval of a row's delta; a row without one shows nothing."""
     return (-math.inf, math.inf) if pd.isna(row.delta_low) else (row.delta_low, row.delta_high)
 
 
-def check_place(summary, arms, place, role, versus, measure, expected, low_resource):
+def check_place(
+    summary: pd.DataFrame,
+    arms: list[Arm],
+    place: str,
+    role: str,
+    versus: str,
+    measure: str,
+    expected: str,
+    low_resource: Collection[str],
+) -> list[dict]:
     """A finding in one place, an entry for each arm that plays the role."""
     entries = []
     for arm in find_arms(arms, role, place):
@@ -258,7 +282,16 @@ def check_place(summary, arms, place, role, versus, measure, expected, low_resou
     return entries or [not_tested(f"{place}/{role}", versus, measure, explain_lack(role, place))]
 
 
-def check_finding(summary, arms, place, arm, other, measure, expected, low_resource):
+def check_finding(
+    summary: pd.DataFrame,
+    arms: list[Arm],
+    place: str,
+    arm: Arm,
+    other: Arm | None,
+    measure: str,
+    expected: str,
+    low_resource: Collection[str],
+) -> dict:
     """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its why.
 
     ``other`` is the arm that it is compared with, or None for the base.
@@ -286,7 +319,7 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
     compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
     verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
     why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-    if verdict == "supported" and null and null["estimate"] >= found["estimate"]:
+    if verdict == "supported" and control and null and null["estimate"] >= found["estimate"]:
         verdict, why = (
             "cannot tell",
             f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
@@ -313,21 +346,24 @@ def check_finding(summary, arms, place, arm, other, measure, expected, low_resou
     }
 
 
-def say_gaps(gaps):
+def say_gaps(gaps: dict[str, list[str]]) -> list[str]:
+    """One clause per setting that lacks results; ``gaps`` as list_gaps returns them."""
     return [f"{setting} has no results for {', '.join(missing)}" for setting, missing in gaps.items()]
 
 
-def name_unscaled(summary, arm):
+def name_unscaled(summary: pd.DataFrame, arm: Arm) -> str:
+    """The metrics of an arm's structured tasks that do not count in a mean, as text: "metric of task, ..."."""
     rows = summary[~summary["task"].isin([ARENA, FIDELITY]) & summary["suite"].isna() & ~summary["counted"]]
     rows = rows[rows["arm"] == arm.setting]
     return ", ".join(dict.fromkeys(f"{row.metric} of {row.task}" for row in rows.itertuples()))
 
 
-def finite(value):
+def finite(value: float) -> float | None:
+    """The value as a float, or None where it is infinite or nan, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
-def explain_lack(role, place):
+def explain_lack(role: str, place: str) -> str:
     """Which setting to add to the config."""
     facts = {**ROLES[role]}
     own = facts.pop("responses", OWN) == OWN
@@ -335,7 +371,8 @@ def explain_lack(role, place):
     return f"no setting with the pool {place} has {shown}: add {{name: NAME, {shown}, pools: [{place}]}}"
 
 
-def explain_low_resource(place, low_resource):
+def explain_low_resource(place: str, low_resource: Collection[str]) -> str:
+    """Why a place has no low-resource language, and what to do about it."""
     lack = "no pool of one language" if place == MONOLINGUAL else f"the pool {place}"
     if not low_resource:
         return "the config has no low-resource language: add one of config/languages.tsv (resource low) to languages"
@@ -343,7 +380,9 @@ def explain_low_resource(place, low_resource):
     return f"{lack} {verb} ({', '.join(low_resource)}): it is tuned on others"
 
 
-def explain_missing(summary, arm, place, versus, measure, gaps):
+def explain_missing(
+    summary: pd.DataFrame, arm: Arm, place: str, versus: str, measure: str, gaps: dict[str, list[str]]
+) -> str:
     """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
     if measure == TASKS and summary["task"].isin([ARENA, FIDELITY]).all():
         return "there are no structured tasks: name some under evaluation.tasks"
@@ -361,7 +400,8 @@ def explain_missing(summary, arm, place, versus, measure, gaps):
     return "; ".join([*say_gaps(gaps), why])
 
 
-def not_tested(setting, versus, measure, why):
+def not_tested(setting: str, versus: str, measure: str, why: str) -> dict:
+    """The entry of a finding that could not be tested, with the keys that check_finding returns."""
     empty = dict.fromkeys(("estimate", "low", "high", "null", "replicate_noise", "n"))
     return {
         "contrast": f"{setting} - {versus}",
@@ -373,7 +413,7 @@ def not_tested(setting, versus, measure, why):
     }
 
 
-def judge_rewards(name, languages):
+def judge_rewards(name: str, languages: dict[str, dict]) -> dict:
     """F1 by a reward model's audit: whether it is fit for its task in most languages."""
     by_verdict = {
         verdict or "too few comparisons": [code for code, audit in languages.items() if audit["verdict"] == verdict]
@@ -388,7 +428,7 @@ def judge_rewards(name, languages):
     }
 
 
-def judge_agreement(summary, model, arms, places):
+def judge_agreement(summary: pd.DataFrame, model: str, arms: list[Arm], places: list[str]) -> list[dict]:
     """F1 by the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
     summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
@@ -426,7 +466,7 @@ def judge_agreement(summary, model, arms, places):
     return entries or [{"id": "F1", "claim": REWARDS_RANK, "model": model, **lacking}]
 
 
-def majority(good, bad, number):
+def majority(good: int, bad: int, number: int) -> dict:
     """A verdict by the share of languages."""
     verdict = "supported" if 2 * good > number else "not supported" if 2 * bad > number else "cannot tell"
     empty = dict.fromkeys(("low", "high", "null", "replicate_noise"))
@@ -440,7 +480,7 @@ TABLES = {
 }
 
 
-def shape_table(summary, name):
+def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of one table in the paper's shape: models x settings x measures, a column a language, then the mean.
 
     Over all seeds where there are several. Models tuned on one language form one row, each in its own language, whose
@@ -451,7 +491,7 @@ def shape_table(summary, name):
     rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]
     codes = [code for code in summary["eval_language"].unique() if code != ALL]
     keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
-    lines = {}
+    lines: dict[tuple, dict[str, float]] = {}
     for _, arm in rows.groupby(["model", "pool", "arm", "round"], sort=False):
         for row in choose(arm).itertuples():
             single = row.pool in codes

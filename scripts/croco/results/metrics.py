@@ -32,6 +32,7 @@ class PromptAnswers:
 
     @cached_property
     def words(self) -> list[list[str]]:
+        """The words of each answer, as list_words returns them."""
         return [list_words(text) for text in self.texts]
 
 
@@ -57,10 +58,12 @@ def in_language(answers: PromptAnswers) -> list[bool | None]:
 
 
 def repetition(answers: PromptAnswers) -> list[float]:
+    """Share of repeated 4-grams of words in each answer, in [0, 1)."""
     return [measure_repetition(words) for words in answers.words]
 
 
 def distinct_2(answers: PromptAnswers) -> list[float | None]:
+    """Share of different 2-grams of words in each answer, in (0, 1]; None for an answer of fewer than two words."""
     return [share_distinct(words, 2) for words in answers.words]
 
 

@@ -5,6 +5,7 @@ Coverage of the 95 % intervals on simulated data is measured in tests/test_stati
 
 import functools
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -23,7 +24,12 @@ NEAR = 1e-12
 WEIGHTS, MEANS = 2**22, 2**24
 
 
-def intervals(columns, seed=0, resamples=RESAMPLES, ranges=None):
+def intervals(
+    columns: Sequence[Sequence[float] | np.ndarray],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    ranges: Sequence[tuple[float, float]] | None = None,
+) -> list[tuple[float, float]]:
     """95 % intervals of the means of many samples at once: bootstrap (BCa), exact bounds where nothing varies.
 
     Columns of one length share their resamples, so that thousands of them take seconds and none depends on which
@@ -36,7 +42,7 @@ def intervals(columns, seed=0, resamples=RESAMPLES, ranges=None):
     Returns [(low, high)].
     """
     ranges = ranges or [(min(-1, *column), max(1, *column)) for column in columns]
-    found = [None] * len(columns)
+    found: list[tuple[float, float]] = [(0.0, 0.0)] * len(columns)
     for places, values in _blocks(columns, resamples):
         bounds = [ranges[place] for place in places]
         varies = _varies(values)
@@ -49,12 +55,13 @@ def intervals(columns, seed=0, resamples=RESAMPLES, ranges=None):
         means = np.empty((len(values), resamples))
         for start, weights in _resample(values.shape[1], seed, resamples):
             means[:, start : start + len(weights)] = values @ weights.T
-        for i, *ends in zip(chosen, *_widen(values, *_bca(values, means), lowest, highest), strict=True):
-            found[places[i]] = tuple(map(float, ends))
+        low, high = _widen(values, *_bca(values, means), lowest, highest)
+        for i, start, end in zip(chosen, low, high, strict=True):
+            found[places[i]] = (float(start), float(end))
     return found
 
 
-def p_values(columns, seed=0, resamples=RESAMPLES):
+def p_values(columns: Sequence[Sequence[float] | np.ndarray], seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
     """Two-sided p values of permutation tests that flip the signs of paired differences, for many samples at once.
 
     Exact where all signs can be tried (13 values or fewer), and where nothing varies: that is the sign test, whose p is 1
@@ -76,17 +83,17 @@ def p_values(columns, seed=0, resamples=RESAMPLES):
     return found
 
 
-def paired_interval(differences, seed):
+def paired_interval(differences: Sequence[float] | np.ndarray, seed: int) -> tuple[float, float]:
     """95 % interval of the mean of paired differences, shape (n,): see intervals."""
     return intervals([differences], seed)[0]
 
 
-def paired_p(differences, seed):
+def paired_p(differences: Sequence[float] | np.ndarray, seed: int) -> float:
     """Two-sided p of the permutation test of paired differences, shape (n,): see p_values."""
     return p_values([differences], seed)[0]
 
 
-def exact_bounds(values, lowest, highest):
+def exact_bounds(values: Sequence[float] | np.ndarray, lowest: float, highest: float) -> tuple[float, float]:
     """(low, high) around values that are all the same, shape (n,), where values lie in [lowest, highest].
 
     If a share 1 - s of prompts had other values, n that are the same had the probability s^n at most; s is where this
@@ -98,7 +105,7 @@ def exact_bounds(values, lowest, highest):
     return float(share * value + (1 - share) * lowest), float(share * value + (1 - share) * highest)
 
 
-def standard_error(differences):
+def standard_error(differences: Sequence[float] | np.ndarray) -> float | None:
     """Of the mean of paired differences, shape (n,): their standard deviation (ddof = 1) over sqrt(n), or None without spread."""
     differences = np.asarray(differences, dtype=float)
     if not _varies(differences[None])[0]:
@@ -106,7 +113,7 @@ def standard_error(differences):
     return float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
-def detectable(differences):
+def detectable(differences: Sequence[float] | np.ndarray) -> float | None:
     """The mean difference that a two-sided paired t test at 5 % finds in 80 % of repetitions, or None as above.
 
     Of paired differences, shape (n,), with this spread.
@@ -116,14 +123,16 @@ def detectable(differences):
 
 
 @functools.cache
-def _detectable_effect(size):
+def _detectable_effect(size: int) -> float:
     """In standard deviations."""
     from statsmodels.stats.power import TTestPower
 
     return TTestPower().solve_power(nobs=size, alpha=LEVEL, power=POWER, alternative="two-sided")
 
 
-def replicates(values, lowest=-1, highest=1):
+def replicates(
+    values: Sequence[Sequence[float]] | np.ndarray, lowest: float = -1, highest: float = 1
+) -> dict[str, float | None] | None:
     """{se, low, high, p, mde} of the mean over training seeds and prompts, for other seeds and other prompts than these.
 
     Seeds and prompts are crossed (each seed answers every prompt) and both random. The variance of the mean is estimated
@@ -166,7 +175,7 @@ def replicates(values, lowest=-1, highest=1):
     }
 
 
-def over_groups(groups):
+def over_groups(groups: Sequence[dict[str, list[float]]]) -> dict[str, float]:
     """One value a prompt whose mean is the mean over groups (languages) of their means, in sorted order of prompts.
 
     The prompt is the unit, though it recurs in each language and may have several rows in one. Where each has one row
@@ -189,7 +198,7 @@ def over_groups(groups):
     return dict(zip(prompts, (estimate + len(prompts) * influence).tolist(), strict=True))
 
 
-def align(columns):
+def align(columns: Sequence[dict[str, float]]) -> np.ndarray:
     """{prompt: value} of several replicates as one array, shape (replicates, prompts), that keeps each one's mean.
 
     A prompt that a replicate lacks has no influence on its mean.
@@ -202,17 +211,17 @@ def align(columns):
     return aligned
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm-adjusted p values of a family of tests; None stays None and does not count."""
     return _adjust(p_values, "holm")
 
 
-def benjamini_hochberg(p_values):
+def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """False discovery rates (Benjamini and Hochberg) of a family of tests; None stays None and does not count."""
     return _adjust(p_values, "fdr_bh")
 
 
-def _adjust(p_values, method):
+def _adjust(p_values: Sequence[float | None], method: str) -> list[float | None]:
     from statsmodels.stats.multitest import multipletests
 
     tested = [p for p in p_values if p is not None]
@@ -220,7 +229,9 @@ def _adjust(p_values, method):
     return [None if p is None else next(adjusted) for p in p_values]
 
 
-def _widen(values, low, high, lowest, highest):
+def _widen(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, lowest: np.ndarray, highest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Intervals that hold Student's, too, where few prompts differ at all; arrays of shape (columns,).
 
     There the bootstrap says more than the permutation test: with two wins, 18 ties and no loss nearly all resamples lie
@@ -242,12 +253,12 @@ def _widen(values, low, high, lowest, highest):
     return low, high
 
 
-def _varies(values):
+def _varies(values: np.ndarray) -> np.ndarray:
     """Of each row of an array of shape (columns, n)."""
     return np.ptp(values, axis=1) > NEAR * np.maximum(1.0, np.abs(values).max(axis=1))
 
 
-def _blocks(columns, resamples):
+def _blocks(columns: Sequence[Sequence[float] | np.ndarray], resamples: int) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yields (places in ``columns``, array of shape (columns, n)) by length, in blocks."""
     by_size = defaultdict(list)
     for place, column in enumerate(columns):
@@ -260,7 +271,7 @@ def _blocks(columns, resamples):
             yield block, np.array([columns[place] for place in block], dtype=float)
 
 
-def _resample(size, seed, resamples):
+def _resample(size: int, seed: int, resamples: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first resample, weights of shape (resamples, size)): how often each value is drawn, over size."""
     rng, step = np.random.default_rng([seed, size]), max(1, WEIGHTS // size)
     for start in range(0, resamples, step):
@@ -269,7 +280,7 @@ def _resample(size, seed, resamples):
         yield start, np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size) / size
 
 
-def _flip(size, seed, resamples):
+def _flip(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """Yields arrays of signs, shape (some, size): all there are, or ``resamples`` random ones."""
     if 2**size <= resamples + 1:
         yield 1.0 - 2 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1)
@@ -279,7 +290,7 @@ def _flip(size, seed, resamples):
         yield 1.0 - 2 * rng.integers(0, 2, (min(step, resamples - start), size), dtype=np.int8)
 
 
-def _bca(values, means):
+def _bca(values: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), each of shape (columns,), from bootstrap means, shape (columns, resamples), of values, shape (columns, n)."""
     means.sort(axis=1)
     mean = values.mean(axis=1, keepdims=True)
@@ -294,4 +305,4 @@ def _bca(values, means):
         lower = np.floor(place).astype(int)
         upper, part, row = np.ceil(place).astype(int), place - lower, np.arange(len(means))
         bounds.append(means[row, lower] * (1 - part) + means[row, upper] * part)
-    return bounds
+    return bounds[0], bounds[1]

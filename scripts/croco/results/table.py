@@ -113,7 +113,7 @@ def empty_summary() -> pd.DataFrame:
     return _with_arms(pd.DataFrame({name: pd.Series(dtype=kinds.get(name, object)) for name in COLUMNS}))
 
 
-def _with_arms(table):
+def _with_arms(table: pd.DataFrame) -> pd.DataFrame:
     for name, source in (("arm", "setting"), ("versus", "baseline")):
         table[name] = [
             value.removesuffix(f".s{seed}") if isinstance(value, str) else value
@@ -129,7 +129,8 @@ def read_cells(path: Path) -> list[dict[str, str]]:
     return list(lines)
 
 
-def refuse_other_columns(columns, path: Path) -> None:
+def refuse_other_columns(columns: Iterable[str], path: Path) -> None:
+    """Raises InputError where the columns are not those of summary.csv, in their order."""
     if list(columns) != COLUMNS:
         wrong = sorted(set(COLUMNS) ^ set(columns))
         raise InputError(

@@ -7,6 +7,7 @@ and every rate takes the same road to its interval.
 """
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from croco.evaluation.verdicts import ORDERS, WORTH
 PENALTY = 1.0  # of phi squared, in the length-controlled win rate
 
 
-def length_controlled(lines):
+def length_controlled(lines: Iterable[dict]) -> dict[str, float]:
     """Length-controlled win rate: sigmoid(theta) of sigmoid(theta + phi tanh(delta length / sd)).
 
     It is fitted to one row a sample, the mean of its readable orders and the difference in characters, by maximum
@@ -33,7 +34,7 @@ def length_controlled(lines):
     return _of_intercept(prompts, design, np.array(wins), _fit_penalised, np.array([0.0, 2 * PENALTY]))
 
 
-def adjusted(lines):
+def adjusted(lines: Iterable[dict]) -> dict[str, float]:
     """Win rate of a binomial GLM on single verdicts: at equal lengths, and midway between the two positions.
 
     Covariates are the position (answer first or second) and tanh(delta length / sd). {} where no verdict is readable,
@@ -51,7 +52,7 @@ def adjusted(lines):
     return _of_intercept(prompts, design, np.array(wins), _fit_glm, np.zeros(3))
 
 
-def position_consistency(lines):
+def position_consistency(lines: Iterable[dict]) -> dict[str, float]:
     """Share of a prompt's samples with the same verdict in both orders, of those with two readable ones."""
     shares = {}
     for line in lines:
@@ -63,7 +64,7 @@ def position_consistency(lines):
     return shares
 
 
-def unparseable(lines):
+def unparseable(lines: Iterable[dict]) -> dict[str, float]:
     """Share of a prompt's verdicts, both orders, that cannot be read."""
     shares = {}
     for line in lines:
@@ -73,7 +74,7 @@ def unparseable(lines):
     return shares
 
 
-def _samples(lines):
+def _samples(lines: Iterable[dict]) -> Iterator[tuple[str, int, tuple[str, str]]]:
     """Yields (prompt_id, difference in characters, verdicts of both orders) of each sample."""
     for line in lines:
         verdicts = zip(*(line["verdicts"][order] for order in ORDERS), strict=True)
@@ -81,12 +82,12 @@ def _samples(lines):
             yield line["prompt_id"], ours - theirs, pair
 
 
-def _squash(lengths):
+def _squash(lengths: Sequence[float]) -> np.ndarray:
     spread = np.std(lengths) if lengths else 0
     return np.tanh(np.array(lengths) / spread) if spread else np.zeros(len(lengths))
 
 
-def _fit_penalised(design, wins):
+def _fit_penalised(design: np.ndarray, wins: np.ndarray) -> np.ndarray:
     """Intercept and slope; rows twice with the weights y and 1 - y, where scikit-learn's 1/(2C) is the penalty."""
     from sklearn.linear_model import LogisticRegression
 
@@ -97,7 +98,7 @@ def _fit_penalised(design, wins):
     return np.concatenate([model.intercept_, model.coef_[0]])
 
 
-def _fit_glm(design, wins):
+def _fit_glm(design: np.ndarray, wins: np.ndarray) -> np.ndarray:
     import statsmodels.api as sm
 
     with warnings.catch_warnings():
@@ -106,7 +107,13 @@ def _fit_glm(design, wins):
     return result.params if result.converged else np.full(design.shape[1], np.nan)
 
 
-def _of_intercept(prompts, design, wins, fit, penalty):
+def _of_intercept(
+    prompts: Sequence[str],
+    design: np.ndarray,
+    wins: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    penalty: np.ndarray,
+) -> dict[str, float]:
     """{prompt: value} of sigmoid(intercept), which fit(design, wins) gives; ``penalty`` is of squared coefficients / 2."""
     names = list(dict.fromkeys(prompts))
     if not names:

@@ -30,18 +30,18 @@ NOT_PROSE = re.compile(
 )
 
 
-def strip_code(text):
+def strip_code(text: str) -> str:
     """The text without fenced and inline code, URLs and LaTeX maths, a space in the place of each."""
     return NOT_PROSE.sub(" ", text)
 
 
 @functools.cache
-def can_identify(code):
+def can_identify(code: str) -> bool:
     """Whether texts in the language can be told from others at all."""
     return name_language(code) in {name_language(label) for label in _model().labels}
 
 
-def identify(text, language):
+def identify(text: str, language: str) -> str | None:
     """The code of the language that ``text`` is in, as judged in a pool of ``language``.
 
     It is judged among ``language``, the project's languages and some hundred others, whatever the run's config. In
@@ -53,26 +53,26 @@ def identify(text, language):
     text = strip_code(strip_invisible(text))[:LONGEST]
     if not can_identify(language) or sum(map(str.isalpha, text)) < FEWEST_LETTERS:
         return None
-    shares = {}
+    shares: dict[str, float] = {}
     for label, share in _identifier(name_language(language)).rank(text):  # best first
         shares.setdefault(name_language(label), share)
     found = next(iter(shares))
     return language if shares[name_language(language)] * DOUBT >= shares[found] else found
 
 
-def name_language(code):
+def name_language(code: str) -> str:
     """The language that a code stands for, whatever its script, region and standard: pt for pt_BR, no for nb."""
     base = code.split("_")[0]
     return SAME.get(base, base)
 
 
 @functools.cache
-def _model():
+def _model() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 @functools.cache
-def _identifier(name):
+def _identifier(name: str) -> LanguageIdentifier:
     identifier = copy.copy(_model())
     identifier.set_languages([label for label in identifier.labels if label not in NOT_JUDGED or label == name])
     return identifier

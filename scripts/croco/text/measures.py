@@ -1,6 +1,7 @@
 """What can be told of answers without a judge: in which languages they are, what they repeat, how alike they are."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import regex
@@ -17,7 +18,7 @@ WORD_BREAK = regex.compile(r"\b", flags=regex.V1 | regex.WORD)
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 
 
-def list_words(text):
+def list_words(text: str) -> list[str]:
     """The words of a text, case folded, punctuation left out, by the default word boundaries of Unicode (UAX 29).
 
     Of scripts without spaces between words (Chinese, Japanese kana but katakana, Thai, Lao, Khmer, Burmese) these
@@ -26,13 +27,13 @@ def list_words(text):
     return [word.casefold() for word in WORD_BREAK.split(text) if LETTER_OR_DIGIT.search(word)]
 
 
-def share_distinct(words, n):
+def share_distinct(words: Sequence[str], n: int) -> float | None:
     """Different n-grams over all n-grams, in (0, 1]; None of fewer than n words. Li et al. 2016, arXiv 1510.03055."""
     ngrams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
-def measure_repetition(words, n=4):
+def measure_repetition(words: Sequence[str], n: int = 4) -> float:
     """1 - different n-grams over all n-grams, in [0, 1); 0 of fewer than n words, which repeat none.
 
     seq-rep-4 of Welleck et al. 2020, arXiv 1908.04319, over words instead of a model's tokens, so that models with
@@ -42,7 +43,7 @@ def measure_repetition(words, n=4):
     return 0.0 if distinct is None else 1 - distinct
 
 
-def measure_self_similarity(texts):
+def measure_self_similarity(texts: Sequence[str]) -> float | None:
     """Mean similarity of all pairs of a prompt's answers, in [0, 1], whatever their order; None of fewer than two.
 
     The similarity of two is chrF (Popović 2015, character 1- to 6-grams, no words) with beta 1; equal texts have 1.
@@ -64,12 +65,12 @@ def measure_self_similarity(texts):
     return min(1.0, (equal + (total - equal) * similarity / weight) / total)
 
 
-def count_languages(lines):
+def count_languages(lines: Iterable[dict]) -> dict[str, dict[str, int]]:
     """The confusion matrix of fidelity files' lines: {language asked for: {language found, or none: answers}}.
 
     Both are sorted by code, ``none`` comes last.
     """
-    found = {}
+    found: dict[str, Counter[str]] = {}
     for line in lines:
         found.setdefault(line["language"], Counter()).update(code or NONE for code in line["languages"])
     return {

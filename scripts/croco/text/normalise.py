@@ -14,21 +14,21 @@ VISIBLE = regex.compile(
 INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t-\r\x1c-\x1f\x85]]]+", regex.V1)
 
 
-def is_blank(text):
+def is_blank(text: str) -> bool:
     """Whether nothing of the text can be seen."""
     return VISIBLE.search(text) is None
 
 
-def normalise_id(prompt_id):
+def normalise_id(prompt_id: str) -> str:
     """The form in which ids are compared and written: NFC."""
     return unicodedata.normalize("NFC", prompt_id)
 
 
-def strip_invisible(text):
+def strip_invisible(text: str) -> str:
     """The text in NFC, without format and control characters; white space stays."""
     return INVISIBLE.sub("", unicodedata.normalize("NFC", text))
 
 
-def fold(text):
+def fold(text: str) -> str:
     """The text in NFC without case, and with one space for each run of white space."""
     return " ".join(unicodedata.normalize("NFC", strip_invisible(text).casefold()).split())

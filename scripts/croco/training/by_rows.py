@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,9 +11,12 @@ from croco.training.resume import RANK, WORLD, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
+else:
+    Trainer = object
 
 
-class ByRows:
+class ByRows(Trainer):
     """In front of a TRL trainer: its steps are means over their rows, and Progress counts the rows and tokens.
 
     TRL averages over micro-batches, of which the last of an epoch may be smaller; and with several processes rows are
@@ -25,14 +28,17 @@ class ByRows:
 
     weight, step_rows, first = 1.0, 0, 0  # the loss's factor, rows in this step, those before this micro-batch
 
-    def __init__(self, *args, progress: Progress, **kwargs):
+    def __init__(self, *args: Any, progress: Progress, **kwargs: Any) -> None:
         self.progress = progress
         super().__init__(*args, **kwargs)
 
-    def _prepare_dataset(self, dataset, *args, **kwargs):
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # holds token ids already
 
-    def get_batch_samples(self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device):
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device
+    ) -> tuple[list[dict], Any]:
+        """As Trainer's; also counts the step's rows, and takes repeats out of the number of tokens in its loss."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD
         total = len(self.train_dataset)
@@ -49,7 +55,8 @@ class ByRows:
         size = self.args.train_batch_size
         return min(size, max(0, self.step_rows - first - RANK * size))
 
-    def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As Trainer's, with the repeats at the end of an epoch left out; counts the rows and tokens seen."""
         own, left = self._count_own(self.first), self.step_rows - self.first
         self.first += WORLD * self.args.train_batch_size
         numbers = inputs.pop("row")  # (micro-batch,)
@@ -57,7 +64,9 @@ class ByRows:
         self.progress.count(numbers[:own], seen.get("attention_mask"))
         return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
 
-    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+    def step_by_rows(
+        self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """The loss of training_step, a scalar, after its backward pass.
 
         Args:
@@ -84,11 +93,13 @@ class ByRows:
         self.weight = 1.0
         return loss
 
-    def compute_loss(self, *args, **kwargs):
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, times the weight of the row."""
         loss = super().compute_loss(*args, **kwargs)
         return loss if self.weight == 1 else loss * self.weight
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As Trainer's; leaves the random state as it was."""
         with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
             return super().evaluate(*args, **kwargs)
 
@@ -99,7 +110,7 @@ def take_rows(inputs: dict, count: int, kept: Iterable[int]) -> dict:
     A tensor of the batch has the shape (blocks x count, ...): several blocks of rows, such as chosen and rejected.
     """
 
-    def take(value):
+    def take(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.ndim and len(value) % count == 0:
             return value.unflatten(0, (-1, count))[:, list(kept)].flatten(0, 1)
         return [value[i] for i in kept] if isinstance(value, list) and len(value) == count else value
@@ -124,7 +135,7 @@ def gather_first(accelerator: "Accelerator", processes: int) -> Iterator[None]:
 def with_row_numbers(collate: Callable[[list[dict]], dict]) -> Callable[[list[dict]], dict]:
     """The collator, which also returns the rows' numbers: `row`, a tensor of the shape (micro-batch,)."""
 
-    def collate_with_rows(examples):
+    def collate_with_rows(examples: list[dict]) -> dict:
         batch = collate(examples)
         if "row" in examples[0]:
             batch["row"] = torch.tensor([example["row"] for example in examples])

@@ -31,7 +31,7 @@ class Guards:
     always stops.
     """
 
-    def __init__(self, collapse: float | None = None, chance_after: float | None = None):
+    def __init__(self, collapse: float | None = None, chance_after: float | None = None) -> None:
         self.collapse, self.chance_after = collapse, chance_after
         self.problem: InputError | None = None
 
@@ -52,7 +52,7 @@ class Guards:
         self.problem = self._not_finite(entry) or self._collapsed(entry) or self._at_chance(entry)
         return bool(self.problem)
 
-    def _not_finite(self, entry):
+    def _not_finite(self, entry: dict[str, float | None]) -> InputError | None:
         for name in self.finite:
             if name in entry and entry[name] is None:
                 return InputError(
@@ -61,13 +61,13 @@ class Guards:
                 )
         return None
 
-    def _mean(self, name):
+    def _mean(self, name: str) -> float | None:
         values = [entry[name] for entry in self.recent if entry.get(name) is not None]
         return math.fsum(values) / len(values) if len(values) == self.window else None
 
-    def _collapsed(self, entry):
+    def _collapsed(self, entry: dict[str, float | None]) -> InputError | None:
         chosen, reward = self._mean("logps_chosen"), self._mean("rewards_chosen")
-        if self.collapse is None or None in (chosen, reward):
+        if self.collapse is None or chosen is None or reward is None:
             return None
         # DPO's reward is beta x (log-probability under the policy - under the reference).
         reference = chosen - reward / self.beta
@@ -80,7 +80,7 @@ class Guards:
             "in the setting's guards",
         )
 
-    def _at_chance(self, entry):
+    def _at_chance(self, entry: dict) -> InputError | None:
         accuracy = self._mean("rewards_accuracies")
         if self.chance_after is None or accuracy is None or entry["step"] < self.chance_after * self.max_steps:
             return None

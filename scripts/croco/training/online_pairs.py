@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import logsigmoid
@@ -12,10 +12,14 @@ from croco.text.normalise import is_blank
 from croco.training.resume import WORLD
 
 if TYPE_CHECKING:
+    from trl.experimental.online_dpo import OnlineDPOTrainer
+
     from croco.models.engines import RewardEngine
+else:
+    OnlineDPOTrainer = object
 
 
-class OnlinePairs:
+class OnlinePairs(OnlineDPOTrainer):
     """In front of ByRows and TRL's OnlineDPOTrainer: samples without dropout and forms pairs as offline (``choose``).
 
     The step is this project's: TRL 1.16 adds up micro-batches where its other trainers take means, and pairs two answers
@@ -27,12 +31,13 @@ class OnlinePairs:
         stops: ids of the stop tokens (TRL's are the generation config's alone). The other arguments are the trainer's.
     """
 
-    def __init__(self, *args, scorer: "RewardEngine", stops: list[int], **kwargs):
+    def __init__(self, *args: Any, scorer: "RewardEngine", stops: list[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scorer, self.eos_token_ids = scorer, sorted(stops)
-        self.stats, self.sums = {}, {}  # TRL's are means of means
+        self.stats: dict = {}
+        self.sums: dict[str, torch.Tensor] = {}  # TRL's are means of means
 
-    def _generate(self, model, *args, **kwargs):
+    def _generate(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         policy = getattr(model, "module", model)  # within that of several processes
         policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
         own, policy.generation_config = policy.generation_config, only_stops(self.eos_token_ids)
@@ -43,7 +48,9 @@ class OnlinePairs:
             policy.generation_config = own
             model.train()
 
-    def step_by_rows(self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args, **kwargs) -> torch.Tensor:
+    def step_by_rows(
+        self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """As ByRows.step_by_rows; `prompt` of the inputs holds the chat lists of a micro-batch."""
         prompts = inputs["prompt"]
         count = len(prompts)
@@ -77,7 +84,9 @@ class OnlinePairs:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _sum_log_probabilities(self, model, ids, vision) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sum_log_probabilities(
+        self, model: torch.nn.Module, ids: list[torch.Tensor], vision: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (nats) of the answers under policy and reference, each (2, prompts); gradients of the first."""
         mask = ids[3]  # (2 x prompts, tokens), 0 behind an answer's end
         policy = (self._forward(model, *ids, vision) * mask).sum(1)
@@ -88,7 +97,9 @@ class OnlinePairs:
         reference = (reference * mask).sum(1)
         return policy.view(2, -1), reference.view(2, -1)
 
-    def _rate_answers(self, prompts, ids, mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _rate_answers(
+        self, prompts: list[list[dict]], ids: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(rewards, nan where unknown; whether it ended and is not empty; whether it ended), each (2, prompts).
 
         Args:
@@ -122,7 +133,8 @@ class OnlinePairs:
             part = torch.stack([values.detach()[mask].double().sum(), mask.sum()])
             self.sums[name] = self.sums.get(name, 0) + part
 
-    def log(self, logs, *args, **kwargs):
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As Trainer's, with the means of this project's metrics over all rows since the last entry."""
         if self.sums:
             totals = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum").tolist()
             logs |= {

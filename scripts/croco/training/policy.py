@@ -66,7 +66,7 @@ def load_policy(job: Namespace) -> Tuned:
     Raises InputError where the model cannot be loaded, or the pattern or the adapter to start from does not fit.
     """
 
-    def load(dtype):
+    def load(dtype: str) -> "PreTrainedModel":
         return load_weights(POLICY, job.model, job.revision, dtype, job.trust_remote_code)
 
     if job.weights == "full":

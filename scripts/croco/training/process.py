@@ -42,6 +42,7 @@ NO_OPTIONS = ("folder", "saving", "script", "reward", "identity", "rows_digest")
 
 
 def main() -> None:
+    """One training process, started with the path of its job."""
     die_with_parent()
     job = read_job(sys.argv[1])
     try:

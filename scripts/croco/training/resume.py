@@ -26,10 +26,11 @@ class Progress:
     Every process keeps its own file; a checkpoint is whole only with all of them.
     """
 
-    def __init__(self, job: Namespace):
+    def __init__(self, job: Namespace) -> None:
         self.job = job
-        self.seen, self.tokens, self.padded, self.steps_before, self.tokens_before = {}, 0, 0, 0, 0
-        self.history = []
+        self.seen: dict[int, int] = {}
+        self.tokens, self.padded, self.steps_before, self.tokens_before = 0, 0, 0, 0
+        self.history: list[dict] = []
 
     def count(self, numbers: "torch.Tensor", mask: "torch.Tensor | None") -> None:
         """Counts rows as seen: their numbers, of shape (rows,), and attention mask, of shape (sequences, tokens)."""
@@ -68,7 +69,7 @@ class Progress:
         import torch
         from accelerate.utils import gather_object
 
-        seen = {}
+        seen: dict[int, int] = {}
         for part in gather_object([self.seen]):
             for number, count in part.items():
                 seen[number] = seen.get(number, 0) + count

@@ -5,4 +5,5 @@ from croco.report.page import Page
 
 
 def show(page: Page) -> Section:
+    """The section's content: the contrasts, and whether the run is the miniature."""
     return Section(content={"contrasts": page.contrasts, "miniature": page.asked.miniature})

@@ -34,6 +34,7 @@ class Job:
 
 
 def show(page: Page) -> Section:
+    """The section: a figure of the time by stage, and the sums over all jobs."""
     jobs = list_jobs(page.manifests)
     without_job = [manifest for manifest in page.manifests if not is_counted(manifest)]
     if not page.manifests:
@@ -61,6 +62,7 @@ def show(page: Page) -> Section:
 
 
 def is_counted(manifest: Manifest) -> bool:
+    """Whether a manifest names its job and the job's time."""
     return manifest.job is not None and manifest.seconds is not None
 
 
@@ -73,8 +75,8 @@ def list_jobs(manifests: list[Manifest]) -> list[Job]:
     jobs = []
     for of_job in by_job.values():
         # Time and memory count from the start of the process: the last manifest covers the others.
-        last = max(of_job, key=lambda manifest: manifest.seconds)
-        jobs.append(Job(last.stage, last.seconds, last.memory, last.gpus, last.file))
+        last = max(of_job, key=lambda manifest: manifest.seconds or 0.0)
+        jobs.append(Job(last.stage, last.seconds or 0.0, last.memory, last.gpus, last.file))
     return jobs
 
 

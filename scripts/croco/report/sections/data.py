@@ -13,6 +13,7 @@ INTRO = (
 
 
 def show(page: Page) -> Section:
+    """The section: where responses and prompts were lost."""
     return Section(intro=INTRO, figures=[*show_responses(page), *show_prompts(page)])
 
 
@@ -51,7 +52,8 @@ def show_responses(page: Page) -> list[Figure]:
 
 def count_responses(page: Page) -> list[dict[str, Any]]:
     """Parts of the bars: each policy and language once, unless the counts of its runs differ."""
-    bars, shown = [], set()
+    bars: list[dict[str, Any]] = []
+    shown = set()
     for run in page.first:
         ledger = page.ledgers.get(run.folder)
         for code, counts in ledger["languages"].items() if ledger else ():

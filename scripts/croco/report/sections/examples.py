@@ -90,14 +90,17 @@ def draw(lines: list[dict], count: int) -> list[dict]:
 
 
 def cut(text: str) -> str:
+    """The first LONGEST characters, and how many more there are."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
 
 
 def say(messages: list[dict] | None) -> str:
+    """The messages' texts as one text, cut."""
     return cut("\n\n".join(message["content"] for message in messages or []))
 
 
 def describe_pair(run: str, language: str, pair: dict) -> dict[str, Any]:
+    """A pair as the page shows it: both answers side by side, with their rewards."""
     same = pair["chosen_language"] == pair["rejected_language"]
     return {
         "kind": "pair",

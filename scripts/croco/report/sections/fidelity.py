@@ -22,6 +22,7 @@ MEASURES = {metric.name: metric.title for metric in (*ANSWER_METRICS, REWARD)}
 
 
 def show(page: Page) -> Section:
+    """The section: languages and other measures of the answers, without a judge."""
     if not page.asked.fidelity:
         return Section(intro=INTRO, empty=NOT_ASKED)
     summary = page.summary

@@ -9,6 +9,7 @@ from croco.report.page import Page
 
 
 def show(page: Page) -> Section:
+    """The section: a table of the paper's findings, each with its verdict."""
     if page.findings is None:
         page.gaps.say(
             "findings", "findings.json, the paper's findings F1 to F6", "snakemake --cores 2 --forcerun summarise"

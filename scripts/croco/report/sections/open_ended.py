@@ -25,6 +25,7 @@ WINS = {
 
 
 def show(page: Page) -> Section:
+    """The section: win rates with intervals, by language, and counted in other ways."""
     summary = page.summary
     lines = list_estimates(summary, "arena", "win_rate", "value")
     say_unpooled("open-ended", summary[summary["task"] == "arena"], page.gaps)
@@ -43,6 +44,7 @@ def show(page: Page) -> Section:
 
 
 def show_win_rates(lines: list[dict[str, Any]]) -> Figure:
+    """A forest plot of win rates; ``lines`` as list_estimates returns them."""
     return figure(
         "win-rates",
         [(None, plots.plot_forest(lines, 0.5, "win rate against the base"))],
@@ -86,7 +88,8 @@ def show_variants(page: Page) -> list[Figure]:
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
     pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
     pooled = prefer_all_seeds(pooled)
-    dots, numbers = [], {}
+    dots: list[dict[str, Any]] = []
+    numbers: dict[str, dict[str, Any]] = {}
     for metric, name in {**WINS, "position_consistency": "position consistency", "unparseable": "unparseable", "reward_judge_agreement": "agrees with the reward"}.items():  # fmt: skip
         for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
             if row.pool == BASE[0] or pd.isna(row.value):

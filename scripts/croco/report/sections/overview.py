@@ -7,6 +7,7 @@ from croco.report.page import Page
 
 
 def show(page: Page) -> Section:
+    """The section: what was run, the main results, and what is missing."""
     content = {
         "facts": list_facts(page),
         "contamination": tell_contamination(page.contamination),
@@ -26,7 +27,7 @@ def list_facts(page: Page) -> list[tuple[str, Any]]:
         (name, value)
         for name, value in (
             ("policies", ", ".join(dict.fromkeys(run.model for run in runs))),
-            ("reward models", ", ".join(dict.fromkeys(run.reward_model for run in runs))),
+            ("reward models", ", ".join(dict.fromkeys(run.reward_model for run in runs if run.reward_model))),
             ("trained in", ", ".join(dict.fromkeys(code for run in runs for code in run.languages))),
             ("evaluated in", ", ".join(dict.fromkeys(code for run in runs for code in run.evaluated))),
             ("settings by pool", len(tuned)),
@@ -58,14 +59,18 @@ def write_headlines(page: Page) -> list[dict[str, str]]:
             for row in findings["findings"]
             if row["verdict"] != "not tested" or (row["claim"], row["model"]) not in tested
         ]  # fmt: skip
-    marks = {True: "as the paper reports", False: "not as the paper reports", None: "cannot tell"}
-    kinds = {True: "for", False: "against", None: "open"}
+    marks: dict[bool | None, str] = {
+        True: "as the paper reports",
+        False: "not as the paper reports",
+        None: "cannot tell",
+    }
+    supports: dict[bool | None, str] = {True: "for", False: "against", None: "open"}
     return [
         {
             "mark": marks[row.agrees] if row.of_paper else "not in the paper",
             "text": sentence(row.claim if row.of_paper else f"{row.what}: {row.verdict}"),
             "estimate": f"{row.what} ({row.model}): {row.measure} {row.value:.3f}{interval(row.low, row.high)}",
-            "kind": kinds[row.agrees],
+            "kind": supports[row.agrees],
         }
         for row in page.contrasts
     ]

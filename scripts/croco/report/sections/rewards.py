@@ -72,6 +72,7 @@ def read_panels(page: Page, runs: Sequence[ReportedRun]) -> dict[str, dict[str, 
 
 
 def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[str, dict[str, Any]]) -> Figure:
+    """Histograms of raw rewards, one per language; ``panels`` are {language: {kind: rewards}}."""
     lines = [
         [code, kind, len(values), *describe(values)]
         for code, panel in panels.items()
@@ -94,6 +95,7 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
 
 
 def plot_places(name: str, title: str, places: dict[str, list[float]]) -> Figure:
+    """A histogram of standardised rewards; ``places`` are {chosen or rejected: standard deviations from the mean}."""
     edges = bins([value for values in places.values() for value in values])
     densities = {kind: density(values, edges) for kind, values in places.items()}
     return figure(

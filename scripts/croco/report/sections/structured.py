@@ -1,7 +1,7 @@
 """Section "Structured tasks": the change of each metric of each task from the base."""
 
 from croco.report import plots
-from croco.report.elements import Section, figure, label
+from croco.report.elements import Figure, Section, figure, label
 from croco.report.estimates import find_base, in_words, list_estimates, say_direction, say_unpooled, table_estimates
 from croco.report.page import Page
 
@@ -15,7 +15,7 @@ def show(page: Page) -> Section:
     summary = page.summary
     tasks = summary[~summary["task"].isin(OTHER_SECTIONS) & summary["baseline"].notna()]
     say_unpooled("structured", tasks, page.gaps)
-    figures = []
+    figures: list[Figure] = []
     for task, metric in tasks[["task", "metric"]].drop_duplicates().itertuples(index=False):
         lines = list_estimates(summary, task, metric, "delta")
         if not lines:

@@ -22,7 +22,9 @@ TRAINING = {
 
 
 def show(page: Page) -> Section:
-    points, lines = defaultdict(list), []
+    """The section: the curves of each training, and a table of its last values."""
+    points: defaultdict[str, list[dict]] = defaultdict(list)
+    lines = []
     for run in page.first:
         folder = run.folder / "checkpoint"
         if not page.gaps.has("training", folder / "manifest.json", "trainings"):
