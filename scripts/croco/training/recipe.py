@@ -9,6 +9,8 @@ SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing
 
 
 class RecipeFault(NamedTuple):
+    """A key of a recipe that is wrong for an objective."""
+
     key: str
     problem: str
     remedy: str
