@@ -6,7 +6,9 @@ from croco.digests import lock_digest, model_identity
 from croco.state import WEIGHT_FILES
 
 LOCK = lock_digest(f"{BASE}/requirements.lock")
-VLLM_LOCK = lock_digest(f"{BASE}/requirements-vllm.lock")
+# By engine: the digest of the versions that it runs with, and its conda environment; a later one holds the earlier.
+LOCKS = {"transformers": LOCK, "vllm": [LOCK, lock_digest(f"{BASE}/requirements-vllm.lock")]}
+ENVIRONMENTS = {"transformers": "../envs/croco.yaml", "vllm": "../envs/vllm.yaml"}
 REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 
@@ -40,12 +42,13 @@ def options_model(row, *names):
 
 def lock_engine(row):
     """Digest of the versions that a model's engine runs with."""
-    return [LOCK, VLLM_LOCK] if row["engine"] == "vllm" else LOCK
+    return LOCKS[row["engine"]]
 
 
 def environment_of(*rows):
     """The conda environment for jobs of these models."""
-    return "../envs/vllm.yaml" if any(row["engine"] == "vllm" for row in rows) else "../envs/croco.yaml"
+    engines = {row["engine"] for row in rows}
+    return [path for engine, path in ENVIRONMENTS.items() if engine in engines][-1]
 
 
 def model_threads(rows):

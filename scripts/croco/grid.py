@@ -8,7 +8,7 @@ from croco.config.checks.stages import check_names, check_values
 from croco.digests import derive_seed
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.objectives import NONE, OBJECTIVES
-from croco.pairs.hygiene import FILTERS, needs_languages
+from croco.pairs.hygiene import DEFAULT, needs_languages
 from croco.pairs.rules import RULES
 from croco.runs import BASE, UNTUNED, Run
 
@@ -44,7 +44,7 @@ class Grid:
     def __init__(self, config, known_languages, locator):
         self.config, self.locator = config, locator
         self.results = config["results"].rstrip("/")
-        self.hygiene = config.get("hygiene", list(FILTERS))
+        self.hygiene = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])
         self.reward_models = _by_name(config["reward_models"])
         self.translators = _by_name(config["translators"])

@@ -8,7 +8,7 @@ from shipped import read_shipped
 
 from croco.config.schema import StrictValidator, fill_defaults, resolve
 from croco.objectives import OBJECTIVES
-from croco.pairs.hygiene import FILTERS
+from croco.pairs.hygiene import DEFAULT
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
 README = (ROOT / "config/README.md").read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def test_defaults_and_examples_are_allowed():
 def test_defaults_that_the_run_table_applies():
     """These are written in words in the schema."""
     settings = SCHEMA["properties"]["settings"]["items"]["properties"]
-    assert SCHEMA["properties"]["hygiene"]["fallback"] == read_shipped("config").hygiene == list(FILTERS)
+    assert SCHEMA["properties"]["hygiene"]["fallback"] == read_shipped("config").hygiene == list(DEFAULT)
     dpo = yaml.safe_dump(OBJECTIVES["dpo"].guards, default_flow_style=True, sort_keys=False).strip()
     assert f"`{dpo}` for dpo; `none` for sft" in settings["guards"]["otherwise"]
     assert not OBJECTIVES["sft"].guards and not OBJECTIVES["online_dpo"].guards

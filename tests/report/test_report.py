@@ -95,9 +95,9 @@ def test_numbers_are_those_of_the_summary(results, page):
     contrast = next(row for row in table if row["p_adjusted"])
     shown = read_table(page.get_element_by_id("contrasts"))[0]
     assert shown["estimate"] == f"{float(contrast['value']):.3f}"
-    assert shown["interval"] == f"{float(contrast['ci_low']):.3f} to {float(contrast['ci_high']):.3f}"
+    assert shown["interval"] == f"{float(contrast['value_low']):.3f} to {float(contrast['value_high']):.3f}"
     wins = {
-        (f"{row['language']}/{row['setting']}", row["eval_language"]): f"{float(row['value']):.3f}"
+        (f"{row['pool']}/{row['setting']}", row["eval_language"]): f"{float(row['value']):.3f}"
         for row in table
         if row["metric"] == "win_rate" and row["baseline"] == "base"
     }

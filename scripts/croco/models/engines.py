@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from croco.digests import behaviour_digest, versions
+from croco.errors import InputError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -171,10 +172,13 @@ def describe_engine(args: Namespace) -> dict:
 
 def _module(args: Namespace) -> "ModuleType":
     # Statements, so that the re-run digest sees them.
-    if args.engine == "vllm":
-        from croco.models import vllm_engine
+    match args.engine:
+        case "transformers":
+            from croco.models import transformers_engine
 
-        return vllm_engine
-    from croco.models import transformers_engine
+            return transformers_engine
+        case "vllm":
+            from croco.models import vllm_engine
 
-    return transformers_engine
+            return vllm_engine
+    raise InputError(f"there is no engine {args.engine}", "see --help", field="engine")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from croco.text.normalise import is_blank
 
+# The filters of a config that names none; a new filter is asked for by name.
+DEFAULT = ("empty", "truncated", "wrong_language")
 # Filters nothing.
 PAPER = "paper"
 # A response without a reward leaves its pool always.
