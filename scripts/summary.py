@@ -13,16 +13,13 @@ group in the rows of its tasks: in a mean over tasks, leave these out. The colum
 scripts/croco/results/table.py, the methods in docs/statistics.md.
 """
 
-import json
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
-from croco.records import Score, Verdict, read_records, rows
-from croco.results import win_rates
-from croco.results.metrics import ANSWER_METRICS, HIGHER, LOWER, better
+from croco.results.measured import WITHOUT_BASELINE, compare_rewards, expect_languages, mean, read_results
+from croco.results.metrics import HIGHER, LOWER, better
 from croco.results.statistics import (
     align,
     benjamini_hochberg,
@@ -35,46 +32,9 @@ from croco.results.statistics import (
     standard_error,
 )
 from croco.results.table import ALL, ARENA, COLUMNS, FIDELITY, Row, name_run, read_cells, write_summary
-from croco.runs import BASE, Run, add_contrast_option, add_run_options, find_last, read_runs
+from croco.runs import BASE, add_contrast_option, add_run_options, find_last, read_runs
 
-# What an arena file says of a prompt, and what is computed from its verdicts.
-SCORES = {"win_rate": "score", "win_rate_single_order": "score_single_order", "win_rate_strict": "score_strict"}
-FROM_VERDICTS = {
-    "win_rate_lc": win_rates.length_controlled,
-    "win_rate_glm": win_rates.adjusted,
-    "position_consistency": win_rates.position_consistency,
-    "unparseable": win_rates.unparseable,
-}
-WITHOUT_BASELINE = ("position_consistency", "unparseable")
 CHANCE = "chance"
-
-
-@dataclass
-class Measured:
-    """The results of one run.
-
-    Attributes:
-        files: those that were read.
-        results: {(task, metric): {language: {prompt: [value or None]}}}.
-        against: what the results are compared with, in the same form, where the run's own files hold it.
-        documents: as results, by the documents' digests; for groups of tasks.
-        rewards: {reward model: {language: {prompt: [value]}}}.
-        suites: {language: {task: name of its group}}.
-        lower: (task, metric) where lower is better.
-        expected: {(task, metric): languages} that a mean over the run's languages consists of.
-        groups: {(group, metric): {language: [task]}} of groups of several tasks.
-    """
-
-    run: Run
-    files: list = field(default_factory=list)
-    results: dict = field(default_factory=lambda: defaultdict(dict))
-    against: dict = field(default_factory=lambda: defaultdict(dict))
-    documents: dict = field(default_factory=lambda: defaultdict(dict))
-    rewards: dict = field(default_factory=dict)
-    suites: dict = field(default_factory=lambda: defaultdict(dict))
-    lower: set = field(default_factory=set)
-    expected: dict = field(default_factory=dict)
-    groups: dict = field(default_factory=dict)
 
 
 def main():
@@ -111,154 +71,6 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def read_results(args, run, runs, gaps):
-    """What a run's files hold; with --partial those that are missing are added to ``gaps``."""
-    measured = Measured(run)
-    for language in run.evaluated:
-        read = [("eval", f"eval/{language}.json", read_suites), ("eval", f"eval/{language}.samples.jsonl", read_tasks)]
-        if args.judged and not run.is_base:
-            read.append(("arena", f"arena/{language}.jsonl", read_arena))
-        if args.fidelity:
-            read.append(("fidelity", f"fidelity/{language}.jsonl", read_fidelity))
-            read += [
-                ("rewards", f"fidelity/{reward}/{language}.jsonl", read_rewards) for reward in list_rewards(run, runs)
-            ]
-        for what, name, reader in read:
-            path = args.root / run.name / name
-            if args.partial and not path.is_file():
-                gap = {"run": run.name, "language": language, "what": what}
-                gaps += [gap] if gap not in gaps else []
-                continue
-            measured.files.append(path)
-            reader(measured, language, path)
-    return measured
-
-
-def list_rewards(run, runs):
-    """The reward models that scored a run's answers: its own; of the base those of all runs."""
-    if not run.is_base:
-        return [run.reward_model]
-    return sorted({other.reward_model for other in runs if other.model == run.model and not other.is_base})
-
-
-def read_suites(measured, language, path):
-    """Which tasks form a group: an lm-eval group's, and own ones over the same documents (see name_variants)."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(
-            f"no results of structured tasks: no such file or no JSON ({error})", "evaluate again", path
-        ) from error
-    measured.suites[language] = {task: found["suite"] for task, found in results.items() if "suite" in found}
-
-
-def read_tasks(measured, language, path):
-    for sample in rows(path):
-        prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
-        measured.lower |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
-        for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
-            if isinstance(sample[metric], int | float | None):
-                for values, name in ((measured.results, prompt), (measured.documents, sample["doc_hash"])):
-                    of_task = values[sample["task"], metric].setdefault(language, {})
-                    of_task.setdefault(name, []).append(sample[metric])
-    name_variants(measured, language)
-
-
-def name_variants(measured, language):
-    """Own tasks that have the same documents, such as variants of a prompt, form a group with their joined names."""
-    same = defaultdict(dict)
-    for (task, _), by_language in sorted(measured.documents.items()):
-        if language in by_language and task not in measured.suites[language]:
-            same[frozenset(by_language[language])][task] = None
-    for tasks in same.values():
-        if len(tasks) > 1:
-            measured.suites[language] |= dict.fromkeys(tasks, "+".join(tasks))
-
-
-def read_arena(measured, language, path):
-    lines = [line for _, line in read_records(path, Verdict)]
-    judged = {metric: {line["prompt_id"]: line[name] for line in lines} for metric, name in SCORES.items()}
-    judged |= {metric: measure(lines) for metric, measure in FROM_VERDICTS.items()}
-    judged["quality"] = {line["prompt_id"]: line["quality"] for line in lines}
-    chance = {line["prompt_id"]: 0.5 for line in lines}
-    for metric, values in judged.items():
-        keep(measured.results[ARENA, metric], language, values)
-        if metric == "quality":
-            others = {line["prompt_id"]: line["baseline_quality"] for line in lines}
-            keep(measured.against[ARENA, metric], language, others)
-        elif metric not in WITHOUT_BASELINE:
-            keep(measured.against[ARENA, metric], language, {prompt: chance[prompt] for prompt in values})
-
-
-def read_fidelity(measured, language, path):
-    """A prompt's measures are means over its samples; a sample without a value is left out."""
-    lines = list(rows(path))
-    for metric in ANSWER_METRICS:
-        values = {line["prompt_id"]: line[metric.name] for line in lines}
-        values = {prompt: mean(value) if isinstance(value, list) else value for prompt, value in values.items()}
-        keep(measured.results[FIDELITY, metric.name], language, values)
-
-
-def read_rewards(measured, language, path):
-    """A prompt's mean reward, by reward model; compare_rewards puts them in the results."""
-    values = {line["prompt_id"]: mean(line["rewards"]) for _, line in read_records(path, Score)}
-    keep(measured.rewards.setdefault(path.parent.name, {}), language, values)
-
-
-def keep(results, language, values):
-    """Adds {prompt: value} of a language; none where no prompt has a value."""
-    if any(value is not None for value in values.values()):
-        results[language] = {prompt: [value] for prompt, value in values.items()}
-
-
-def mean(values):
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def compare_rewards(args, measured, base):
-    """Adds the rewards by the run's reward model, the base's by the same, and how often they and the judge agree."""
-    if not args.fidelity:
-        return
-    reward = measured.run.reward_model
-    ours, theirs = measured.rewards.get(reward, {}), base.rewards.get(reward, {})
-    measured.results[FIDELITY, "reward"] = ours
-    if measured is base:
-        return
-    measured.against[FIDELITY, "reward"] = {language: theirs[language] for language in ours if language in theirs}
-    for language in ours.keys() & theirs.keys() & measured.results[ARENA, "win_rate"].keys():
-        agreed = {}
-        for prompt, [score] in measured.results[ARENA, "win_rate"][language].items():
-            rewards = ours[language][prompt] + theirs[language][prompt]
-            if None not in (score, *rewards) and score != 0.5 and rewards[0] != rewards[1]:
-                agreed[prompt] = float((score > 0.5) == (rewards[0] > rewards[1]))
-        keep(measured.results[ARENA, "reward_judge_agreement"], language, agreed)
-        keep(measured.against[ARENA, "reward_judge_agreement"], language, dict.fromkeys(agreed, 0.5))
-
-
-def expect_languages(measured):
-    """Fills in which languages a mean over a run's languages consists of, and its groups of tasks.
-
-    For answers these are all of the run's languages, whatever file or value is missing; for structured tasks those that
-    the task has in some run.
-    """
-    known, suites = defaultdict(set), defaultdict(dict)
-    for each in measured:
-        for code, groups in each.suites.items():
-            suites[code] |= groups
-        for key, by_language in each.results.items():
-            known[key] |= by_language.keys()
-    for each in measured:
-        # Where a run lacks a language, its groups there are those of other runs, and so the language is missing in them.
-        each.suites = defaultdict(dict, {code: suites[code] | each.suites[code] for code in each.run.evaluated})
-        each.expected = {
-            (task, metric): [code for code in each.run.evaluated if task in (ARENA, FIDELITY) or code in languages]
-            for (task, metric), languages in known.items()
-            if languages
-        }
-        each.groups = list_groups(each)
-
-
 def summarise(measured, base, not_pooled):
     """The rows of one run, each language by itself and then all of them together; then those of groups of tasks."""
     for (task, metric), by_language in sorted(measured.results.items()):
@@ -279,19 +91,6 @@ def summarise(measured, base, not_pooled):
             if all(values is not None for side in sides for values in side):
                 parts[code] = list(zip(sides[0], sides[1] if name else [None] * len(members), strict=True))
         yield from compare(measured, group, metric, parts, name, list(tasks), not_pooled)
-
-
-def list_groups(measured):
-    """{(group, metric): {language: [task]}} of groups of several tasks, in the run's order of languages."""
-    groups = defaultdict(lambda: defaultdict(list))
-    for (task, metric), languages in sorted(measured.expected.items()):
-        for code in languages:
-            group = measured.suites[code].get(task)
-            if group is not None:
-                groups[group, metric][code].append(task)
-                measured.lower |= {(group, metric)} if (task, metric) in measured.lower else set()
-    several = {key for key, tasks in groups.items() if any(len(members) > 1 for members in tasks.values())}
-    return {key: groups[key] for key in sorted(several)}
 
 
 def compare(measured, task, metric, parts, baseline, expected, not_pooled):
