@@ -112,7 +112,7 @@ def read_pools(
     steps = rows_in_step([(path, kind) for paths, kind in files for path in paths])
     for step in check_languages(steps, args.prompts):
         prompts, generations, scores = (step[i : i + width] for i in range(0, 3 * width, width))
-        identified: Sequence[dict | None] = step[3 * width :] if args.identified else [None] * width
+        identified: list[dict | None] = [*step[3 * width :]] if args.identified else [None] * width
         prompt_id, by_language = prompts[0]["prompt_id"], {prompt["language"]: prompt for prompt in prompts}
         if prompt_id in excluded:
             for prompt in prompts:
