@@ -238,7 +238,7 @@ def select(args, pool, other, formed):
     if not args.balance:
         return select_rejected(args, pool, max(range(len(pool.values)), key=pool.values.__getitem__))
     reasons = []
-    for chosen in rank_balanced(pool.values, [language for language, _, _ in pool.responses], formed):
+    for chosen in rank_balanced(pool.values, [response.language for response in pool.responses], formed):
         try:
             return select_rejected(args, pool, chosen)
         except NoPair as reason:  # the next language may form one
@@ -262,14 +262,14 @@ def restrict(args, pool, index):
     if args.rejected_from == "pool":
         return pool, index
     response = pool.responses[index]
-    own = pool.within(response[0])
+    own = pool.within(response.language)
     return own, own.responses.index(response)
 
 
 def match(args, pool, other):
     """As select: the two responses whose rewards are nearest to another pair's."""
     wanted = other["chosen_reward"], other["rejected_reward"]
-    languages = dict.fromkeys(language for language, _, _ in pool.responses)
+    languages = dict.fromkeys(response.language for response in pool.responses)
     pools = [pool] if args.rejected_from == "pool" else [pool.within(language) for language in languages]
     found = [(some, *match_pair(some.values, *wanted)) for some in pools]
     found = [(some, chosen, rejected) for some, chosen, rejected in found if chosen is not None]
@@ -289,15 +289,15 @@ def draw(args, pool):
     """As select, whatever the rewards: each ordered pair of different texts, in one language if so asked, is equally likely."""
     if args.rejected_from == "chosen_language":
         texts = {}
-        for language, response, _ in pool.responses:
-            texts.setdefault(language, []).append(response["text"])
+        for pooled in pool.responses:
+            texts.setdefault(pooled.language, []).append(pooled.response["text"])
         if max(map(len, texts.values())) < 2:
             raise NoPair("pool_too_small")
         language = draw_language(texts, derive_seed(args.seed, "random-language", pool.prompt_id))
         if language is None:
             raise NoPair("all_texts_equal")
         pool = pool.within(language)
-    texts = [response["text"] for _, response, _ in pool.responses]
+    texts = [pooled.response["text"] for pooled in pool.responses]
     chosen, rejected = RULES[args.rejected].draw(texts, derive_seed(args.seed, "random-pair", pool.prompt_id))
     if rejected is None:
         raise NoPair("all_texts_equal")
@@ -310,11 +310,10 @@ def explain_small(pool):
     return "skipped" if all(pool.skips.values()) else "pool_too_small"
 
 
-def pair(args, pool, chosen, rejected, target):
+def pair(args, pool, chosen_index, rejected_index, target):
     """A line of the pairs; raises NoPair where the prompt has no text in the language that it is to be taken in."""
-    chosen_language, chosen_response, chosen_reward = pool.responses[chosen]
-    rejected_language, rejected_response, rejected_reward = pool.responses[rejected]
-    languages = {"chosen": chosen_language, "rejected": rejected_language}
+    chosen, rejected = pool.responses[chosen_index], pool.responses[rejected_index]
+    languages = {"chosen": chosen.language, "rejected": rejected.language}
     language = languages.get(args.prompt_language, args.prompt_language)
     if language not in pool.prompts:
         raise InputError(
@@ -328,19 +327,19 @@ def pair(args, pool, chosen, rejected, target):
     return {
         "prompt_id": pool.prompt_id,
         "prompt": pool.prompts[language]["messages"],
-        "chosen": answer(chosen_response["text"]),
-        "rejected": answer(rejected_response["text"]),
-        "chosen_reward": chosen_reward,
-        "rejected_reward": rejected_reward,
+        "chosen": answer(chosen.response["text"]),
+        "rejected": answer(rejected.response["text"]),
+        "chosen_reward": chosen.reward,
+        "rejected_reward": rejected.reward,
         "prompt_language": language,
-        "chosen_language": chosen_language,
-        "rejected_language": rejected_language,
+        "chosen_language": chosen.language,
+        "rejected_language": rejected.language,
         "pool_size": len(pool.values),
         "pool_mean": mean,
         "pool_std": std,
         "target": target,
-        "chosen_token_digest": chosen_response.get("token_digest"),
-        "rejected_token_digest": rejected_response.get("token_digest"),
+        "chosen_token_digest": chosen.response.get("token_digest"),
+        "rejected_token_digest": rejected.response.get("token_digest"),
     }
 
 
@@ -350,9 +349,8 @@ def build_best(args, ledger, formed, no_pair):
         if not pool.values:
             no_pair[explain_small(pool)] += 1
             continue
-        order = rank_balanced(
-            pool.values, [language for language, _, _ in pool.responses], formed if args.balance else Counter()
-        )
+        languages = [response.language for response in pool.responses]
+        order = rank_balanced(pool.values, languages, formed if args.balance else Counter())
         language, response, reward = pool.responses[order[0]]
         formed[language] += 1
         ledger["languages"][language]["chosen"] += 1

@@ -166,7 +166,14 @@ def finished_run(tmp_path_factory):
     """A copy of the project in which the small grid of tests/scenarios/two_languages.yaml has run to its end."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
+    shutil.copytree(folder, folder.with_name("untouched"), symlinks=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def untouched_run(finished_run):
+    """As finished_run, in which no other test has run anything: for plans."""
+    return finished_run.with_name("untouched")
 
 
 # What models ship in generation_config.json besides stop tokens, of which nothing may reach a result; token 1 is the

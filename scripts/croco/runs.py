@@ -1,5 +1,6 @@
 """The run table: one Run per model that is evaluated, written once as runs.jsonl and read by all that reads results."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class Run:
 
     @property
     def is_base(self) -> bool:
+        """Whether it is the policy before tuning."""
         return self.pool == UNTUNED
 
     @property
@@ -86,6 +88,7 @@ class Run:
 
     @property
     def objective(self) -> str:
+        """What it is tuned by, a key of croco.objectives.OBJECTIVES; none for the base."""
         return self.row["objective"]
 
     @property
@@ -105,7 +108,10 @@ class Run:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The run table; raises InputError with file and line where a row is none."""
+    """The run table.
+
+    Raises InputError with file and line for a row that is no row of the run table.
+    """
     runs = []
     for line, row in read_jsonl(path):
         try:
@@ -116,13 +122,14 @@ def read_runs(path: Path) -> list[Run]:
     return runs
 
 
-def add_run_options(parser) -> None:
+def add_run_options(parser: ArgumentParser) -> None:
     """Options of scripts that read the results of all runs."""
     parser.add_argument("--root", type=Path, required=True, help="output root of the run")
     parser.add_argument("--runs", type=Path, required=True, help="runs.jsonl, the run table")
 
 
-def add_contrast_option(parser) -> None:
+def add_contrast_option(parser: ArgumentParser) -> None:
+    """The option --contrast, which may be given several times; each value is a list [setting, pool, versus]."""
     parser.add_argument(
         "--contrast",
         nargs=3,
@@ -172,7 +179,7 @@ class Arm:
 
 def list_arms(runs: Iterable[Run]) -> list[Arm]:
     """The arms of tuned runs, in the order of the run table."""
-    arms = {}
+    arms: dict[str, Arm] = {}
     for run in runs:
         if run.is_base:
             continue

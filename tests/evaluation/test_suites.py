@@ -300,7 +300,7 @@ def test_each_cell_of_a_table_is_checked(tmp_path):
 
 def test_results_of_a_table(tmp_path):
     table = tmp_path / "t.csv"
-    header = "model,language,setting,eval_language,task,metric,value,n\n"
+    header = "model,pool,setting,eval_language,task,metric,value,n\n"
     table.write_text(f"{header}m,multi,dpo,de,qa,f1,0.5,12\nm,multi,dpo,it,qa,f1,0.5,12\n")
     import_results(tmp_path, "csv", table)
     with open(tmp_path / "imported.csv", encoding="utf-8") as file:
@@ -309,7 +309,7 @@ def test_results_of_a_table(tmp_path):
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
         (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is no number"),
-        ("model,value\nm,1\n", "no column language"),
+        ("model,value\nm,1\n", "no column pool"),
     ):
         table.write_text(text)
         done = import_results(tmp_path, "csv", table, check=False)

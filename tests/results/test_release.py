@@ -16,7 +16,7 @@ from croco.results.table import COLUMNS
 
 RUN = "mini/multi/dpo"
 RESULTS = [
-    {"setting": "dpo", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.625, "n": 12, "baseline": "base", "baseline_value": 0.5, "delta": 0.125, "delta_low": 0.0125, "delta_high": 0.2375, "reward_model": "english"},
+    {"setting": "dpo", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.625, "n": 12, "baseline": "base", "baseline_value": 0.5, "delta": 0.125, "value_low": 0.5125, "value_high": 0.7375, "delta_low": 0.0125, "delta_high": 0.2375, "reward_model": "english"},
     {"setting": "dpo", "eval_language": "all", "task": "heldout", "metric": "exact_match", "value": 0.25, "n": 12},
     {"setting": "sft", "eval_language": "de", "task": "arena", "metric": "win_rate", "value": 0.987654, "n": 12},
 ]  # fmt: skip
@@ -362,7 +362,7 @@ def test_what_does_not_belong_together_is_refused_before_loading(miniature, run,
     changed = write_rows(tmp_path / "pairs.jsonl", rows(run / "pairs.jsonl")[1:])
     ledger = {**read(run / "ledger.json"), "formed": 1}
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
-    (tmp_path / "summary.csv").write_text("model,language\n")
+    (tmp_path / "summary.csv").write_text("model,pool\n")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     for options, said in (
@@ -371,7 +371,7 @@ def test_what_does_not_belong_together_is_refused_before_loading(miniature, run,
         (("--data", tmp_path / "none.jsonl"), "no such file"),
         (("--checkpoint", tmp_path), "no checkpoint"),
         (("--ledger", tmp_path / "ledger.json"), "the ledger is of 1 rows"),
-        (("--summary", tmp_path / "summary.csv"), "no such column"),
+        (("--summary", tmp_path / "summary.csv"), "other columns than those of summary.csv"),
         (("--name", "a name; rm -rf"), "field name"),
         (("--name", "../up"), "field name"),
         (("--licence", "my own: licence"), "field licence"),

@@ -62,8 +62,8 @@ def test_an_honest_bundle_matches(bundle):
 def test_the_same_run_gives_the_same_bytes(bundle):
     manifest = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))
     options, project = manifest["options"], bundle.parents[2]
-    parts = [part for name in ("run", "responses") for row in options[name] for part in (f"--{name}", *row)]
-    script("bundle", "--root", options["root"], *parts, "--output", options["output"] + ".again", cwd=project)
+    parts = [part for row in options["responses"] for part in ("--responses", *row)]
+    script("bundle", "--root", options["root"], "--runs", options["runs"], *parts, "--output", options["output"] + ".again", cwd=project)
     again = bundle.with_name(bundle.name + ".again")
     assert again.read_bytes() == bundle.read_bytes()
     again.unlink()

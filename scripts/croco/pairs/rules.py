@@ -33,6 +33,7 @@ class PairRule:
 
     @property
     def uses_rewards(self) -> bool:
+        """Whether the rewards decide which pair is chosen."""
         return self.target is not None
 
 
@@ -94,11 +95,16 @@ def select_pair(rewards: Sequence[float], rule: str, chosen: int | None = None) 
     """Indices (chosen, rejected) and the target reward, or (chosen, None, target) where none is strictly below.
 
     Chosen is the highest reward unless its index is given, rejected the one nearest the target among those strictly
-    below the chosen's; the first one wins a tie. ``rewards`` holds at least one number and no null. Raises KeyError for an unknown rule.
+    below the chosen's; the first one wins a tie. ``rewards`` holds at least one number and no null.
+
+    Raises KeyError for an unknown rule, ValueError for one that draws.
     """
+    find_target = RULES[rule].target
+    if find_target is None:
+        raise ValueError(f"the rule {rule} has no target")
     if chosen is None:
         chosen = max(range(len(rewards)), key=rewards.__getitem__)
-    target = RULES[rule].target(rewards)
+    target = find_target(rewards)
     return chosen, nearest_lower(rewards, chosen, target), target
 
 
@@ -108,7 +114,8 @@ def match_pair(rewards: Sequence[float], chosen: float, rejected: float) -> tupl
     Least is the sum of both distances; the first chosen wins a tie.
     """
     close = min(range(len(rewards)), key=lambda i: abs(rewards[i] - rejected))
-    best, lower, level = (math.inf, None, None), None, None
+    best: tuple[float, int | None, int | None] = (math.inf, None, None)
+    lower, level = None, None
     for i in sorted(range(len(rewards)), key=rewards.__getitem__):
         if level is not None and rewards[level] < rewards[i]:
             lower = level  # the highest reward below this one
@@ -133,7 +140,7 @@ def rank_balanced(rewards: Sequence[float], languages: Sequence[str], taken: Cou
         rewards, languages: of each response of the pool, at least one.
         taken: Counter of the chosen languages so far. Of several that were chosen as often, the best response decides.
     """
-    best = {}
+    best: dict[str, int] = {}
     for i, language in enumerate(languages):
         if language not in best or rewards[i] > rewards[best[language]]:
             best[language] = i

@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 
-def measure_separation(pairs):
+def measure_separation(pairs: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | None:
     """How well languages alone tell chosen from rejected, or None without pairs.
 
     Each pair is told by the majority of all others in the same languages; a tie, no other pair, or one language for both
@@ -22,7 +24,9 @@ def measure_separation(pairs):
     total = sum(pairs.values())
     if not total:
         return None
-    nested, sides, with_prompt = {}, Counter(), Counter()
+    nested: dict[str, dict[str, int]] = {}
+    sides: Counter[tuple[str, ...]] = Counter()
+    with_prompt: Counter[tuple[str, ...]] = Counter()
     for (chosen, rejected, prompt), count in pairs.items():
         row = nested.setdefault(chosen, {})
         row[rejected] = row.get(rejected, 0) + count
@@ -40,15 +44,21 @@ def measure_separation(pairs):
     }
 
 
-def tell_apart(pairs, total):
-    """(accuracy, what it stays below by chance) of telling which of two languages is chosen; see measure_separation."""
-    both = Counter()
+def tell_apart(pairs: Mapping[tuple[str, ...], int], total: int) -> tuple[float, float]:
+    """How well one can say which of two languages is the chosen one; see measure_separation.
+
+    Args:
+        pairs: {(chosen's language, rejected's, whatever else is known): number of pairs}.
+        total: number of all pairs.
+    Returns: accuracy in [0, 1], and the accuracy below which 95 % of the draws by chance are.
+    """
+    both: Counter[tuple[str, ...]] = Counter()
     for (chosen, rejected, *known), count in pairs.items():
         if chosen != rejected:
             both[min(chosen, rejected), max(chosen, rejected), *known] += count
     same = total - both.total()
 
-    def accuracy(first):
+    def accuracy(first: Mapping[tuple[str, ...], int]) -> float:
         """From {key of both: how often the first of the two languages is chosen}."""
         return (same / 2 + sum(count_right(first[key], both[key] - first[key]) for key in both)) / total
 
@@ -57,10 +67,10 @@ def tell_apart(pairs, total):
     return accuracy({key: pairs.get(key, 0) for key in both}), drawn[1900]
 
 
-def count_right(one, other):
+def count_right(one: int, other: int) -> float:
     """Of one + other pairs, how many are told right by the majority of all others; a tie counts one half."""
 
-    def share(own, against):
+    def share(own: int, against: int) -> float:
         return 0.5 if own - 1 == against else float(own - 1 > against)
 
     return one * share(one, other) + other * share(other, one)

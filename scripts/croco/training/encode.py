@@ -7,7 +7,7 @@ them); preparing them here once shows what is trained on before any of it is.
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from jinja2 import TemplateError
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DIGESTS = {"chosen": "chosen_token_digest", "rejected": "rejected_token_digest", "completion": "token_digest"}
+
+
+class RowCounts(TypedDict):
+    """What became of the rows of a data file."""
+
+    rows: int
+    trained: int
+    dropped: dict[str, int]  # {reason: rows}
+    truncated: int  # rows
+    compared: int  # answers whose sampled tokens are known
+    token_mismatches: int  # of these, answers that are trained on in other tokens
 
 
 def digest_rows(path: Path, objective: str) -> str:
@@ -66,8 +77,8 @@ def encode_rows(
     options: dict | None = None,
     room: int = 0,
     loss_on: str = "answer",
-) -> tuple[list[dict], dict]:
-    """(examples for a trainer, counts of what became of the rows).
+) -> tuple[list[dict], dict[str, Any]]:
+    """(examples for a trainer, the RowCounts of what became of the rows).
 
     Args:
         data: dicts with the chat lists of OBJECTIVES[objective].texts and a prompt_id.
@@ -76,35 +87,42 @@ def encode_rows(
         too_long: "drop" drops a longer row, "truncate" cuts its answers and keeps what ends them.
         options: variables of the chat template.
         loss_on: of sft, "answer" or "all": the tokens that have labels.
-    An example is described in make_example. The counts are rows, trained, dropped {reason: rows} (CONTROL: a row that
-    spells control tokens), truncated, compared (answers whose sampled tokens are known) and token_mismatches (those
-    that are trained on in other tokens).
+    An example is described in make_example. Among the reasons of dropped rows are CONTROL (the row spells control
+    tokens) and REFUSED (the chat template refuses it).
     """
-    counts = {"rows": 0, "trained": 0, "dropped": Counter(), "truncated": 0, "compared": 0, "token_mismatches": 0}
+    dropped: Counter[str] = Counter()
+    counts: RowCounts = {
+        "rows": 0,
+        "trained": 0,
+        "dropped": dropped,
+        "truncated": 0,
+        "compared": 0,
+        "token_mismatches": 0,
+    }
     examples = []
     controls = Controls(tokenizer, options)
     for number, row in enumerate(data):
         counts["rows"] += 1
         if any(controls.in_chat(row[name]) for name in OBJECTIVES[objective].texts):
-            counts["dropped"][CONTROL] += 1
+            dropped[CONTROL] += 1
             continue
         try:
             ids = tokenise_row(row, objective, tokenizer, options)
         except TemplateError:  # e.g. a template that knows no system messages
-            counts["dropped"][REFUSED] += 1
+            dropped[REFUSED] += 1
             continue
         compare(row, OBJECTIVES[objective].texts[1:], ids[1:], stops, counts)
-        fitting, reason = fit_row(ids, stops, max_length, too_long, room)
-        if reason:
-            counts["dropped"][reason] += 1
+        fitting = fit_row(ids, stops, max_length, too_long, room)
+        if isinstance(fitting, str):
+            dropped[fitting] += 1
             continue
         counts["truncated"] += fitting != ids
         if OBJECTIVES[objective].has_pairs and fitting[1] == fitting[2]:
-            counts["dropped"]["equal_answers"] += 1
+            dropped["equal_answers"] += 1
             continue
         counts["trained"] += 1
         examples.append(make_example(number, row, fitting, objective, loss_on))
-    return examples, {**counts, "dropped": dict(counts["dropped"])}
+    return examples, {**counts, "dropped": dict(dropped)}
 
 
 def tokenise_row(
@@ -121,15 +139,16 @@ def tokenise_row(
 
 def fit_row(
     ids: list[list[int]], stops: Collection[int], max_length: int, too_long: str, room: int
-) -> tuple[list[list[int]] | None, str | None]:
-    """(ids of tokenise_row that fit in ``max_length``, None), or (None, why the row is dropped)."""
+) -> list[list[int]] | str:
+    """The ids of tokenise_row, cut to ``max_length`` tokens where needed, or why the row is dropped."""
     prompt, *answers = ids
     if len(prompt) + max(map(len, answers), default=room) <= max_length:
-        return ids, None
+        return ids
     cut = [truncate(answer, stops, max_length - len(prompt)) for answer in answers]
-    if not cut or None in cut:
-        return None, "prompt_too_long"
-    return (None, "too_long") if too_long == "drop" else ([prompt, *cut], None)
+    kept = [answer for answer in cut if answer is not None]
+    if not answers or len(kept) < len(answers):
+        return "prompt_too_long"
+    return "too_long" if too_long == "drop" else [prompt, *kept]
 
 
 def make_example(number: int, row: dict, ids: list[list[int]], objective: str, loss_on: str) -> dict:
@@ -163,9 +182,7 @@ def truncate(answer: list[int], stops: Collection[int], length: int) -> list[int
     return answer[:kept] + closing if kept > 0 else None
 
 
-def compare(
-    row: dict, answers: Sequence[str], ids: list[list[int]], stops: Collection[int], counts: dict[str, int]
-) -> None:
+def compare(row: dict, answers: Sequence[str], ids: list[list[int]], stops: Collection[int], counts: RowCounts) -> None:
     """Adds to `compared` and `token_mismatches` of the counts: are the trained tokens, up to the stop token, the sampled?
 
     ``answers``: names of the row's answers; ``ids``: the token ids of each.

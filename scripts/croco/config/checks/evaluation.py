@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
 from croco.runs import find_last
 
+if TYPE_CHECKING:
+    from croco.grid import Grid
 
-def check_tasks(grid) -> Iterator[Fault]:
+
+def check_tasks(grid: "Grid") -> Iterator[Fault]:
+    """The config's own tasks are in languages of the config, and none is translated into the source language."""
     for i, task in enumerate(grid.config["evaluation"]["tasks"]):
         for j, code in enumerate(task.get("languages", [])):
             if code not in grid.languages or ("source" in task and code == grid.config["source_language"]):
@@ -15,7 +20,8 @@ def check_tasks(grid) -> Iterator[Fault]:
                 yield Fault(keys, f"the task is not needed in {code}", "correct it, or take it out")
 
 
-def check_suite(grid) -> Iterator[Fault]:
+def check_suite(grid: "Grid") -> Iterator[Fault]:
+    """Every evaluated language has a structured task, and no task of the config's own has the name of one of lm-eval's."""
     evaluation = grid.config["evaluation"]
     if "suite_limit" in evaluation and not grid.wanted_capabilities():
         problem = "has no effect without a suite"
@@ -34,14 +40,16 @@ def check_suite(grid) -> Iterator[Fault]:
             )
 
 
-def check_imports(grid) -> Iterator[Fault]:
+def check_imports(grid: "Grid") -> Iterator[Fault]:
+    """Imported files of results exist."""
     for i, row in enumerate(grid.config["imports"]):
         path = grid.path(row["path"])
         if not Path(path).is_file():
             yield Fault(("imports", i, "path"), f"there is no file {path}", "correct the path")
 
 
-def check_contrasts(grid) -> Iterator[Fault]:
+def check_contrasts(grid: "Grid") -> Iterator[Fault]:
+    """A contrast has a judge, and compares two different settings that exist. None is listed twice."""
     rows = grid.config["contrasts"]
     for i, row in enumerate(rows):
         if grid.config["evaluation"]["judge"] == "none":
@@ -53,19 +61,21 @@ def check_contrasts(grid) -> Iterator[Fault]:
             yield from _check_sides(grid, ("contrasts", i), row, model)
 
 
-def _check_sides(grid, keys, row, model):
+def _check_sides(grid: "Grid", keys: tuple, row: dict, model: str) -> Iterator[Fault]:
+    """A contrast has both settings for a tuned policy, evaluated in the same languages."""
     names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
-    runs = {name: find_last(grid.runs.values(), model, row["pool"], name) for name in names}
-    missing = [name for name, run in runs.items() if run is None]
+    runs = [find_last(grid.runs.values(), model, row["pool"], name) for name in names]
+    missing = [name for name, run in zip(names, runs, strict=True) if run is None]
     if missing:
         problem = f"there is no setting {missing[0]} with the pool {row['pool']}"
         yield Fault(keys, problem, "name a setting that has it")
-    elif len({frozenset(run.evaluated) for run in runs.values()}) > 1:
+    elif len({frozenset(run.evaluated) for run in runs if run}) > 1:
         problem = "the two settings are evaluated in different languages"
         yield Fault(keys, problem, "give both the same `evaluate`")
 
 
-def check_audit(grid) -> Iterator[Fault]:
+def check_audit(grid: "Grid") -> Iterator[Fault]:
+    """The files with the audit's comparisons exist, unless the run itself writes them."""
     comparisons = grid.config["audit"].get("comparisons")
     for code in grid.trained if comparisons else []:
         path = grid.path(comparisons, language=code)
@@ -73,7 +83,8 @@ def check_audit(grid) -> Iterator[Fault]:
             yield Fault(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
 
 
-def check_releases(grid) -> Iterator[Fault]:
+def check_releases(grid: "Grid") -> Iterator[Fault]:
+    """Every release names a model that is tuned."""
     tuned = [name for name, run in grid.runs.items() if not run.is_base]
     for i, row in enumerate(grid.config["release"]):
         if row["run"] not in tuned:

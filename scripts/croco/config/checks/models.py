@@ -3,11 +3,15 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
 from croco.digests import WEIGHTS
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import read_template
+
+if TYPE_CHECKING:
+    from croco.grid import Grid
 
 ROLES = ("policies", "reward_models", "translators", "judges")
 TEMPLATE_FIELDS = ("text", "source_name", "target_name", "source_code", "target_code")
@@ -36,7 +40,7 @@ OF_THE_MINIATURE = (
 )
 
 
-def check_paths(grid) -> Iterator[Fault]:
+def check_paths(grid: "Grid") -> Iterator[Fault]:
     """A path that cannot be a hub id must be a folder with weights."""
     for key in ROLES:
         for i, row in enumerate(grid.config[key]):
@@ -50,7 +54,8 @@ def check_paths(grid) -> Iterator[Fault]:
                 yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
 
 
-def check_engines(grid) -> Iterator[Fault]:
+def check_engines(grid: "Grid") -> Iterator[Fault]:
+    """No engine option is one that the workflow sets, and a model is split over all GPUs of its job."""
     for key in ROLES:
         for i, row in enumerate(grid.config[key]):
             keys, options = (key, i, "engine_options"), row["engine_options"]
@@ -61,7 +66,8 @@ def check_engines(grid) -> Iterator[Fault]:
                 yield from _check_split(grid, keys, row)
 
 
-def _check_split(grid, keys, row):
+def _check_split(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """A model is split over as many GPUs as each of its jobs has, if its options say over how many."""
     options = row["engine_options"]
     split = options.get("tensor_parallel_size", 0) * options.get("pipeline_parallel_size", 1)
     for rows in [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]:
@@ -74,7 +80,8 @@ def _check_split(grid, keys, row):
             )
 
 
-def check_translators(grid) -> Iterator[Fault]:
+def check_translators(grid: "Grid") -> Iterator[Fault]:
+    """Translators' templates have known fields only."""
     for i, row in enumerate(grid.config["translators"]):
         for name in re.findall(r"\{(\w+)\}", row.get("template", "")):
             if name not in TEMPLATE_FIELDS:
@@ -82,7 +89,8 @@ def check_translators(grid) -> Iterator[Fault]:
                 yield Fault(("translators", i, "template"), f"unknown field {{{name}}}", remedy)
 
 
-def check_judges(grid) -> Iterator[Fault]:
+def check_judges(grid: "Grid") -> Iterator[Fault]:
+    """Judges' prompts can be read and have all their fields."""
     for i, row in enumerate(grid.config["judges"]):
         try:
             read_template(row["prompt"])
@@ -90,7 +98,8 @@ def check_judges(grid) -> Iterator[Fault]:
             yield Fault(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
 
 
-def check_miniature_names(grid) -> Iterator[Fault]:
+def check_miniature_names(grid: "Grid") -> Iterator[Fault]:
+    """No two things that the miniature makes have the same name."""
     taken = [*MADE_BY_WORLD]
     for key in ("policies", "reward_models"):
         for i, row in enumerate(grid.config["miniature"][key]):
@@ -100,7 +109,7 @@ def check_miniature_names(grid) -> Iterator[Fault]:
             taken.append(row["name"])
 
 
-def check_miniature_models(grid) -> Iterator[Fault]:
+def check_miniature_models(grid: "Grid") -> Iterator[Fault]:
     """The miniature makes each model whose path is in its folder."""
     folder = f"{grid.results}/miniature/"
     for key, kind in (("policies", "policies"), ("reward_models", "reward_models"), ("judges", "policies")):
@@ -111,7 +120,7 @@ def check_miniature_models(grid) -> Iterator[Fault]:
                 yield Fault((key, i, "path"), f"the miniature makes no {path}", f"one of {', '.join(made)}")
 
 
-def check_miniature_prompts(grid) -> Iterator[Fault]:
+def check_miniature_prompts(grid: "Grid") -> Iterator[Fault]:
     """The miniature has the languages that are asked of it, and its oracle judges no other prompts."""
     folder = f"{grid.results}/miniature/"
     for i, row in enumerate(grid.config["prompts"]):
@@ -127,7 +136,8 @@ def check_miniature_prompts(grid) -> Iterator[Fault]:
                 yield Fault(("languages", j), problem, "add it to miniature.languages (its models are trained anew)")
 
 
-def check_nothing_left_of_the_default(grid) -> Iterator[Fault]:
+def check_nothing_left_of_the_default(grid: "Grid") -> Iterator[Fault]:
+    """If the user gives policies, no key that describes the miniature keeps its default."""
     if grid.locator.is_default(("policies",)):
         return
     for keys in OF_THE_MINIATURE:

@@ -1,10 +1,14 @@
 """Names: each is unique, none is reserved, and whatever another row names exists."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from croco.config.faults import Fault
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.objectives import NONE, OBJECTIVES
+
+if TYPE_CHECKING:
+    from croco.grid import Grid
 
 RESERVED = (
     "untuned",
@@ -40,9 +44,10 @@ UNIQUE = (
 )
 
 
-def check_unique(grid, _known_languages) -> Iterator[Fault]:
+def check_unique(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
+    """No two rows of a list have the same name."""
     for place, key, remedy in UNIQUE:
-        rows = grid.config
+        rows: Any = grid.config
         for part in place:
             rows = rows[part]
         names = [row[key] for row in rows]
@@ -51,7 +56,8 @@ def check_unique(grid, _known_languages) -> Iterator[Fault]:
                 yield Fault((*place, i, key), f"{name} is listed twice", remedy)
 
 
-def check_languages(grid, known_languages) -> Iterator[Fault]:
+def check_languages(grid: "Grid", known_languages: dict[str, dict]) -> Iterator[Fault]:
+    """The languages are known and listed once, and the source language is one of them."""
     codes = grid.languages
     for i, code in enumerate(codes):
         keys = ("languages", i, "code")
@@ -64,7 +70,7 @@ def check_languages(grid, known_languages) -> Iterator[Fault]:
         yield Fault(("source_language",), "not one of the languages", f"choose one of {', '.join(codes)}")
 
 
-def check_language_tasks(grid, known_languages) -> Iterator[Fault]:
+def check_language_tasks(grid: "Grid", known_languages: dict[str, dict]) -> Iterator[Fault]:
     """The column tasks of config/languages.tsv, where the config asks for lm-eval's tasks."""
     for code in grid.languages if grid.wanted_capabilities() else []:
         try:
@@ -74,7 +80,8 @@ def check_language_tasks(grid, known_languages) -> Iterator[Fault]:
             yield Fault(("tasks",), f"{code}: {error}", remedy, "config/languages.tsv")
 
 
-def check_pools(grid, _known_languages) -> Iterator[Fault]:
+def check_pools(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
+    """No pool has the name of a language or of another pool, and its languages are trained."""
     names = [row["name"] for row in grid.config["pools"]]
     for i, row in enumerate(grid.config["pools"]):
         if row["name"] in (*grid.languages, *names[:i]):
@@ -86,7 +93,8 @@ def check_pools(grid, _known_languages) -> Iterator[Fault]:
                 yield Fault(("pools", i, "languages", j), problem, "add it to languages, or take it out")
 
 
-def check_reserved(grid, _known_languages) -> Iterator[Fault]:
+def check_reserved(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
+    """No name is reserved, and no policy has the name of a pool."""
     for key in ("policies", "pools", "settings"):
         for i, row in enumerate(grid.config[key]):
             if row["name"] in RESERVED:
@@ -100,7 +108,7 @@ def check_reserved(grid, _known_languages) -> Iterator[Fault]:
             yield Fault(("judges", i, "name"), f"the name {row['name']} is reserved", "choose another name")
 
 
-def check_models_named(grid, _known_languages) -> Iterator[Fault]:
+def check_models_named(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
     """Translators, the judge and the audit's policy exist."""
     config, evaluation = grid.config, grid.config["evaluation"]
     for place, rows in ((("prompts",), config["prompts"]), (("evaluation", "tasks"), evaluation["tasks"])):
@@ -117,7 +125,8 @@ def check_models_named(grid, _known_languages) -> Iterator[Fault]:
         yield Fault(("audit", "policy"), f"there is no {name}", f"one of {', '.join(grid.policies)}")
 
 
-def check_anything_tuned(grid, _known_languages) -> Iterator[Fault]:
+def check_anything_tuned(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
+    """There is a base, a setting that is tuned, and a policy that is tuned."""
     settings = grid.config["settings"]
     if not any(row["name"] == "base" and row["objective"] == NONE for row in settings):
         remedy = "add the row {name: base, objective: none}: all is compared with it"
@@ -128,7 +137,7 @@ def check_anything_tuned(grid, _known_languages) -> Iterator[Fault]:
         yield Fault(("policies",), "no policy is tuned", "leave out `tune: false` in one of them")
 
 
-def check_settings(grid, _known_languages) -> Iterator[Fault]:
+def check_settings(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
     """What settings that are tuned name: target, reward model, recipe, pools and responses."""
     for i, row in enumerate(grid.config["settings"]):
         keys, objective = ("settings", i), row["objective"]
@@ -147,7 +156,8 @@ def check_settings(grid, _known_languages) -> Iterator[Fault]:
             yield from _check_responses(grid, (*keys, "responses"), row)
 
 
-def _check_pools_of(grid, keys, row):
+def _check_pools_of(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """A setting has at least one pool, and its pools exist."""
     if "pools" not in row:
         yield Fault((*keys, "pools"), "missing key", "add it: names of pools, or monolingual")
     elif not grid.expand_pools(row):
@@ -159,7 +169,8 @@ def _check_pools_of(grid, keys, row):
             yield Fault((*keys, "pools", j), f"there is no pool {pool}", remedy)
 
 
-def _check_responses(grid, keys, row):
+def _check_responses(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """Responses of a setting come from another policy that exists, for each policy that is tuned."""
     for model in grid.tuned:
         if isinstance(row["responses"], dict) and model not in row["responses"]:
             yield Fault(keys, f"nothing is said for {model}", "name a policy for each one that is tuned")

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
 
+if TYPE_CHECKING:
+    from croco.grid import Grid
 
-def check_sources(grid) -> Iterator[Fault]:
+
+def check_sources(grid: "Grid") -> Iterator[Fault]:
+    """Folders of prompts exist, files by language include the source language, and no key is without effect."""
     for i, row in enumerate(grid.config["prompts"]):
         keys, source = ("prompts", i), grid.config["source_language"]
         dataset = row.get("dataset", "")
@@ -23,7 +28,8 @@ def check_sources(grid) -> Iterator[Fault]:
             yield Fault((*keys, "max_tokens"), "needs a limit", "say how many prompts to take")
 
 
-def check_translations(grid) -> Iterator[Fault]:
+def check_translations(grid: "Grid") -> Iterator[Fault]:
+    """Each language that needs prompts has exactly one source of them."""
     for i, row in enumerate(grid.config["prompts"]):
         use = row["use"]
         codes = [translation["language"] for translation in row["translations"]]
@@ -33,15 +39,15 @@ def check_translations(grid) -> Iterator[Fault]:
                 yield Fault(keys, f"no prompts are needed in {code}", "correct it, or take it out")
             if code in codes[:j]:
                 yield Fault(keys, f"{code} is listed twice", "give one file per language")
-        keys, translated = ("prompts", i, "translator"), grid.translated(use)
+        translated = grid.translated(use)
         if translated and "translator" not in row:
             yield Fault(
-                keys,
+                ("prompts", i, "translator"),
                 f"nothing gives the prompts in {', '.join(translated)}",
                 "name a translator, list your own files under translations, or write {language} in the path or subset",
             )
         if "translator" in row and not translated:
-            yield Fault(keys, "every language has its own file", "leave it out")
+            yield Fault(("prompts", i, "translator"), "every language has its own file", "leave it out")
 
 
 CHECKS = (check_sources, check_translations)

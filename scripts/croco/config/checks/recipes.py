@@ -1,15 +1,21 @@
 """Recipes: every option has an effect in the settings that use it, and batches divide among the processes."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
 from croco.objectives import OBJECTIVES
 from croco.training.recipe import find_faults
 
+if TYPE_CHECKING:
+    from croco.grid import Grid
+    from croco.runs import Run
 
-def check_recipes(grid) -> Iterator[Fault]:
+
+def check_recipes(grid: "Grid") -> Iterator[Fault]:
     """Faults of the recipes that are used, each once, whatever the number of settings that use the recipe."""
-    places, faults = {name: ("recipes", i) for i, name in enumerate(grid.recipes)}, {}
+    places = {name: ("recipes", i) for i, name in enumerate(grid.recipes)}
+    faults: dict[tuple, Fault] = {}
     for run in grid.runs.values():
         if not run.is_base:
             recipe = grid.recipe_of(run)
@@ -19,14 +25,15 @@ def check_recipes(grid) -> Iterator[Fault]:
     yield from faults.values()
 
 
-def _check_batch(grid, keys, recipe, run):
+def _check_batch(grid: "Grid", keys: tuple, recipe: dict, run: "Run") -> Iterator[Fault]:
+    """The batch of a recipe divides among the processes of a run."""
     processes = max(1, grid.resource("gpu", [recipe, grid.policies[run.model]]))
     if recipe["batch"] % (recipe["micro_batch"] * processes):
         problem = f"{recipe['micro_batch']} x {processes} processes does not divide the batch of {recipe['batch']}"
         yield Fault((*keys, "micro_batch"), problem, "choose a divisor, or another resources.gpu")
 
 
-def _check_options(grid, keys, recipe, run):
+def _check_options(grid: "Grid", keys: tuple, recipe: dict, run: "Run") -> Iterator[Fault]:
     """Faults of the options of a recipe for a setting that uses it."""
     setting, objective = run.row, OBJECTIVES[run.objective]
     for fault in find_faults(run.objective, recipe, f"{setting['name']}, which is {run.objective}"):

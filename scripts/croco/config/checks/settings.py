@@ -1,9 +1,13 @@
 """Settings: pairs have a rule, pools are large enough for it, and no key is without effect."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
 from croco.pairs.rules import RULES
+
+if TYPE_CHECKING:
+    from croco.grid import Grid
 
 # Keys of a setting that only change how a pool of several languages is paired, with their defaults.
 OF_MULTILINGUAL_POOLS = {
@@ -15,7 +19,8 @@ OF_MULTILINGUAL_POOLS = {
 }
 
 
-def check_base(grid) -> Iterator[Fault]:
+def check_base(grid: "Grid") -> Iterator[Fault]:
+    """A setting with the objective none is the base and has no keys of a setting that is tuned."""
     plain = {"name": "base", "objective": "none", "evaluate": "own", "seeds": [1], "allow_degenerate": False}
     for i, row in enumerate(grid.config["settings"]):
         if row["objective"] == "none" and row != {**plain, "rounds": 1, **OF_MULTILINGUAL_POOLS}:
@@ -23,7 +28,8 @@ def check_base(grid) -> Iterator[Fault]:
             yield Fault(("settings", i), problem, "name it base, and leave them out")
 
 
-def check_tuned(grid) -> Iterator[Fault]:
+def check_tuned(grid: "Grid") -> Iterator[Fault]:
+    """A setting that is tuned has a rule or a match for its pairs, keys with an effect, and pools that are large enough."""
     for i, row in enumerate(grid.config["settings"]):
         if row["objective"] == "none":
             continue
@@ -40,9 +46,9 @@ def check_tuned(grid) -> Iterator[Fault]:
         yield from _check_pool_size(grid, keys, row)
 
 
-def list_idle(grid, row) -> dict:
+def list_idle(grid: "Grid", row: dict) -> dict[str, str]:
     """{key: where it has no effect} of the keys that would have no effect in a setting."""
-    idle = {}
+    idle: dict[str, str] = {}
     if row["target"] in ("reference", "prompts"):
         idle |= dict.fromkeys(("pool_size", "hygiene", "responses"), f"where the target is {row['target']}")
     if row["target"] == "reference":
@@ -66,8 +72,9 @@ def list_idle(grid, row) -> dict:
     return idle
 
 
-def _check_match(grid, keys, row):
-    other = next((setting for setting in grid.config["settings"] if setting["name"] == row["match"]), {})
+def _check_match(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """The other setting has pairs of one round by a rule on rewards, and the same reward model and pools."""
+    other: dict = next((setting for setting in grid.config["settings"] if setting["name"] == row["match"]), {})
     by_rewards = "rejected" in other and RULES[other["rejected"]].uses_rewards
     if not by_rewards or other["rounds"] > 1:
         yield Fault(
@@ -84,7 +91,8 @@ def _check_match(grid, keys, row):
         yield Fault((*keys, "pools"), f"{row['match']} has no pool {missing[0]}", "give both the same pools")
 
 
-def _check_prompt_language(grid, keys, row):
+def _check_prompt_language(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """A setting takes its prompts in the chosen's or rejected's language, or in one that all its pools have."""
     code = row["prompt_language"]
     for pool in grid.expand_pools(row):
         if code not in ("chosen", "rejected", *grid.pools[pool]):
@@ -95,7 +103,8 @@ def _check_prompt_language(grid, keys, row):
             )
 
 
-def _check_pool_size(grid, keys, row):
+def _check_pool_size(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
+    """The smallest pool of a setting has two responses or more, and enough of them for the rule."""
     samples = grid.config["samples"]
     if row.get("pool_size", 0) > samples:
         problem = f"only {samples} samples are generated"
@@ -116,7 +125,8 @@ def _check_pool_size(grid, keys, row):
         )
 
 
-def check_idle_languages(grid) -> Iterator[Fault]:
+def check_idle_languages(grid: "Grid") -> Iterator[Fault]:
+    """Every language but the source language is evaluated by a run."""
     needed = {grid.config["source_language"], *(code for run in grid.runs.values() for code in run.evaluated)}
     for i, code in enumerate(grid.languages):
         if code not in needed:
