@@ -54,11 +54,7 @@ class Grid:
     def __init__(self, config: dict[str, Any], known_languages: dict[str, dict[str, str]], locator: "Locator") -> None:
         self.config, self.locator = config, locator
         self.results = config["results"].rstrip("/")
-<<<<<<< HEAD
-        self.hygiene = config.get("hygiene", list(DEFAULT))
-=======
-        self.hygiene: list[str] = config.get("hygiene", list(FILTERS))
->>>>>>> h-types2
+        self.hygiene: list[str] = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])
         self.reward_models = _by_name(config["reward_models"])
         self.translators = _by_name(config["translators"])

@@ -63,7 +63,17 @@ def test_the_same_run_gives_the_same_bytes(bundle):
     manifest = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))
     options, project = manifest["options"], bundle.parents[2]
     parts = [part for row in options["responses"] for part in ("--responses", *row)]
-    script("bundle", "--root", options["root"], "--runs", options["runs"], *parts, "--output", options["output"] + ".again", cwd=project)
+    script(
+        "bundle",
+        "--root",
+        options["root"],
+        "--runs",
+        options["runs"],
+        *parts,
+        "--output",
+        options["output"] + ".again",
+        cwd=project,
+    )
     again = bundle.with_name(bundle.name + ".again")
     assert again.read_bytes() == bundle.read_bytes()
     again.unlink()
