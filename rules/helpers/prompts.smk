@@ -13,7 +13,7 @@ def options_prompt_source(use, language, start):
     if not path:
         options = options_of({**row, "subset": subset or None}, "dataset", "subset", "revision", "split")
         # Of what a model is tuned on the first of equal ids will do; what is judged is paired by its id.
-        options += ["--unique"] * (use == "evaluate")
+        options += ["--unique"] if use == "evaluate" else []
     options += options_of(row, "columns", "id", "text", "reference")
     if language != source:
         return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
@@ -23,11 +23,14 @@ def options_prompt_source(use, language, start):
             options += ["--where", f"{column}={value if isinstance(value, str) else json.dumps(value)}"]
     if not row["language_check"]:
         options.append("--no-language-check")
-    return options + ["--after", place(path_block_before(use, start))] * (int(start) > 0)
+    before = paths_block_before(use, start)
+    return [*options, "--after", *before] if before else options
 
 
-def path_block_before(use, start):
-    return f"{SECTIONS[use]}/{GRID.config['source_language']}/{int(start) - GRID.config['block']}.jsonl"
+def paths_block_before(use, start):
+    """The block of the source language that ends where this one starts; none before the first."""
+    before = int(start) - GRID.config["block"]
+    return [place(f"{SECTIONS[use]}/{GRID.config['source_language']}/{before}.jsonl")] if before >= 0 else []
 
 
 def paths_block_inputs(use, wildcards):
@@ -36,7 +39,7 @@ def paths_block_inputs(use, wildcards):
     files = [path] if path else []
     if wildcards.language != source:
         return [*files, place(f"{SECTIONS[use]}/{source}/{wildcards.start}.jsonl")]
-    return files + [place(path_block_before(use, wildcards.start))] * (int(wildcards.start) > 0)
+    return [*files, *paths_block_before(use, wildcards.start)]
 
 
 def hash_dataset(use):
