@@ -1,7 +1,7 @@
 """Responses of the untuned policies, and of a round's checkpoint for the next round.
 
 In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, the policy.
-Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line a prompt
+Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
      with its N responses. {model}/template.json: whether what is sampled is what will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator is of use.
 """

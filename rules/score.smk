@@ -1,7 +1,7 @@
 """Rewards of all responses.
 
 In:  prompts/{language}/{start}.jsonl, {policy}/{language}/generations/{start}.jsonl, the reward model.
-Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line a prompt with a
+Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line per prompt with a
      reward or null for each response.
 """
 

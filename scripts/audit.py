@@ -12,7 +12,7 @@ answer to another prompt), repeated (its first sentence again and again). weak: 
 answer. More comparisons may be brought: lines with prompt_id, language, check, answer, damaged. Those that cannot be
 made or scored are left out and counted by reason. Rewards that are there already are taken from --state.
 
-Written are OUTPUT (verdicts), and beside it .jsonl (a line a comparison), .md (a table) and .manifest.json.
+Written are OUTPUT (verdicts), and beside it .jsonl (one line per comparison), .md (a table) and .manifest.json.
 """
 
 import math
@@ -83,9 +83,9 @@ def parse_arguments():
 
     score = steps.add_parser("score", help="make the copies, score them, give verdicts")
     score.add_argument("--languages", nargs="+", required=True, help="languages to audit, all with one model load")
-    score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
+    score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
     score.add_argument(
-        "--answers", nargs="+", type=Path, default=[], help="a policy's generations, one file a language"
+        "--answers", nargs="+", type=Path, default=[], help="a policy's generations, one file per language"
     )
     score.add_argument("--policy", help="name of the policy that --answers are of, for the report")
     score.add_argument(
@@ -378,7 +378,7 @@ def measure(scores):
     """Accuracy over prompts, each with the mean of its comparisons (win 1, tie 0.5), and Wilson's 95 % interval.
 
     Wilson, because accuracies of 1 are common, of which a bootstrap gives no interval; with ties or several
-    comparisons a prompt the variance is below that of a share, so that the interval is rather too wide.
+    comparisons per prompt the variance is below that of a share, so that the interval is rather too wide.
     """
     from statsmodels.stats.proportion import proportion_confint
 

@@ -1,4 +1,4 @@
-"""Form preference pairs (or completions) from scored responses, one pool of responses a prompt.
+"""Form preference pairs (or completions) from scored responses, one pool of responses per prompt.
 
 Example, one multilingual pool over two languages:
   python scripts/build_pairs.py --prompts prompts/en.jsonl prompts/de.jsonl \\
@@ -113,11 +113,11 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one a language")
-    parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file a language")
-    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file a language")
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one per language")
+    parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file per language")
+    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file per language")
     parser.add_argument(
-        "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file a language"
+        "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file per language"
     )
     parser.add_argument(
         "--target", choices=("pair", "best", "reference", "prompts"), default="pair", help="what to write"
@@ -139,7 +139,7 @@ def parse_arguments():
     parser.add_argument("--standardise", action="store_true", help="compare rewards standardised by language")
     parser.add_argument("--match", type=Path, metavar="PAIRS", help="pairs of another setting whose rewards to match")
     parser.add_argument("--caliper", type=float, help="greatest difference of rewards in a match (default: any)")
-    parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses a language (default: all)")
+    parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses per language (default: all)")
     parser.add_argument(
         "--hygiene",
         nargs="+",
@@ -410,7 +410,7 @@ def build_prompts(args, ledger, formed, no_pair):
 
 
 def read_prompts(args, ledger, no_pair, each=1):
-    """Yields a prompt's rows, one a language; an excluded one is counted as ``each`` that form nothing."""
+    """Yields a prompt's rows, one per language; an excluded one is counted as ``each`` that form nothing."""
     excluded = read_excluded(args.exclude)
     for prompts in check_languages(rows_in_step([(path, Prompt) for path in args.prompts]), args.prompts):
         if prompts[0]["prompt_id"] not in excluded:

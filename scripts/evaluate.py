@@ -68,8 +68,8 @@ def parse_arguments():
     add_policy_options(parser)
     add_adapter_option(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
-    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
-    parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")
+    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
+    parser.add_argument("--samples", type=cli.positive, default=1, help="answers per prompt")
     parser.add_argument(
         "--task",
         nargs="+",
@@ -87,7 +87,7 @@ def parse_arguments():
         metavar=("LANGUAGE", "TASK"),
         help="lm-eval's own tasks for a language, by name",
     )
-    parser.add_argument("--suite-limit", type=cli.positive, help="documents a task of --suite at most (default: all)")
+    parser.add_argument("--suite-limit", type=cli.positive, help="documents per task of --suite at most (default: all)")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished evaluations")
     parser.add_argument("--output", type=Path, required=True, help="folder to write answers/ and eval/ to")
     args = parser.parse_args()
@@ -223,7 +223,7 @@ def load_suites(args, languages):
 
 
 def answer_prompts(args, policy, prompts):
-    """One line a prompt, in prompt order; prompts of like length share a batch, which follows from the file alone."""
+    """One line per prompt, in prompt order; prompts of like length share a batch, which follows from the file alone."""
     lines, work = [], []
     for row in prompts:
         line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row.get("skip"), "responses": []}  # fmt: skip

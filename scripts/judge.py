@@ -69,12 +69,12 @@ def parse_arguments():
     parser.add_argument("--judge", default=ORACLE, help="who judges: oracle, or a name for the model")
     parser.add_argument("--languages", nargs="+", required=True, help="languages to judge in")
     parser.add_argument(
-        "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file a language"
+        "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file per language"
     )
     parser.add_argument(
-        "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file a language"
+        "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file per language"
     )
-    parser.add_argument("--prompts", nargs="+", type=Path, help="the prompts that were answered, one file a language")
+    parser.add_argument("--prompts", nargs="+", type=Path, help="the prompts that were answered, one file per language")
     parser.add_argument("--names", nargs="+", help="the languages' English names, for the judge's prompt")
     parser.add_argument(
         "--translated", nargs="*", default=[], help="languages whose prompts come from the translation stage"
@@ -176,7 +176,7 @@ def find_language(text, code):
 
 
 def list_pairs(row):
-    """[(the tuned model's answer, the base's answer)], one a sample; none for a prompt that is skipped."""
+    """[(the tuned model's answer, the base's answer)], one per sample; none for a prompt that is skipped."""
     _, ours, theirs = row
     if ours["skip"]:
         return []

@@ -61,7 +61,7 @@ def parse_arguments():
     policy.add_argument("--style", choices=("sentence", "label"), default="sentence", help="how it writes answers")
     policy.add_argument("--chats", type=cli.positive, default=30000, help="noisy chats to train on")
     policy.add_argument("--sentences", type=cli.positive, default=15000, help="clean two-language sentences")
-    policy.add_argument("--batch", type=cli.positive, default=20, help="sequences a step")
+    policy.add_argument("--batch", type=cli.positive, default=20, help="sequences per step")
     policy.add_argument("--learning-rate", type=float, default=3e-3, help="peak")
     policy.add_argument("--seed", type=int, default=0, help="seed of the data and the initialisation")
     policy.set_defaults(step=train_policy)

@@ -135,7 +135,7 @@ def parse_arguments():
     args = parser.parse_args()
     lists = {f"--{name}": getattr(args, name) for name in (*PER_LANGUAGE, "identified")}
     if any(len(values) != len(args.language) for name, values in lists.items() if name != "--identified" or values):
-        parser.error(f"{', '.join(lists)} need one value a language each")
+        parser.error(f"{', '.join(lists)} need one value per language")
     if len(set(args.language)) < len(args.language):
         parser.error("a language stands twice in --language")
     args.title = args.title or args.output.stem
@@ -466,7 +466,7 @@ def find_row(path, line, cells, ballot):
 
 
 def measure_agreement(votes, languages):
-    """A row a language and one of all: AGREEMENT's columns, and how voters agree among themselves.
+    """One row per language and one of all: AGREEMENT's columns, and how voters agree among themselves.
 
     ``agree`` counts votes for the chosen response, ``agreement`` is its share of the decided votes in [0, 1] with a
     95 % Wilson interval; ``same`` of ``compared`` pairs of votes on one prompt are equal. Null where nothing counts.

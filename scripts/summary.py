@@ -362,7 +362,7 @@ def row(measured, language, task, metric, baseline, pairs):
 
 
 def pool(pairs, side):
-    """One value a prompt of the mean over languages of the means over tasks of their means: see over_groups."""
+    """One value per prompt of the mean over languages of the means over tasks of their means: see over_groups."""
     of_languages = [over_groups([found[side] for found in tasks]) for tasks in pairs.values()]
     return over_groups([{prompt: [value] for prompt, value in values.items()} for values in of_languages])
 

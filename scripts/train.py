@@ -117,7 +117,7 @@ def parse_arguments():
     parser.add_argument("--epochs", type=float, default=1.0, help="passes over the data")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW")
     parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows an optimizer step")
-    parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows a forward pass and process")
+    parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows per forward pass and process")
     parser.add_argument("--processes", type=cli.positive, default=1, help="processes, one for each GPU")
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and answer")
     parser.add_argument(
@@ -174,7 +174,7 @@ def parse_arguments():
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="of online_dpo's sampling")
     parser.add_argument("--top-p", type=float, default=1.0, help="of online_dpo's sampling")
-    parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens a response of online_dpo at most")
+    parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens per response of online_dpo at most")
     parser.add_argument("--seed", type=int, default=0, help="of initialisation, dropout, order and validation prompts")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps resumable and finished training")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to fill")

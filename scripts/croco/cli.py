@@ -102,7 +102,7 @@ def mapping(option: str) -> Callable[[str], dict]:
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> "tqdm":
-    """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
+    """A tqdm bar; in a log file it prints a line now and then instead of many per second."""
     from tqdm import tqdm
 
     return tqdm(iterable, dynamic_ncols=True, **options)

@@ -47,10 +47,10 @@ def read_jsonl(path: str | Path, blank_lines: bool = False) -> Iterator[tuple[in
             row = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"broken JSON ({error})", "write one complete JSON object a line, no blank lines", path, number
+                f"broken JSON ({error})", "write one complete JSON object per line, no blank lines", path, number
             ) from error
         if not isinstance(row, dict):
-            raise InputError("not a JSON object", "write one JSON object a line", path, number)
+            raise InputError("not a JSON object", "write one JSON object per line", path, number)
         if "\\u" in text:
             refuse_half_characters(row, path, number)
         yield number, row
@@ -167,7 +167,7 @@ class Completion(Row, frozen=True, kw_only=True):
 
 
 class Verdict(Record, frozen=True, kw_only=True):
-    """A line of the arena's files; scores are in [0, 1], one a sample in ``verdicts``."""
+    """A line of the arena's files; scores are in [0, 1], one per sample in ``verdicts``."""
 
     verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable"]]]
     score: Finite | None

@@ -1,6 +1,6 @@
 """Finished work under the digest of all that went into it (``state/``), outside what Snakemake deletes.
 
-Two shapes: ``Parts`` for results a prompt (generations, scores, translations), of which a later run computes only
+Two shapes: ``Parts`` for results per prompt (generations, scores, translations), of which a later run computes only
 what is missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Results are published by hard
 links.
 """

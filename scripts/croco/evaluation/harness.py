@@ -114,7 +114,7 @@ def _wrap(policy: Any, args: Namespace) -> Any:
 
 
 def run(model: "LM", tasks: dict[str, Any], limit: int | None = None) -> dict:
-    """lm-eval's output for {name: Task}; ``limit`` is the number of documents a task, or None for all."""
+    """lm-eval's output for {name: Task}; ``limit`` is the number of documents per task, or None for all."""
     import random
 
     import numpy as np

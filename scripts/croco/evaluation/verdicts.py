@@ -43,7 +43,7 @@ def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
     """For each sample the mean of both orders in [0, 1], or None where neither can be read.
 
     Args:
-        verdicts: {order: [win, tie, loss or unparseable, one a sample]} with both ORDERS.
+        verdicts: {order: [win, tie, loss or unparseable, one per sample]} with both ORDERS.
     """
     return [
         mean([WORTH.get(verdict) for verdict in of_sample])
@@ -65,7 +65,7 @@ def score_strict(
 ) -> float | None:
     """As the mean of score_samples, but an answer in another language than ``language`` loses, and two such tie.
 
-    ``languages`` and ``baseline_languages`` are a code or None a sample; what cannot be told is taken for right.
+    ``languages`` and ``baseline_languages`` are a code or None per sample; what cannot be told is taken for right.
     """
     scores = []
     for score, *codes in zip(score_samples(verdicts), languages, baseline_languages, strict=True):

@@ -21,7 +21,7 @@ def say_direction(summary: pd.DataFrame, task: str, metric: str) -> str:
 
 
 def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -> list[dict[str, Any]]:
-    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], a line an arm.
+    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], one line per arm.
 
     Over several seeds the row `all` stands for an arm where there is one, else the first seed's, with the others' beside.
     """

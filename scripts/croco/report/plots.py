@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-STEP = 20  # pixels a line of a plot with one line a run
+STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
@@ -82,7 +82,7 @@ def _lines(names: Iterable[str]) -> alt.Y:
 
 
 def plot_stacks(rows: Sequence[dict], title: str) -> dict:
-    """Stacked bars, a line a name.
+    """Stacked bars, one line per name.
 
     Args:
         rows: [{"name", "part", "count", "kind": "kept" | "lost"}]; parts stack in their order.
@@ -205,7 +205,7 @@ def plot_cells(
 
 
 def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
-    """Estimates with intervals, a line a run; single languages are small marks, other seeds circles.
+    """Estimates with intervals, one line per run; single languages are small marks, other seeds circles.
 
     Args:
         rows: [{"name", "value", "low", "high", "languages": {language: value}, "others": [value]}]; low, high may be
@@ -262,7 +262,7 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
 
 
 def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, label: str = "measure") -> dict:
-    """Several values a line, told by colour: [{"name", "series", "value", "low" and "high" where known}]."""
+    """Several values per line, told by colour: [{"name", "series", "value", "low" and "high" where known}]."""
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
     x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
     color = alt.Color(
@@ -332,7 +332,7 @@ def plot_scatter(
 
 
 def plot_bars(rows: Sequence[dict], title: str) -> dict:
-    """One bar a name: [{"name", "value"}]."""
+    """One bar per name: [{"name", "value"}]."""
     names = [row["name"] for row in rows]
     chart = (
         _chart(rows)

@@ -481,7 +481,7 @@ TABLES = {
 
 
 def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one table in the paper's shape: models x settings x measures, a column a language, then the mean.
+    """The rows of one table in the paper's shape: models x settings x measures, one column per language, then the mean.
 
     Over all seeds where there are several. Models tuned on one language form one row, each in its own language, whose
     mean is that of the languages that it has. No other line has a mean where a language is missing. `suite` names the

@@ -37,7 +37,7 @@ def intervals(
     Confidence Intervals, 1987, equations 4.4 and 6.6.
 
     Args:
-        columns: arrays of shape (n,), n >= 1, one value a prompt; the lengths may differ.
+        columns: arrays of shape (n,), n >= 1, one value per prompt; the lengths may differ.
         ranges: for each column the (lowest, highest) value that there can be; without, -1 and 1, or what goes beyond.
     Returns [(low, high)].
     """
@@ -176,7 +176,7 @@ def replicates(
 
 
 def over_groups(groups: Sequence[dict[str, list[float]]]) -> dict[str, float]:
-    """One value a prompt whose mean is the mean over groups (languages) of their means, in sorted order of prompts.
+    """One value per prompt whose mean is the mean over groups (languages) of their means, in sorted order of prompts.
 
     The prompt is the unit, though it recurs in each language and may have several rows in one. Where each has one row
     in every language its value is the mean of them. Else it is the estimate plus n times the prompt's influence on

@@ -1,7 +1,7 @@
 """Win rates from pairwise verdicts, with and without control for length and position; lines as arena/LANGUAGE.jsonl.
 
 A tie counts a half; an unparseable verdict leaves every mean and is counted by itself. Each function returns
-{prompt_id: value}: one number a prompt, whose mean is the rate. Of a regression these are the estimate plus n times
+{prompt_id: value}: one number per prompt, whose mean is the rate. Of a regression these are the estimate plus n times
 the prompt's influence on it (the infinitesimal jackknife), so that their spread gives the cluster-robust standard error
 and every rate takes the same road to its interval.
 """
@@ -19,7 +19,7 @@ PENALTY = 1.0  # of phi squared, in the length-controlled win rate
 def length_controlled(lines: Iterable[dict]) -> dict[str, float]:
     """Length-controlled win rate: sigmoid(theta) of sigmoid(theta + phi tanh(delta length / sd)).
 
-    It is fitted to one row a sample, the mean of its readable orders and the difference in characters, by maximum
+    It is fitted to one row per sample, the mean of its readable orders and the difference in characters, by maximum
     likelihood less 1.0 phi^2; sd is that of the differences, over n. As AlpacaEval 2 does (Dubois et al., arXiv
     2404.04475), without its terms for models and instructions. {} where no verdict is readable.
     """

@@ -118,7 +118,7 @@ def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
 
 
 def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
-    """Points: the change of the reward against the win rate, a point a run and language."""
+    """Points: the change of the reward against the win rate, one point per run and language."""
     keys = ["run", "eval_language", "seed"]
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
@@ -135,7 +135,7 @@ def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
         figure(
             "reward-judge",
             [(None, plots.plot_scatter(points, "change of the reward from the base", "win rate against the base"))],
-            "Points: the change of the reward and the win rate, one a run and language.",
+            "Points: the change of the reward and the win rate, one per run and language.",
             "Reward against judge: where the reward rises and the win rate does not, the reward model was served and not the reader.",
             table("Reward and win rate", ["run", "language", "change of the reward", "win rate"],
                   [[point["name"], point["series"], point["x"], point["y"]] for point in points]),

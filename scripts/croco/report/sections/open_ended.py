@@ -109,7 +109,7 @@ def show_variants(page: Page) -> list[Figure]:
             "variants",
             [(None, plots.plot_dots(dots, "win rate against the base", 0.5, "counted"))],
             "Dots: the win rate of each run, counted in several ways.",
-            "The same verdicts, counted in other ways: one order a prompt as in the paper's code; an answer in the wrong language loses; what would be left at equal length.",
+            "The same verdicts, counted in other ways: one order per prompt as in the paper's code; an answer in the wrong language loses; what would be left at equal length.",
             table_of(
                 "Ways to count a win, and the judge itself",
                 list(numbers.values()),
@@ -120,7 +120,7 @@ def show_variants(page: Page) -> list[Figure]:
 
 
 def seed_table(summary: pd.DataFrame) -> Table | None:
-    """Every arm over its training seeds, a row a measure: mean, standard deviation, range; None without any."""
+    """Every arm over its training seeds, one row per measure: mean, standard deviation, range; None without any."""
     pooled = summary[
         (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")
     ]

@@ -29,7 +29,7 @@ def show_distributions(page: Page) -> list[Figure]:
         panels = read_panels(page, runs)
         if not panels:
             continue
-        pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool a language"
+        pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool per language"
         title = f"{runs[0].model}, {pool}, {runs[0].setting}"
         figures.append(plot_rewards(f"rewards-{len(figures)}", title, runs[0].reward_model, panels))
         places = {kind: [z for panel in panels.values() for z in panel[PLACES][kind]] for kind in ("chosen", "rejected")}  # fmt: skip
@@ -88,7 +88,7 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
     return figure(
         name,
         charts,
-        f"Histograms of rewards a language, of all responses, of the chosen and of the rejected ones: {title}.",
+        f"Histograms of rewards per language, of all responses, of the chosen and of the rejected ones: {title}.",
         f"{title}. Raw logits of {reward_model}, all responses counted; each distribution is scaled to the same area.",
         table(f"Rewards: {title}", ["language", "responses", *MOMENTS], lines),
     )

@@ -79,7 +79,7 @@ def describe_training(
         "dropped": reasons([counts.get("dropped") or {}]),
         "token mismatches": counts.get("token_mismatches"),
         "padding": manifest.get("padding_share"),
-        "tokens a second": manifest.get("tokens_per_second"),
+        "tokens per second": manifest.get("tokens_per_second"),
         **{TRAINING[kind]: float(values[-1]) for kind, (_, values) in curves.items()},
     }
 
