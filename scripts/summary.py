@@ -1,4 +1,4 @@
-"""Put all results in one table: a row for each model, pool, setting, seed, evaluation language, task and metric.
+"""Put all results in one table: one row per model, pool, setting, seed, evaluation language, task and metric.
 
 Example:
   python scripts/summary.py --root results/demo --runs results/demo/runs.jsonl --contrast dpo multi base --judged \\
@@ -9,7 +9,7 @@ baseline_value - value. So a positive delta always means better. `delta_low` and
 prompts. The row with the language `all` is the mean over languages; it is missing, and listed under `not_pooled` in the
 manifest, where one of the languages has no value. Rows with the seed `all` are means over a setting's training seeds,
 with an interval for other seeds and prompts. The mean over a group of tasks is a row of its own, and `suite` names the
-group in the rows of its tasks: in a mean over tasks, leave these out. The columns are defined in
+group in the rows of its tasks; exclude these from a mean over tasks. The columns are defined in
 scripts/croco/results/table.py, the methods in docs/statistics.md.
 """
 
@@ -37,7 +37,7 @@ from croco.results.statistics import (
 from croco.results.table import ALL, ARENA, COLUMNS, FIDELITY, Row, name_run, read_cells, write_summary
 from croco.runs import BASE, Run, add_contrast_option, add_run_options, find_last, read_runs
 
-# What an arena file says of a prompt, and what is computed from its verdicts.
+# Measures that an arena file gives per prompt, and those that are computed from its verdicts.
 SCORES = {"win_rate": "score", "win_rate_single_order": "score_single_order", "win_rate_strict": "score_strict"}
 FROM_VERDICTS = {
     "win_rate_lc": win_rates.length_controlled,
@@ -54,7 +54,7 @@ class Measured:
     """The results of one run.
 
     Attributes:
-        files: those that were read.
+        files: the files that were read.
         results: {(task, metric): {language: {prompt: [value or None]}}}.
         against: what the results are compared with, in the same form, where the run's own files hold it.
         documents: as results, by the documents' digests; for groups of tasks.
@@ -106,13 +106,13 @@ def parse_arguments():
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
     parser.add_argument("--fidelity", action="store_true", help="the run has measures of its answers (fidelity/)")
     parser.add_argument("--imported", type=Path, help="rows of other harnesses, in the columns of summary.csv")
-    parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps, and are no error")
+    parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps and are not an error")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
     return parser.parse_args()
 
 
 def read_results(args, run, runs, gaps):
-    """What a run's files hold; with --partial those that are missing are added to ``gaps``."""
+    """What a run's files hold; with --partial missing files are added to ``gaps``."""
     measured = Measured(run)
     for language in run.evaluated:
         read = [("eval", f"eval/{language}.json", read_suites), ("eval", f"eval/{language}.samples.jsonl", read_tasks)]
@@ -135,7 +135,7 @@ def read_results(args, run, runs, gaps):
 
 
 def list_rewards(run, runs):
-    """The reward models that scored a run's answers: its own; of the base those of all runs."""
+    """The reward models that scored a run's answers: its own, or for the base those of all runs."""
     if not run.is_base:
         return [run.reward_model]
     return sorted({other.reward_model for other in runs if other.model == run.model and not other.is_base})
@@ -191,7 +191,7 @@ def read_arena(measured, language, path):
 
 
 def read_fidelity(measured, language, path):
-    """A prompt's measures are means over its samples; a sample without a value is left out."""
+    """A prompt's measures are means over its samples with a value."""
     lines = list(rows(path))
     for metric in ANSWER_METRICS:
         values = {line["prompt_id"]: line[metric.name] for line in lines}
@@ -206,7 +206,7 @@ def read_rewards(measured, language, path):
 
 
 def keep(results, language, values):
-    """Adds {prompt: value} of a language; none where no prompt has a value."""
+    """Adds {prompt: value} of a language, if any prompt has a value."""
     if any(value is not None for value in values.values()):
         results[language] = {prompt: [value] for prompt, value in values.items()}
 
@@ -249,7 +249,7 @@ def expect_languages(measured):
         for key, by_language in each.results.items():
             known[key] |= by_language.keys()
     for each in measured:
-        # Where a run lacks a language, its groups there are those of other runs, and so the language is missing in them.
+        # If a run lacks a language, it takes the groups of other runs, in which the language is then missing.
         each.suites = defaultdict(dict, {code: suites[code] | each.suites[code] for code in each.run.evaluated})
         each.expected = {
             (task, metric): [code for code in each.run.evaluated if task in (ARENA, FIDELITY) or code in languages]
@@ -319,7 +319,7 @@ def leave_out(not_pooled, run, task, metric, baseline, **missing):
 
 
 def pair(run, task, baseline, values, others):
-    """Two {prompt: [value]} of the same prompts, without the rows of which one has no value."""
+    """Two {prompt: [value]} of the same prompts, without prompts that lack a value in either."""
     if values.keys() != others.keys() or any(len(values[prompt]) != len(others[prompt]) for prompt in values):
         raise InputError(
             f"{run.part} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
@@ -368,7 +368,7 @@ def pool(pairs, side):
 
 
 def find_range(pairs, of_chance):
-    """(lowest, highest) that a difference can be: values lie in [0, 1], or as far beyond as those of both sides do."""
+    """(lowest, highest) that a difference can be: values are in [0, 1], or in the range of both sides' values."""
     sides = [side for tasks in pairs.values() for both in tasks for side in both]
     seen = [value for side in sides for values in side.values() for value in values]
     lowest, highest = min(0, *seen), max(1, *seen)
@@ -376,13 +376,13 @@ def find_range(pairs, of_chance):
 
 
 def name_suite(measured, pairs, task):
-    """The group that a task is part of in these languages, if it has a row of some metric; None for others."""
+    """The group of a task in these languages, or None if the group has no row."""
     names = {measured.suites[code].get(task) for code in pairs} - {None, task}
     return next((name for name in sorted(names) if any(name == group for group, _ in measured.groups)), None)
 
 
 def contrast_rows(args, measured, not_pooled):
-    """Declared comparisons with another setting than the base, of each seed: the difference of the two win rates."""
+    """Declared comparisons with another setting than the base, per seed: the difference of the two win rates."""
     last = {(each.run.model, each.run.pool, each.run.arm, each.run.replicate): each for each in measured}
     for setting, pool, versus in args.contrast:
         if versus == BASE:
@@ -456,7 +456,7 @@ def replicate_rows(runs, table, not_pooled):
 
 
 def adjust(args, runs, table):
-    """Adjusts the p values of the declared contrasts together, and of all other rows; of several rounds the last counts.
+    """Adjusts the p values of the declared contrasts together, and of all other rows; only the last round counts.
 
     The contrasts are a family of their own once for the first seed and once over all.
     """
@@ -479,7 +479,7 @@ def adjust(args, runs, table):
         if len(list_seeds(runs, *(names := (model, pool, number, setting, versus)))) > 1
     ]
     for family, asked in ((single, declared), (over_seeds, several)):
-        # A contrast without a result is one of the family, too.
+        # A contrast without a result counts in the family, too.
         missing = len(asked) - len(family) if args.judged else 0
         adjusted = holm([cells["p"] for cells in family] + [1.0] * missing)
         for cells, p in zip(family, adjusted, strict=False):

@@ -311,8 +311,8 @@ def test_votes_put_back_give_the_agreement(run, tmp_path):
 
 
 BAD = {
-    "vote": (lambda lines: lines[1].update(vote="="), "field vote: 'p.*': '=' is no vote"),
-    "unknown": (lambda lines: lines[1].update(prompt_id="p99"), "field prompt_id: 'p99' is on no ballot"),
+    "vote": (lambda lines: lines[1].update(vote="="), "field vote: 'p.*': '=' is not a vote"),
+    "unknown": (lambda lines: lines[1].update(prompt_id="p99"), "field prompt_id: 'p99' is not on the ballot"),
     "answer": (
         lambda lines: lines[1].update(answer_b="other"),
         "field answer_b: 'p.*': the answer is not the ballot's",
@@ -321,7 +321,7 @@ BAD = {
         lambda lines: lines[1].update(answer_a=lines[1]["answer_b"], answer_b=lines[1]["answer_a"]),
         "field answer_a",
     ),
-    "twice": (lambda lines: lines.insert(1, lines[0]), "field prompt_id: 'p.*' stands on line 2 too"),
+    "twice": (lambda lines: lines.insert(1, lines[0]), "field prompt_id: duplicate 'p.*', first on line 2"),
     "column": (lambda lines: [line.pop("vote") for line in lines], "no column vote"),
 }
 
@@ -348,7 +348,7 @@ def test_other_files_than_filled_ballots_are_refused(run, tmp_path):
     good = write_ballot(tmp_path / "de.anna.csv", lines)
     lines[0]["comment"] = "schön"
     cases = {
-        "'mt' is none of the languages en, de": [write_ballot(tmp_path / "mt.csv", lines)],
+        "'mt' is not one of the languages en, de": [write_ballot(tmp_path / "mt.csv", lines)],
         "not valid UTF-8": [
             write_ballot(tmp_path / "de.latin.csv", [{**line, "answer_a": "ä"} for line in lines], encoding="latin1")
         ],
