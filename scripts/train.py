@@ -146,7 +146,7 @@ def parse_arguments():
     )
     parser.add_argument("--validation", type=float, default=0.0, help="share of prompts held out, in [0, 1)")
     parser.add_argument(
-        "--checkpoint", choices=("last", "best"), default="last", help="which checkpoint to keep; best has the lowest validation loss"
+        "--checkpoint", choices=("last", "best"), default="last", help="which one to keep; best has the lowest validation loss"
     )  # fmt: skip
     parser.add_argument(
         "--guards",
