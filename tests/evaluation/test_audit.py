@@ -224,7 +224,7 @@ def test_an_audit_goes_on_with_the_chunks_that_a_kill_left(audited, miniature, p
     assert len(parts) == 2  # 24 prompts in chunks of 16
     parts[0].unlink()
     done = audit(miniature, prompts, tmp_path, *options, answers=answers)
-    to_score, known = map(int, re.search(r"(\d+) texts to score, (\d+) are known", done.stderr).groups())
+    to_score, known = map(int, re.search(r"(\d+) texts to score, (\d+) are scored already", done.stderr).groups())
     assert to_score > 50 and known > 50
     for one, other in zip(rows(folder / "tiny.jsonl"), rows(tmp_path / "tiny.jsonl"), strict=True):
         for side in ("reward_answer", "reward_damaged"):

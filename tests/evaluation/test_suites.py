@@ -178,7 +178,7 @@ def test_results_of_euroeval(tmp_path):
 @pytest.mark.parametrize(
     "lines, said",
     [
-        ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "no model of this run", "r.jsonl:1"]),
+        ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "not a model of this run", "r.jsonl:1"]),
         ([euroeval("org/model@abc", "a", 1.0, 1.0), euroeval("org/model@step1000", "b", 1.0, 1.0)], ["org/model@step1000, which is no", "r.jsonl:2"]),
         ([euroeval("org/model@main", "a", 1.0, 1.0)], ["org/model@main, which is no"]),
         ([euroeval("me/tuned@v0", "a", 1.0, 1.0)], ["me/tuned@v0, which is no"]),

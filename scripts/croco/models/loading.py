@@ -68,7 +68,7 @@ def load_weights(
     import transformers
 
     wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
-    # Weights of another shape are refused below, in the words of all others.
+    # Weights of another shape are refused below, with the same message as all others.
     checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
     with model_errors(path), engine_options_refused(path, options), quiet_reports():
         model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
@@ -189,7 +189,7 @@ def check_found(
         ": a reward model has its head among them" if kind == REWARD_MODEL else ""
     )
     check_names("model", path, found["missing_keys"], found["unexpected_keys"] - allowed, remedy, shapes)
-    # The class itself passes over some, without a word.
+    # The class itself ignores some without a warning.
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     if ignored:
         own = set(model.state_dict())
