@@ -308,7 +308,7 @@ def test_results_of_a_table(tmp_path):
     assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
-        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is no number"),
+        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is not a number"),
         ("model,value\nm,1\n", "no column language"),
     ):
         table.write_text(text)

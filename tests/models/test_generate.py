@@ -140,7 +140,7 @@ def test_part_of_another_run_is_set_aside(miniature, prompts, tmp_path, undistur
     for suffix in (".jsonl", ".index"):
         shutil.copy(foreign.with_suffix(suffix), own.with_name("copied" + suffix))
     done = generate(miniature, prompts["de"], tmp_path / "b", 6, "--batch", 3)
-    assert "not of this run" in done.stderr and "12 prompts to sample" in done.stderr
+    assert "does not belong to this run" in done.stderr and "12 prompts to sample" in done.stderr
     assert (tmp_path / "b" / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 

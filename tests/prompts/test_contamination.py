@@ -295,7 +295,11 @@ def test_another_report_is_not_what_was_found(tmp_path, other):
         ("build_pairs", "--prompts", prompts, "--target", "prompts", "--exclude", wrong, "--ledger", tmp_path / "l"),
     ):
         done = script(name, *options, *output, check=False)
-        assert done.returncode == 1 and f"{wrong}: not what was found" in done.stderr and "Remedy" in done.stderr
+        assert (
+            done.returncode == 1
+            and f"{wrong}: not a result of contamination.py" in done.stderr
+            and "Remedy" in done.stderr
+        )
         assert "Traceback" not in done.stderr and not (tmp_path / "out.json").exists()
 
 

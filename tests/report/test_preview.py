@@ -394,7 +394,7 @@ def test_pool_is_the_one_the_pairs_were_built_from(tmp_path):
     files = make_run(tmp_path, languages=["de"], identified=identified, build=build)
     preview(tmp_path, files, "--pool-size", 7, "--count", 12)
     section = sections(parse(tmp_path), "de")["p1"]
-    left_out = {name: answer for name in ("truncated", "wrong_language") for answer in section.xpath("./details/div") if f"left out of the pool: {name}" in answer.text_content()}  # fmt: skip
+    left_out = {name: answer for name in ("truncated", "wrong_language") for answer in section.xpath("./details/div") if f"excluded from the pool: {name}" in answer.text_content()}  # fmt: skip
     responses = rows(tmp_path / "generations" / "de.jsonl")[1]["responses"]
     assert same_text(text_of(left_out["truncated"]), responses[5]["text"])
     assert same_text(text_of(left_out["wrong_language"]), responses[1]["text"])

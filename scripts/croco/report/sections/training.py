@@ -53,7 +53,7 @@ def show(page: Page) -> Section:
     text = f"Lines: training of {len(names)} runs over optimizer steps: {', '.join(title for title, _ in charts)}."
     caption = (
         "A chosen log-probability that falls far while the margin grows is a warning: the model then learns to make both "
-        f"answers unlikely. Of replicates the first; at most {STEPS} evenly spaced steps of each run are drawn."
+        f"answers unlikely. Of several replicates, the plot shows the first; at most {STEPS} evenly spaced steps of each run are drawn."
     )
     numbers = table_of("Trainings, with the last step's values", lines)
     select = {"label": "Bring one run forward", "names": names, "none": "all runs"}
