@@ -7,7 +7,7 @@ Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward
 
 
 rule score:
-    """Raw logits of one reward model on one policy's responses to a block of prompts."""
+    """Computes raw logits of one reward model for one policy's responses to a block of prompts."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,

@@ -162,7 +162,7 @@ def audit(args):
 
 def read_prompts(args, language, i, left_out):
     """{prompt_id: {row, reference, responses, answers, place}} of one language; raises InputError."""
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     files = [(args.prompts[i], Prompt), *([(args.answers[i], Generation)] if args.answers else [])]
     prompts = {}
@@ -186,7 +186,7 @@ def read_prompts(args, language, i, left_out):
                     left_out[language, "answers", "cut_off"] += 1
                 elif is_blank(response["text"]):
                     left_out[language, "answers", "empty"] += 1
-                elif identify(response["text"], language) not in (None, language):
+                elif detect_language(response["text"], language) not in (None, language):
                     left_out[language, "answers", "wrong_language"] += 1
                 elif response["text"] in responses:
                     left_out[language, "answers", "duplicate"] += 1
@@ -217,7 +217,7 @@ def compare_copies(args, prompts, left_out):
 def damage(args, prompts, language, prompt_id, answer):
     """{check: (damaged copy or None, reason why there is none)} of an answer."""
     from croco.text.damage import repeat, rotate, shuffle, truncate
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     prompt = prompts[language][prompt_id]
     others = [code for code in prompts if code != language and prompts[code].get(prompt_id, {}).get("answers")]
@@ -233,7 +233,9 @@ def damage(args, prompts, language, prompt_id, answer):
         "truncated": pick([truncate(answer)], answer, "too_short"),
         # A policy that answers in English whatever the prompt's language has no copy in a wrong one.
         "wrong_language": pick(
-            (text for text in texts if identify(text, language) != language), answer, "no_answer_in_another_language"
+            (text for text in texts if detect_language(text, language) != language),
+            answer,
+            "no_answer_in_another_language",
         ),
         "off_topic": pick(elsewhere, answer, "no_other_prompt"),
         "repeated": pick([repeat(answer)], answer, "too_short"),

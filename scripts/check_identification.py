@@ -54,13 +54,13 @@ def read_texts(path):
 
 def count_asked(texts, asked, words):
     """{language of a text: {what it is taken for where ``asked(language)`` was asked for: texts}}."""
-    from croco.text.language import identify
+    from croco.text.language import detect_language
     from croco.text.measures import count_languages
 
     return count_languages(
         {
             "language": language,
-            "languages": [identify(" ".join(text.split()[:words]), asked(language)) for text in some],
+            "languages": [detect_language(" ".join(text.split()[:words]), asked(language)) for text in some],
         }
         for language, some in texts.items()
     )

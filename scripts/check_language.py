@@ -177,7 +177,7 @@ def check_translator(row):
 
 
 def check_identification(code, text):
-    from croco.text.language import can_identify, identify
+    from croco.text.language import can_identify, detect_language
 
     if not can_identify(code):
         return report(
@@ -186,7 +186,7 @@ def check_identification(code, text):
             "py3langid does not know the language",
             "nothing to do: responses in other languages are neither dropped nor counted",
         )
-    found = identify(text, code)
+    found = detect_language(text, code)
     if found == code:
         return report("identification", "ok", "by py3langid; the text is identified correctly")
     if found is None:

@@ -47,7 +47,7 @@ OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "sa
 
 def main():
     args = parse_arguments()
-    inputs = describe_inputs(args)
+    inputs = cache_key_inputs(args)
     finished = {language: Finished(args.state, "evaluation", inputs[language]) for language in args.languages}
     with ExitStack() as stack:
         for language in sorted(args.languages):  # always in the same order, so that two jobs never wait for each other
@@ -99,7 +99,7 @@ def parse_arguments():
     return args
 
 
-def describe_inputs(args):
+def cache_key_inputs(args):
     """{language: all that decides its results}."""
     shared = {
         "policy": model_id(args.model, args.revision, args.state),

@@ -70,13 +70,13 @@ def parse_arguments():
 def measure_answers(prompts, answers, language, counts):
     """The lines of one language, streaming; adds to ``counts``."""
     from croco.results.metrics import ANSWER_METRICS, PromptAnswers
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     for prompt, answer in rows_in_step([(prompts, Prompt), (answers, Answers)]):
         check_answers(prompt, answer, language, answers)
         responses = answer["responses"]
         texts = [response["text"] for response in responses]
-        codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
+        codes = {text: detect_language(text, language) for text in dict.fromkeys(texts)}
         measured = PromptAnswers(
             language=language,
             texts=texts,

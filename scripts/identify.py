@@ -18,7 +18,7 @@ from croco import cli
 from croco.digests import versions
 from croco.errors import InputError
 from croco.records import Generation, Prompt, check_same_text, rows, rows_in_step, write_jsonl
-from croco.text.language import can_identify, identify
+from croco.text.language import can_identify, detect_language
 
 CHUNK = 16  # prompts per task of a process
 
@@ -105,7 +105,7 @@ def read_chunks(args):
 def identify_chunk(chunk):
     lines = []
     for prompt_id, language, texts in chunk:
-        codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
+        codes = {text: detect_language(text, language) for text in dict.fromkeys(texts)}
         lines.append({"prompt_id": prompt_id, "language": language, "languages": [codes[text] for text in texts]})
     return lines
 

@@ -39,7 +39,7 @@ from croco.models.loading import model_id
 from croco.models.options import add_chat_options
 from croco.records import Generation, Prompt, check_same_text, rows_in_step, write_jsonl
 from croco.state import Parts
-from croco.text.language import can_identify, identify
+from croco.text.language import can_identify, detect_language
 
 ORACLE = "oracle"
 
@@ -172,7 +172,7 @@ def judge_prompt(code, translated, row, rule, counts, reasons):
 
 @cache
 def find_language(text, code):
-    return identify(text, code)
+    return detect_language(text, code)
 
 
 def list_pairs(row):

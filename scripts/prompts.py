@@ -43,7 +43,7 @@ from croco.prompts.sources import (
     tell_apart,
 )
 from croco.records import prompt_rows, write_jsonl
-from croco.text.language import identify, name_language
+from croco.text.language import detect_language, name_language
 
 
 def main():
@@ -209,7 +209,7 @@ def read_next(args, origin):
 def is_foreign(messages, language):
     """Whether the user's turns are in another language; too short texts count as in the right one."""
     text = "\n".join(message["content"] for message in messages if message["role"] == "user")
-    found = identify(text, language)
+    found = detect_language(text, language)
     return found is not None and name_language(found) != name_language(language)
 
 

@@ -66,14 +66,14 @@ def find_language(prompts):
 def score_file(args, identity, load, language, prompts, generations, output):
     """Scores one file of generations and writes its rewards and manifest; ``load`` gives the model, once."""
     digests = [prompt_digest(row) for row in prompt_rows(prompts)]
-    parts = Parts(args.state, "scores", describe_inputs(args, identity, language, generations), digests)
+    parts = Parts(args.state, "scores", cache_key_inputs(args, identity, language, generations), digests)
     scored = score_missing(args, parts, load, prompts, generations, output, len(digests))
     counts = gather(parts, prompts, generations, output)
     inputs = {"prompts": prompts, "generations": generations, "reward_model": identity}
     cli.write_manifest(output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
 
 
-def describe_inputs(args, identity, language, generations):
+def cache_key_inputs(args, identity, language, generations):
     return {
         "reward_model": identity,
         **describe_engine(args),

@@ -82,7 +82,7 @@ def main():
     args.identity = model_id(args.model, args.revision, args.state, args.start)
     check_policy(args)
     args.rows_digest = digest_rows(args.data, args.objective)
-    inputs = describe_inputs(args)
+    inputs = cache_key_inputs(args)
     finished = Finished(args.state, "training", inputs)
     with finished.alone():
         if finished.complete:
@@ -250,7 +250,7 @@ def check_policy(args):
         )
 
 
-def describe_inputs(args):
+def cache_key_inputs(args):
     """All that decides the tuned weights, except the number of processes and the micro-batch (see NOT_IN_CACHE_KEY)."""
     online = OBJECTIVES[args.objective].samples
     left_out = {*NOT_IN_CACHE_KEY}

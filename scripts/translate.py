@@ -44,7 +44,7 @@ def main():
     prompts = [make_prompt(args, row) for row in task] if task else list(prompt_rows(args.prompts))
     how = describe_how(args, read_names(args, prompts))
     identity = model_id(args.model, args.revision, args.state)
-    parts = Parts(args.state, "translations", describe_inputs(args, identity, how), map(source_digest, prompts))
+    parts = Parts(args.state, "translations", cache_key_inputs(args, identity, how), map(source_digest, prompts))
     missing = find_missing(args, parts, prompts)
     print(f"{len(prompts)} prompts; {len(missing)} to translate", file=sys.stderr)
     if missing:
@@ -155,7 +155,7 @@ def describe_how(args, names):
     return {**names, **{name: getattr(args, name) for name in options}}
 
 
-def describe_inputs(args, identity, how):
+def cache_key_inputs(args, identity, how):
     return {
         "translator": identity,
         **describe_engine(args),

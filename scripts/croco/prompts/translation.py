@@ -6,7 +6,7 @@ from typing import Any
 from croco.digests import prompt_seed
 from croco.models.chats import TOO_LONG
 from croco.prompts.formats import request
-from croco.text.language import FEWEST_LETTERS, identify, name_language, strip_code
+from croco.text.language import FEWEST_LETTERS, detect_language, name_language, strip_code
 from croco.text.normalise import fold, is_blank
 
 RETRY_TEMPERATURE = 0.5
@@ -73,7 +73,7 @@ def find_fault(response: dict, language: str, source: str | None = None) -> str 
         return "empty"
     if source is not None and fold(response["text"]) == fold(source) and has_prose(source):
         return "is_source"
-    if identify(response["text"], language) not in (language, None):
+    if detect_language(response["text"], language) not in (language, None):
         return "wrong_language"
     return None
 

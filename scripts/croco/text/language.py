@@ -42,7 +42,7 @@ def can_identify(code: str) -> bool:
     return name_language(code) in {name_language(label) for label in _model().labels}
 
 
-def identify(text: str, language: str) -> str | None:
+def detect_language(text: str, language: str) -> str | None:
     """The code of the language that ``text`` is in, as judged in a pool of ``language``.
 
     The candidates are ``language``, the project's languages and some hundred others, independent of the config. If the
