@@ -1,7 +1,7 @@
-"""Whether the reward models are fit for their languages, before anything is spent on training.
+"""Checks whether the reward models are fit for their languages, before any training.
 
-In:  the first blocks of prompts/{language}/{start}.jsonl, a policy, the reward models; comparisons that are brought.
-Out: audit/prompts/{language}.jsonl, audit/{policy}/{language}.jsonl (a few answers, which a later generation takes over),
+In:  the first blocks of prompts/{language}/{start}.jsonl, a policy, the reward models, further comparisons if given.
+Out: audit/prompts/{language}.jsonl, audit/{policy}/{language}.jsonl (a few answers that a later generation reuses),
      audit/{reward}.json, .jsonl, .md.
 """
 
@@ -68,7 +68,7 @@ use rule generate as generate_audited with:
 
 
 rule audit_reward:
-    """One reward model on answers and their damaged copies, in all languages with one model load."""
+    """Scores answers and their damaged copies with one reward model, in all languages with one model load."""
     input:
         prompts=expand(rules.select_audited.output.prompts, language=GRID.trained),
         answers=expand(rules.generate_audited.output.generations, policy=AUDIT_POLICY, language=GRID.trained),

@@ -1,6 +1,6 @@
-"""The small evidence of a run in one archive, which others check without a GPU: no weights.
+"""Packs the evidence of a run, without weights, in one archive that others can check without a GPU.
 
-In:  all that the target `all` makes.
+In:  everything that the target `all` makes.
 Out: {results}/bundle.tar.gz
 """
 

@@ -28,7 +28,7 @@ def shipped(path):
 
 
 def locate_config():
-    """Where the keys of the merged config are from, for messages."""
+    """The files that the keys of the merged config come from, for messages."""
     given = workflow.config_settings.configfiles
     read = [shipped(path) if Path(path).is_relative_to(BASE) else path for path in workflow.configfiles[len(given) :]]
     return Locator(
@@ -43,7 +43,7 @@ def read_grid():
     """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
     # A copy, because a workflow that takes this one as a module may use its config for other things, too.
     checked = copy.deepcopy(config)
-    # Of --config, Snakemake reads True but not true.
+    # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     locator = locate_config()
     check_config(checked, f"{BASE}/config/schema.yaml", locator)
@@ -68,12 +68,12 @@ STATE = f"{GRID.results}/state"
 EVALUATION = GRID.config["evaluation"]
 JUDGED = EVALUATION["judge"] != "none"
 MINIATURE = GRID.config["miniature"]
-# The models whose chat templates are checked besides the policies', by role.
+# The models by role whose chat templates are checked, besides the policies.
 ROLES = {"reward": GRID.reward_models, "judge": GRID.judges, "translator": GRID.translators}
 
 
-# Params in shell blocks, because a module's shell blocks see none of its global names. Params that depend on threads are
-# not recorded, so that a checkout in another place re-runs nothing.
+# These are params, because a module's shell blocks see none of its global names. Params that depend on threads are not
+# recorded, so that a checkout in another place re-runs nothing.
 def path_scripts(wildcards, threads):
     return SCRIPTS
 
@@ -83,7 +83,7 @@ def path_languages(wildcards, threads):
 
 
 def warn_of_too_few_gpus():
-    """Says early what a job would be refused for, perhaps days later."""
+    """Warns at the start of a run about jobs that would be refused later."""
     gpus, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
     limit = gpus.value if gpus else None
     if workflow.is_main_process and limit is not None and limit < needed:
@@ -113,7 +113,7 @@ def match_settings(*targets, weights=("lora", "full")):
 
 wildcard_constraints:
     model=match_any(GRID.policies),
-    # Whose responses: a policy's, or a later round's.
+    # A policy that generates, or a run of a later round.
     policy=match_any([*GRID.policies, *(run.name for run in GRID.runs.values() if run.round > 1)]),
     language=match_any([*GRID.languages, *GRID.config["miniature"]["languages"]]),
     pool=match_any(GRID.pools),
@@ -151,7 +151,7 @@ def options_of(row, *names):
 
 
 def paths_blocks(pattern, use="train"):
-    """A file for each block of prompts; the other wildcards stay."""
+    """One file per block of prompts; the other wildcards stay."""
     return expand(place(pattern), start=GRID.blocks(use), allow_missing=True)
 
 

@@ -1,4 +1,4 @@
-"""Results of other harnesses, and how far the run's can be laid beside the paper's.
+"""Results of other harnesses, and how far the run's evaluation is comparable with the paper's.
 
 In:  the files of the config's key `imports`; config/comparability.tsv.
 Out: {results}/imported.csv, {results}/comparability.json
@@ -12,7 +12,7 @@ from croco.evaluation.tasks import list_evaluated
 
 
 rule import_results:
-    """Other harnesses' results in the columns of summary.csv; there is no such job without `imports`."""
+    """Converts other harnesses' results to the columns of summary.csv; only with `imports` in the config."""
     input:
         [GRID.path(row["path"]) for row in GRID.config["imports"]],
         runs=rules.write_runs.output.runs,
@@ -51,7 +51,7 @@ rule import_results:
 
 
 rule compare_evaluations:
-    """The paper's evaluation and this run's, row by row."""
+    """Compares the paper's evaluation with this run's, row by row."""
     input:
         table=shipped("config/comparability.tsv"),
     output:

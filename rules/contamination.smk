@@ -1,9 +1,9 @@
-"""Training prompts among what is evaluated: counted before anything is sampled.
+"""Counts training prompts that are part of the evaluation data, before anything is sampled.
 
 In:  prompts/{language}/{start}.jsonl, prompts/evaluate/{language}.jsonl, data of the config's own tasks.
 Out: {results}/prompts/{language}/{start}.contamination.json, which sampling and pairing wait for; contamination.json
 
-A block of a language is checked by itself, so that a new language, or more prompts, never touch what is finished.
+Each block of a language is checked separately, so that a new language or more prompts never affect finished checks.
 """
 
 
@@ -11,7 +11,7 @@ include: "helpers/contamination.smk"
 
 
 rule check_contamination:
-    """One block against the evaluation prompts and tasks of its language; ends where more than max_overlap is found."""
+    """Compares one block with its language's evaluation prompts and tasks; fails above the shares of max_overlap."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         evaluate=place("prompts/evaluate/{language}.jsonl"),
@@ -58,7 +58,7 @@ rule check_contamination:
 
 
 rule count_contamination:
-    """All blocks together, and what could not be compared."""
+    """Adds up all blocks, and lists the evaluations that could not be compared."""
     input:
         checked=paths_contamination(GRID.trained, GRID.blocks("train")),
     output:

@@ -1,10 +1,10 @@
-"""Answers to the evaluation prompts and structured tasks, of the untuned policies and of every checkpoint.
+"""Evaluates the untuned policies and every checkpoint: answers to the evaluation prompts, and structured tasks.
 
 In:  prompts/evaluate/{language}.jsonl, task data, the policy and a run's checkpoint.
 Out: {run}/answers/{language}.jsonl, {run}/eval/{language}.json and {language}.samples.jsonl
 
-A job evaluates a whole pool of languages with one model load. Languages outside a run's pools are jobs of their
-own, so that a new language never touches a finished evaluation.
+A job evaluates a whole pool of languages with one model load. Each language outside a run's pools is a separate job,
+so that a new language never affects a finished evaluation.
 """
 
 

@@ -1,8 +1,8 @@
-"""What tuning does to answers besides winning: their languages, lengths, repetition, self-similarity and rewards.
+"""Measures answers without a judge: their languages, lengths, repetition, self-similarity and rewards.
 
 In:  prompts/evaluate/{language}.jsonl and {run}/answers/{language}.jsonl, of tuned runs and of {model}/untuned/base.
 Out: {run}/fidelity/{language}.jsonl, by the texts alone;
-     {run}/fidelity/{reward}/{language}.jsonl, raw rewards by the run's reward model (of the base, by those of all runs).
+     {run}/fidelity/{reward}/{language}.jsonl, raw rewards by the run's reward model (for the base, by all reward models).
 """
 
 

@@ -1,9 +1,9 @@
 """Responses of the untuned policies, and of a round's checkpoint for the next round.
 
 In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, the policy.
-Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line a prompt
-     with its N responses. {model}/template.json: whether what is sampled is what will be trained on;
-     templates/{role}/{name}.json: whether the template of a reward model, judge or translator is of use.
+Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
+     with its N responses. {model}/template.json: whether the sampled tokens are those that will be trained on;
+     templates/{role}/{name}.json: whether the template of a reward model, judge or translator can be used.
 """
 
 
@@ -11,7 +11,7 @@ include: "helpers/generate.smk"
 
 
 rule check_template:
-    """The policy's chat template, in sampling and in training; ends the run where they differ."""
+    """Compares the policy's chat template in sampling and in training; fails if they differ."""
     input:
         model=lambda wc: paths_model(GRID.policies[wc.model]),
     output:
@@ -60,7 +60,7 @@ use rule check_template as check_role_template with:
     priority: 1  # before anything is sampled
     params:
         model=lambda wc: GRID.path(ROLES[wc.role][wc.title]["path"]),
-        # A translator's template is of its request, not of the chat.
+        # A translator's `template` is the text of its request, not a chat template.
         options=lambda wc: [
             "--role",
             wc.role,
@@ -76,7 +76,7 @@ use rule check_template as check_role_template with:
 
 
 rule generate:
-    """N samples for each prompt of a block; chunks under state/ survive a kill."""
+    """Samples N responses to each prompt of a block; finished chunks under state/ survive a kill."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         checked=lambda wc: paths_contamination([wc.language], [wc.start]),
@@ -124,7 +124,7 @@ rule generate:
 
 
 rule gather_generations:
-    """All blocks of a language in one file."""
+    """Joins all blocks of a language in one file."""
     input:
         prompts=place("prompts/{language}.jsonl"),
         parts=paths_blocks("{policy}/{language}/generations/{start}.jsonl"),

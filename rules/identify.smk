@@ -1,4 +1,4 @@
-"""The languages that responses are in.
+"""Identifies the languages of the responses.
 
 In:  prompts/{language}/{start}.jsonl, {policy}/{language}/generations/{start}.jsonl
 Out: {policy}/{language}/languages/{start}.jsonl, joined in {policy}/{language}/languages.jsonl

@@ -1,10 +1,10 @@
 """Pairwise verdicts on a tuned model's answers against those of the policy before tuning.
 
 In:  {run}/answers/{language}.jsonl of the run and of {model}/untuned/base, prompts/evaluate/{language}.jsonl, the judge
-Out: {run}/arena/{language}.jsonl: one line a prompt, all seen from the tuned model
+Out: {run}/arena/{language}.jsonl: one line per prompt, all seen from the tuned model
 
-Verdicts of a model are kept under state/ by the two answers: a killed job goes on, and more languages or prompts ask
-for theirs alone.
+A judge model's replies are kept under state/, keyed by the two answers. So a killed job resumes, and new languages or
+prompts need only their own replies.
 """
 
 

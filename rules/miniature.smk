@@ -1,7 +1,7 @@
-"""The miniature's models and text, made from scratch.
+"""Makes the miniature's models and text from scratch.
 
 Out: {results}/miniature/prompts/{split}/{language}.jsonl, comparisons/{language}.jsonl, tasks/{task}/{language}.jsonl,
-tokenizer/, and a model folder for each policy and reward model.
+tokenizer/, and one model folder per policy and reward model.
 """
 
 

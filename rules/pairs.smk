@@ -1,4 +1,4 @@
-"""What a setting is tuned on, and the ledger of all that was not.
+"""Forms the training data of a setting, and the ledger that counts everything that was not used.
 
 In:  prompts, generations and scores of the pool's languages; the pairs of the setting that this one is matched to.
 Out: {model}/{pool}/{setting}/pairs.jsonl (DPO), completions.jsonl (SFT) or prompts.jsonl (online DPO), ledger.json
@@ -9,7 +9,7 @@ include: "helpers/pairs.smk"
 
 
 rule build_pairs:
-    """Chosen and rejected for each prompt."""
+    """Forms a chosen and a rejected response for each prompt."""
     input:
         prompts=lambda wc: paths_pool(wc, "prompts/{language}.jsonl"),
         generations=lambda wc: paths_scored(wc, "{model}/{language}/generations.jsonl"),

@@ -1,8 +1,8 @@
-"""What to look at before training: prompts, responses and pairs, and blind ballots for native speakers.
+"""A page to inspect before training: prompts, responses and pairs, and blind ballots for native speakers.
 
-In:  of the monolingual pools of a setting: prompts, generations, scores, pairs and ledgers; votes put back.
-Out: {results}/preview/{model}/{setting}.html, {setting}/agreement.csv, and beside it {setting}/{language}.csv, which
-     are no declared outputs: Snakemake would delete a ballot that was filled in where it lies.
+In:  prompts, generations, scores, pairs and ledgers of the monolingual pools of a setting; filled ballots.
+Out: {results}/preview/{model}/{setting}.html, {setting}/agreement.csv, and beside it the ballots
+     {setting}/{language}.csv. These are not declared outputs, because Snakemake would delete filled ballots there.
 """
 
 
@@ -10,7 +10,7 @@ include: "helpers/preview.smk"
 
 
 rule write_preview:
-    """One page and a ballot a language for a setting whose pools are single languages."""
+    """Writes one page, and one ballot per language, for a setting whose pools are single languages."""
     input:
         source=place(f"prompts/{GRID.config['source_language']}.jsonl"),
         prompts=lambda wc: paths_previewed(wc, "prompts"),

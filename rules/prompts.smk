@@ -1,4 +1,4 @@
-"""Prompts to tune on and to evaluate with, selected on the source text, alike in every language.
+"""Selects prompts for tuning and evaluation on the source text; they are the same ones in every language.
 
 In:  the config's prompt sources.
 Out: {results}/prompts/{language}/{start}.jsonl, blocks, joined in prompts/{language}.jsonl; the same under

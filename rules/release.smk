@@ -1,8 +1,8 @@
-"""What is given away of a run: model and data with cards, manifest and checksums.
+"""Packs a run for release: model and data with cards, manifest and checksums.
 
 In:  the run's checkpoint, its data and ledger, summary.csv, the policy.
-Out: {results}/release/{model}/{pool}/{setting}/manifest.json, checksums.txt, and beside them model/ and dataset/, of
-     which the names of the files follow from the model; checksums.txt lists them.
+Out: {results}/release/{model}/{pool}/{setting}/manifest.json, checksums.txt, and beside them model/ and dataset/, whose
+     file names depend on the model; checksums.txt lists them.
 """
 
 
@@ -10,7 +10,7 @@ include: "helpers/release.smk"
 
 
 rule write_release:
-    """One run's bundle; it replaces the one that was there."""
+    """Writes one run's bundle and replaces an earlier one."""
     input:
         checkpoint=lambda wc: [
             place(f"{wc.model}/{wc.pool}/{wc.setting}/checkpoint/{file}")

@@ -1,7 +1,7 @@
 """The report page, one self-contained file, and its key plots.
 
-In:  summary.csv, findings.json and tables where they are made; of every run its pairs, ledger and training metrics; all
-     scores; and what lies beside them, as it is: verdicts, answers, fidelity, audits, manifests.
+In:  summary.csv, findings.json and tables if the config has them; pairs, ledger and training metrics of every run; all
+     scores. Verdicts, answers, fidelity, audits and manifests are read from the same folders if they exist.
 Out: {results}/report.html, with `partial: true` {results}/partial/report.html
 """
 
@@ -18,7 +18,7 @@ REPORTED = [
 
 
 rule write_report:
-    """Plots, tables and a search from the result files alone; what is missing is marked."""
+    """Makes plots, tables and a search from the result files alone; missing results are marked."""
     input:
         runs=rules.write_runs.output.runs,
         summary=rules.summarise.output.summary,

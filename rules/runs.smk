@@ -1,11 +1,11 @@
-"""The run table, which all that reads results reads: a line per model that is evaluated.
+"""The run table, from which the later stages take their runs: one line per evaluated model.
 
 Out: {results}/runs.jsonl
 """
 
 
 rule write_runs:
-    """Each Run of the config (scripts/croco/runs.py), every field by name."""
+    """Writes each Run of the config (scripts/croco/runs.py), every field by name."""
     input:
         f"{SCRIPTS}/templates/runs.jsonl.j2",
     output:

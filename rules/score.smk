@@ -1,13 +1,13 @@
 """Rewards of all responses.
 
 In:  prompts/{language}/{start}.jsonl, {policy}/{language}/generations/{start}.jsonl, the reward model.
-Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line a prompt with a
+Out: {policy}/{language}/scores/{reward}/{start}.jsonl, joined in scores/{reward}.jsonl: one line per prompt with a
      reward or null for each response.
 """
 
 
 rule score:
-    """Raw logits of one reward model on one policy's responses to a block of prompts."""
+    """Computes raw logits of one reward model for one policy's responses to a block of prompts."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,

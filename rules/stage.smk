@@ -1,4 +1,4 @@
-"""What a run takes from the hub, fetched ahead, so that compute nodes inputs_of_page no network (HF_HUB_OFFLINE=1).
+"""Fetches what a run needs from the hub, so that compute nodes need no network (HF_HUB_OFFLINE=1).
 
 Out: {results}/stage.manifest.json
 """
@@ -25,7 +25,7 @@ rule stage:
         runtime=720,
     params:
         scripts=path_scripts,
-        # A function, so that no other target's params hold it.
+        # A function, so that it is only evaluated for this target.
         wanted=lambda wc: options_stage(),
         state=STATE,
         code=digest_code("stage"),

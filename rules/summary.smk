@@ -1,6 +1,6 @@
-"""One table of all results.
+"""Collects all results in one table.
 
-In:  {run}/eval/{language}.json and {language}.samples.jsonl, {run}/arena/{language}.jsonl and {run}/fidelity/ of all runs.
+In:  {run}/eval/{language}.json and {language}.samples.jsonl, {run}/arena/{language}.jsonl, {run}/fidelity/ of all runs.
 Out: {results}/summary.csv, with `partial: true` {results}/partial/summary.csv
 """
 
@@ -24,7 +24,7 @@ RESULTS = [
 
 
 rule summarise:
-    """Values, paired intervals and p values."""
+    """Computes values, paired intervals and p values."""
     input:
         runs=rules.write_runs.output.runs,
         results=inputs_of_page(RESULTS),

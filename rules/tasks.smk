@@ -1,4 +1,4 @@
-"""Data of structured tasks in languages that have none of their own: rows of the source language, translated.
+"""Translates the data of structured tasks for languages that have no data of their own.
 
 In:  the task's source, the translator.
 Out: {results}/tasks/{task}/{language}.jsonl
@@ -38,7 +38,7 @@ for TASK in EVALUATION["tasks"]:
             table=path_languages,
             gpus=lambda wc, resources, row=GRID.translators[TASK["translator"]]: options_gpus(resources, row),
             source=options_task_source(TASK),
-            # A function, because a template holds braces.
+            # A function, because a template contains braces.
             model=lambda wc, row=GRID.translators[TASK["translator"]]: options_model(
                 row, "format", "template", "max_tokens", "longest", "attempts"
             ),

@@ -1,7 +1,7 @@
-"""Tuning with LoRA, or in full.
+"""Tunes a policy with LoRA or in full.
 
-In:  the setting's pairs.jsonl, completions.jsonl or prompts.jsonl, the policy; of a later round the checkpoint of the one
-     before; of online DPO the reward model.
+In:  the setting's pairs.jsonl, completions.jsonl or prompts.jsonl, the policy; for a later round the checkpoint of the
+     round before; for online DPO the reward model.
 Out: {model}/{pool}/{setting}/checkpoint/: adapter or weights, tokenizer, chat template, metrics.jsonl, manifest.json
 """
 
@@ -13,7 +13,7 @@ TARGETS = ("reference", "best", "pair", "prompts")
 
 
 rule train:
-    """SFT, DPO or online DPO; resumable state lies under state/, only the final checkpoint is declared."""
+    """Runs SFT, DPO or online DPO; resumable state is under state/, and only the final checkpoint is declared."""
     input:
         data=path_training_data,
         ledger=place("{model}/{pool}/{setting}/ledger.json"),

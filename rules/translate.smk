@@ -1,4 +1,4 @@
-"""Prompts in the languages that have none of their own.
+"""Translates prompts for languages that have no prompt file of their own.
 
 In:  {results}/prompts/{source}/{start}.jsonl, the translator.
 Out: {results}/prompts/{language}/{start}.jsonl, and the same under prompts/evaluate/.
@@ -37,7 +37,7 @@ for USE, SECTION in SECTIONS.items():
             scripts=path_scripts,
             table=path_languages,
             gpus=lambda wc, resources, use=USE: options_gpus(resources, translator_of(use)),
-            # A function, because a template holds braces.
+            # A function, because a template contains braces.
             model=lambda wc, use=USE: options_model(
                 translator_of(use), "format", "template", "max_tokens", "longest", "attempts"
             ),

@@ -6,13 +6,17 @@ Two steps, each with its own --help:
   python scripts/audit.py score --languages en de --prompts audit/prompts/en.jsonl audit/prompts/de.jsonl \\
       --answers audit/mini/en.jsonl audit/mini/de.jsonl --model DIR --state state --output audit/NAME.json
 
-An answer is a prompt's reference where it has one, else the policy's. Its copies: shuffled (words in another order),
-truncated (the first half), wrong_language (the answer to the same prompt in another language, in turn), off_topic (the
-answer to another prompt), repeated (its first sentence again and again). weak: a reference against the policy's
-answer. More comparisons may be brought: lines with prompt_id, language, check, answer, damaged. Those that cannot be
-made or scored are left out and counted by reason. Rewards that are there already are taken from --state.
+The answer is the prompt's reference if it has one, otherwise the policy's. The checks compare it with damaged copies:
+  shuffled        its words in another order
+  truncated       its first half
+  wrong_language  the answer to the same prompt in another language, the languages in turn
+  off_topic       the answer to another prompt
+  repeated        its first sentence again and again
+The check weak compares a reference with the policy's answer. --comparisons adds comparisons of your own: lines with
+prompt_id, language, check, answer and damaged. Comparisons that cannot be made or scored are excluded and counted by
+reason. Rewards that exist already are read from --state.
 
-Written are OUTPUT (verdicts), and beside it .jsonl (a line a comparison), .md (a table) and .manifest.json.
+The output is OUTPUT (verdicts), with .jsonl (one line per comparison), .md (a table) and .manifest.json beside it.
 """
 
 import math
@@ -44,15 +48,15 @@ from croco.text.normalise import is_blank
 
 DAMAGES = ("shuffled", "truncated", "wrong_language", "off_topic", "repeated")
 CHECKS = (*DAMAGES, "weak")
-# Pairs of a policy's own samples are far nearer to each other than an answer and its wreck; a model that mistakes one in
-# ten of these says little about those.
+# Two samples of a policy differ far less than an answer and its damaged copy. A model that gets one in ten of the
+# copies wrong is unreliable on samples.
 FIT = 0.9
 CHANCE = 0.5
-# Below this an interval reaches from chance to near certainty whatever is found.
+# With fewer prompts the interval reaches from chance to near certainty, whatever the accuracy.
 FEWEST = 10
-# Copies of these kinds leave the pools by `hygiene`, whatever their rewards: they alone make no model unfit.
+# `hygiene` removes such responses from the pools whatever their rewards, so these checks alone make no model unfit.
 CAUGHT_BY_HYGIENE = {"truncated": "truncated", "wrong_language": "wrong_language"}
-# A quarter of the variance in ranks: beyond it a reward is in good part a measure of length.
+# A correlation of 0.5 explains a quarter of the variance in ranks: above it the reward largely measures length.
 LENGTH_BOUND = 0.5
 
 
@@ -83,13 +87,16 @@ def parse_arguments():
 
     score = steps.add_parser("score", help="make the copies, score them, give verdicts")
     score.add_argument("--languages", nargs="+", required=True, help="languages to audit, all with one model load")
-    score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
+    score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
     score.add_argument(
-        "--answers", nargs="+", type=Path, default=[], help="a policy's generations, one file a language"
+        "--answers", nargs="+", type=Path, default=[], help="a policy's generations, one file per language"
     )
     score.add_argument("--policy", help="name of the policy that --answers are of, for the report")
     score.add_argument(
-        "--audited", choices=("reference", "policy"), default="reference", help="whose answers, where there are both"
+        "--audited",
+        choices=("reference", "policy"),
+        default="reference",
+        help="which answers to audit where a prompt has both",
     )
     score.add_argument("--comparisons", nargs="+", type=Path, default=[], help="files with further comparisons")
     add_reward_options(score)
@@ -103,7 +110,7 @@ def parse_arguments():
     if args.step is audit and (
         len(args.languages) != len(args.prompts) or len(args.answers) not in (0, len(args.languages))
     ):
-        parser.error("--prompts and --answers need one file per language each")
+        parser.error("--prompts and --answers need one file per language")
     return args
 
 
@@ -155,7 +162,7 @@ def audit(args):
 
 def read_prompts(args, language, i, left_out):
     """{prompt_id: {row, reference, responses, answers, place}} of one language; raises InputError."""
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     files = [(args.prompts[i], Prompt), *([(args.answers[i], Generation)] if args.answers else [])]
     prompts = {}
@@ -179,7 +186,7 @@ def read_prompts(args, language, i, left_out):
                     left_out[language, "answers", "cut_off"] += 1
                 elif is_blank(response["text"]):
                     left_out[language, "answers", "empty"] += 1
-                elif identify(response["text"], language) not in (None, language):
+                elif detect_language(response["text"], language) not in (None, language):
                     left_out[language, "answers", "wrong_language"] += 1
                 elif response["text"] in responses:
                     left_out[language, "answers", "duplicate"] += 1
@@ -195,7 +202,7 @@ def read_prompts(args, language, i, left_out):
 
 
 def compare_copies(args, prompts, left_out):
-    """Yields the comparisons of answers with their damaged copies; of those that cannot be made counts the reason."""
+    """Yields the comparisons of answers with their damaged copies; counts why others cannot be made."""
     for language, of_language in prompts.items():
         for prompt_id, prompt in of_language.items():
             for answer in prompt["answers"]:
@@ -210,7 +217,7 @@ def compare_copies(args, prompts, left_out):
 def damage(args, prompts, language, prompt_id, answer):
     """{check: (damaged copy or None, reason why there is none)} of an answer."""
     from croco.text.damage import repeat, rotate, shuffle, truncate
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     prompt = prompts[language][prompt_id]
     others = [code for code in prompts if code != language and prompts[code].get(prompt_id, {}).get("answers")]
@@ -226,7 +233,9 @@ def damage(args, prompts, language, prompt_id, answer):
         "truncated": pick([truncate(answer)], answer, "too_short"),
         # A policy that answers in English whatever the prompt's language has no copy in a wrong one.
         "wrong_language": pick(
-            (text for text in texts if identify(text, language) != language), answer, "no_answer_in_another_language"
+            (text for text in texts if detect_language(text, language) != language),
+            answer,
+            "no_answer_in_another_language",
         ),
         "off_topic": pick(elsewhere, answer, "no_other_prompt"),
         "repeated": pick([repeat(answer)], answer, "too_short"),
@@ -260,7 +269,7 @@ def compare_weak(prompts, left_out):
 
 
 def read_comparisons(args, prompts, left_out):
-    """Yields the comparisons that were brought, of prompts that are audited; raises InputError."""
+    """Yields the comparisons of --comparisons whose prompts are audited; raises InputError."""
     for path in args.comparisons:
         used = 0
         for number, row in read_records(path, Brought):
@@ -305,7 +314,7 @@ def score_missing(args, identity, prompts, comparisons):
         if new := [text for text in texts if digest(text) not in known]:
             missing.append((names, new))
     scored = sum(len(texts) for _, texts in missing)
-    print(f"{scored} texts to score, {len(rewards)} are known", file=sys.stderr)
+    print(f"{scored} texts to score, {len(rewards)} are scored already", file=sys.stderr)
     model = load_reward_model(args) if missing else None
     for start in cli.progress(range(0, len(missing), args.chunk), desc=f"audit {args.output.stem}", unit="chunk"):
         chunk = missing[start : start + args.chunk]
@@ -327,7 +336,7 @@ def score_missing(args, identity, prompts, comparisons):
 
 
 def judge(comparisons, rewards, left_out):
-    """A line for each comparison that both rewards are there for; of the others counts the reason."""
+    """One line per comparison with both rewards; counts why others have none."""
     lines = []
     for line in comparisons:
         names = line["language"], line["prompt_id"]
@@ -340,7 +349,7 @@ def judge(comparisons, rewards, left_out):
 
 
 def summarise(language, prompts, lines, rewards, left_out):
-    """What the report says of one language."""
+    """What the report says about one language."""
     import numpy as np
 
     scores = defaultdict(lambda: defaultdict(list))
@@ -377,8 +386,8 @@ def summarise(language, prompts, lines, rewards, left_out):
 def measure(scores):
     """Accuracy over prompts, each with the mean of its comparisons (win 1, tie 0.5), and Wilson's 95 % interval.
 
-    Wilson, because accuracies of 1 are common, of which a bootstrap gives no interval; with ties or several
-    comparisons a prompt the variance is below that of a share, so that the interval is rather too wide.
+    Accuracies of 1 are common, and a bootstrap gives no interval for them; Wilson's does. With ties or several
+    comparisons per prompt the variance is below that of a share, so the interval is slightly too wide.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -397,7 +406,7 @@ def measure(scores):
 
 
 def correlate(answers):
-    """Spearman's correlation of rewards and lengths in characters, or None of too few or where one does not vary."""
+    """Spearman's correlation of rewards and lengths in characters, or None with too few values or if one does not vary."""
     from scipy.stats import spearmanr
 
     rewards, lengths = zip(*answers, strict=True) if answers else ((), ())
@@ -409,18 +418,18 @@ def correlate(answers):
 def decide(language, checks, correlation):
     """(verdict: fit, weak, unfit, or None where there are too few comparisons; what to do about it).
 
-    unfit: a damage that no hygiene catches is not shown to be worse than the answer. fit: every check but `weak`, which
-    depends on the references, reaches FIT.
+    unfit: a damaged copy that no hygiene catches does not score significantly lower than the answer. fit: every check
+    reaches FIT, except `weak`, which depends on the references.
     """
-    told = {check: result for check, result in checks.items() if result["n"] >= FEWEST}
-    at_chance = [check for check, result in told.items() if result["ci_low"] <= CHANCE]
-    below = [check for check, result in told.items() if check != "weak" and result["accuracy"] < FIT]
+    decided = {check: result for check, result in checks.items() if result["n"] >= FEWEST}
+    at_chance = [check for check, result in decided.items() if result["ci_low"] <= CHANCE]
+    below = [check for check, result in decided.items() if check != "weak" and result["accuracy"] < FIT]
     blind = [check for check in at_chance if check in DAMAGES and check not in CAUGHT_BY_HYGIENE]
     remedies = []
     if blind:
         remedies.append(
-            f"do not train in {language} on this reward model, which does not tell {join(blind)} answers from sound "
-            "ones: name another one (reward_models), or take the language out of the pools"
+            f"do not train in {language} on this reward model, which does not distinguish {join(blind)} answers from sound "
+            "ones: choose another one (reward_models), or remove the language from the pools"
         )
     for check in below:
         if check in CAUGHT_BY_HYGIENE:
@@ -431,25 +440,29 @@ def decide(language, checks, correlation):
             )
         elif check not in DAMAGES:
             remedies.append(
-                f"expect no gain in what `{check}` tests" if check in at_chance else f"`{check}` is learnt in part"
+                f"expect no gain in what `{check}` tests"
+                if check in at_chance
+                else f"`{check}` is learned only in part"
             )
     if "weak" in at_chance:
-        remedies.append("it does not prefer the references to the policy's answers: see that they are good, before SFT")
+        remedies.append("it does not prefer the references to the policy's answers: check their quality before SFT")
     if correlation is not None and abs(correlation) >= LENGTH_BOUND:
         longer = "longer" if correlation > 0 else "shorter"
-        remedies.append(f"it likes {longer} answers: read length-controlled win rates, and lengths before and after")
+        remedies.append(
+            f"it prefers {longer} answers: look at length-controlled win rates, and at lengths before and after"
+        )
     # With one language, or answers too short to identify, there is nothing that hygiene would have to catch.
-    untold = [
-        check for check in DAMAGES if check not in told and (checks[check]["n"] or check not in CAUGHT_BY_HYGIENE)
+    undecided = [
+        check for check in DAMAGES if check not in decided and (checks[check]["n"] or check not in CAUGHT_BY_HYGIENE)
     ]
-    if untold:
-        remedies.append(f"too few comparisons to tell {join(untold)}: raise audit.prompts, or audit longer answers")
+    if undecided:
+        remedies.append(f"too few comparisons for {join(undecided)}: raise audit.prompts, or audit longer answers")
     if blind:
         verdict = "unfit"
-    elif not set(told) & set(DAMAGES):
+    elif not set(decided) & set(DAMAGES):
         verdict = None
     else:
-        verdict = "weak" if below or untold else "fit"
+        verdict = "weak" if below or undecided else "fit"
     return verdict, "; ".join(remedies) or "none needed"
 
 
@@ -475,7 +488,7 @@ def format_table(report):
         lines.append(f"| {language} | {found['verdict'] or '-'} | {' | '.join(cells)} | {reward} | {length} |")
     lines += ["", "What to do:", ""]
     lines += [f"- {language}: {found['remedy']}." for language, found in report["languages"].items()]
-    lines += ["", "Left out:", ""]
+    lines += ["", "Excluded:", ""]
     for language, found in report["languages"].items():
         reasons = [
             f"{check} {reason} {count}"

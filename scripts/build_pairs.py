@@ -1,12 +1,12 @@
-"""Form preference pairs (or completions) from scored responses, one pool of responses a prompt.
+"""Form preference pairs (or completions) from scored responses, one pool of responses per prompt.
 
 Example, one multilingual pool over two languages:
   python scripts/build_pairs.py --prompts prompts/en.jsonl prompts/de.jsonl \\
       --generations en/generations.jsonl de/generations.jsonl --scores en/scores/rm.jsonl de/scores/rm.jsonl \\
       --rejected mean-2sd --output pairs.jsonl --ledger ledger.json
 
-One file per language in each list, in the same order. Chosen is the response with the highest reward; rejected is
-the one nearest the rule's target among those strictly below it; the prompt is taken in the chosen's language.
+Each list has one file per language, in the same order. The chosen response has the highest reward. The rejected one is
+nearest to the rule's target among those with a strictly lower reward. The prompt is in the language of the chosen one.
 --hygiene wrong_language needs --identified, the files of scripts/identify.py.
 
 --target pair       writes pairs (chosen, rejected)
@@ -15,18 +15,18 @@ the one nearest the rule's target among those strictly below it; the prompt is t
                     those that have it; with --per-prompt all in every language
 --target prompts    writes prompts for online tuning: each in one language, drawn among those that have it
 
-What sets the languages of a multilingual pool apart can be held constant:
+These options remove differences between the languages of a multilingual pool:
 --prompt-language   takes the prompt in the rejected's language, or always in one
---balance           chooses the languages equally often: the best response of the one chosen least so far
+--balance           chooses the languages equally often: the best response of the language chosen least so far
 --standardise       compares rewards in standard deviations from their language's mean over all prompts; pool_mean,
                     pool_std and target are then in these units, chosen_reward and rejected_reward stay raw
 --rejected-from     chosen_language takes the rejected, and the pool's figures, from the chosen's language alone
---match             takes the responses whose rewards are nearest to those of another setting's pairs: the same
-                    rewards from this pool, so that what remains different is not the rewards
+--match             takes the responses whose rewards are nearest to those of another setting's pairs, so that the
+                    two settings differ in their pools and not in their rewards
 
-Every prompt that forms no pair, and every response that leaves a pool, is counted by reason in the ledger; the
-numbers add up or the run fails. With several languages the ledger's `separation` says how well language alone tells
-chosen from rejected. All is read and written in one streaming pass; --standardise reads twice.
+The ledger counts by reason every prompt that forms no pair and every response that leaves a pool. If the numbers do
+not add up, the run fails. With several languages the ledger's `separation` says how well language alone predicts which
+response is chosen. The files are streamed once, with --standardise twice.
 """
 
 import sys
@@ -64,7 +64,7 @@ from croco.records import Prompt, rows_in_step, write_json, write_jsonl
 from croco.text.normalise import is_blank
 
 SIDES = ("chosen", "rejected")
-# The targets that an option makes sense with; others refuse it.
+# The targets that an option applies to; with other targets it is an error.
 ONLY_WITH = {
     "per_prompt": ("reference",),
     "balance": ("pair", "best"),
@@ -113,11 +113,11 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one a language")
-    parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file a language")
-    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file a language")
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one per language")
+    parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file per language")
+    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file per language")
     parser.add_argument(
-        "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file a language"
+        "--identified", type=Path, nargs="+", default=[], help="languages of the responses, one file per language"
     )
     parser.add_argument(
         "--target", choices=("pair", "best", "reference", "prompts"), default="pair", help="what to write"
@@ -139,7 +139,7 @@ def parse_arguments():
     parser.add_argument("--standardise", action="store_true", help="compare rewards standardised by language")
     parser.add_argument("--match", type=Path, metavar="PAIRS", help="pairs of another setting whose rewards to match")
     parser.add_argument("--caliper", type=float, help="greatest difference of rewards in a match (default: any)")
-    parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses a language (default: all)")
+    parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses per language (default: all)")
     parser.add_argument(
         "--hygiene",
         nargs="+",
@@ -155,7 +155,7 @@ def parse_arguments():
         metavar="CONTAMINATION",
         help="files of scripts/contamination.py: nothing is formed, in any language, of the prompts that they take out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the rule `random`, and of languages drawn")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the rule `random` and of the draw of languages")
     parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json to write")
     args = parser.parse_args()
@@ -164,14 +164,14 @@ def parse_arguments():
         if getattr(args, name) != parser.get_default(name) and args.target not in targets:
             parser.error(f"--{name.replace('_', '-')} goes with --target {' or '.join(targets)}")
     if from_pools and not len(args.prompts) == len(args.generations) == len(args.scores):
-        parser.error("--prompts, --generations and --scores need one file per language each")
+        parser.error("--prompts, --generations and --scores need one file per language")
     by_language = needs_languages(args.hygiene) and from_pools
     if len(args.identified) != (len(args.prompts) if by_language else 0):
         parser.error("--hygiene wrong_language, and nothing else, needs --identified, one file per language")
     if PAPER in args.hygiene and len(args.hygiene) > 1:
         parser.error("--hygiene paper filters nothing and goes with no other filter")
     if args.rejected and not RULES[args.rejected].uses_rewards and (args.balance or args.standardise):
-        parser.error(f"--rejected {args.rejected} looks at no reward: --balance and --standardise do not go with it")
+        parser.error(f"--rejected {args.rejected} does not use rewards: --balance and --standardise do not go with it")
     if args.match and (args.rejected or args.balance or args.standardise):
         parser.error("--match takes both responses by their raw rewards: no --rejected, --balance or --standardise")
     if args.caliper is not None and not (args.match and args.caliper >= 0):
@@ -247,7 +247,7 @@ def select(args, pool, other, formed):
 
 
 def select_rejected(args, pool, chosen):
-    """As select, for a response that is chosen already."""
+    """As select, for a given chosen response."""
     pool, chosen = restrict(args, pool, chosen)
     if len(pool.values) < 2:
         raise NoPair("pool_too_small")
@@ -258,7 +258,7 @@ def select_rejected(args, pool, chosen):
 
 
 def restrict(args, pool, index):
-    """(pool, index) in which the response's index lies: of its own language alone where --rejected-from says so."""
+    """The pool of the rejected response and the response's index in it; its own language's with --rejected-from."""
     if args.rejected_from == "pool":
         return pool, index
     response = pool.responses[index]
@@ -377,7 +377,7 @@ def build_references(args, ledger, formed, no_pair):
         elif not usable:
             no_pair["no_reference" if "no_reference" in reasons else "skipped"] += 1
         else:
-            # Whatever the order of the files; and another language takes prompts to itself, but moves no other.
+            # Independent of the order of the files. A new language takes over some prompts, and the others keep theirs.
             usable.sort(key=lambda p: derive_seed(args.seed, "reference-language", p["prompt_id"], p["language"]))
             for prompt in usable[1:]:
                 count_reason(ledger["languages"][prompt["language"]]["skipped"], "other_language")
@@ -400,7 +400,7 @@ def build_prompts(args, ledger, formed, no_pair):
         if not usable:
             no_pair["skipped"] += 1
             continue
-        # Whatever the order of the files.
+        # Independent of the order of the files.
         prompt = min(usable, key=lambda p: derive_seed(args.seed, "online-prompt", p["prompt_id"], p["language"]))
         formed[prompt["language"]] += 1
         ledger["languages"][prompt["language"]]["chosen"] += 1
@@ -408,7 +408,7 @@ def build_prompts(args, ledger, formed, no_pair):
 
 
 def read_prompts(args, ledger, no_pair, each=1):
-    """Yields a prompt's rows, one a language; an excluded one is counted as ``each`` that form nothing."""
+    """Yields a prompt's rows, one per language; an excluded one is counted as ``each`` that form nothing."""
     excluded = read_excluded(args.exclude)
     for prompts in check_languages(rows_in_step([(path, Prompt) for path in args.prompts]), args.prompts):
         if prompts[0]["prompt_id"] not in excluded:

@@ -22,7 +22,7 @@ from croco.digests import file_digest
 from croco.errors import InputError
 from croco.runs import add_run_options, read_runs
 
-# What is packed of a run's folder, and of the output root; folders that a run does not have are no fault.
+# What is packed from a run's folder and from the output root, where it exists.
 OF_A_RUN = (
     "*.json",
     "*.jsonl",
@@ -86,7 +86,7 @@ def list_files(args):
         folder = args.root / run.name
         of_run = [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
         if not of_run:
-            raise InputError("nothing of this run is there", "let the workflow finish, then bundle", folder)
+            raise InputError("this run has no files", "let the workflow finish, then bundle", folder)
         found.update(of_run)
     found.update(path for pattern in OF_THE_ROOT for path in args.root.glob(pattern))
     for policy, language, reward in args.responses:

@@ -1,11 +1,12 @@
-"""Check how well languages are identified: on texts whose language is known, which is taken for which.
+"""Measure how well languages are identified, on texts whose language is known.
 
 Example:
   python scripts/check_identification.py --sentences tests/data/udhr.tsv
 
-Prints two Markdown tables, each for whole texts and for their first words alone: what a text is taken for where its own
-language was asked for, and how many texts in one language pass for another where that one was asked for. In the
-second, a pair of languages without a row has none. --sentences has a header line and the columns language and text.
+Prints two Markdown tables, each for whole texts and for their first words alone. The first shows what a text is
+identified as if its own language was asked for. The second shows how many texts in one language pass for another if
+that other one was asked for; it lists only pairs with such texts. --sentences has a header line and the columns
+language and text.
 """
 
 import csv
@@ -29,12 +30,12 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--sentences", type=Path, required=True, help="TSV file with the columns language and text")
-    parser.add_argument("--words", type=cli.positive, default=6, help="words of a text that is cut short")
+    parser.add_argument("--words", type=cli.positive, default=6, help="length of the shortened texts in words")
     return parser.parse_args()
 
 
 def read_texts(path):
-    """{language: texts}, in the file's order; raises InputError where a column or an identifiable language lacks."""
+    """{language: texts}, in the file's order; raises InputError for a missing column or an unidentifiable language."""
     from croco.text.language import can_identify
 
     texts = {}
@@ -53,13 +54,13 @@ def read_texts(path):
 
 def count_asked(texts, asked, words):
     """{language of a text: {what it is taken for where ``asked(language)`` was asked for: texts}}."""
-    from croco.text.language import identify
+    from croco.text.language import detect_language
     from croco.text.measures import count_languages
 
     return count_languages(
         {
             "language": language,
-            "languages": [identify(" ".join(text.split()[:words]), asked(language)) for text in some],
+            "languages": [detect_language(" ".join(text.split()[:words]), asked(language)) for text in some],
         }
         for language, some in texts.items()
     )
@@ -70,7 +71,7 @@ def print_own(texts, lengths):
 
     counts = [count_asked(texts, lambda language: language, words) for words in lengths.values()]
     print_row(
-        "language", "texts", *(f"{name}: {what}" for name in lengths for what in ("right", "taken for", "cannot tell"))
+        "language", "texts", *(f"{name}: {what}" for name in lengths for what in ("right", "taken for", "undetermined"))
     )
     print_row(*["---"] * (2 + 3 * len(lengths)))
     for language, some in texts.items():

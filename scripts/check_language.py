@@ -1,11 +1,11 @@
-"""Check what a language would get: a table of what is there, what to heed and what is missing, with remedies.
+"""Check what the workflow offers for a language: a table of what is there and what is missing, with remedies.
 
 Example:
   python scripts/check_language.py eu --configfile config/paper.yaml
 
-Nothing is changed, downloaded or run. The exit code is 1 where something is missing, 0 otherwise; a warning is
-something that the workflow can do without. --text takes a longer text of the language in the place of the sample
-sentence of languages.tsv, for a better count of tokens.
+Nothing is changed, downloaded or run. The exit code is 1 if something is missing, 0 otherwise; the workflow can do
+without what gives a warning. --text replaces the sample sentence of languages.tsv by a longer text, which makes the
+count of tokens more precise.
 """
 
 import csv
@@ -22,7 +22,7 @@ from croco.records import read_lines
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample", "resource")
 SHOWN = 12  # candidate tasks on the terminal; --json has all
-COSTLY = 2  # times the tokens of English at which responses may not fit max_tokens
+COSTLY = 2  # ratio to the tokens of English from which responses may not fit in max_tokens
 
 
 def main():
@@ -71,7 +71,7 @@ def read_config(path):
         except FileNotFoundError as error:
             raise InputError("no such file", "check the path", file) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"not readable as YAML ({error})", "mend the file", file) from error
+            raise InputError(f"not readable as YAML ({error})", "fix the file", file) from error
         if not isinstance(layer, dict):
             raise InputError("not a mapping of keys to values", "start from config/config.yaml", file)
         update_config(config, layer)
@@ -103,7 +103,7 @@ def read_languages(path):
             ) from error
     known = {row["code"]: row for row in rows}
     if "en" not in known or not is_filled(known["en"]["sample"]):
-        raise InputError("no sample for en, with which others are compared", "put it back", path)
+        raise InputError("no sample for en, with which other languages are compared", "put it back", path)
     return known
 
 
@@ -143,7 +143,9 @@ def check_code(code):
     if base in iso639short:
         return report("code", "missing", f"{base} is the three-letter code", f"write {iso639short[base]}")
     if not re.fullmatch("[a-z]{2,3}(_[A-Za-z]+)?", code) or (len(base) == 2 and base not in iso639short.values()):
-        return report("code", "missing", f"{code} is no ISO 639 code", "give the language's code, e.g. eu for Basque")
+        return report(
+            "code", "missing", f"{code} is not an ISO 639 code", "give the language's code, e.g. eu for Basque"
+        )
     return report("code", "ok", code)
 
 
@@ -154,7 +156,7 @@ def check_row(args, row):
             "row",
             "missing",
             f"no row for {args.code} in {args.languages}",
-            "add the row below, single tabs between the columns, with every <...> filled in or left out",
+            "add the row below, single tabs between the columns, with every <...> filled in or removed",
             row_to_add=blank,
         )
     empty = [name for name in ("name", "native_name", "sample") if not is_filled(row[name])]
@@ -170,12 +172,12 @@ def check_translator(row):
         "translator",
         "warning",
         "not among the 55 languages that TranslateGemma was evaluated on" if row else "not known without a row",
-        "supply your own translations of the prompts, or try it and have a sample of its output read",
+        "supply your own translations of the prompts, or try it and have someone read a sample of its output",
     )
 
 
 def check_identification(code, text):
-    from croco.text.language import can_identify, identify
+    from croco.text.language import can_identify, detect_language
 
     if not can_identify(code):
         return report(
@@ -184,12 +186,14 @@ def check_identification(code, text):
             "py3langid does not know the language",
             "nothing to do: responses in other languages are neither dropped nor counted",
         )
-    found = identify(text, code)
+    found = detect_language(text, code)
     if found == code:
-        return report("identification", "ok", "by py3langid; the text is identified right")
+        return report("identification", "ok", "by py3langid; the text is identified correctly")
     if found is None:
         return report("identification", "warning", "known to py3langid; no text to try it on", "give --text FILE")
-    return report("identification", "warning", f"the text is taken for {found}", "check the text; try a longer --text")
+    return report(
+        "identification", "warning", f"the text is identified as {found}", "check the text; try a longer --text"
+    )
 
 
 def check_tasks(code, row):
@@ -223,7 +227,7 @@ def check_tasks(code, row):
 def check_tokens(config, text, english, parallel):
     """One check for each policy: tokens per word of the text and of the English sample.
 
-    A text that is the sample's translation (``parallel``) is judged by its tokens, another by its tokens per word.
+    A translation of the sample (``parallel``) is judged by its number of tokens, another text by its tokens per word.
     """
     if not text:
         yield report("tokens", "warning", "no text to tokenize", "give --text FILE, or fill in column sample")
@@ -259,7 +263,7 @@ def check_tokens(config, text, english, parallel):
         yield report(
             check,
             "ok" if times < COSTLY else "warning",
-            f"{per_word:.2f} a word, English {per_word_english:.2f}; {what} {times:.2f} times the tokens",
+            f"{per_word:.2f} per word, English {per_word_english:.2f}; {what} {times:.2f} times the tokens",
             None if times < COSTLY else "responses are cut off sooner: raise max_tokens, or expect more truncated ones",
             tokens_per_word=round(per_word, 4),
             tokens_per_word_english=round(per_word_english, 4),

@@ -4,11 +4,13 @@ Example:
   python scripts/check_template.py --model DIR --template-options '{"enable_thinking": false}' \\
       --output template.json
 
-Loads the tokenizer and the generation config only. What makes training on the policy's own answers wrong (a second
-BOS, prompts in other tokens, no stop token) is an error, once the report is written; what changes some answers is a
-warning. Both are named in the report under `findings`, with the remedy. Models of other roles are not trained: for them
-the template must take an ordinary chat, write one BOS and no date, and keep the answers that a reward model scores.
-A translator's must take a request in its --format, and write the text and the language to translate to.
+Loads only the tokenizer and the generation config. Something that makes training on the policy's own answers wrong (a
+second BOS, prompts in other tokens, no stop token) is an error, raised once the report is written. Something that
+changes some answers is a warning. The report lists both under `findings`, with the remedy.
+
+Models of other roles are not trained. Their template must take an ordinary chat, write one BOS and no date, and keep
+the answers that a reward model scores. A translator's template must take a request in its --format, and write the text
+and the target language.
 """
 
 import inspect
@@ -42,7 +44,7 @@ def main():
     inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
     counts = {name: report[name] for name in ("errors", "warnings")}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts)
-    tell(args, report["findings"])
+    report_findings(args, report["findings"])
 
 
 def parse_arguments():
@@ -52,8 +54,8 @@ def parse_arguments():
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     add_template_options(parser)
     parser.add_argument("--role", choices=ROLES, default="policy", help="what the model does in the workflow")
-    parser.add_argument("--format", choices=FORMATS, help="of a translator: how it is asked, as in translate.py")
-    parser.add_argument("--template", help="of a translator: the user's turn for --format template")
+    parser.add_argument("--format", choices=FORMATS, help="for a translator: how it is asked, as in translate.py")
+    parser.add_argument("--template", help="for a translator: the user's turn for --format template")
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     args = parser.parse_args()
     if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):
@@ -62,7 +64,7 @@ def parse_arguments():
 
 
 def load(args):
-    """The tokenizer, and the ids of the stop tokens: those that generation ends at."""
+    """The tokenizer, and the ids of the tokens that end a generation."""
     from transformers import AutoTokenizer
 
     from croco.models.chats import TEMPLATED, load_stops
@@ -75,7 +77,7 @@ def load(args):
 
 
 def check_template_options(tokenizer, options):
-    """Raises InputError for an option that is an argument of apply_chat_template and no variable of the template."""
+    """Raises InputError for an option that is an argument of apply_chat_template instead of a template variable."""
     taken = sorted(set(options) & set(inspect.signature(tokenizer.apply_chat_template).parameters))
     if taken:
         raise InputError(
@@ -83,7 +85,7 @@ def check_template_options(tokenizer, options):
         )
 
 
-def tell(args, findings):
+def report_findings(args, findings):
     """Prints the warnings; raises InputError with the errors, if any."""
     for finding in findings:
         if finding["severity"] == "warning":

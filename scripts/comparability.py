@@ -1,11 +1,11 @@
-"""Say how far the run's numbers can be laid beside the paper's: row by row, what it evaluated with, and what we do.
+"""Say how far the run's numbers are comparable with the paper's: row by row, the paper's evaluation and ours.
 
 Example:
   python scripts/comparability.py --table config/comparability.tsv --evaluated reading da,nl --evaluated llm_judge da,nl \\
       --output results/paper/comparability.json
 
-A row of the table that the run does not evaluate is comparable: no, and says so. Column needs and --evaluated name the same
-things; what no row is about, or no run can evaluate, is an error.
+A row of the table that the run does not evaluate gets `comparable: no` with that reason. Column needs and --evaluated
+use the same names. A name in --evaluated without a row, or in column needs that no run can evaluate, is an error.
 """
 
 import csv
@@ -18,7 +18,7 @@ from croco.records import write_json
 
 COLUMNS = ("row", "needs", "paper", "ours", "comparable", "why")
 ANSWERS = ("yes", "no", "partly")
-NOT_HERE = "-"  # in column needs: no run evaluates it
+NOT_HERE = "-"  # in column needs: not part of any run
 
 
 def main():

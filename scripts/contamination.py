@@ -1,4 +1,4 @@
-"""Find training prompts that stand among what is evaluated, before anything is sampled; needs no model.
+"""Find training prompts that are part of the evaluation data, before anything is sampled; needs no model.
 
 Examples:
   python scripts/contamination.py --language en --prompts prompts/en/0.jsonl --evaluate prompts/evaluate/en.jsonl \\
@@ -8,14 +8,14 @@ Examples:
 --prompts  compares a block of training prompts with the evaluation prompts and task data of its language.
            `exact`: an evaluation prompt, or the question of a task, is the whole prompt or one of the user's turns, after
            NFC, case and white-space folding. `ngram_13`: exact, or 13 words in a row in common (13 characters in scripts
-           without spaces). Where the share of the block's prompts exceeds --exact or --ngram, it ends with exit code 1.
-           With --action remove the size of the block plays no part: all exact hits are listed under `removed`, with an
-           --ngram under 1 the others, too; build_pairs.py --exclude forms nothing of them.
---checked  adds the blocks up for the report, by language and source, and names what was not checked.
+           without spaces). If the share of the block's prompts exceeds --exact or --ngram, it ends with exit code 1.
+           With --action remove the share does not matter: `removed` lists all exact hits and, with an --ngram
+           under 1, the others, too. build_pairs.py --exclude uses none of them.
+--checked  adds up the blocks for the report, by language and source, and names what was not checked.
 
-All texts within a task's fields are compared, in lists and objects, too; one under 3 words, as an answer option is, makes
-no exact overlap. A row without any is counted under `without_text`. The workflow takes the fields that the task's YAML
-names in doc_to_decontamination_query, else in doc_to_text, and all fields where it names none.
+All texts in a task's fields are compared, also in lists and objects. A text under 3 words, such as an answer option,
+makes no exact overlap. A row without any text is counted under `without_text`. The workflow uses the fields that the
+task's YAML names in doc_to_decontamination_query, or else in doc_to_text, or else all fields.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def parse_arguments():
         "--action",
         choices=("stop", "remove"),
         default="stop",
-        help="stop where a share is exceeded, or name what is to be taken out, whatever its share",
+        help="stop if a share is exceeded, or list the prompts to remove, whatever their share",
     )
     parser.add_argument(
         "--unchecked", nargs="*", default=[], metavar="NAME", help="with --checked: evaluated, but not compared"
@@ -102,19 +102,19 @@ def check(args, sources):
     limits = dict(zip(KINDS, (args.exact, args.ngram), strict=True))
     over = [kind for kind in KINDS if len(hits[kind]) > limits[kind] * len(prompts)]
     if over and args.action == "stop":
-        told = [
+        overlaps = [
             f"{kind}, {name}: {len(ids)} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
             for kind in over
             for name, of_kind in found.items()
             if (ids := of_kind[kind]["prompts"])
         ]
         raise InputError(
-            f"of {len(prompts)} training prompts in {args.language}, these stand among what is evaluated: "
-            + "; ".join(told),
-            "take them out with `contamination: remove`, choose other prompts, or allow a share under max_overlap",
+            f"of {len(prompts)} training prompts in {args.language}, these are part of the evaluation data: "
+            + "; ".join(overlaps),
+            "remove them with `contamination: remove`, choose other prompts, or allow a share under max_overlap",
             args.prompts,
         )
-    # By no share of the block: else the size of a block would decide whether a prompt is trained on.
+    # The share is ignored: otherwise the size of a block would decide whether a prompt is trained on.
     exact, shared = KINDS
     taken_out = {"stop": set(), "remove": hits[shared] if args.ngram < 1 else hits[exact]}[args.action]
     return {
@@ -134,7 +134,7 @@ def check(args, sources):
 
 
 def read_sources(args):
-    """{name: Evaluated} of all that the language is evaluated on and that lies here; InputError where that is nothing."""
+    """{name: Evaluated} of the given data that the language is evaluated on; raises InputError if there is none."""
     sources = {}
     if args.evaluate:
         sources[ARENA] = arena = Evaluated()
@@ -190,7 +190,7 @@ def read_task(path, fields):
 
 
 def list_texts(value):
-    """All texts within a value of JSON that show something, in their order."""
+    """All texts with visible characters in a JSON value, in order."""
     if isinstance(value, str):
         return [] if is_blank(value) else [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -198,7 +198,7 @@ def list_texts(value):
 
 
 def add_up(paths):
-    """{language: counts} over all blocks; an evaluation prompt that stands in several blocks counts once."""
+    """{language: counts} over all blocks; an evaluation prompt in several blocks counts once."""
     languages = {}
     for path in paths:
         block = read_found(path)
@@ -208,7 +208,7 @@ def add_up(paths):
         )
         total["prompts"] += block.prompts
         total["removed"] += len(block.removed)
-        # What removes any prompt removes all exact hits.
+        # A block with removed prompts has all its exact hits removed.
         total["exact_left_in"] += 0 if block.removed else block.hits["exact"]
         for kind in KINDS:
             total[kind] += block.hits[kind]

@@ -8,16 +8,16 @@ Example:
 
 Writes for each language, under --output:
   answers/LANGUAGE.jsonl       sampled answers to the evaluation prompts, for pairwise judging
-  eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number per document;
-                               the others' names, with lm-eval's own value over the task, under left_out; metrics of
-                               which less is better, under lower_is_better (in the samples, too); under control_tokens
-                               the number of documents that spell control tokens of the policy: they are no part of
-                               n, the means and the samples
+  eval/LANGUAGE.json           results of the structured tasks: means of the metrics that are one number per document.
+                               left_out: the other metrics, with lm-eval's own value over the task
+                               lower_is_better: metrics where lower is better (in the samples, too)
+                               control_tokens: how many documents spell control tokens of the policy; they are
+                               excluded from n, the means and the samples
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
-Tasks are lm-eval's: own ones by a YAML file over local data (--task), and its suites by name (--suite), of which
-groups become their single tasks. Names and data are checked before the model is loaded. Where a task has several
-filters (gsm8k), metrics bear the filter's name: exact_match_strict_match.
+lm-eval runs the tasks: your own, with a YAML file and local data (--task), and lm-eval's by name (--suite), where a
+group becomes its single tasks. Names and data are checked before the model is loaded. If a task has several filters
+(gsm8k), the metrics' names contain the filter: exact_match_strict_match.
 
 A language whose inputs were evaluated before is linked from --state and not computed again.
 """
@@ -47,10 +47,10 @@ OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "sa
 
 def main():
     args = parse_arguments()
-    inputs = describe_inputs(args)
+    inputs = cache_key_inputs(args)
     finished = {language: Finished(args.state, "evaluation", inputs[language]) for language in args.languages}
     with ExitStack() as stack:
-        for language in sorted(args.languages):  # in one order, so that two jobs never wait for each other
+        for language in sorted(args.languages):  # always in the same order, so that two jobs never wait for each other
             stack.enter_context(finished[language].alone())
         missing = [language for language in args.languages if not finished[language].complete]
         print(f"{len(args.languages)} languages, to evaluate: {' '.join(missing) or 'none'}", file=sys.stderr)
@@ -68,8 +68,8 @@ def parse_arguments():
     add_policy_options(parser)
     add_adapter_option(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
-    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
-    parser.add_argument("--samples", type=cli.positive, default=1, help="answers a prompt")
+    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
+    parser.add_argument("--samples", type=cli.positive, default=1, help="answers per prompt")
     parser.add_argument(
         "--task",
         nargs="+",
@@ -77,7 +77,7 @@ def parse_arguments():
         default=[],
         metavar=("NAME YAML DATA", "LANGUAGE"),
         help="a structured task: its name, lm-eval YAML and data file, with {language} for the language; "
-        "languages behind them where it is not for all",
+        "then its languages, if it is not for all",
     )
     parser.add_argument(
         "--suite",
@@ -87,7 +87,7 @@ def parse_arguments():
         metavar=("LANGUAGE", "TASK"),
         help="lm-eval's own tasks for a language, by name",
     )
-    parser.add_argument("--suite-limit", type=cli.positive, help="documents a task of --suite at most (default: all)")
+    parser.add_argument("--suite-limit", type=cli.positive, help="documents per task of --suite at most (default: all)")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished evaluations")
     parser.add_argument("--output", type=Path, required=True, help="folder to write answers/ and eval/ to")
     args = parser.parse_args()
@@ -99,7 +99,7 @@ def parse_arguments():
     return args
 
 
-def describe_inputs(args):
+def cache_key_inputs(args):
     """{language: all that decides its results}."""
     shared = {
         "policy": model_id(args.model, args.revision, args.state),
@@ -167,7 +167,7 @@ def evaluate(args, languages, finished):
 
 
 def load_tasks(args, language):
-    """{name: lm-eval's task} of the own tasks; raises InputError for one that lm-eval cannot make."""
+    """{name: lm-eval's task} of the own tasks; raises InputError for a task that lm-eval cannot make."""
     if not args.task:
         return {}
     import yaml
@@ -192,7 +192,7 @@ def load_tasks(args, language):
 def read_documents(path):
     """A task's JSON Lines as a dataset whose values are what the file says.
 
-    Its own loader guesses: it makes times of texts such as 1957-03-25, and fails on a column of several types.
+    The library's own loader guesses types: it turns texts such as 1957-03-25 into times, and fails on mixed columns.
     """
     from datasets import Dataset, Features, Json, Value
 
@@ -204,7 +204,7 @@ def read_documents(path):
         plain_kind = {str: "string", bool: "bool", float: "float64"}.get(*kinds) if len(kinds) == 1 else None
         features[name] = Value(plain_kind) if plain_kind else Json()
         if not plain_kind:
-            columns[name] = [json.dumps(value) for value in values]  # a text as it is would be taken for JSON
+            columns[name] = [json.dumps(value) for value in values]  # a plain text would be parsed as JSON
     return Dataset.from_dict(columns, features=Features(features))
 
 
@@ -223,7 +223,7 @@ def load_suites(args, languages):
 
 
 def answer_prompts(args, policy, prompts):
-    """One line a prompt, in prompt order; prompts of like length share a batch, which follows from the file alone."""
+    """One line per prompt, in prompt order; prompts of like length share a batch, which follows from the file alone."""
     lines, work = [], []
     for row in prompts:
         line = {"prompt_id": row["prompt_id"], "language": row["language"], "prompt_digest": prompt_digest(row), "skip": row.get("skip"), "responses": []}  # fmt: skip
@@ -263,7 +263,7 @@ def run_tasks(args, model, own, suite):
             if forged:
                 results[name]["control_tokens"] = len(forged)
                 print(
-                    f"warning: {name}: {len(forged)} documents spell control tokens, and are left out", file=sys.stderr
+                    f"warning: {name}: {len(forged)} documents spell control tokens, and are excluded", file=sys.stderr
                 )
     for group, tasks in suite.items():
         for task in tasks:
@@ -272,14 +272,14 @@ def run_tasks(args, model, own, suite):
 
 
 def read_samples(task, samples, aggregated, declared, forged):
-    """(n, means and left-out metrics of a task; a line for each document) from lm-eval's samples.
+    """(n, means and excluded metrics of a task; one line per document) from lm-eval's samples.
 
     Args:
         samples: lm-eval's, one for each document and filter; ``aggregated``: its results over the task; ``declared``:
-            {metric: whether higher is better}, as the task says; ``forged``: doc_ids to leave out.
-    A metric is left out where it is not one finite number for each document, such as f1 over labels, or where their mean
-    is not lm-eval's own value: such numbers are something else than what the metric's name says. ``perplexity`` is, of
-    a document, its log-likelihood, and is called so: its sign is the other one.
+            {metric: whether higher is better}, as the task says; ``forged``: doc_ids to exclude.
+    A metric is excluded if it is not one finite number per document, such as f1 over labels, or if the mean of these
+    numbers is not lm-eval's own value: then they are not what the metric's name says. A document's ``perplexity`` is
+    its log-likelihood and is renamed so, because its sign is the opposite.
     """
     documents, metrics, values, names, lower = {}, {}, {}, {}, []
     several = len({sample["filter"] for sample in samples}) > 1
@@ -333,7 +333,7 @@ def read_samples(task, samples, aggregated, declared, forged):
 
 
 def is_number(value):
-    # NumPy's truth values, too, are no Real.
+    # NumPy's booleans are not Real either.
     return (isinstance(value, Real) or type(value).__name__ == "bool") and math.isfinite(value)
 
 
@@ -343,7 +343,7 @@ def find_id(document):
 
 
 def find_response(filtered):
-    """The answer, or of several choices their log-likelihoods."""
+    """The answer, or the log-likelihoods of several choices."""
     return filtered[0] if len(filtered) == 1 else [choice[0] for choice in filtered]
 
 

@@ -4,10 +4,10 @@ Example:
   python scripts/fidelity.py --languages en de --prompts prompts/evaluate/en.jsonl prompts/evaluate/de.jsonl \\
       --answers mini/multi/dpo/answers/en.jsonl mini/multi/dpo/answers/de.jsonl --output mini/multi/dpo/fidelity
 
-A line has for each answer the code of its language (null where none can be told: under 20 letters besides code, URLs
+A line has for each answer the code of its language (null if it is undetermined: under 20 letters without code, URLs
 and maths), whether it was cut off, its tokens and characters, `repetition` (share of word 4-grams that occurred
-before) and `distinct_2` (different word bigrams over all of them); and for the prompt `self_similarity` (mean
-chrF over pairs of its answers, 1 where all are equal, null of a single answer).
+before) and `distinct_2` (number of different word bigrams over the number of all). For the prompt it has
+`self_similarity` (mean chrF over pairs of its answers, 1 if all are equal, null for a single answer).
 """
 
 from collections import Counter
@@ -58,25 +58,25 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--languages", nargs="+", required=True, help="languages that the answers were asked for in")
-    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one a language")
-    parser.add_argument("--answers", nargs="+", type=Path, required=True, help="answers to them, one file a language")
+    parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
+    parser.add_argument("--answers", nargs="+", type=Path, required=True, help="answers to them, one file per language")
     parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
     args = parser.parse_args()
     if not len(args.languages) == len(args.prompts) == len(args.answers):
-        parser.error("--prompts and --answers need one file per language each")
+        parser.error("--prompts and --answers need one file per language")
     return args
 
 
 def measure_answers(prompts, answers, language, counts):
     """The lines of one language, streaming; adds to ``counts``."""
     from croco.results.metrics import ANSWER_METRICS, PromptAnswers
-    from croco.text.language import identify
+    from croco.text.language import detect_language
 
     for prompt, answer in rows_in_step([(prompts, Prompt), (answers, Answers)]):
         check_answers(prompt, answer, language, answers)
         responses = answer["responses"]
         texts = [response["text"] for response in responses]
-        codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
+        codes = {text: detect_language(text, language) for text in dict.fromkeys(texts)}
         measured = PromptAnswers(
             language=language,
             texts=texts,
@@ -101,7 +101,7 @@ def measure_answers(prompts, answers, language, counts):
 
 
 def check_answers(prompt, answer, language, path):
-    """Raises InputError for answers to another text or in another language."""
+    """Raises InputError for answers to another prompt text or of another language's file."""
     check_same_text(prompt, answer)
     for row in (prompt, answer):
         if row["language"] != language:

@@ -5,8 +5,9 @@ Example:
       --audit results/demo/audit/english.json --low-resource gl ga mt cy --tables results/demo/tables \\
       --output results/demo/findings.json
 
-The verdict on each finding is `supported`, `not supported`, `cannot tell` or `not tested`, with the reason. Arms are
-chosen by what the run table says of them, never by their names. `claims` lists what the paper reports of two settings of the run.
+The verdict on each finding is `supported`, `not supported`, `inconclusive` or `not tested`, with the reason. Arms are
+chosen by their rows in the run table, never by their names. `claims` lists what the paper reports about two settings
+of the run.
 """
 
 import json
@@ -49,7 +50,7 @@ def read_audit(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"no audit ({error})", "make the target audit", path) from error
+        raise InputError(f"no audit ({error})", "run the target audit", path) from error
 
 
 def write_table(path, table):

@@ -5,7 +5,7 @@ Example:
       --output de/generations.jsonl
 
 Streams line by line and checks that the parts hold the prompts, each once and in order. A single part is linked, not
-copied. The manifests of the parts become one: counts are added up, and all must be of one model.
+copied. The manifests of the parts become one: counts are added up, and all parts must come from the same model.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def lines_in_order(args):
         for path, number, row in lines:
             if row["prompt_id"] in seen:
                 raise InputError(
-                    f"{row['prompt_id']} stands twice in the blocks",
+                    f"duplicate prompt_id {row['prompt_id']} in the blocks",
                     "select all blocks again",
                     path,
                     number,

@@ -6,7 +6,7 @@ Example:
 
 Work is saved chunk by chunk under --state, whole or not at all: a killed run repeats at most one chunk, and more
 prompts or samples later add only what is missing. A prompt's samples depend on the model, the engine and its
-options, the sampling options, the seed, the language and the prompt's id, on nothing else: not on blocks or chunks.
+options, the sampling options, the seed, the language and the prompt's id. They do not depend on blocks or chunks.
 """
 
 import sys
@@ -42,7 +42,7 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
-    parser.add_argument("--samples", type=cli.positive, default=64, help="responses a prompt")
+    parser.add_argument("--samples", type=cli.positive, default=64, help="responses per prompt")
     add_policy_options(parser)
     add_adapter_option(parser)
     cli.add_state_options(parser, chunk=64)
@@ -51,7 +51,7 @@ def parse_arguments():
 
 
 def open_parts(args, identity, prompts):
-    """The finished chunks of this policy and language; numbers of samples and prompts are no part of their name."""
+    """The finished chunks of this policy and language; their cache key leaves out the numbers of samples and prompts."""
     inputs = {
         "policy": identity,
         **describe_engine(args),
@@ -77,7 +77,7 @@ def find_missing(args, parts, prompts):
 
 
 def sample(args, parts, missing):
-    """Samples what is missing; of the prompts in work at once one half is running, the other finished but unsaved."""
+    """Samples what is missing. Of the prompts in memory, half are running and half are finished but not saved yet."""
     policy = load_policy(args, args.adapter)
     lines, requests, running = [], [], []
     for row, have in missing:
@@ -106,7 +106,7 @@ def sample(args, parts, missing):
 
 
 def describe(row, start, responses, skip):
-    """A line of the output; of samples that are added later, ``start`` is the first one's number."""
+    """A line of the output; ``start`` is the number of the first sample, above 0 for samples that are added later."""
     return {
         "prompt_id": row["prompt_id"],
         "language": row["language"],

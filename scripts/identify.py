@@ -4,8 +4,8 @@ Example:
   python scripts/identify.py --prompts prompts/de.jsonl --generations generations.jsonl --language de \\
       --output languages.jsonl
 
-A response gets the code of its language, --language where two are about equally likely, or null where none can be
-told: fewer than 20 letters besides code, URLs and maths, or a --language that cannot be identified at all.
+A response gets the code of its language. If two are about equally likely, it gets --language. It gets null if its
+language is undetermined: it has fewer than 20 letters without code, URLs and maths, or --language cannot be identified.
 """
 
 import sys
@@ -18,9 +18,9 @@ from croco import cli
 from croco.digests import versions
 from croco.errors import InputError
 from croco.records import Generation, Prompt, check_same_text, rows, rows_in_step, write_jsonl
-from croco.text.language import can_identify, identify
+from croco.text.language import can_identify, detect_language
 
-CHUNK = 16  # prompts that a process takes at a time
+CHUNK = 16  # prompts per task of a process
 
 
 def main():
@@ -43,7 +43,9 @@ def parse_arguments():
     parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language")
     parser.add_argument("--generations", type=Path, required=True, help="generations of the same language")
     parser.add_argument("--language", required=True, help="code of the language asked for")
-    parser.add_argument("--processes", type=cli.positive, default=1, help="how many work at once; same output for any")
+    parser.add_argument(
+        "--processes", type=cli.positive, default=1, help="parallel processes; the output does not depend on them"
+    )
     parser.add_argument("--output", type=Path, required=True, help="languages file to write")
     return parser.parse_args()
 
@@ -103,7 +105,7 @@ def read_chunks(args):
 def identify_chunk(chunk):
     lines = []
     for prompt_id, language, texts in chunk:
-        codes = {text: identify(text, language) for text in dict.fromkeys(texts)}
+        codes = {text: detect_language(text, language) for text in dict.fromkeys(texts)}
         lines.append({"prompt_id": prompt_id, "language": language, "languages": [codes[text] for text in texts]})
     return lines
 

@@ -7,13 +7,13 @@ Example:
 
 A result belongs to a policy, by its name or path, or to a tuned run: by MODEL/POOL/SETTING, the path of its checkpoint
 or of its release, or its release's name on the hub (--release). Results of any other model are an error, and so are
-those of another revision: what stands behind an @ is the policy's (--revision) or the release's own (NAME@REVISION),
-or main where they have none. Tasks are called NAME/TASK.
+those of another revision: the part after an @ must be the policy's (--revision) or the release's own (NAME@REVISION),
+or main if they have none. Tasks are called NAME/TASK.
 
-euroeval: JSON Lines of EuroEval 15 to 18. Its values are percent, here shares, bits per character excepted; its `_se`
-is half of a 95 % interval, 1.96 times the standard error over its resampled test sets, whose number is n. `delta` is
-against the untuned policy's imported result, better being positive, its interval that of two independent values. What
-no run evaluates (languages, speed) is counted and left out.
+euroeval: JSON Lines of EuroEval 15 to 18. Its values are in percent and become shares, except bits per character. Its
+`_se` is half of a 95 % interval: 1.96 times the standard error over its resampled test sets, whose number is n. `delta`
+is the difference to the untuned policy's imported result, positive if better; its interval is that of two independent
+values. Results that no run evaluates (other languages, speed) are excluded and counted.
 csv: a table with some of summary.csv's columns, each cell checked for what its column holds.
 """
 
@@ -121,7 +121,7 @@ def find_run(model, known, path, line):
     run = known.get(model) or known.get(os.path.abspath(model))
     if run is None:
         raise InputError(
-            f"the result is of {model}, which is no model of this run",
+            f"the result is of {model}, which is not a model of this run",
             "give results of the config's policies, in their revision, and of its runs only: "
             f"{', '.join(sorted(name for name in known if not os.path.isabs(name)))}",
             path,
@@ -138,7 +138,9 @@ def read_euroeval(path, name, known, left_out):
             record = read_every_eval_ever(record, path, line)
         results = record.get("results")
         total = results.get("total") if isinstance(results, dict) else None
-        languages = record.get("languages", record.get("dataset_languages"))  # the one since 16.12, the other before
+        languages = record.get(
+            "languages", record.get("dataset_languages")
+        )  # the first since version 16.12, the second before
         for field, value, kind in (
             ("model", record.get("model"), str),
             ("dataset", record.get("dataset"), str),
@@ -260,7 +262,7 @@ def read_table(path, name, known, left_out):
             )
         for row in reader:
             if None in row or None in row.values():
-                raise InputError(f"not {len(header)} fields", "mend the row", path, reader.line_num)
+                raise InputError(f"not {len(header)} fields", "fix the row", path, reader.line_num)
             check_cells(row, path, reader.line_num)
             run = find_run(f"{row['model']}/{row['pool']}/{row['setting']}", known, path, reader.line_num)
             for column in ("seed", "round", "reward_model", "pool_size"):
@@ -295,7 +297,7 @@ def check_cells(row, path, line):
         if name in ("se", "mde") and float(cell) < 0:
             raise InputError(f"{cell} is below 0", "write a standard error or an effect's size, without sign", **field)
         if name not in (*WHOLE, *NUMBERS) and (cell != cell.strip() or not cell.isprintable()):
-            raise InputError(f"{cell!r} has spaces around it or characters that are not seen", "mend the cell", **field)
+            raise InputError(f"{cell!r} has spaces around it or invisible characters", "fix the cell", **field)
     for name in ("value", "delta"):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         if bool(low) != bool(high) or (low and float(low) > float(high)):
@@ -310,7 +312,7 @@ def check_cells(row, path, line):
         if not math.isclose(float(row["delta"]), wanted, rel_tol=1e-3, abs_tol=2e-5):
             raise InputError(
                 f"{row['delta']} is not the difference of value and baseline_value, {wanted:.6g}",
-                "give value - baseline_value, or the other way round for a metric of which less is better",
+                "give value - baseline_value, or the other way round for a metric where lower is better",
                 path,
                 line,
                 "delta",

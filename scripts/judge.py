@@ -5,11 +5,11 @@ Example:
       --languages en de --prompts prompts/evaluate/en.jsonl ... --answers mini/multi/dpo/answers/en.jsonl ... \\
       --baseline mini/untuned/base/answers/en.jsonl ... --state state --output mini/multi/dpo/arena
 
-Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. A language model is asked
-greedily, and only the last line of its reply counts, which must be [[A]], [[B]] or [[C]] and nothing else; all other
-replies, cut ones and pairs too long for it are unparseable, which is counted and never a tie. Its replies are kept
-under --state and never asked for again. ``--judge oracle`` judges by the rules of the miniature's world without a
-model and knows no position, so both orders agree.
+Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. A language model replies
+with greedy decoding, and the last line of its reply must be [[A]], [[B]] or [[C]] and nothing else. Other replies,
+cut-off replies and pairs that are too long are unparseable: they are counted and are never a tie. Replies are kept
+under --state and never asked for again. ``--judge oracle`` judges by the rules of the miniature's world, without a
+model and independent of the position, so both orders agree.
 """
 
 import sys
@@ -39,7 +39,7 @@ from croco.models.loading import model_id
 from croco.models.options import add_chat_options
 from croco.records import Generation, Prompt, check_same_text, rows_in_step, write_jsonl
 from croco.state import Parts
-from croco.text.language import can_identify, identify
+from croco.text.language import can_identify, detect_language
 
 ORACLE = "oracle"
 
@@ -66,15 +66,15 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--judge", default=ORACLE, help="who judges: oracle, or a name for the model")
+    parser.add_argument("--judge", default=ORACLE, help="the judge: oracle, or a name for the model")
     parser.add_argument("--languages", nargs="+", required=True, help="languages to judge in")
     parser.add_argument(
-        "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file a language"
+        "--answers", nargs="+", type=Path, required=True, help="the tuned model's answers, one file per language"
     )
     parser.add_argument(
-        "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file a language"
+        "--baseline", nargs="+", type=Path, required=True, help="the base model's answers, one file per language"
     )
-    parser.add_argument("--prompts", nargs="+", type=Path, help="the prompts that were answered, one file a language")
+    parser.add_argument("--prompts", nargs="+", type=Path, help="the prompts that were answered, one file per language")
     parser.add_argument("--names", nargs="+", help="the languages' English names, for the judge's prompt")
     parser.add_argument(
         "--translated", nargs="*", default=[], help="languages whose prompts come from the translation stage"
@@ -172,11 +172,11 @@ def judge_prompt(code, translated, row, rule, counts, reasons):
 
 @cache
 def find_language(text, code):
-    return identify(text, code)
+    return detect_language(text, code)
 
 
 def list_pairs(row):
-    """[(the tuned model's answer, the base's answer)], one a sample; none for a prompt that is skipped."""
+    """[(the tuned model's answer, the base's answer)], one per sample; none for a prompt that is skipped."""
     _, ours, theirs = row
     if ours["skip"]:
         return []
@@ -242,7 +242,7 @@ def seat(prompt, language, pair, order):
 
 
 def find_reply(parts, key):
-    """The judge's reply, or the newest reason why it was not asked; None where there is neither."""
+    """The judge's reply, or the newest reason why it was not asked, or None."""
     return max(parts.lines(key), key=lambda line: (line["skip"] is None, line["max_length"]), default=None)
 
 
@@ -252,7 +252,7 @@ def is_done(args, parts, key):
 
 
 def ask(args, template, parts, missing):
-    """Asks the judge for what no finished part holds, chunk by chunk."""
+    """Asks the judge for the comparisons that no finished part holds, chunk by chunk."""
     model = load_policy(args)
     encoder = Encoder(model, template, args.max_tokens, args.max_length)
     with cli.progress(total=len(missing), desc=f"judge {args.output.parent.name}", unit="comparison") as bar:

@@ -1,4 +1,4 @@
-"""Make the miniature: tiny models trained from scratch on text of the project's own, so that all runs offline.
+"""Make the miniature: tiny models, trained from scratch on generated text, so that everything runs offline.
 
 Three steps, each with its own --help:
 
@@ -6,10 +6,9 @@ Three steps, each with its own --help:
   python scripts/miniature.py policy --world DIR --languages en de --style sentence --output DIR/policy
   python scripts/miniature.py reward --policy DIR/policy --languages en de --output DIR/reward
 
-``world`` writes parallel prompts (train, dev, heldout), good answers beside spoilt ones for an audit (comparisons),
-lm-eval data (heldout, untouched) and the tokenizer;
-``policy`` pretrains a small Llama on noisy chats and clean parallel sentences; ``reward`` tunes a classifier on
-ENGLISH preferences only.
+``world`` writes parallel prompts (train, dev, heldout), pairs of good and damaged answers for an audit (comparisons),
+lm-eval data (heldout, untouched) and the tokenizer. ``policy`` pretrains a small Llama on noisy chats and clean
+parallel sentences. ``reward`` tunes a classifier on English preferences only.
 """
 
 import math
@@ -58,10 +57,12 @@ def parse_arguments():
     policy = steps.add_parser("policy", help="pretrain a small Llama from scratch")
     policy.add_argument("--world", type=Path, required=True, help="folder that `world` wrote")
     policy.add_argument("--languages", nargs="+", required=True, choices=LANGUAGES, help="languages to learn")
-    policy.add_argument("--style", choices=("sentence", "label"), default="sentence", help="how it writes answers")
+    policy.add_argument(
+        "--style", choices=("sentence", "label"), default="sentence", help="how the policy writes answers"
+    )
     policy.add_argument("--chats", type=cli.positive, default=30000, help="noisy chats to train on")
     policy.add_argument("--sentences", type=cli.positive, default=15000, help="clean two-language sentences")
-    policy.add_argument("--batch", type=cli.positive, default=20, help="sequences a step")
+    policy.add_argument("--batch", type=cli.positive, default=20, help="sequences per step")
     policy.add_argument("--learning-rate", type=float, default=3e-3, help="peak")
     policy.add_argument("--seed", type=int, default=0, help="seed of the data and the initialisation")
     policy.set_defaults(step=train_policy)
@@ -70,7 +71,9 @@ def parse_arguments():
     reward.add_argument("--languages", nargs="+", required=True, choices=LANGUAGES, help="languages of the world")
     reward.add_argument("--policy", type=Path, required=True, help="policy whose body the reward model starts from")
     reward.add_argument("--pairs", type=cli.positive, default=4000, help="English preference pairs")
-    reward.add_argument("--seed", type=int, default=0, help="the world's seed; of the pairs, the head and the order")
+    reward.add_argument(
+        "--seed", type=int, default=0, help="the world's seed, also for the pairs, the head and the order"
+    )
     reward.set_defaults(step=train_reward)
 
     for step in (world, policy, reward):
@@ -86,7 +89,7 @@ def make_world(args):
             asked = questions(some_facts, language)
             write_jsonl(
                 args.output / "prompts" / split / f"{language}.jsonl",
-                # References stand for a data set's answers: somebody else's style, and of unequal quality.
+                # References imitate a data set's answers: another style, and mixed quality.
                 (
                     {"id": q.prompt_id, "text": q.text, "reference": draw_answer(q, rng, args.languages, "label")}
                     for q in asked
@@ -107,7 +110,7 @@ def make_world(args):
 
 
 def compare_answers(language, splits, seed):
-    """Good answers beside spoilt ones to all prompts, as scripts/audit.py takes them."""
+    """Pairs of a good and a damaged answer to every prompt, in the form of scripts/audit.py --comparisons."""
     rng = random.Random(f"{seed}/comparisons/{language}")
     for question in questions([fact for some_facts in splits.values() for fact in some_facts], language):
         for check, spoilt in spoil_answer(question, rng).items():
@@ -150,7 +153,7 @@ def chats(languages, count, style, seed):
 
 
 def parallel_sentences(languages, count, seed):
-    """True sentences beside their translation: what ties the languages together."""
+    """True sentences with their translations, which connect the languages."""
     rng = random.Random(f"{seed}/sentences")
     pools = {language: all_questions(language) for language in languages}
     for _ in range(count):
@@ -182,7 +185,7 @@ def train_policy(args):
             hidden_size=96,
             intermediate_size=256,
             num_hidden_layers=2,
-            num_attention_heads=3,  # heads of 32: the smallest that vLLM's kernels take
+            num_attention_heads=3,  # heads of 32, the smallest size that vLLM's kernels support
             max_position_embeddings=512,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,

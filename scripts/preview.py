@@ -7,17 +7,16 @@ Example, two languages; the k-th value of each list belongs to the k-th language
       --ledger mini/de/dpo/ledger.json mini/fr/dpo/ledger.json \\
       --count 10 --seed 0 --votes votes/de.anna.csv votes/de.ben.csv --output preview.html --ballots preview
 
-The pools are monolingual. The prompts are drawn by a seeded hash of the id: the same ones in every language,
-whether or not they formed a pair, and a larger --count only adds some at the end. All files are streamed.
+The pools are monolingual. A seeded hash of the id draws the prompts: the same ones in every language, whether or not
+they formed a pair. A larger --count only adds prompts at the end. All files are streamed.
 
-Written are the page (one file, which opens offline) and in the folder --ballots:
-  LANGUAGE.csv   prompt_id, prompt, answer_a, answer_b, vote, comment; nothing in it says which answer is the chosen one
+The output is the page (one file, which opens offline) and in the folder --ballots:
+  LANGUAGE.csv   prompt_id, prompt, answer_a, answer_b, vote, comment; it does not show which answer is the chosen one
   agreement.csv  language, votes, ties, agree, agreement, ci_low, ci_high; the row `all` pools the languages
 
-A voter writes a, b or tie in the column vote, or nothing, and saves a copy in another folder under a name that
-begins with the language's code. Given back by --votes, the copies are compared with the reward model: agreement is
-the share of decided votes that prefer the chosen response, with its 95 % Wilson interval. A ballot that is there
-already with other content is never overwritten.
+A voter writes a, b, tie or nothing in the column vote, and saves a copy in another folder under a name that begins with
+the language's code. --votes compares these copies with the reward model: agreement is the share of decided votes that
+prefer the chosen response, with its 95 % Wilson interval. An existing ballot with other content is never overwritten.
 """
 
 import csv
@@ -105,7 +104,9 @@ def main():
 
 def parse_arguments():
     parser = cli.parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="prompt file of the source language, shown beside")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="prompt file of the source language, shown beside the others"
+    )
     parser.add_argument("--language", nargs="+", required=True, help="codes of the languages")
     for name, of in (
         ("prompts", "prompt file"),
@@ -120,7 +121,7 @@ def parse_arguments():
         type=Path,
         nargs="+",
         default=[],
-        help="languages of the responses, where wrong_language left out",
+        help="languages of the responses, if the hygiene wrong_language excluded",
     )
     parser.add_argument("--pool-size", type=cli.positive, help="as the pairs were built with (default: all responses)")
     parser.add_argument("--count", type=cli.positive, default=10, help="prompts to draw")
@@ -135,9 +136,9 @@ def parse_arguments():
     args = parser.parse_args()
     lists = {f"--{name}": getattr(args, name) for name in (*PER_LANGUAGE, "identified")}
     if any(len(values) != len(args.language) for name, values in lists.items() if name != "--identified" or values):
-        parser.error(f"{', '.join(lists)} need one value a language each")
+        parser.error(f"{', '.join(lists)} need one value per language")
     if len(set(args.language)) < len(args.language):
-        parser.error("a language stands twice in --language")
+        parser.error("duplicate language in --language")
     args.title = args.title or args.output.stem
     return args
 
@@ -208,7 +209,7 @@ def describe_prompt(args, entry, ledger, prompt, source, generation, score, iden
     found = [row["language"] for row in (prompt, generation, score, identified or prompt)]
     if set(found) != {entry["language"]}:
         raise InputError(
-            f"{name}: languages {', '.join(found)} side by side",
+            f"{name}: rows of different languages: {', '.join(found)}",
             "give all lists in the order of --language",
             field="language",
         )
@@ -268,7 +269,7 @@ def group_responses(hygiene, language, responses, rewards, codes):
 
 
 def explain_no_pair(name, entry, ledger, generation, pool, groups):
-    """The reason, in the ledger's words, for which a prompt formed no pair."""
+    """The reason, as in the ledger, why a prompt formed no pair."""
     if generation.get("skip"):
         return generation["skip"]
     if len(pool) < 2:
@@ -333,14 +334,14 @@ def make_ballot(args, language):
 
 
 def guard(text):
-    """The cell for a text, led by an apostrophe where a spreadsheet could run a formula or rewrite a number or date."""
+    """The cell for a text; an apostrophe leads it if a spreadsheet could run a formula or rewrite a number or date."""
     start = text.strip()
     number = re.fullmatch(r"[\d.,:/%eE+ -]*\d[\d.,:/%eE+ -]*", start) and not re.fullmatch(r"0|[1-9][0-9]{0,14}", start)
     return f"'{text}" if start.startswith(FORMULA) or number else text
 
 
 def normalise(cell):
-    """What is left of a cell when spreadsheets may change white space and Unicode's form, and take or leave the guard."""
+    """A cell without what a spreadsheet may change: white space, Unicode's form, and the leading apostrophe."""
     return normalise_id(" ".join(cell.split()).removeprefix("'").lstrip())
 
 
@@ -354,7 +355,7 @@ def format_ballot(ballot):
 
 
 def check_ballots(args, ballots):
-    """Raises InputError before anything is written where a ballot would be overwritten, or is given as votes."""
+    """Raises InputError before anything is written if a ballot would be overwritten, or is given as votes."""
     for language, ballot in ballots.items():
         path = args.ballots / f"{language}.csv"
         if path.exists() and path.read_bytes() != format_ballot(ballot).encode():
@@ -371,14 +372,14 @@ def check_ballots(args, ballots):
 def read_votes(args, ballots):
     """All votes, [{language, prompt_id, preferred: chosen, rejected or tie}]; adds them to the prompts' views.
 
-    Raises InputError for a cell that is no vote, and for a ballot that is not one of these.
+    Raises InputError for a cell that is not a vote, and for a ballot that is not one of these.
     """
     votes, seen = [], {}
     for path in args.votes:
         language = path.name.split(".")[0]
         if language not in ballots:
             raise InputError(
-                f"{language!r} is none of the languages {', '.join(ballots)}",
+                f"{language!r} is not one of the languages {', '.join(ballots)}",
                 "begin the file's name with the language's code, such as de.anna.csv",
                 path,
             )
@@ -390,7 +391,7 @@ def read_votes(args, ballots):
             prompt_id = row["cells"]["prompt_id"]
             if prompt_id in lines:
                 raise InputError(
-                    f"{prompt_id!r} stands on line {lines[prompt_id]} too",
+                    f"duplicate {prompt_id!r}, first on line {lines[prompt_id]}",
                     "keep one of the rows; each voter has a file",
                     path,
                     line,
@@ -400,7 +401,7 @@ def read_votes(args, ballots):
             vote = cells["vote"].strip().lower()
             if vote not in ("a", "b", "tie", ""):
                 raise InputError(
-                    f"{prompt_id!r}: {cells['vote']!r} is no vote",
+                    f"{prompt_id!r}: {cells['vote']!r} is not a vote",
                     "write a, b or tie, or leave it empty",
                     path,
                     line,
@@ -443,11 +444,11 @@ def read_ballot(path):
 
 
 def find_row(path, line, cells, ballot):
-    """The ballot row that a filled one belongs to; raises InputError where the id or an answer is another."""
+    """The ballot row that a filled one belongs to; raises InputError if the id or an answer differs."""
     row = ballot.get(normalise(cells["prompt_id"]))
     if row is None:
         raise InputError(
-            f"{cells['prompt_id']!r} is on no ballot",
+            f"{cells['prompt_id']!r} is not on the ballot",
             "give the pairs, --count and --seed that the ballot was drawn with",
             path,
             line,
@@ -466,7 +467,7 @@ def find_row(path, line, cells, ballot):
 
 
 def measure_agreement(votes, languages):
-    """A row a language and one of all: AGREEMENT's columns, and how voters agree among themselves.
+    """One row per language and one of all: AGREEMENT's columns, and how voters agree among themselves.
 
     ``agree`` counts votes for the chosen response, ``agreement`` is its share of the decided votes in [0, 1] with a
     95 % Wilson interval; ``same`` of ``compared`` pairs of votes on one prompt are equal. Null where nothing counts.

@@ -1,4 +1,4 @@
-"""Select prompts: of the source language from a file or dataset, of another language the same ones from its own file.
+"""Select prompts of the source language from a file or dataset, or the same prompts of another language from its file.
 
 Examples:
   python scripts/prompts.py --input data/en.tsv --columns question answer --id row_number --text question \\
@@ -7,11 +7,15 @@ Examples:
       --limit 1000 --after prompts/en/0.jsonl --output prompts/en/1000.jsonl
   python scripts/prompts.py --input data/de.tsv ... --language de --select prompts/en/0.jsonl --output prompts/de/0.jsonl
 
-With --limit K, the K prompts whose seeded hash of the id ranks first are taken, in that order, from those that pass
-the token filter; --after continues where another block ended. So more prompts later only add to the end, and neither
-a language nor a policy changes the selection. A local file must be sound, or the run ends with its first fault; of a
-dataset, rows that cannot be used are left out. Of both, rows that --where does not choose, chats with tools or pictures
-and prompts in another language than the source's (20 letters and more) are left out. The manifest counts them by reason.
+--limit K takes the first K prompts in the order of a seeded hash of the id, among those that pass the token filter.
+--after continues where another block ended. So more prompts later only add to the end, and neither a language nor a
+policy changes the selection.
+
+Excluded rows are counted by reason in the manifest:
+- rows that --where does not choose,
+- chats with tools or pictures,
+- prompts in another language than the source's (20 letters and more),
+- in a dataset, rows that cannot be used. In a local file such a row is an error.
 """
 
 import argparse
@@ -39,7 +43,7 @@ from croco.prompts.sources import (
     tell_apart,
 )
 from croco.records import prompt_rows, write_jsonl
-from croco.text.language import identify, name_language
+from croco.text.language import detect_language, name_language
 
 
 def main():
@@ -98,11 +102,13 @@ def parse_arguments():
     )
     parser.add_argument("--limit", type=cli.positive, help="how many prompts to take (without: all, in file order)")
     parser.add_argument("--after", type=Path, help="block file after which to continue, with its manifest beside it")
-    parser.add_argument("--max-tokens", type=cli.positive, help="leave out prompts with more tokens, by --tokenizer")
+    parser.add_argument(
+        "--max-tokens", type=cli.positive, help="exclude prompts with more tokens, counted by --tokenizer"
+    )
     parser.add_argument("--tokenizer", help="local folder or hub id of the tokenizer that counts for --max-tokens")
     parser.add_argument("--select", type=Path, help="take the prompts of this file, selected in the source language")
     parser.add_argument(
-        "--unique", action="store_true", help="end where an id stands twice in a dataset, instead of taking the first"
+        "--unique", action="store_true", help="a duplicate id in a dataset is an error, instead of taking the first"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the selection")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
@@ -177,7 +183,7 @@ def select_first(args, facts, origin):
             taken += 1
             yield entry, place
     for reason, count in facts["left out"].items():
-        print(f"left out: {count} with {reason}", file=sys.stderr)
+        print(f"excluded: {count} with {reason}", file=sys.stderr)
     if not taken and not args.after:
         raise InputError(
             f"none of the {origin['rows']} rows can be used",
@@ -189,7 +195,7 @@ def select_first(args, facts, origin):
 
 
 def read_next(args, origin):
-    """The rank at which the block --after ended; raises InputError where the source is another one since then."""
+    """The rank at which the block --after ended; raises InputError where the source has changed since then."""
     before = json.loads(args.after.with_suffix(".manifest.json").read_text(encoding="utf-8"))["origin"]
     if before["ids"] != origin["ids"]:
         raise InputError(
@@ -201,9 +207,9 @@ def read_next(args, origin):
 
 
 def is_foreign(messages, language):
-    """Whether the user's turns are in another language; texts that are too short to tell are not."""
+    """Whether the user's turns are in another language; too short texts count as in the right one."""
     text = "\n".join(message["content"] for message in messages if message["role"] == "user")
-    found = identify(text, language)
+    found = detect_language(text, language)
     return found is not None and name_language(found) != name_language(language)
 
 
@@ -253,7 +259,7 @@ def read_dataset(args, source, facts):
     for i, prompt_id in zip(chosen, ids, strict=True):
         if first.setdefault(prompt_id, i) != i and (args.unique or args.select):
             raise InputError(
-                f"the id {prompt_id} stands in row {first[prompt_id]} too"
+                f"duplicate id {prompt_id}, first in row {first[prompt_id]}"
                 + tell_apart(*(spell_id(data[row], source) for row in (first[prompt_id], i))),
                 "give each prompt its own id",
                 args.dataset,
@@ -277,7 +283,7 @@ def read_dataset(args, source, facts):
 
 
 def load_counter(args):
-    """A function that counts a message's tokens, or None where nothing is to be counted."""
+    """A function that counts a message's tokens, or None without --max-tokens."""
     if not args.tokenizer:
         return None
     from transformers import AutoTokenizer

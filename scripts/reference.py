@@ -4,8 +4,8 @@ Example:
   python scripts/reference.py --schema config/schema.yaml --config config/config.yaml --head config/README.head.md \\
       --output config/README.md
 
-`make reference` does this. Of the schema it reads the keys and what describes them, and no rules between keys (such as
-if, allOf or dependentRequired). The keywords notes, fallback and otherwise are explained at the top of the schema.
+`make reference` runs this. It reads the keys and their descriptions from the schema, and no rules between keys (such
+as if, allOf or dependentRequired). The top of the schema explains the keywords notes, fallback and otherwise.
 """
 
 import json
@@ -42,7 +42,7 @@ def parse_arguments():
 
 
 def write_reference(schema, config, head):
-    """The whole file: the head, the keys that are no sections, a section per other key, the shared keys."""
+    """The whole file: the head, the keys without a section, the sections, the shared keys."""
     keys = schema["properties"]
     single = {key: part for key, part in keys.items() if not find_rows(part, schema)}
     sections = [
@@ -119,7 +119,7 @@ def format_range(part):
 
 
 def format_default(key, part, root, required, given):
-    """What holds if the key is absent: of the schema, or else of the default config."""
+    """The default of a key, from the schema or else from the default config."""
     part = resolve(part, root)
     if "otherwise" in part:
         return code_braces(part["otherwise"])
@@ -143,7 +143,7 @@ def format_value(value):
 
 
 def format_meaning(key, part, root, section):
-    """Description, notes and examples; of a key with a table of its own, where that is."""
+    """Description, notes and examples, or a link for a key with its own table."""
     given, part = part, resolve(part, root)
     texts = [code_braces(part["description"])]
     if find_rows(part, root):

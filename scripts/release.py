@@ -5,15 +5,15 @@ Example:
       --ledger mini/multi/dpo/ledger.json --summary summary.csv --run mini/multi/dpo --name org/name \\
       --licence apache-2.0 --output release/mini/multi/dpo
 
-Written are
+The output has
   model/         the adapter, or with --weights merged (the default) the policy with the adapter merged into it in
                  float32; tokenizer, chat template, generation config; full weights are copied as they are
   dataset/       data/train.parquet, which datasets.load_dataset reads
   manifest.json  what the bundle was made from
   checksums.txt  SHA-256 of all files, for sha256sum -c
 
-Both folders have a card, README.md, made from manifests and result files alone: no text of the data gets into it.
-The folder appears whole or not at all, in the place of the bundle that was there before.
+Both folders have a card, README.md. It is made from manifests and result files alone and contains no text of the data.
+The folder appears whole or not at all, and replaces an earlier bundle.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ from croco.training.encode import digest_rows
 
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
 ADAPTER = "adapter_model.safetensors"
-# Columns that may hold nulls or whole numbers alone, of which no type could be told.
+# Columns that may hold only nulls or whole numbers, from which the type cannot be inferred.
 TYPES = {
     **dict.fromkeys(("chosen_reward", "rejected_reward", "reward", "pool_mean", "pool_std", "target"), "float64"),
     **dict.fromkeys(("chosen_token_digest", "rejected_token_digest", "token_digest"), "string"),
 }
-# Options of the training that are no recipe, and those that have an effect only where it samples.
+# Training options that are not part of the recipe, and those that have an effect only on objectives that sample.
 NO_RECIPE = ("data", "ledger", "model", "start", "state", "output")
 OF_ONLINE = ("temperature", "top_p", "max_tokens")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
@@ -111,7 +111,7 @@ def check_names(args):
 
 
 def check_place(output):
-    """Raises InputError for a folder that holds anything but a bundle: it would be deleted."""
+    """Raises InputError for a folder that holds anything but a bundle, because the release would delete it."""
     foreign = sorted(path.name for path in output.iterdir() if path.name not in BUNDLE) if output.is_dir() else []
     if foreign or (output.exists() and not output.is_dir()):
         raise InputError(
@@ -126,7 +126,7 @@ def check_checkpoint(args):
     if not (list(args.checkpoint.glob(WEIGHTS)) and (args.checkpoint / "manifest.json").is_file()):
         raise InputError("no checkpoint: weights or manifest.json are missing", "check the path", args.checkpoint)
     trained = read_object(args.checkpoint / "manifest.json", ("options", "inputs", "versions", "counts"))
-    # After the + stands the adapter that a round began with; it is part of this checkpoint's.
+    # The part after the + is the adapter that a round began with; this checkpoint's adapter contains it.
     policy = str(trained["inputs"].get("policy")).split("+")[0]
     identity = model_id(args.model, args.revision)
     if policy != identity:
@@ -149,7 +149,7 @@ def check_checkpoint(args):
 
 
 def read_object(path, fields):
-    """A JSON file's object; raises InputError where it is none, or lacks one of ``fields``."""
+    """A JSON file's object; raises InputError if it is not an object or lacks one of ``fields``."""
     try:
         value = json.loads("\n".join(text for _, text in read_lines(path)))
     except ValueError as error:
@@ -253,12 +253,12 @@ def write_model(args, folder):
 
 
 def merge(args, folder):
-    """Adds the adapter to the weights, in float32: 16 bits would round away much of what a small learning rate changed."""
+    """Adds the adapter to the weights, in float32: 16 bits would round away most changes of a small learning rate."""
     from transformers import GenerationConfig
 
     model = load_weights(POLICY, args.model, args.revision, "float32", args.trust_remote_code)
     model = load_adapter(model, args.checkpoint).merge_and_unload(safe_merge=True)
-    # The checkpoint's takes its place; saving would refuse a model's own odd one (a temperature without sampling).
+    # The checkpoint's config replaces it, because saving refuses some models' own (a temperature without sampling).
     model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
 
@@ -269,7 +269,7 @@ def gather_facts(args, trained, ledger, results, columns, weights):
     options = trained["options"]
     return {
         "name": args.name,
-        # What code calls the folders where they are uploaded, else they are those of the bundle.
+        # The names of the uploaded folders in the cards' code, or else the bundle's folders.
         "hub": args.name if "/" in args.name else None,
         "run": args.run,
         "weights": weights,
@@ -308,14 +308,14 @@ def select_recipe(options):
 
 
 def name_reward_models(made, results):
-    """Names of the reward models, by the data's manifest, else by the summary; [] where neither says."""
+    """Names of the reward models from the data's manifest, else from the summary; [] if neither has them."""
     scores = made["options"].get("scores") if made else None
     found = {Path(path).stem for path in scores} if scores else {row.get("reward_model") for row in results}
     return sorted(found - {None, ""})
 
 
 def read_licence(args):
-    """The licence that the base model's own card states, where the card lies on this machine; else None."""
+    """The licence in the base model's own card if the card is on this machine, else None."""
     import yaml
     from huggingface_hub import ModelCard, try_to_load_from_cache
 

@@ -4,8 +4,8 @@ Example:
   python scripts/report.py --root results/demo --runs results/demo/runs.jsonl --summary results/demo/summary.csv \\
       --judged --output results/demo/report.html
 
-What is missing is marked in its section with the command that makes it, and never ends the script. Beside the page it
-writes its key plots by themselves: win_rates.svg, structured.svg and ledger.svg.
+A missing result is marked in its section with the command that makes it, and is never an error. The key plots are also
+written as files beside the page: win_rates.svg, structured.svg and ledger.svg.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ SECTIONS = (
     ("cost", "Cost", cost.show),
     ("claims", "What may be claimed", claims.show),
 )
-# File without its ending: the figure of the page that it shows.
+# {file name without its ending: the figure of the page}.
 KEY_PLOTS = {"win_rates": "win-rates", "structured": "task-0", "ledger": "prompts"}
 
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure], css: str) -> str:
-    """The page as HTML. Its script, report.js, lies beside the template."""
+    """The page as HTML. Its script, report.js, is beside the template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
@@ -109,17 +109,19 @@ def parse_arguments():
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--findings", type=Path, help="findings.json")
     parser.add_argument("--tables", type=Path, help="folder of tables in the paper's shape, *.csv")
-    parser.add_argument("--judged", action="store_true", help="the run asks for verdicts")
-    parser.add_argument("--fidelity", action="store_true", help="the run asks for measures of the answers")
-    parser.add_argument("--tasks", action="store_true", help="the run asks for structured tasks")
-    parser.add_argument("--examples", type=int, default=10, help="pairs, and answers, to show of each run and language")
+    parser.add_argument("--judged", action="store_true", help="the config asks for verdicts")
+    parser.add_argument("--fidelity", action="store_true", help="the config asks for measures of the answers")
+    parser.add_argument("--tasks", action="store_true", help="the config asks for structured tasks")
+    parser.add_argument(
+        "--examples", type=int, default=10, help="number of pairs, and of answers, to show per run and language"
+    )
     parser.add_argument("--partial", action="store_true", help="say that the run is not finished")
     parser.add_argument("--miniature", action="store_true", help="say what the miniature may and may not claim")
     parser.add_argument(
         "--template",
         type=Path,
         default=Path(__file__).parent / "templates/report.html.j2",
-        help="page; its css and js lie beside",
+        help="template of the page; its css and js are beside it",
     )
     parser.add_argument("--output", type=Path, required=True, help="report.html to write")
     return parser.parse_args()

@@ -4,11 +4,12 @@ Example:
   python scripts/score.py --prompts prompts/de.jsonl --generations generations.jsonl --model DIR \\
       --state state --output scores/NAME.jsonl
 
-Several files, of several languages, are scored with one model load. Equal responses to a prompt are scored once. A
-response that cannot be scored has the reward null, never a number that stands for it, and `reasons` says why: its chat
-is longer than --max-length (too_long), the reward model's template refuses it (refused_by_template), it spells control
-tokens of the reward model (control_tokens), or the logit is not finite (not_finite). Finished chunks are kept under
---state.
+Files of several languages are scored with one model load. Equal responses to a prompt are scored once. Finished chunks
+are kept under --state. A response that cannot be scored has the reward null and the reason in `reasons`:
+  too_long             its chat is longer than --max-length
+  refused_by_template  the reward model's template refuses it
+  control_tokens       it spells control tokens of the reward model
+  not_finite           the logit is not finite
 """
 
 import functools
@@ -46,14 +47,14 @@ def parse_arguments():
     parser.add_argument(
         "--apart",
         action="store_true",
-        help="share no finished work with other generations of the same prompts: neither wait for them, nor let last "
+        help="share no finished work with other generations of the same prompts: do not wait for them, and do not let last "
         "bits depend on which were scored first",
     )
     cli.add_state_options(parser, chunk=64)
     parser.add_argument("--output", nargs="+", type=Path, required=True, help="scores files to write")
     args = parser.parse_args()
     if not len(args.prompts) == len(args.generations) == len(args.output):
-        parser.error("--generations and --output need one file per file of --prompts each")
+        parser.error("--generations and --output need one file per file of --prompts")
     return args
 
 
@@ -65,14 +66,14 @@ def find_language(prompts):
 def score_file(args, identity, load, language, prompts, generations, output):
     """Scores one file of generations and writes its rewards and manifest; ``load`` gives the model, once."""
     digests = [prompt_digest(row) for row in prompt_rows(prompts)]
-    parts = Parts(args.state, "scores", describe_inputs(args, identity, language, generations), digests)
+    parts = Parts(args.state, "scores", cache_key_inputs(args, identity, language, generations), digests)
     scored = score_missing(args, parts, load, prompts, generations, output, len(digests))
     counts = gather(parts, prompts, generations, output)
     inputs = {"prompts": prompts, "generations": generations, "reward_model": identity}
     cli.write_manifest(output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts, scored=scored)
 
 
-def describe_inputs(args, identity, language, generations):
+def cache_key_inputs(args, identity, language, generations):
     return {
         "reward_model": identity,
         **describe_engine(args),
@@ -84,7 +85,7 @@ def describe_inputs(args, identity, language, generations):
 
 
 def score_missing(args, parts, load, prompts, generations, output, total):
-    """Scores what no finished part holds, chunk by chunk; returns how many texts that were."""
+    """Scores the texts that no finished part holds, chunk by chunk; returns how many."""
     scored, chunk = 0, []
 
     def score_chunk():
@@ -120,7 +121,7 @@ def score_missing(args, parts, load, prompts, generations, output, total):
 
 
 def prompts_with_responses(prompts, generations):
-    """(prompt row, generation row) in step."""
+    """Yields (prompt row, generation row)."""
     for prompt, generation in rows_in_step([(prompts, Prompt), (generations, Generation)]):
         check_same_text(prompt, generation)
         yield prompt, generation

@@ -1,13 +1,13 @@
-"""Fetch ahead what a run takes from the hub: models, datasets and the tasks of the suites, into the hub's own cache.
+"""Fetch what a run needs from the hub into the hub's own cache: models, datasets and the tasks of the suites.
 
 Example:
   python scripts/stage.py --model eurollm utter-project/EuroLLM-1.7B-Instruct main --tokenizer org/tokenizer - \\
       --dataset train allenai/Dolci-Instruct-SFT - main train --suite belebele_dan_Latn multiblimp_dan \\
       --state state --output stage.manifest.json
 
-Run it where there is a network; jobs with HF_HUB_OFFLINE=1 and the same HF_HOME then need none. A dash stands for what
-is not given. The manifest lists every item with its commit and size; what lies in a local folder is listed as such. What
-cannot be fetched is told at the end, all of it together, and nothing is written.
+Run it on a machine with a network; jobs with HF_HUB_OFFLINE=1 and the same HF_HOME then need none. Write a dash for an
+omitted value. The manifest lists every item with its commit and size, and local folders as such. If items cannot be
+fetched, the error at the end lists all of them, and nothing is written.
 """
 
 import json
@@ -30,7 +30,7 @@ def main():
         print(f"{kind} {name}", flush=True)
         try:
             items.append({"kind": kind, "name": name, **fetch()})
-        except Exception as error:  # of any library: all items are tried, and all failures told together
+        except Exception as error:  # any library's error: all items are tried, and all failures reported together
             failures.append(f"{kind} {name}: {error.problem if isinstance(error, InputError) else describe(error)}")
     suite, missing = stage_suite(args.suite)
     items += suite
@@ -73,7 +73,7 @@ def list_items(args):
 
 
 def stage_model(path, revision, state, weights=True):
-    """What a model is: where, its commit or content hash, its size; it is fetched unless it is a local folder."""
+    """A model's path, commit or content hash, and size; it is fetched unless it is a local folder."""
     if Path(path).is_dir():
         identity = model_identity(path, cache=state / "digests") if weights else None
         return {"path": path, "state": "local", "revision": None, "identity": identity, "bytes": measure(path)}
@@ -87,7 +87,7 @@ def stage_model(path, revision, state, weights=True):
 
 
 def check_weights(path, folder):
-    """Raises InputError where weights are missing: without a network, a cache may hold a part of a model."""
+    """Raises InputError where weights are missing: without a network, the cache may hold an incomplete model."""
     index = folder / "model.safetensors.index.json"
     wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
     missing = sorted(name for name in wanted if not (folder / name).is_file())

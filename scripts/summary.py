@@ -1,4 +1,4 @@
-"""Put all results in one table: a row for each model, pool, setting, seed, evaluation language, task and metric.
+"""Put all results in one table: one row per model, pool, setting, seed, evaluation language, task and metric.
 
 Example:
   python scripts/summary.py --root results/demo --runs results/demo/runs.jsonl --contrast dpo multi base --judged \\
@@ -9,7 +9,7 @@ baseline_value - value. So a positive delta always means better. `delta_low` and
 prompts. The row with the language `all` is the mean over languages; it is missing, and listed under `not_pooled` in the
 manifest, where one of the languages has no value. Rows with the seed `all` are means over a setting's training seeds,
 with an interval for other seeds and prompts. The mean over a group of tasks is a row of its own, and `suite` names the
-group in the rows of its tasks: in a mean over tasks, leave these out. The columns are defined in
+group in the rows of its tasks; exclude these from a mean over tasks. The columns are defined in
 scripts/croco/results/table.py, the methods in docs/statistics.md.
 """
 
@@ -66,7 +66,7 @@ def parse_arguments():
     parser.add_argument("--judged", action="store_true", help="the run has pairwise verdicts (arena/)")
     parser.add_argument("--fidelity", action="store_true", help="the run has measures of its answers (fidelity/)")
     parser.add_argument("--imported", type=Path, help="rows of other harnesses, in the columns of summary.csv")
-    parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps, and are no error")
+    parser.add_argument("--partial", action="store_true", help="missing files are listed as gaps and are not an error")
     parser.add_argument("--output", type=Path, required=True, help="summary.csv to write")
     return parser.parse_args()
 
@@ -118,7 +118,7 @@ def leave_out(not_pooled, run, task, metric, baseline, **missing):
 
 
 def pair(run, task, baseline, values, others):
-    """Two {prompt: [value]} of the same prompts, without the rows of which one has no value."""
+    """Two {prompt: [value]} of the same prompts, without prompts that lack a value in either."""
     if values.keys() != others.keys() or any(len(values[prompt]) != len(others[prompt]) for prompt in values):
         raise InputError(
             f"{run.part} and {baseline} do not share all prompts of {task}", "evaluate both on the same prompts"
@@ -161,13 +161,13 @@ def row(measured, language, task, metric, baseline, pairs):
 
 
 def pool(pairs, side):
-    """One value a prompt of the mean over languages of the means over tasks of their means: see over_groups."""
+    """One value per prompt of the mean over languages of the means over tasks of their means: see over_groups."""
     of_languages = [over_groups([found[side] for found in tasks]) for tasks in pairs.values()]
     return over_groups([{prompt: [value] for prompt, value in values.items()} for values in of_languages])
 
 
 def find_range(pairs, of_chance):
-    """(lowest, highest) that a difference can be: values lie in [0, 1], or as far beyond as those of both sides do."""
+    """(lowest, highest) that a difference can be: values are in [0, 1], or in the range of both sides' values."""
     sides = [side for tasks in pairs.values() for both in tasks for side in both]
     seen = [value for side in sides for values in side.values() for value in values]
     lowest, highest = min(0, *seen), max(1, *seen)
@@ -175,13 +175,13 @@ def find_range(pairs, of_chance):
 
 
 def name_suite(measured, pairs, task):
-    """The group that a task is part of in these languages, if it has a row of some metric; None for others."""
+    """The group of a task in these languages, or None if the group has no row."""
     names = {measured.suites[code].get(task) for code in pairs} - {None, task}
     return next((name for name in sorted(names) if any(name == group for group, _ in measured.groups)), None)
 
 
 def contrast_rows(args, measured, not_pooled):
-    """Declared comparisons with another setting than the base, of each seed: the difference of the two win rates."""
+    """Declared comparisons with another setting than the base, per seed: the difference of the two win rates."""
     last = {(each.run.model, each.run.pool, each.run.arm, each.run.replicate): each for each in measured}
     for setting, pool, versus in args.contrast:
         if versus == BASE:
@@ -255,7 +255,7 @@ def replicate_rows(runs, table, not_pooled):
 
 
 def adjust(args, runs, table):
-    """Adjusts the p values of the declared contrasts together, and of all other rows; of several rounds the last counts.
+    """Adjusts the p values of the declared contrasts together, and of all other rows; only the last round counts.
 
     The contrasts are a family of their own once for the first seed and once over all.
     """
@@ -278,7 +278,7 @@ def adjust(args, runs, table):
         if len(list_seeds(runs, *(names := (model, pool, number, setting, versus)))) > 1
     ]
     for family, asked in ((single, declared), (over_seeds, several)):
-        # A contrast without a result is one of the family, too.
+        # A contrast without a result counts in the family, too.
         missing = len(asked) - len(family) if args.judged else 0
         adjusted = holm([cells["p"] for cells in family] + [1.0] * missing)
         for cells, p in zip(family, adjusted, strict=False):

@@ -35,9 +35,10 @@ from croco.training.recipe import SMOOTHED, find_faults
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
 
-# Options that say where, how fast and how long it is trained. Processes and micro-batches move last bits, and the draws
-# of dropout and of online DPO's sampling; they may change where memory or a queue wants it.
-ASIDE = [
+# Options that say where, how fast and how long it is trained. The numbers of processes and of rows in a micro-batch
+# change last bits, and the draws of dropout and of online DPO's sampling. They are not in the key, so that they can
+# follow the memory and the GPUs at hand.
+NOT_IN_CACHE_KEY = [
     "data",
     "model",
     "revision",
@@ -67,7 +68,7 @@ DECIDING = (
     "croco/models/lora.py",
     "croco/models/chats.py",
 )
-# Those that decide what online DPO samples, rewards and pairs.
+# The files that decide what online DPO samples, rewards and pairs.
 DECIDING_ONLINE = (
     "croco/training/online_pairs.py",
     "croco/models/transformers_engine.py",
@@ -81,7 +82,7 @@ def main():
     args.identity = model_id(args.model, args.revision, args.state, args.start)
     check_policy(args)
     args.rows_digest = digest_rows(args.data, args.objective)
-    inputs = describe_inputs(args)
+    inputs = cache_key_inputs(args)
     finished = Finished(args.state, "training", inputs)
     with finished.alone():
         if finished.complete:
@@ -92,7 +93,7 @@ def main():
             train(args, finished)
     for name in list_checkpoint_files(args.weights):
         finished.publish_as(name, args.output / name)
-    # A policy may have several named templates; the default one, chat_template.jinja, is what is sampled and trained with.
+    # A policy may have several named templates. Sampling and training use the default one, chat_template.jinja.
     shutil.rmtree(args.output / NAMED_TEMPLATES, ignore_errors=True)
     for path in sorted((finished.final / NAMED_TEMPLATES).glob("*")):
         finished.publish_as(f"{NAMED_TEMPLATES}/{path.name}", args.output / NAMED_TEMPLATES / path.name)
@@ -116,17 +117,19 @@ def parse_arguments():
     parser.add_argument("--warmup", type=float, default=0.05, help="share of steps (below 1) or steps")
     parser.add_argument("--epochs", type=float, default=1.0, help="passes over the data")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW")
-    parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows an optimizer step")
-    parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows a forward pass and process")
+    parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows per optimizer step")
+    parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows per forward pass and process")
     parser.add_argument("--processes", type=cli.positive, default=1, help="processes, one for each GPU")
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and answer")
     parser.add_argument(
-        "--too-long", choices=("drop", "truncate"), default="drop", help="longer rows; both count, truncate keeps the end token"
+        "--too-long", choices=("drop", "truncate"), default="drop", help="what to do with longer rows; both are counted, truncate keeps the end token"
     )  # fmt: skip
-    parser.add_argument("--loss-on", choices=("answer", "all"), default="answer", help="of sft: which tokens of a chat")
+    parser.add_argument(
+        "--loss-on", choices=("answer", "all"), default="answer", help="for sft: which tokens of a chat to learn"
+    )
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
     parser.add_argument("--loss", choices=LOSSES, default="sigmoid", help="DPO's loss, by its name in TRL")
-    parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"of the losses {' and '.join(SMOOTHED)}")
+    parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"for the losses {' and '.join(SMOOTHED)}")
     parser.add_argument("--weights", choices=("lora", "full"), default="lora", help="what is tuned")
     parser.add_argument("--lora-r", type=cli.positive, default=16, help="rank")
     parser.add_argument("--lora-alpha", type=float, default=32, help="scale")
@@ -143,7 +146,7 @@ def parse_arguments():
     )
     parser.add_argument("--validation", type=float, default=0.0, help="share of prompts held out, in [0, 1)")
     parser.add_argument(
-        "--checkpoint", choices=("last", "best"), default="last", help="which to keep; best has the lowest validation loss"
+        "--checkpoint", choices=("last", "best"), default="last", help="which one to keep; best has the lowest validation loss"
     )  # fmt: skip
     parser.add_argument(
         "--guards",
@@ -153,7 +156,7 @@ def parse_arguments():
         help="""when to stop, e.g. '{"collapse": 3, "chance_after": 0.5}' (see croco/training/guards.py)""",
     )
     parser.add_argument("--save-every", type=cli.positive, default=100, help="steps between resumable checkpoints")
-    parser.add_argument("--reward-model", help="of online_dpo: local folder or hub id")
+    parser.add_argument("--reward-model", help="for online_dpo: local folder or hub id of the reward model")
     parser.add_argument("--reward-revision", help="commit or tag of the reward model on the hub")
     parser.add_argument("--reward-dtype", choices=DTYPES, default="float32", help="of the reward model's weights")
     parser.add_argument(
@@ -174,8 +177,12 @@ def parse_arguments():
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="of online_dpo's sampling")
     parser.add_argument("--top-p", type=float, default=1.0, help="of online_dpo's sampling")
-    parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens a response of online_dpo at most")
-    parser.add_argument("--seed", type=int, default=0, help="of initialisation, dropout, order and validation prompts")
+    parser.add_argument(
+        "--max-tokens", type=cli.positive, default=4096, help="tokens per response of online_dpo at most"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of initialisation, dropout, order and validation prompts"
+    )
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps resumable and finished training")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to fill")
     args = parser.parse_args()
@@ -189,7 +196,7 @@ def check_options(args, given):
     checks = [
         (
             args.batch % (args.micro_batch * args.processes),
-            f"an effective batch of {args.batch} is no multiple of {args.micro_batch} x {args.processes} processes",
+            f"an effective batch of {args.batch} is not a multiple of {args.micro_batch} x {args.processes} processes",
             "choose a micro-batch that divides it",
             "batch",
         ),
@@ -243,15 +250,17 @@ def check_policy(args):
         )
 
 
-def describe_inputs(args):
-    """All that decides the tuned weights, but for the number of processes and the micro-batch (see ASIDE)."""
+def cache_key_inputs(args):
+    """All that decides the tuned weights, except the number of processes and the micro-batch (see NOT_IN_CACHE_KEY)."""
     online = OBJECTIVES[args.objective].samples
-    aside = {*ASIDE} if args.checkpoint == "last" else {*ASIDE} - {"save_every"}  # the best of those that are saved
-    aside |= set() if online else {
+    left_out = {*NOT_IN_CACHE_KEY}
+    if args.checkpoint == "best":
+        left_out.remove("save_every")  # the best checkpoint is chosen among the saved ones
+    left_out |= set() if online else {
         "temperature", "top_p", "max_tokens", "reward_dtype", "reward_max_length", "reward_template_options",
     }  # fmt: skip
     return {
-        "recipe": {name: value for name, value in vars(args).items() if name not in aside},
+        "recipe": {name: value for name, value in vars(args).items() if name not in left_out},
         "data": args.rows_digest,
         "policy": args.identity,
         "reward_model": model_id(args.reward_model, args.reward_revision, args.state) if online else None,
@@ -261,7 +270,7 @@ def describe_inputs(args):
 
 
 def check_finished(args, finished):
-    """Raises InputError where these guards would have stopped a training that another setting, or an older one, let end."""
+    """Raises InputError if these guards would have stopped a training that finished under other guards."""
     entries = [entry for _, entry in read_jsonl(finished.final / "metrics.jsonl")]
     guards = Guards(**args.guards)
     guards.start(max(entry["step"] for entry in entries), [], args.beta, scaled=args.dtype == "float16")
@@ -271,7 +280,7 @@ def check_finished(args, finished):
 
 
 def tell_of_unfinished(args, finished, inputs):
-    """Says which trainings of this data and policy were begun otherwise, and why they are not gone on with."""
+    """Says which trainings of this data and policy began with other options, and why they are not resumed."""
     for path in sorted(finished.folder.parent.glob("*/inputs.json")):
         other = json.loads(path.read_text(encoding="utf-8"))
         started = any(path.parent.glob("work/checkpoint-*")) and path.parent != finished.folder
@@ -334,7 +343,7 @@ def train(args, finished):
 
 
 def read_micro_batch(args, finished):
-    """What fitted into memory in an earlier, killed run with the same options, else the one that was asked for."""
+    """The micro-batch that fitted into memory in a killed run with the same options, else the requested one."""
     known = finished.work / "micro_batch.json"
     processes, asked, fitting = json.loads(known.read_text()) if known.exists() else (None, None, None)
     return fitting if (processes, asked) == (args.processes, args.micro_batch) else args.micro_batch
@@ -349,7 +358,7 @@ def halve(micro_batch, args):
 def run_processes(job):
     """Exit code of the training processes, none of which outlives this one."""
     own = {"CROCO_PARENT": str(os.getpid()), "PYTHONPATH": str(Path(__file__).resolve().parent)}
-    # A launcher around this one (srun, torchrun) may have left ranks that are none of this training's.
+    # A launcher around this one (srun, torchrun) may have set ranks that do not belong to this training.
     foreign = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign} | own
     command = [sys.executable, "-m", "croco.training.process", str(job)]

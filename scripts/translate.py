@@ -7,14 +7,14 @@ Example:
       --fields flores_passage question mc_answer1 mc_answer2 mc_answer3 mc_answer4 --source-language en --language cy \\
       --model DIR --format translategemma --languages config/languages.tsv --state state --output tasks/reading/cy.jsonl
 
-With --fields, rows of a structured task are translated instead of prompts: of each row these fields, texts or lists of
-texts. The other fields stay, `translated` says from which language and by which model, and a row that fails is left out
-and counted.
+--fields translates rows of a structured task instead of prompts: in each row these fields, which hold texts or lists of
+texts. The other fields stay. `translated` names the source language and the model. A row that fails is excluded and
+counted.
 
-Fenced code is kept as it is; long messages are translated by groups of paragraphs. A translation that was cut off, is
-empty, gives the source back or is in another language is tried again, sampled, and then marked: the prompt's line says skip: translation_...,
-and no response is sampled for it. References are translated too; one that fails is null, and counted. A source
-prompt that is changed or new is translated, all others are kept under --state.
+Fenced code stays as it is. Long messages are translated in groups of paragraphs. A translation fails if it was cut off,
+is empty, repeats the source or is in another language. It is then tried again with sampling. If all attempts fail, the
+prompt's line says skip: translation_..., and no response is sampled for it. References are translated too; one that
+fails is null and counted. Translations are kept under --state, so that only new or changed prompts are translated.
 
 Formats: translategemma (codes as fields of the chat template), translategemma_prompt (the same as plain text),
 translategemma_tags (Infomaniak's variant), template (any chat model: --template with {text}, {source_name},
@@ -44,7 +44,7 @@ def main():
     prompts = [make_prompt(args, row) for row in task] if task else list(prompt_rows(args.prompts))
     how = describe_how(args, read_names(args, prompts))
     identity = model_id(args.model, args.revision, args.state)
-    parts = Parts(args.state, "translations", describe_inputs(args, identity, how), map(source_digest, prompts))
+    parts = Parts(args.state, "translations", cache_key_inputs(args, identity, how), map(source_digest, prompts))
     missing = find_missing(args, parts, prompts)
     print(f"{len(prompts)} prompts; {len(missing)} to translate", file=sys.stderr)
     if missing:
@@ -74,7 +74,9 @@ def parse_arguments():
     parser.add_argument(
         "--longest", type=cli.positive, default=3000, help="characters of a piece, paragraphs permitting"
     )
-    parser.add_argument("--attempts", type=cli.positive, default=3, help="the first is greedy, others are sampled")
+    parser.add_argument(
+        "--attempts", type=cli.positive, default=3, help="attempts per piece; the first is greedy, others are sampled"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of further attempts")
     parser.add_argument("--fields", nargs="+", help="fields to translate of a structured task's rows")
     parser.add_argument("--id", default="id", help=f"with --fields: field with the id, or {ROW_NUMBER}")
@@ -100,7 +102,7 @@ def read_task(args):
     for number, (line, row) in enumerate(found, start=1):
         row = {**row, "id": str(number) if args.id == ROW_NUMBER else read_prompt_id(row, args, args.prompts, line)}
         if row["id"] in seen:
-            raise InputError(f"the id {row['id']} stands twice", f"write id: {ROW_NUMBER}", args.prompts, line, args.id)
+            raise InputError(f"duplicate id {row['id']}", f"write id: {ROW_NUMBER}", args.prompts, line, args.id)
         seen.add(row["id"])
         for field, value in row.items():
             try:
@@ -153,7 +155,7 @@ def describe_how(args, names):
     return {**names, **{name: getattr(args, name) for name in options}}
 
 
-def describe_inputs(args, identity, how):
+def cache_key_inputs(args, identity, how):
     return {
         "translator": identity,
         **describe_engine(args),
@@ -170,7 +172,7 @@ def describe_inputs(args, identity, how):
 
 
 def find_missing(args, parts, prompts):
-    """Prompts without a line, and those that failed and may now be tried more often."""
+    """Prompts without a line, and failed ones with attempts left."""
     missing = []
     for row in prompts:
         found = parts.lines(source_digest(row))
@@ -180,7 +182,7 @@ def find_missing(args, parts, prompts):
 
 
 def source_digest(row):
-    """What a translation depends on, of a line of the source language's file."""
+    """Digest of the parts of a source line that its translation depends on."""
     return digest([prompt_digest(row), row.get("reference")])
 
 
@@ -231,8 +233,10 @@ def write_task(args, parts, task, prompts):
                 counts["left out"][part["skip"]] = counts["left out"].get(part["skip"], 0) + 1
                 continue
             texts = iter(message["content"] for message in part["messages"])
-            told = {f: next(texts) if isinstance(row[f], str) else [next(texts) for _ in row[f]] for f in args.fields}
-            yield {**row, **told, "translated": {"from": args.source_language, "by": args.model}}
+            translations = {
+                f: next(texts) if isinstance(row[f], str) else [next(texts) for _ in row[f]] for f in args.fields
+            }
+            yield {**row, **translations, "translated": {"from": args.source_language, "by": args.model}}
 
     if not write_jsonl(args.output, lines()):
         raise InputError(f"no row could be translated: {counts['left out']}", "try another translator", args.prompts)

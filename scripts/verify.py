@@ -3,14 +3,14 @@
 Example:
   python scripts/verify.py results/demo/bundle.tar.gz
 
-PATH is a bundle (target `bundle`), or the folder that it was unpacked to. It is checked
-  1. that the files are those that were packed,
-  2. that what each manifest says it was made from is what lies in the bundle,
-  3. that ledgers add up and their pairs keep the rules,
-  4. that pairs, verdicts, measures of answers, statistics, tables and findings come out the same, to the byte, when
-     this checkout's scripts make them again with the options of their manifests.
-What needs a model (responses, rewards, an LLM judge's replies, tuning) cannot be checked and is listed. The exit code
-is 1 where anything does not match.
+PATH is a bundle (target `bundle`), or the folder that it was unpacked to. The checks are:
+  1. The files are those that were packed.
+  2. Each manifest's inputs are the files in the bundle.
+  3. Ledgers add up, and their pairs keep the rules.
+  4. Pairs, verdicts, measures of answers, statistics, tables and findings come out the same, to the byte, when this
+     checkout's scripts make them again with the options of their manifests.
+Results that need a model (responses, rewards, an LLM judge's replies, tuning) cannot be checked and are listed. The
+exit code is 1 if anything does not match.
 """
 
 import json
@@ -33,8 +33,8 @@ INDEX = "bundle.json"
 # Stages that need no model, in the order of the data, and their options that name what they write.
 RECOMPUTED = ("contamination", "build_pairs", "judge", "fidelity", "summary", "findings")
 WRITTEN = {"output", "ledger", "tables", "state"}
-CONTENT_DIGESTS = ("evaluate",)  # stages whose inputs are known by what they say, not by the file
-# What a stage needs that may not be packed.
+CONTENT_DIGESTS = ("evaluate",)  # stages that identify inputs by their content, not by their files
+# Why a stage cannot be repeated: inputs that may not be packed.
 NEEDS_A_MODEL = {
     "generate": "responses are sampled by the policy",
     "gather": "its parts are not packed",
@@ -71,7 +71,7 @@ def main():
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
         recompute(args, folder, index, manifests, account, Path(scratch) / "again")
-    tell(account)
+    print_account(account)
     sys.exit(1 if account.mismatches else 0)
 
 
@@ -83,7 +83,7 @@ def parse_arguments():
 
 
 def unpack(path, scratch):
-    """The bundle's folder; raises InputError for what is no bundle, or would be unpacked elsewhere."""
+    """The bundle's folder; raises InputError for a file that is not a bundle, or would be unpacked elsewhere."""
     if path.is_dir():
         return path / "bundle" if (path / "bundle" / INDEX).is_file() else path
     try:
@@ -135,7 +135,7 @@ def read_manifests(folder, index, account):
                     raise ValueError("stage and options are missing")
                 manifests[name] = manifest
             except (ValueError, KeyError, TypeError) as error:
-                account.see("manifests", False, name, f"is no manifest ({error!r})")
+                account.see("manifests", False, name, f"is not a manifest ({error!r})")
     return manifests
 
 
@@ -146,7 +146,7 @@ def inside(folder, index, text):
 
 
 def check_inputs(folder, index, manifests, account):
-    """Holds the digests of inputs in each manifest against the files of the bundle."""
+    """Compares the digests of inputs in each manifest with the files of the bundle."""
     for name, manifest in manifests.items():
         for label, known in (manifest.get("inputs") or {}).items():
             option = manifest["options"].get(label)
@@ -157,7 +157,7 @@ def check_inputs(folder, index, manifests, account):
                 continue
             # A job of several languages names all their files, and the digest of one.
             same = known in (file_digest(path) for path in paths)
-            account.see("inputs", same, name, f"was made from another {label} than lies here")
+            account.see("inputs", same, name, f"was made from another {label} than the bundle's")
 
 
 def check_ledgers(folder, index, account):
@@ -225,7 +225,7 @@ def build_command(folder, index, manifest, again):
     for option, value in sorted(manifest["options"].items()):
         flag = f"--{option.replace('_', '-')}"
         if not re.fullmatch(r"[a-z][a-z_]*", option):
-            return None, "its options are none of a command line"
+            return None, "its options are not those of a command line"
         if value is None or value is False or value in ([], {}):
             continue
         if value is True:
@@ -286,7 +286,7 @@ def compare(folder, manifest, name, command, error, account):
             account.see(stage, same, relative, f"comes out differently{note}")
 
 
-def tell(account):
+def print_account(account):
     for what, count in account.matched.items():
         print(f"matches      {what}: {count}")
     for what, count in sorted(account.unchecked.items()):

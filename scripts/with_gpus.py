@@ -1,23 +1,23 @@
-"""Give a command GPUs of its own: lease free ones, hide all others from it, then become the command.
+"""Give a command its own GPUs: lease free ones, hide all others from it, then become the command.
 
 Example:
   python scripts/with_gpus.py --asked 2 --granted 2 -- accelerate launch --num_processes 2 scripts/train.py ...
 
 Snakemake counts GPUs but names none, so that two jobs on one machine would both use the first. Here each device
 has a lock (flock), taken by the process that becomes the command: the kernel frees it when the command, and any
-child that inherited it, has ended, however it ended. A command gets all its devices or waits; commands that could
-use the same device are served one after the other, so none starves and none holds what another needs for ever.
+child that inherited it, has ended, however it ended. A command gets all its devices or waits. Commands that could
+use the same device are served one after the other, so that there is no starvation and no deadlock.
 
 The devices are those of CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES, else all that the driver
-lists. The first free ones of that list are taken. On NVIDIA an index means what nvidia-smi calls so
+lists. The command gets the first free ones of that list. On NVIDIA an index is that of nvidia-smi
 (CUDA_DEVICE_ORDER=PCI_BUS_ID unless set), and names the same lock as the device's UUID. With MIG, list the instances.
 
-Locks lie in /tmp/croco-gpus, shared by all users and checkouts of the machine; CROCO_GPU_LOCKS names another local
-folder. Inside a SLURM job they lie in a subfolder of that job: jobs that SLURM gave devices of their own never wait for
-each other although each may call its device 0, while local runs in one allocation share its devices.
+Locks are in /tmp/croco-gpus, shared by all users and checkouts of the machine; CROCO_GPU_LOCKS names another local
+folder. Inside a SLURM job they are in a subfolder for that job. So jobs to which SLURM gave different devices never
+wait for each other, although each may call its device 0, while local runs in one allocation share its devices.
 
-Exit code: the command's; 1 where the devices cannot be had, 2 for wrong options, 126 or 127 where the command cannot
-be started.
+The exit code is the command's, 1 if the devices are not available, 2 for wrong options, and 126 or 127 if the command
+cannot be started.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main():
         )
     # HIP takes an empty value for none set, CUDA for no device.
     os.environ.update(lease_devices(args.asked) if args.asked else {CUDA: "", HIP: "-1"})
-    os.environ["CROCO_GPUS"] = str(args.asked)  # for the job's manifest
+    os.environ["CROCO_GPUS"] = str(args.asked)  # read for the job's manifest
     become(args.command)
 
 
@@ -107,9 +107,9 @@ def list_nvidia_devices():
     except (FileNotFoundError, PermissionError):  # the latter also where a folder of PATH is closed to us
         return {}
     except (OSError, subprocess.SubprocessError) as error:
-        # Going on without UUIDs could name a device's lock otherwise than another job does, and so give it twice.
+        # Without UUIDs this job could name a device's lock differently from another job, and both would get the device.
         said = " ".join(f"{getattr(error, 'stdout', '') or ''} {getattr(error, 'stderr', '') or ''}".split())
-        fail(f"{' '.join(query)}: {error} {said}".rstrip(), "mend the NVIDIA driver, or ask for 0 GPUs in the config")
+        fail(f"{' '.join(query)}: {error} {said}".rstrip(), "repair the NVIDIA driver, or ask for 0 GPUs in the config")
     found = [re.split(r",\s*", line.strip().lower()) for line in done.stdout.splitlines() if line.strip()]
     return {key: uuid for index, uuid in found for key in (index, uuid)}
 
@@ -175,8 +175,9 @@ def take_locks(devices, count):
 
     threading.Thread(target=remind, daemon=True).start()
     folder = open_folder()
-    # A turn for each device, always taken in the same order: whoever has all of his collects alone, which rules out
-    # both deadlock and starvation, and those with other devices pass. The kernel queues those who wait for a turn.
+    # Each device has a second lock, its turn. A job takes the turns of all its devices, always in the same order, and
+    # then is the only one to collect these devices: there is no deadlock and no starvation. Jobs with other devices
+    # pass, and the kernel queues jobs that wait for a turn.
     for name in sorted(devices.values()):
         served.append(take_lock(folder, f"turn-{name}", wait=True))
     while True:
@@ -221,7 +222,7 @@ def take_lock(folder, name, wait=False):
         try:
             descriptor = open_lock(folder, name)
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # What cleans /tmp may have removed the file in between: another process would then lock a new one.
+            # A cleaner of /tmp may have removed the file in the meantime: another process would then lock a new one.
             if os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False)):
                 return descriptor
         except BlockingIOError:

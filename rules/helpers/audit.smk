@@ -1,10 +1,10 @@
 AUDIT = GRID.config["audit"]
-# Whose answers the audit takes: by default those of the first policy that is tuned.
+# The policy whose answers are audited, by default the first policy that is tuned.
 AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
 
 
 def audited_starts():
-    """The blocks of training prompts that the audited ones are in: the rest inputs_of_page be neither selected nor translated."""
+    """The blocks of training prompts with the audited ones; other blocks need not be selected or translated."""
     return [start for start in GRID.blocks("train") if start < AUDIT["prompts"]]
 
 
@@ -13,7 +13,7 @@ def paths_audited_blocks(wildcards):
 
 
 def paths_comparisons():
-    """Further comparisons for the audit: the user's, or, of prompts that the oracle knows, the world's own."""
+    """Further comparisons for the audit: the user's, or the miniature's for prompts that the oracle knows."""
     known, made = AUDIT.get("comparisons"), place("miniature/")
     if not known and EVALUATION["judge"] == "oracle":
         sources = [GRID.prompt_file("train", code) for code in GRID.trained]
@@ -24,5 +24,5 @@ def paths_comparisons():
 
 
 def paths_audits():
-    """The audits of reward models that the findings read, where the config wants them there."""
+    """The audits of reward models that the findings read, if the config asks for them (audit.in_findings)."""
     return [place(f"audit/{name}.json") for name in GRID.reward_models if AUDIT["in_findings"]]

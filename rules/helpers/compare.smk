@@ -14,5 +14,5 @@ def options_imports():
 
 
 def paths_beside_summary():
-    """What is written beside the summary: the comparison with the paper, and imported results where there are any."""
+    """The files beside the summary: the comparison with the paper, and imported results if there are any."""
     return [place("comparability.json"), *([place("imported.csv")] if GRID.config["imports"] else [])]

@@ -2,7 +2,7 @@ from croco.evaluation.tasks import list_question_fields
 
 
 def paths_contamination(languages, starts):
-    """The checks of blocks in these languages; and in the source's, on whose text the prompts are selected."""
+    """The checks of blocks in these languages, and in the source language, in which the prompts are selected."""
     codes = dict.fromkeys([GRID.config["source_language"], *languages])
     return [place(f"prompts/{code}/{start}.contamination.json") for code in codes for start in starts]
 

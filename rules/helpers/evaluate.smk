@@ -1,5 +1,5 @@
 def evaluation_batches():
-    """{name: languages} of evaluation jobs: one per multilingual pool, and one for a language by itself."""
+    """{name: languages} of evaluation jobs: one per multilingual pool, and one for a single language."""
     names = {name for run in GRID.runs.values() for name in run.batches}
     pools = {row["name"]: row["languages"] for row in GRID.config["pools"] if row["name"] in names}
     return {"language": ["{language}"], **pools}
@@ -12,7 +12,7 @@ def match_batch(batch):
 
 
 def prefer_pools(stage):
-    """Where a run's languages form a pool, its job makes their files, not the jobs of single languages."""
+    """If a run's languages form a pool, its job makes their files instead of the jobs of single languages."""
     for batch in evaluation_batches():
         if batch != "language":
             workflow.ruleorder(f"{stage}_{batch}", f"{stage}_language")  # as the directive, which takes no variables

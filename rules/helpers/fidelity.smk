@@ -1,5 +1,5 @@
 def paths_fidelity(run):
-    """Files on a run's answers without a judge, and their rewards, of all languages; none where these are not asked for."""
+    """The measures and rewards of a run's answers in all languages; none if the config does not ask for them."""
     files = ["{language}", *(f"{reward}/{{language}}" for reward in GRID.rewards_for(run))]
     return [
         place(f"{run.name}/fidelity/{file.format(language=language)}.jsonl")

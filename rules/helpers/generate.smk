@@ -1,10 +1,10 @@
 def find_policy(wildcards):
-    """The config's row of the policy whose responses these are, of a round the policy that is tuned."""
+    """The config's row of the policy whose responses these are; in a later round, the policy that is tuned."""
     return GRID.policies[wildcards.policy.split("/")[0]]
 
 
 def sampled_round(wildcards):
-    """The run whose checkpoint writes the responses of a later round, or None where they are an untuned policy's."""
+    """The run whose checkpoint writes the responses of a later round, or None for an untuned policy's responses."""
     return GRID.round_before(GRID.runs[wildcards.policy]) if wildcards.policy in GRID.runs else None
 
 

@@ -1,9 +1,9 @@
-# The row of the judge that is a model; the oracle has none, and asks for next to nothing.
+# The row of a judge model. The oracle has none and needs few resources.
 JUDGE = GRID.judge or {"engine": "transformers", "dtype": "float32", "resources": {"mem_mb": 2000, "runtime": 30}}
 
 
 def options_judge(languages):
-    """Options of scripts/judge.py: who judges, and of a model how it is asked."""
+    """Options of scripts/judge.py: the judge, and for a model how it is asked."""
     options = ["--judge", EVALUATION["judge"]]
     if translated := [code for code in languages if code in GRID.translated("evaluate")]:
         options += ["--translated", *translated]

@@ -59,7 +59,7 @@ def model_threads(rows):
 def model_job(rows):
     """GPUs, memory and time of a job that runs a model.
 
-    ``rows`` are the config's rows that may say them, or a function from wildcards to them; the first row counts.
+    ``rows`` are the config's rows that may set them, or a function from wildcards to rows; the first row counts.
     """
 
     def ask(name, wildcards, attempt=1):
@@ -73,12 +73,12 @@ def model_job(rows):
 
 
 def options_gpus(granted, *rows):
-    """How many GPUs the launcher must lease; it refuses a job of which Snakemake has cut the request."""
+    """How many GPUs the launcher must lease; it refuses a job if Snakemake has reduced the request."""
     return ["--asked", str(GRID.resource("gpu", rows)), "--granted", str(granted.get("gpu", 0))]
 
 
 def path_template(role, name):
-    """The report on the chat template of a reward model, judge or translator; ends the run where it is of no use."""
+    """The report on the chat template of a reward model, judge or translator, whose job fails if it cannot be used."""
     return place(f"templates/{role}/{name}.json")
 
 
@@ -87,7 +87,7 @@ def recipe_of(wildcards):
 
 
 def paths_checkpoint(run):
-    """The weights of a tuned run; none of the base, nor where there is no run."""
+    """The weights of a tuned run; none for the base or without a run."""
     if run is None or run.is_base:
         return []
     return [place(f"{run.name}/checkpoint/{name}") for name in WEIGHT_FILES[GRID.recipe_of(run)["weights"]]]

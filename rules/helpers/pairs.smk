@@ -5,7 +5,7 @@ PAIRING_KEYS = (
 
 
 def paths_scored(wildcards, pattern):
-    """As paths_pool, or nothing where references or prompts alone are the target."""
+    """As paths_pool, or nothing if the target is `reference` or `prompts`."""
     unscored = find_run(wildcards).row["target"] in ("reference", "prompts")
     return [] if unscored else paths_pool(wildcards, pattern)
 
@@ -17,13 +17,13 @@ def paths_matched(wildcards):
 
 
 def paths_languages(wildcards):
-    """The languages of the responses, where the run's hygiene asks for them."""
+    """The languages of the responses, if the run's hygiene needs them."""
     wanted = GRID.identifies(find_run(wildcards))
     return paths_scored(wildcards, "{model}/{language}/languages.jsonl") if wanted else []
 
 
 def paths_pool(wildcards, pattern):
-    """A file for each language of the run's pool, of the policy whose responses it uses."""
+    """One file per language of the run's pool, from the policy whose responses it uses."""
     run = find_run(wildcards)
     model, reward = run.responses, run.reward_model
     return [place(pattern.format(model=model, language=language, reward=reward)) for language in run.languages]

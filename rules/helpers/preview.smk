@@ -1,5 +1,5 @@
 def paths_previews(wildcards):
-    """A page for each tuned policy and each setting that pairs responses of single languages by their raw rewards."""
+    """One page per tuned policy and setting that pairs responses of single languages by their raw rewards."""
     pages = [
         place(f"preview/{run.model}/{run.part}.html")
         for run in GRID.runs.values()
@@ -37,6 +37,6 @@ def paths_previewed(wildcards, name):
 
 
 def paths_votes():
-    """Ballots that were filled in and put in the folder preview.votes."""
+    """Filled ballots in the folder preview.votes."""
     folder = GRID.config["preview"].get("votes")
     return sorted(map(str, Path(folder).glob("*.csv"))) if folder else []

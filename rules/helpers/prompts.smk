@@ -1,6 +1,6 @@
 from croco.digests import file_digest, tokenizer_identity
 
-# Where the prompts of each use lie under the output root.
+# The folders of the prompts of each use under the output root.
 SECTIONS = {"train": "prompts", "evaluate": "prompts/evaluate"}
 
 
@@ -12,7 +12,8 @@ def options_prompt_source(use, language, start):
     options = ["--input", path]
     if not path:
         options = options_of({**row, "subset": subset or None}, "dataset", "subset", "revision", "split")
-        # Of what a model is tuned on the first of equal ids will do; what is judged is paired by its id.
+        # Training prompts may take the first of several rows with the same id. Evaluation prompts must have unique ids,
+        # because answers are paired by id.
         options += ["--unique"] if use == "evaluate" else []
     options += options_of(row, "columns", "id", "text", "reference")
     if language != source:
@@ -34,7 +35,7 @@ def paths_block_before(use, start):
 
 
 def paths_block_inputs(use, wildcards):
-    """What a block of prompts is made from: its file, and of another block the end or the ids."""
+    """The input files of a block of prompts: its source file, and the block before it or the source language's block."""
     path, source = GRID.prompt_file(use, wildcards.language), GRID.config["source_language"]
     files = [path] if path else []
     if wildcards.language != source:
@@ -43,7 +44,7 @@ def paths_block_inputs(use, wildcards):
 
 
 def hash_dataset(use):
-    """What a block of prompts is made from besides its input files: a local dataset, the tokenizer that counts tokens."""
+    """Further inputs of a block of prompts: a local dataset, and the tokenizer that counts tokens."""
     row = GRID.prompts[use]
     tokenizer = GRID.path(row.get("tokenizer", ""))
     made = tokenizer.startswith(place("miniature/"))
@@ -51,7 +52,7 @@ def hash_dataset(use):
 
 
 def hash_folder(path):
-    """Content hash of a dataset in a local folder, which is no input by itself; None of one from the hub."""
+    """Content hash of a dataset in a local folder, which is not a declared input; None for one from the hub."""
     folder = Path(path)
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.name and folder.is_dir() else []
     return [[str(path), file_digest(path, f"{STATE}/digests")] for path in files] or None

@@ -1,17 +1,17 @@
-# Whether tables and page are made of what exists so far, under partial/.
+# Whether tables and page are made under partial/ from the results that exist so far.
 PARTIAL = GRID.config["partial"]
 
 
 def place_made(path):
-    """Where a table or page of all results goes."""
+    """The path of a table or page of all results."""
     return place(f"partial/{path}" if PARTIAL else path)
 
 
 def inputs_of_page(files):
     """The inputs of a table or page: all of them, or with `partial` none.
 
-    A file that exists may have a job that Snakemake would run again for its own reasons, on a GPU perhaps; so with
-    `partial` files are no inputs but read as they are, and found_so_far tells when there are others.
+    With `partial` files are not declared as inputs, because Snakemake might re-run the job of an existing file, perhaps
+    on a GPU. They are read as they are, and found_so_far shows if they changed.
     """
     return [] if PARTIAL else files
 
@@ -22,6 +22,6 @@ def readable(files):
 
 
 def found_so_far(files):
-    """With `partial` those of the files that exist, with their sizes and times; else nothing."""
+    """With `partial` the existing files with their sizes and times, otherwise nothing."""
     found = [Path(path) for path in readable(files)] if PARTIAL else []
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found] or None

@@ -1,5 +1,5 @@
 def fill(languages, wildcards):
-    """The languages of a job; that of a job of one stands in its wildcard."""
+    """The languages of a job; a job of a single language has it in its wildcard."""
     return [language.format(**wildcards) for language in languages]
 
 

@@ -22,7 +22,7 @@ def training_job():
 
 
 def count_processes(wildcards):
-    """One process a GPU."""
+    """One process per GPU."""
     return max(1, GRID.resource("gpu", [recipe_of(wildcards), GRID.policies[wildcards.model]]))
 
 

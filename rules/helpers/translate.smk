@@ -3,7 +3,7 @@ def translator_of(use):
 
 
 def name_languages(wildcards):
-    """What a translator is told of both languages; a change of another language's row re-runs nothing."""
+    """The translator's data on both languages, so that a change in another language's row re-runs nothing."""
     return [
         part
         for code in (GRID.config["source_language"], wildcards.language)

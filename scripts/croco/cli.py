@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 STARTED = time.time()
-# {model: {weights in its files that its class has no use for: how many}} of the models that this process has loaded.
+# {model: {unused weights in its files: how many}} for the models that this process has loaded.
 UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What the user does about a file that cannot be read or written.
+# Remedies for a file that cannot be read or written.
 REMEDIES = {
-    **dict.fromkeys(FULL, "free or get space and start again: finished chunks are kept under --state"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself the permission, or choose another folder"),
+    **dict.fromkeys(FULL, "free some space and start again: finished chunks are kept under --state"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the permission, or choose another folder"),
     **dict.fromkeys(
         (errno.EISDIR, errno.ENOTDIR), "a folder is where a file should be, or the reverse: correct the path"
     ),
@@ -82,7 +82,9 @@ def add_state_options(
     parser: argparse.ArgumentParser, chunk: int, unit: str = "prompts", required: bool = True
 ) -> None:
     """Where finished chunks are kept, and how large they are."""
-    parser.add_argument("--chunk", type=positive, default=chunk, help=f"{unit} in work at once: what a kill can cost")
+    parser.add_argument(
+        "--chunk", type=positive, default=chunk, help=f"{unit} per chunk; a killed job loses at most one chunk"
+    )
     parser.add_argument("--state", type=Path, required=required, help="folder that keeps finished chunks")
 
 
@@ -102,7 +104,7 @@ def mapping(option: str) -> Callable[[str], dict]:
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> "tqdm":
-    """A tqdm bar; in a log file it prints a line now and then instead of many a second."""
+    """A tqdm bar; in a log file it prints a line now and then instead of many per second."""
     from tqdm import tqdm
 
     return tqdm(iterable, dynamic_ncols=True, **options)
@@ -113,7 +115,7 @@ def write_manifest(
 ) -> None:
     """Writes what made an output: code, options, inputs' hashes, versions, counts, job, time and peak memory.
 
-    Manifests with the same ``job`` are of one process; ``seconds`` is the time since its start.
+    Manifests with the same ``job`` were written by one process; ``seconds`` is the time since its start.
     ``inputs`` maps a name to a path or to a hash already known; ``facts`` are the stage's own figures.
     """
     hashes = {
@@ -151,7 +153,7 @@ def count_gpus() -> int | None:
 
 
 def peak_memory_mb() -> int:
-    """Of this program; the kernel's ru_maxrss would count the process that started it, too."""
+    """Peak memory of this program; the kernel's ru_maxrss would count the process that started it, too."""
     status = Path("/proc/self/status")
     if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(peak[1]) // 1024

@@ -12,9 +12,9 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 WEIGHTS = "*.safetensors"
-# Names of what an error says: no cache key depends on it.
+# Names that hold texts of errors; no cache key depends on them.
 WORDING = ("DATED", "MISFIT", "REMEDY", "remedy")
-# What makes a local model besides its weights; other files in its folder (cards, logs) do not count.
+# The files of a local model besides its weights; other files in its folder (cards, logs) do not count.
 MODEL_FILES = (
     WEIGHTS,
     "config.json",
@@ -61,7 +61,7 @@ def file_digest(path: str | Path, cache: str | Path | None = None) -> str:
 
 
 def prompt_digest(row: dict) -> str:
-    """What a response depends on, of a line of the prompt file."""
+    """Digest of the parts of a prompt line that its responses depend on."""
     return digest([row["prompt_id"], row["language"], row["messages"]])
 
 
@@ -79,7 +79,7 @@ def prompt_seed(seed: int, language: str, prompt_id: str) -> int:
 def model_identity(path: str | Path, revision: str | None = None, cache: str | Path | None = None) -> str:
     """Content hash of a local model, or the commit of one from the hub; raises FileNotFoundError without weights.
 
-    Two models with the same identity give the same outputs, wherever they lie. ``cache`` as in file_digest, for
+    Two models with the same identity give the same outputs, wherever they are. ``cache`` as in file_digest, for
     weights.
     """
     folder = Path(path)
@@ -115,7 +115,7 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 @functools.cache
 def code_digest(script: str | Path) -> str:
-    """Digest of what a script does, for re-runs: it and all that it imports from this project, however it imports it.
+    """Digest of what a script does, for re-runs: it and everything that it imports from this project.
 
     Comments, docstrings and layout do not change it; behaviour, messages included, does.
     """
@@ -133,8 +133,8 @@ def code_digest(script: str | Path) -> str:
 def behaviour_digest(*files: str) -> str:
     """Digest of what the named files under scripts/ do by themselves, for cache keys.
 
-    Imports are not followed, and what does not decide a result is left out: what errors, prints and options' help say.
-    So a key lists the files that decide its results, and a reworded message elsewhere or in them orphans nothing.
+    Imports are not followed. Texts of errors, prints and options' help are ignored, because they do not decide a result.
+    So a key lists the files that decide its results, and a reworded message invalidates no finished work.
     """
     trees = [_Decisions().visit(ast.parse((SCRIPTS / file).read_text(encoding="utf-8"))) for file in files]
     return digest([[file, ast.dump(tree)] for file, tree in zip(files, trees, strict=True)])
@@ -172,7 +172,7 @@ class _Behaviour(ast.NodeTransformer):
 
 
 class _Decisions(_Behaviour):
-    """A syntax tree without what only speaks to the user."""
+    """A syntax tree without texts for the user."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()

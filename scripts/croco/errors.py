@@ -1,10 +1,10 @@
-"""What a user can correct, alone in its module: another wording touches no other code."""
+"""The error for faults that a user can correct."""
 
 from os import PathLike
 
 
 class InputError(Exception):
-    """Data or config that the user has to mend: says where (file, line, field), what is wrong, and the remedy."""
+    """Data or config that the user has to fix: says where (file, line, field), what is wrong, and the remedy."""
 
     def __init__(
         self,

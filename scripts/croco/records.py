@@ -47,17 +47,17 @@ def read_jsonl(path: str | Path, blank_lines: bool = False) -> Iterator[tuple[in
             row = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"broken JSON ({error})", "write one complete JSON object a line, no blank lines", path, number
+                f"broken JSON ({error})", "write one complete JSON object per line, no blank lines", path, number
             ) from error
         if not isinstance(row, dict):
-            raise InputError("not a JSON object", "write one JSON object a line", path, number)
+            raise InputError("not a JSON object", "write one JSON object per line", path, number)
         if "\\u" in text:
             refuse_half_characters(row, path, number)
         yield number, row
 
 
 def refuse_half_characters(row: dict, path: str | Path | None, number: int | None) -> None:
-    """JSON can escape one half of a UTF-16 pair, which no UTF-8 file can hold."""
+    """Refuses half of a UTF-16 pair, which JSON can escape but a UTF-8 file cannot hold."""
     for field, value in row.items():
         try:
             json.dumps([field, value], ensure_ascii=False).encode()
@@ -74,7 +74,7 @@ def rows(path: str | Path) -> Iterator[dict]:
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a stage file, by its kind; keys that are not named here may follow."""
+    """A line of a stage file; it may have further keys."""
 
     remedy: ClassVar[str] = "give the file that the stage before wrote"
     prompt_id: str
@@ -133,7 +133,7 @@ class Score(Record, frozen=True, kw_only=True):
 class Identified(Record, frozen=True, kw_only=True):
     """A line of the identified languages: one code per response, None where it cannot be determined."""
 
-    remedy: ClassVar[str] = "write a language code for each response, and null where none can be told"
+    remedy: ClassVar[str] = "write a language code for each response, and null where it is undetermined"
     language: str
     languages: list[str | None]
 
@@ -141,7 +141,7 @@ class Identified(Record, frozen=True, kw_only=True):
 class Row(Record, frozen=True, kw_only=True):
     """A row to train on; online DPO samples the answers itself."""
 
-    remedy: ClassVar[str] = "give the file that build_pairs.py wrote; leave out a row whose answer failed"
+    remedy: ClassVar[str] = "give the file that build_pairs.py wrote; remove a row whose answer failed"
     prompt: Chat
 
 
@@ -153,7 +153,7 @@ class Pair(Row, frozen=True, kw_only=True):
 
 
 class ScoredPair(Pair, frozen=True, kw_only=True):
-    """A pair with what it was chosen by, which training does without."""
+    """A pair with the figures that it was chosen by, which training does not need."""
 
     chosen_reward: Finite
     rejected_reward: Finite
@@ -167,7 +167,7 @@ class Completion(Row, frozen=True, kw_only=True):
 
 
 class Verdict(Record, frozen=True, kw_only=True):
-    """A line of the arena's files; scores are in [0, 1], one a sample in ``verdicts``."""
+    """A line of the arena's files; scores are in [0, 1], one per sample in ``verdicts``."""
 
     verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable"]]]
     score: Finite | None
@@ -203,7 +203,7 @@ def rows_in_step(files: Sequence[tuple[str | Path, type]]) -> Iterator[list[dict
 
     Args:
         files: [(path, kind of its lines, a Record)].
-    Raises InputError at the first line where they do not, or where an id stands a second time.
+    Raises InputError at the first line where they do not, or at a duplicate id.
     """
     seen = set()
     paths = [path for path, _ in files]

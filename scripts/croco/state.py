@@ -1,8 +1,7 @@
-"""Finished work under the digest of all that went into it (``state/``), outside what Snakemake deletes.
+"""Finished work under the digest of all its inputs (``state/``), outside the files that Snakemake deletes.
 
-Two shapes: ``Parts`` for results a prompt (generations, scores, translations), of which a later run computes only
-what is missing, and ``Finished`` for results as a whole (a checkpoint, an evaluation). Results are published by hard
-links.
+``Parts`` keeps results per prompt (generations, scores, translations), so that a later run computes only the missing
+ones. ``Finished`` keeps a result as a whole (a checkpoint, an evaluation). Results are published by hard links.
 """
 
 import errno
@@ -22,7 +21,7 @@ from croco.records import dump, replacing, write_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NAMED_TEMPLATES = "additional_chat_templates"  # a folder that some tokenizers have
-# What a checkpoint has besides its weights.
+# Files of a checkpoint besides its weights.
 CHECKPOINT_FILES = (*TOKENIZER_FILES, "generation_config.json", "metrics.jsonl", "manifest.json")
 WEIGHT_FILES = {
     "lora": ("adapter_model.safetensors", "adapter_config.json"),
@@ -71,14 +70,14 @@ def publish(source: str | Path, target: str | Path) -> None:
 class Parts:
     """Lines by prompt in small files that only ever appear whole, under a folder named by ``inputs``' digest.
 
-    Beside each part NAME.jsonl lies NAME.index: the digest of its inputs, its size, and of each line the
-    prompt_digest, the place and the extent. Of a part that was cut the whole lines are used; one that was made with
-    other inputs is set aside. What is then missing is done again.
+    Each part NAME.jsonl has an index NAME.index: the digest of its inputs, its size, and the prompt_digest, place and
+    extent of each line. If a part was cut off, its whole lines are used. A part that was made with other inputs is
+    renamed. Missing results are computed again.
 
     Args:
-        inputs: all that decides a line's content besides the prompt itself; kept readable in inputs.json.
-        prompts: prompt_digests that this job wants; of all others nothing is kept in memory.
-        extent: of a line, how far it reaches (e.g. the number of samples), for ``settle``.
+        inputs: all that decides a line's content besides the prompt itself; saved in readable form in inputs.json.
+        prompts: prompt_digests that this job wants; others are not kept in memory.
+        extent: function from a line to how far it reaches (e.g. the number of samples), for ``settle``.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Parts:
                 continue
             with suppress(FileNotFoundError):  # another job may just have settled its block
                 path.rename(path.with_suffix(".foreign"))
-                print(f"set aside a part that is not of this run: {path}", file=sys.stderr)
+                print(f"renamed a part that does not belong to this run: {path}", file=sys.stderr)
 
     def _read_index(self, path: Path) -> tuple[list[tuple[str, int, int]] | None, int]:
         """[prompt_digest, place, extent] of each line and how many are whole, or (None, 0) for a foreign part."""
@@ -121,7 +120,7 @@ class Parts:
         whole = sum(end <= size for _, end in zip(entries, ends, strict=False))
         if whole < len(entries):
             print(
-                f"a part was cut, the work of {len(entries) - whole} of its lines is done again: {path}",
+                f"a part was cut off; {len(entries) - whole} of its lines are computed again: {path}",
                 file=sys.stderr,
             )
         return entries, whole
@@ -147,7 +146,9 @@ class Parts:
                 whole = False
             if not whole:
                 raise InputError(
-                    f"the part is damaged at byte {offset}", "delete it and start again: its work is done anew", path
+                    f"the part is damaged at byte {offset}",
+                    "delete it and start again: its results are computed again",
+                    path,
                 )
             found.append(line)
         return found
@@ -183,7 +184,7 @@ class Parts:
                 entries.append((line["prompt_digest"], size, self._extent(line)))
                 size += len(text.encode())
                 file.write(text)
-            # The index comes first: a part without one would be a part that someone else left.
+            # The index is written first, because a part without an index counts as foreign.
             write_json(path.with_suffix(".index"), {"inputs": self._inputs, "size": size, "lines": entries})
         self._take(path, entries, len(entries))
 
@@ -216,7 +217,7 @@ class Finished:
         return self.final.is_dir()
 
     def finish(self, folder: str | Path) -> None:
-        """Declares the files in ``folder`` to be the result, and clears what only served to resume."""
+        """Declares the files in ``folder`` to be the result, and deletes files that only served to resume."""
         os.replace(folder, self.final)
         shutil.rmtree(self.work, ignore_errors=True)
 

@@ -93,7 +93,7 @@ def results_of(low=0.95, **others):
     ("others", "correlation", "verdict", "remedy"),
     [
         ({}, 0.1, "fit", "none needed"),
-        ({"off_topic": (64, 0.55, 0.43)}, None, "unfit", "not tell off_topic"),
+        ({"off_topic": (64, 0.55, 0.43)}, None, "unfit", "not distinguish off_topic"),
         ({"shuffled": (64, 0.2, 0.1)}, None, "unfit", "another one"),
         ({"wrong_language": (64, 0.3, 0.2)}, None, "weak", "leave wrong_language in hygiene"),
         ({"repeated": (64, 0.8, 0.7)}, None, "weak", "preview"),
@@ -102,7 +102,7 @@ def results_of(low=0.95, **others):
         ({}, 0.8, "fit", "longer answers"),
         ({}, -0.8, "fit", "shorter answers"),
         ({"wrong_language": (0, None, None)}, None, "fit", "none needed"),
-        ({"shuffled": (FEWEST - 1, 1.0, 0.6)}, None, "weak", "too few comparisons to tell shuffled"),
+        ({"shuffled": (FEWEST - 1, 1.0, 0.6)}, None, "weak", "too few comparisons for shuffled"),
         (dict.fromkeys(DAMAGES, (FEWEST - 1, 1.0, 0.6)), None, None, "raise audit.prompts"),
     ],
 )  # fmt: skip
@@ -224,7 +224,7 @@ def test_an_audit_goes_on_with_the_chunks_that_a_kill_left(audited, miniature, p
     assert len(parts) == 2  # 24 prompts in chunks of 16
     parts[0].unlink()
     done = audit(miniature, prompts, tmp_path, *options, answers=answers)
-    to_score, known = map(int, re.search(r"(\d+) texts to score, (\d+) are known", done.stderr).groups())
+    to_score, known = map(int, re.search(r"(\d+) texts to score, (\d+) are scored already", done.stderr).groups())
     assert to_score > 50 and known > 50
     for one, other in zip(rows(folder / "tiny.jsonl"), rows(tmp_path / "tiny.jsonl"), strict=True):
         for side in ("reward_answer", "reward_damaged"):

@@ -178,7 +178,7 @@ def test_results_of_euroeval(tmp_path):
 @pytest.mark.parametrize(
     "lines, said",
     [
-        ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "no model of this run", "r.jsonl:1"]),
+        ([euroeval("org/stranger", "mmlu-de", 1.0, 1.0)], ["org/stranger", "not a model of this run", "r.jsonl:1"]),
         ([euroeval("org/model@abc", "a", 1.0, 1.0), euroeval("org/model@step1000", "b", 1.0, 1.0)], ["org/model@step1000, which is no", "r.jsonl:2"]),
         ([euroeval("org/model@main", "a", 1.0, 1.0)], ["org/model@main, which is no"]),
         ([euroeval("me/tuned@v0", "a", 1.0, 1.0)], ["me/tuned@v0, which is no"]),
@@ -308,7 +308,7 @@ def test_results_of_a_table(tmp_path):
     assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
-        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is no number"),
+        (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is not a number"),
         ("model,value\nm,1\n", "no column pool"),
     ):
         table.write_text(text)

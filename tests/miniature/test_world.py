@@ -59,5 +59,5 @@ def test_answers_are_mixed_as_declared():
 
 def test_foreign_ids_are_refused():
     for prompt_id in ("capital-3", "poem-1-a", "x", "add-a-b-a"):
-        with pytest.raises(ValueError, match="not of the miniature"):
+        with pytest.raises(ValueError, match="does not belong to the miniature"):
             question_by_id(prompt_id, "en")

@@ -140,7 +140,7 @@ def test_part_of_another_run_is_set_aside(miniature, prompts, tmp_path, undistur
     for suffix in (".jsonl", ".index"):
         shutil.copy(foreign.with_suffix(suffix), own.with_name("copied" + suffix))
     done = generate(miniature, prompts["de"], tmp_path / "b", 6, "--batch", 3)
-    assert "not of this run" in done.stderr and "12 prompts to sample" in done.stderr
+    assert "does not belong to this run" in done.stderr and "12 prompts to sample" in done.stderr
     assert (tmp_path / "b" / "generations.jsonl").read_bytes() == undisturbed.read_bytes()
 
 
@@ -151,7 +151,7 @@ def test_full_disk_ends_with_one_message_and_keeps_what_is_done(miniature, promp
     done = subprocess.run(
         [str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=limit
     )
-    assert done.returncode == 1 and "free or get space" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "free some space" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.partial")) and stored(tmp_path) and not (tmp_path / "generations.jsonl").exists()
     generate(miniature, prompts["de"], tmp_path, 6, "--batch", 3)
     assert (tmp_path / "generations.jsonl").read_bytes() == undisturbed.read_bytes()

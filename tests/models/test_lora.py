@@ -125,7 +125,7 @@ def test_pattern_that_misses_projections_is_an_error_unless_meant():
     [
         ("qwen3_moe", LIKE_LLAMA, "reaches experts, which are not adapted"),
         ("llama", r".*\.mlp", "reaches model.layers.0.mlp, a LlamaMLP, which cannot be adapted"),
-        ("llama", "(", "is no pattern"),
+        ("llama", "(", "is not a pattern"),
         ("llama", ".*query", "no module of the model has a name like"),
     ],
 )

@@ -295,7 +295,11 @@ def test_another_report_is_not_what_was_found(tmp_path, other):
         ("build_pairs", "--prompts", prompts, "--target", "prompts", "--exclude", wrong, "--ledger", tmp_path / "l"),
     ):
         done = script(name, *options, *output, check=False)
-        assert done.returncode == 1 and f"{wrong}: not what was found" in done.stderr and "Remedy" in done.stderr
+        assert (
+            done.returncode == 1
+            and f"{wrong}: not a result of contamination.py" in done.stderr
+            and "Remedy" in done.stderr
+        )
         assert "Traceback" not in done.stderr and not (tmp_path / "out.json").exists()
 
 
@@ -392,7 +396,7 @@ def test_the_run_ends_before_anything_is_sampled_or_goes_on_without_these_prompt
     pairs = [f"results/outside/mini/{code}/dpo/pairs.jsonl" for code in ("en", "de")]
     done = snakemake(project, *pairs, *arguments, check=False)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and "stand among what is evaluated" in said and "Traceback" not in said
+    assert done.returncode == 1 and "are part of the evaluation data" in said and "Traceback" not in said
     assert (results / "prompts/de/0.contamination.json").exists() and not list(results.glob("mini/*/generations*"))
     snakemake(project, *pairs, "results/outside/contamination.json", *arguments, "--config", "contamination=remove")
     first = rows(results / "prompts/en.jsonl")[0]["prompt_id"]

@@ -200,7 +200,7 @@ def test_headers_that_would_become_prompts_or_vanish(tmp_path):
     assert done.returncode == 1 and "en.tsv:1" in done.stderr and "a header line" in done.stderr
     (tmp_path / "en.csv").write_text("id,text,text\na,x,y\n")
     done = select(tmp_path, "en", suffix="csv", check=False)
-    assert done.returncode == 1 and "stands twice" in done.stderr
+    assert done.returncode == 1 and "duplicate column" in done.stderr
 
 
 def test_chats_end_with_the_user(tmp_path):
@@ -242,7 +242,7 @@ def test_blocks_of_a_source_that_has_changed_are_refused(tmp_path):
     shutil.copy(first, second)
     shutil.copy(first.with_suffix(".manifest.json"), second.with_suffix(".manifest.json"))
     done = script("gather", "--parts", first, second, "--output", tmp_path / "all.jsonl", check=False)
-    assert done.returncode == 1 and "stands twice" in done.stderr and not (tmp_path / "all.jsonl").exists()
+    assert done.returncode == 1 and "duplicate prompt_id" in done.stderr and not (tmp_path / "all.jsonl").exists()
 
 
 def make_arena(folder, **changed):
@@ -285,7 +285,7 @@ def test_parallel_subsets_that_do_not_fit(tmp_path):
     """An id twice names both rows; one that is missing or without text is no prompt to leave out silently."""
     data = make_arena(tmp_path / "twice", en=lambda rows: [*rows, {**rows[2], "prompt": "another"}])
     done = select_arena(tmp_path, data, "en", check=False)
-    assert done.returncode == 1 and "arena:6" in done.stderr and f"{2:032x} stands in row 2 too" in done.stderr
+    assert done.returncode == 1 and "arena:6" in done.stderr and f"duplicate id {2:032x}, first in row 2" in done.stderr
     data = make_arena(tmp_path / "missing", de=lambda rows: rows[:-3])
     select_arena(tmp_path, data, "en")
     done = select_arena(tmp_path, data, "de", "--select", tmp_path / "en.jsonl", check=False)

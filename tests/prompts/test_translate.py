@@ -308,7 +308,7 @@ def test_rows_of_a_task_are_translated_and_marked(translator, tmp_path):
     }  # fmt: skip
     counts = json.loads((tmp_path / "de.manifest.json").read_text())["counts"]
     assert counts == {"rows": 2, "left out": {"translation_wrong_language": 1}, "tried again": 1}
-    for broken, said in (({"key": 7, "question": HELLO, "options": [3]}, "en.jsonl:3"), (source[0], "stands twice")):
+    for broken, said in (({"key": 7, "question": HELLO, "options": [3]}, "en.jsonl:3"), (source[0], "duplicate id")):
         write_rows(tmp_path / "en.jsonl", [*source, broken])
         done = translate(translator, tmp_path / "en.jsonl", tmp_path, *options, check=False)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr

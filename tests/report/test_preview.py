@@ -311,8 +311,8 @@ def test_votes_put_back_give_the_agreement(run, tmp_path):
 
 
 BAD = {
-    "vote": (lambda lines: lines[1].update(vote="="), "field vote: 'p.*': '=' is no vote"),
-    "unknown": (lambda lines: lines[1].update(prompt_id="p99"), "field prompt_id: 'p99' is on no ballot"),
+    "vote": (lambda lines: lines[1].update(vote="="), "field vote: 'p.*': '=' is not a vote"),
+    "unknown": (lambda lines: lines[1].update(prompt_id="p99"), "field prompt_id: 'p99' is not on the ballot"),
     "answer": (
         lambda lines: lines[1].update(answer_b="other"),
         "field answer_b: 'p.*': the answer is not the ballot's",
@@ -321,7 +321,7 @@ BAD = {
         lambda lines: lines[1].update(answer_a=lines[1]["answer_b"], answer_b=lines[1]["answer_a"]),
         "field answer_a",
     ),
-    "twice": (lambda lines: lines.insert(1, lines[0]), "field prompt_id: 'p.*' stands on line 2 too"),
+    "twice": (lambda lines: lines.insert(1, lines[0]), "field prompt_id: duplicate 'p.*', first on line 2"),
     "column": (lambda lines: [line.pop("vote") for line in lines], "no column vote"),
 }
 
@@ -348,7 +348,7 @@ def test_other_files_than_filled_ballots_are_refused(run, tmp_path):
     good = write_ballot(tmp_path / "de.anna.csv", lines)
     lines[0]["comment"] = "schön"
     cases = {
-        "'mt' is none of the languages en, de": [write_ballot(tmp_path / "mt.csv", lines)],
+        "'mt' is not one of the languages en, de": [write_ballot(tmp_path / "mt.csv", lines)],
         "not valid UTF-8": [
             write_ballot(tmp_path / "de.latin.csv", [{**line, "answer_a": "ä"} for line in lines], encoding="latin1")
         ],
@@ -394,7 +394,7 @@ def test_pool_is_the_one_the_pairs_were_built_from(tmp_path):
     files = make_run(tmp_path, languages=["de"], identified=identified, build=build)
     preview(tmp_path, files, "--pool-size", 7, "--count", 12)
     section = sections(parse(tmp_path), "de")["p1"]
-    left_out = {name: answer for name in ("truncated", "wrong_language") for answer in section.xpath("./details/div") if f"left out of the pool: {name}" in answer.text_content()}  # fmt: skip
+    left_out = {name: answer for name in ("truncated", "wrong_language") for answer in section.xpath("./details/div") if f"excluded from the pool: {name}" in answer.text_content()}  # fmt: skip
     responses = rows(tmp_path / "generations" / "de.jsonl")[1]["responses"]
     assert same_text(text_of(left_out["truncated"]), responses[5]["text"])
     assert same_text(text_of(left_out["wrong_language"]), responses[1]["text"])
@@ -432,4 +432,4 @@ def test_files_of_another_run_are_refused(run, tmp_path):
         assert done.returncode == 1 and message in done.stderr and "Remedy: " in done.stderr, done.stderr
         assert "Traceback" not in done.stderr and not (tmp_path / "page.html").exists()
     done = preview(tmp_path, {**files, "ledger": files["ledger"][:1]}, check=False)
-    assert done.returncode == 2 and "one value a language" in done.stderr
+    assert done.returncode == 2 and "one value per language" in done.stderr

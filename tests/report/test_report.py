@@ -119,11 +119,11 @@ def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_pat
     page = parse(make_report(root))
     cut = [line for line in read_figure(page, "fidelity-changes") if line["measure"].startswith("truncated")]
     assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("0.400", "0.300", "0.100")}
-    assert all("less is better" in line["measure"] for line in cut)
+    assert all("lower is better" in line["measure"] for line in cut)
     others = [line["measure"] for line in read_figure(page, "fidelity-changes") if line not in cut]
-    assert others and not any("less is better" in name for name in others)
+    assert others and not any("lower is better" in name for name in others)
     captions = page.xpath("//section[@id='structured']//figure//figcaption")
-    said = {text.text_content().split(" on ")[0].strip(): "less is better" in text.text_content() for text in captions}
+    said = {text.text_content().split(" on ")[0].strip(): "lower is better" in text.text_content() for text in captions}
     assert said == {"Exact match": False, "Word perplexity": True}
 
 
@@ -146,7 +146,7 @@ def test_ledger_adds_up_on_the_page(page, written):
             assert int(line["prompts"]) == int(line["formed"]) + lost
         for line in read_figure(one, "responses"):
             if line["responses"] != ABSENT:
-                lost = sum(map(int, re.findall(r" (\d+)", line["left out"])))
+                lost = sum(map(int, re.findall(r" (\d+)", line["excluded"])))
                 assert int(line["responses"]) == int(line["eligible"]) + lost
 
 
@@ -203,7 +203,7 @@ def test_stages_of_which_no_gpus_are_known_have_no_gpu_hours(tmp_path):
     edit_manifests(root, "**/*manifest.json", gpus=None)
     page = parse(make_report(root))
     assert {(line["GPU-hours"], line["jobs"]) for line in read_figure(page, "hours")} == {(ABSENT, "3"), (ABSENT, "6")}
-    assert "how many GPUs they had is not known" in page.get_element_by_id("cost").text_content()
+    assert "the number of their GPUs is unknown" in page.get_element_by_id("cost").text_content()
 
 
 def test_a_manifest_names_the_process_that_wrote_it(tmp_path, monkeypatch):
@@ -250,18 +250,18 @@ def test_findings_and_headlines_say_the_same(written):
 
 def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
     _, page = written
-    told = page.xpath("//section[@id='overview']//p[@id='contamination']")[0]
-    text = " ".join(told.text_content().split())
+    paragraph = page.xpath("//section[@id='overview']//p[@id='contamination']")[0]
+    text = " ".join(paragraph.text_content().split())
     assert "en: of 20 1 exact, 1 more with 13 words in common" in text and "de" not in text.split("Not compared")[0]
-    assert text.endswith("Not compared: belebele_deu_Latn.") and told.get("class") == "gap"
-    table = next(t for t in page.xpath("//section[@id='findings']//table") if "taken out" in t.text_content())
+    assert text.endswith("Not compared: belebele_deu_Latn.") and paragraph.get("class") == "gap"
+    table = next(t for t in page.xpath("//section[@id='findings']//table") if "removed" in t.text_content())
     assert [(row["language"], row["exact, prompts"]) for row in read_table(table)] == [("en", "1"), ("de", "0")]
 
 
-def test_a_clean_selection_is_told(page):
-    told = page.get_element_by_id("contamination")
-    assert "none of 32 (en, de) stands among evaluation prompts, heldout, untouched" in told.text_content()
-    assert told.get("class") is None and "Not compared" not in told.text_content()
+def test_a_clean_selection_is_reported(page):
+    paragraph = page.get_element_by_id("contamination")
+    assert "none of 32 (en, de) is in evaluation prompts, heldout, untouched" in paragraph.text_content()
+    assert paragraph.get("class") is None and "Not compared" not in paragraph.text_content()
 
 
 def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
@@ -273,7 +273,7 @@ def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
     assert {len(ids) for ids in cells.values()} == {10} and len({tuple(ids) for ids in cells.values()}) == 1
     of = len(prompts()) * sum(len(languages) for _, _, seed, languages in RUNS if seed == 1)
     text = " ".join(page.get_element_by_id("examples").text_content().split())
-    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} judged prompts are here" in text
+    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} judged prompts are shown" in text
     small = write_results(tmp_path / "small")
     fewer = read_embedded(parse(make_report(small, "--examples", 3)), "rows")["examples"]
     assert {row["id"] for row in fewer} < {row["id"] for row in rows}

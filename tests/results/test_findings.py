@@ -125,14 +125,14 @@ def test_a_run_as_the_paper_reports(tmp_path):
     ("changes", "finding", "verdict", "why"),
     [
         ({"dpo": -0.1}, "F2", "not supported", "lower"),
-        ({"dpo": 0.01}, "F2", "cannot tell", "cannot tell"),
-        ({"null": 0.1}, "F2", "cannot tell", "null control"),
+        ({"dpo": 0.01}, "F2", "inconclusive", "inconclusive"),
+        ({"null": 0.1}, "F2", "inconclusive", "null control"),
         ({"sft": 0.1}, "F3", "not supported", "higher"),
-        ({"sft": -0.01}, "F3", "cannot tell", "cannot tell"),
+        ({"sft": -0.01}, "F3", "inconclusive", "inconclusive"),
         ({"off_policy": -0.05}, "F4", "not supported", "lower"),
         ({"online": -0.03}, "F5", "not supported", "lower"),
         ({"online": -0.01}, "F5", "supported", "not lower by more than"),
-        ({"low_resource": 0.0}, "F6", "cannot tell", "cannot tell"),
+        ({"low_resource": 0.0}, "F6", "inconclusive", "inconclusive"),
     ],
 )
 def test_one_number_decides_its_finding_alone(tmp_path, changes, finding, verdict, why):
@@ -216,7 +216,7 @@ def test_a_mean_over_tasks_takes_shares_alone(tmp_path):
 
 def test_under_20_prompts_there_is_no_verdict(tmp_path):
     few = [line | {"n": 19} for line in table()]
-    assert {entry["verdict"] for entry in find(tmp_path, few)} == {"cannot tell"}
+    assert {entry["verdict"] for entry in find(tmp_path, few)} == {"inconclusive"}
     assert {e["verdict"] for e in find(tmp_path, [line | {"n": 20} for line in table()])} == {"supported"}
     assert all("too few prompts" in entry["why"] for entry in find(tmp_path, few))
     # The language with the fewest prompts counts, in rewards each language by itself.
@@ -226,7 +226,7 @@ def test_under_20_prompts_there_is_no_verdict(tmp_path):
     found = {(entry["id"], entry["measure"]): entry for entry in find(tmp_path, rows, arms)}
     assert "too few prompts" in found["F2", "win rate"]["why"] and found["F2", "win rate"]["n"] == 19
     rewards = next(entry for entry in found.values() if entry["id"] == "F1")
-    assert rewards["verdict"] == "cannot tell" and rewards["estimate"] == 0.5
+    assert rewards["verdict"] == "inconclusive" and rewards["estimate"] == 0.5
     assert "beyond chance: en" in rewards["why"] and "too few prompts (under 20) in ga" in rewards["why"]
 
 
@@ -365,7 +365,7 @@ def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
     assert good["why"] == "fit: l0, l1; weak: l2" and good["estimate"] == pytest.approx(2 / 3)
     assert audit("fit", "unfit", "unfit")["verdict"] == "not supported"
     assert audit("fit", None, None)["why"] == "fit: l0; too few comparisons: l1, l2"
-    assert audit("fit", "weak", "weak", "unfit")["verdict"] == "cannot tell"
+    assert audit("fit", "weak", "weak", "unfit")["verdict"] == "inconclusive"
     by_audit, by_results = run(tmp_path, table(), "--audit", tmp_path / "english.json")["findings"][:2]
     assert by_audit == audit("fit", "weak", "weak", "unfit")
     assert (by_results["id"], by_results["contrast"]) == ("F1", "rewards - verdicts, multi/blue")

@@ -234,7 +234,7 @@ def test_a_group_counts_once_and_its_variants_share_their_documents(results):
 
 
 def write_group(folder, language, values):
-    """Two tasks of one group, of whose error rate less is better: {task: [value]}."""
+    """Two tasks of one group, of whose error rate lower is better: {task: [value]}."""
     lines = [{"task": task, "prompt_id": None, "doc_hash": f"{language}{task}{i}", "target": "x", "response": "x", "ter": value, "lower_is_better": ["ter"]} for task, some in values.items() for i, value in enumerate(some)]  # fmt: skip
     write_rows(folder / f"eval/{language}.samples.jsonl", lines)
     (folder / f"eval/{language}.json").write_text(json.dumps({task: {"n": 1, "suite": "group"} for task in values}))

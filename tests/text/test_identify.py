@@ -8,7 +8,7 @@ from conftest import rows, script, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from croco.text.language import can_identify, identify, strip_code
+from croco.text.language import can_identify, detect_language, strip_code
 
 MEDIUM = {
     "da": "Min søster bor i en lille by ved havet, og hver sommer cykler vi sammen ud til stranden for at bade. Om aftenen laver vi mad af de grøntsager, som hun selv har dyrket i haven.",
@@ -59,36 +59,36 @@ CODE = "```python\nfor language in languages:\n    print(language, counts[langua
 
 @pytest.mark.parametrize("language", MEDIUM)
 def test_medium_sentences_are_identified_in_every_pool(language):
-    assert {identify(MEDIUM[language], pool) for pool in MEDIUM} == {language}
+    assert {detect_language(MEDIUM[language], pool) for pool in MEDIUM} == {language}
 
 
 @pytest.mark.parametrize("language", SHORT)
 def test_short_sentences_are_identified_in_their_own_pool_and_told_from_english(language):
-    assert identify(SHORT[language], language) == language
-    assert identify(SHORT[language], "en") == language
+    assert detect_language(SHORT[language], language) == language
+    assert detect_language(SHORT[language], "en") == language
 
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_languages_outside_the_project_are_not_taken_for_one_of_it(language):
-    assert {identify(OTHERS[language], pool) for pool in MEDIUM} == {language}
+    assert {detect_language(OTHERS[language], pool) for pool in MEDIUM} == {language}
 
 
 def test_norwegian_is_one_language_and_a_region_makes_no_other():
-    assert identify(NYNORSK, "no") == "no" and identify(NYNORSK, "en") == "no"
-    assert identify(NYNORSK, "nn") == "nn" and identify(MEDIUM["no"], "nb") == "nb"
-    assert identify(MEDIUM["pt"], "pt_BR") == "pt_BR" and identify(MEDIUM["pt"], "es") == "pt"
+    assert detect_language(NYNORSK, "no") == "no" and detect_language(NYNORSK, "en") == "no"
+    assert detect_language(NYNORSK, "nn") == "nn" and detect_language(MEDIUM["no"], "nb") == "nb"
+    assert detect_language(MEDIUM["pt"], "pt_BR") == "pt_BR" and detect_language(MEDIUM["pt"], "es") == "pt"
 
 
 @pytest.mark.parametrize("both", ["Jeg har en bil og en hund i huset", "Han skal spise middag med familien."])
 def test_words_of_two_languages_are_judged_in_favour_of_the_pool(both):
-    assert identify(both, "da") == "da" and identify(both, "no") == "no"
-    assert identify("Todos los problemas son importantes", "gl") == "es"
-    assert identify("Os problemas son moi importantes", "es") == "gl"
+    assert detect_language(both, "da") == "da" and detect_language(both, "no") == "no"
+    assert detect_language("Todos los problemas son importantes", "gl") == "es"
+    assert detect_language("Os problemas son moi importantes", "es") == "gl"
 
 
 def test_relatives_left_out_of_other_pools_are_known_in_their_own():
     afrikaans = "My suster woon in 'n klein dorpie by die see en ons gaan elke somer saam met die fiets strand toe."
-    assert identify(afrikaans, "af") == "af" and identify(afrikaans, "nl") != "af"
+    assert detect_language(afrikaans, "af") == "af" and detect_language(afrikaans, "nl") != "af"
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_relatives_left_out_of_other_pools_are_known_in_their_own():
      "https://example.org/eine/lange/adresse/mit/vielen/woertern", "\\[ \\text{Energie} = masse \\]"],
 )  # fmt: skip
 def test_code_and_short_texts_are_not_determinable(text):
-    assert all(identify(text, pool) is None for pool in MEDIUM)
+    assert all(detect_language(text, pool) is None for pool in MEDIUM)
 
 
 def test_language_that_is_unknown_to_the_model_gives_none():
-    assert not can_identify("xx") and identify(MEDIUM["de"], "xx") is None
+    assert not can_identify("xx") and detect_language(MEDIUM["de"], "xx") is None
     assert all(map(can_identify, MEDIUM)) and can_identify("nb") and can_identify("eu")
 
 
 @pytest.mark.parametrize("language", SHORT)
 def test_code_does_not_change_the_language_of_the_prose(language):
-    assert identify(f"{CODE}\n\n{MEDIUM[language]}\n\n{CODE}", "en") == language
+    assert detect_language(f"{CODE}\n\n{MEDIUM[language]}\n\n{CODE}", "en") == language
 
 
 def test_prices_and_stray_marks_stay_in_the_text():
@@ -134,10 +134,10 @@ def test_stripping_takes_no_time_on_degenerate_responses(piece):
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(list(SHORT.values())), st.sampled_from([*SHORT, "eu", "af", "sw", "xx"]))))
 def test_what_else_was_identified_changes_nothing(calls):
-    before = {language: identify(text, language) for language, text in SHORT.items()}
+    before = {language: detect_language(text, language) for language, text in SHORT.items()}
     for text, language in calls:
-        identify(text, language)
-    assert {language: identify(text, language) for language, text in SHORT.items()} == before
+        detect_language(text, language)
+    assert {language: detect_language(text, language) for language, text in SHORT.items()} == before
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_codes_are_parallel_to_the_responses_and_the_same_for_any_number_of_proc
     lines, generations = rows(tmp_path / "one.jsonl"), rows(files[1])
     assert [line["prompt_id"] for line in lines] == [f"p{i}" for i in range(40)]
     for line, generation in zip(lines, generations, strict=True):
-        assert line["languages"] == [identify(response["text"], "de") for response in generation["responses"]]
+        assert line["languages"] == [detect_language(response["text"], "de") for response in generation["responses"]]
     codes = [code for line in lines for code in line["languages"]]
     counts = json.loads((tmp_path / "one.manifest.json").read_text())["counts"]
     assert counts["prompts"] == 40 and counts["responses"] == len(codes)

@@ -140,4 +140,4 @@ def test_releases_load_again(arms):
 def test_report_shows_seeds_and_what_language_tells(arms):
     page = (arms[0] / RESULTS / "report.html").read_text(encoding="utf-8")
     assert "Over training seeds" in page and "multi/dpo_multi" in page
-    assert "What language alone tells" in page and "multi/dpo_rounds (round 2)" in page
+    assert "Predicting the chosen response from languages alone" in page and "multi/dpo_rounds (round 2)" in page

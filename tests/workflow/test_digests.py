@@ -128,7 +128,7 @@ def test_cache_keys_follow_no_import_and_no_help(copied):
     before = digests.behaviour_digest("evaluate.py", "croco/models/transformers_engine.py")
     for file, old, new in (
         ("croco/records.py", "no such file", "this file is not there"),
-        ("evaluate.py", "answers a prompt", "answers per prompt"),
+        ("evaluate.py", "answers per prompt", "answers for each prompt"),
     ):
         text = (copied / file).read_text(encoding="utf-8")
         assert old in text

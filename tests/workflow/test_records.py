@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from croco.digests import prompt_digest
 from croco.errors import InputError
 from croco.records import Generation, Prompt, Record, Score, check_same_text, read_records, rows_in_step
-from croco.text.language import identify
+from croco.text.language import detect_language
 from croco.text.normalise import fold, is_blank, normalise_id, strip_invisible
 
 NOTHING = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u061c\u202a\u2066\u115f\u1160\u3164\uffa0\u2800\u034f\ufe0f\U000e0041\U000e0100\u180e\x00\x1b\x7f \t\n\r\u00a0\u3000\u2028"  # fmt: skip
@@ -54,8 +54,8 @@ def test_white_space_keeps_words_apart(character):
 def test_invisible_characters_do_not_decide_the_language():
     text = "Mae fy chwaer yn byw mewn tŷ bach ger y môr, a phob haf rydyn ni'n beicio i'r traeth."
     hidden = unicodedata.normalize("NFD", "\u00ad\u200b".join(text))
-    assert identify(hidden, "cy") == identify(text, "cy") == "cy"
-    assert identify("\u3164" * 40, "en") is None  # fillers count as letters, by their category
+    assert detect_language(hidden, "cy") == detect_language(text, "cy") == "cy"
+    assert detect_language("\u3164" * 40, "en") is None  # fillers count as letters, by their category
 
 
 WRONG = {

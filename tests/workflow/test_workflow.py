@@ -99,7 +99,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
     """Comments, docstrings and layout of a script, a helper and a rule; then what must not be missed."""
     edits = [
         ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
-        ("scripts/train.py", "ASIDE = [", "# these options\nASIDE = [", set()),
+        ("scripts/train.py", "NOT_IN_CACHE_KEY = [", "# these options\nNOT_IN_CACHE_KEY = [", set()),
         ("scripts/croco/pairs/rules.py", '"""Indices (chosen', '"""The indices (chosen', set()),
         ("rules/train.smk", '"""Tuning with LoRA,', '"""Tuning,', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),

@@ -1,7 +1,7 @@
-"""Which way a structured task's metric is better: part of the cache key of evaluations, so alone in its module."""
+"""Whether higher or lower is better for a task's metric. A module of its own, as part of the evaluations' cache key."""
 
 HIGHER, LOWER = "higher", "lower"
-# Where a task declares none, or a row comes from another harness.
+# For tasks that declare no direction, and for rows of other harnesses.
 LOWER_IS_BETTER = (
     *("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "brier_score"),
     *("loss", "nll", "ter", "wer", "cer", "mer", "error_rate", "ece", "mae", "mse", "rmse"),
@@ -9,6 +9,6 @@ LOWER_IS_BETTER = (
 
 
 def direction(metric: str, declared: bool | None = None) -> str:
-    """higher or lower; ``declared`` is whether its task says that higher is better, None where it says nothing."""
+    """higher or lower; ``declared`` is whether its task says that higher is better, or None."""
     lower = metric in LOWER_IS_BETTER if declared is None else not declared
     return LOWER if lower else HIGHER

@@ -1,7 +1,7 @@
-"""lm-eval on a policy that is loaded already, by either engine, so that tasks need no second load of the model.
+"""lm-eval on a loaded policy of either engine, so that tasks need no second load of the model.
 
-Under vLLM an adapter stays beside the weights, as it does in generation: merged into 16 bits, most of what a small
-learning rate has changed would be rounded away.
+Under vLLM an adapter stays separate from the weights, as in generation: merging it into 16 bits would round away most
+changes of a small learning rate.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def wrap(policy: Any, args: Namespace) -> "LM":
     render = model.apply_chat_template
 
     def note_forged(chat: list[dict], *args: Any, **options: Any) -> str:
-        """Keeps the chats, as rendered, in which a text spells control tokens: lm-eval makes such tokens of it."""
+        """Collects the rendered chats in which a text spells control tokens: lm-eval would encode it as these tokens."""
         text = render(chat, *args, **options)
         if policy.controls.in_chat(chat):
             model.forged.add(text)
@@ -46,7 +46,7 @@ def wrap(policy: Any, args: Namespace) -> "LM":
 
 
 def is_forged(model: Any, sample: dict) -> bool:
-    """Whether the document of one of lm-eval's samples, or a chat that was made of it, spells control tokens."""
+    """Whether the document of one of lm-eval's samples, or a chat made from it, spells control tokens."""
     chats = [arguments[0] for arguments in sample["arguments"] if isinstance(arguments[0], str)]
     return any(map(model.controls.in_text, _list_texts(sample["doc"]))) or not model.forged.isdisjoint(chats)
 
@@ -74,11 +74,11 @@ def _wrap(policy: Any, args: Namespace) -> Any:
         generate, decode = model._model_generate, model.tok_decode
 
         def generate_from_all(*args: Any, **options: Any) -> Any:
-            """Where a task samples, transformers would keep the 50 likeliest tokens; vLLM keeps all."""
+            """If a task samples, transformers would keep only the 50 likeliest tokens; vLLM keeps all."""
             return generate(*args, **({"top_k": 0} if options.get("do_sample") else {}) | options)
 
         def decode_answer(tokens: list[int], skip_special_tokens: bool = True) -> str:
-            """Text of an answer up to its stop token, which lm-eval knows only as the tokenizer's own."""
+            """Text of an answer up to its stop token; lm-eval knows only the tokenizer's own stop token."""
             if skip_special_tokens:
                 tokens = [*itertools.takewhile(lambda token: token not in policy.stops, tokens)]
             return decode(tokens, skip_special_tokens=skip_special_tokens)
@@ -101,7 +101,7 @@ def _wrap(policy: Any, args: Namespace) -> Any:
     generate = model.modify_gen_kwargs
 
     def answer_as_transformers(*args: Any, **options: Any) -> tuple:
-        """As the transformers back end: the policy's stop tokens alone, and no special tokens in answers."""
+        """As in the transformers back end, only the policy's stop tokens count, and answers have no special tokens."""
         chosen, *rest = generate(*args, **options)
         return chosen | {
             "skip_special_tokens": True,
@@ -114,7 +114,7 @@ def _wrap(policy: Any, args: Namespace) -> Any:
 
 
 def run(model: "LM", tasks: dict[str, Any], limit: int | None = None) -> dict:
-    """lm-eval's output for {name: Task}; ``limit`` is the number of documents a task, or None for all."""
+    """lm-eval's output for {name: Task}; ``limit`` is the number of documents per task, or None for all."""
     import random
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""How a language model is asked to compare two answers, so that no answer can speak to it in another's name."""
+"""The judge's prompt for two answers, built so that no answer can imitate other parts of the prompt."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FIELDS = ("language", "question", "answer_a", "answer_b", "nonce")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to a question in the order in which the judge sees them; ``language`` is the name of the one asked for."""
+    """Two answers to a question in the order that the judge sees; ``language`` is the name of the prompt's language."""
 
     language: str
     question: str
@@ -23,7 +23,7 @@ class Comparison:
 
     @property
     def key(self) -> str:
-        """By which its verdict is known."""
+        """Digest that identifies the verdict on it."""
         return digest([self.language, self.question, self.answer_a, self.answer_b])
 
 
@@ -45,7 +45,7 @@ def read_template(path: str | Path) -> str:
 
 
 def write_question(messages: list[dict]) -> str:
-    """A prompt's chat as one text: a single turn as it is, of several each under its role."""
+    """A prompt's chat as one text: a single turn as it is, several turns each under its role."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
@@ -54,7 +54,7 @@ def write_question(messages: list[dict]) -> str:
 def write_request(template: str, comparison: Comparison) -> str:
     """The user's turn that asks for a verdict.
 
-    The nonce of the marker lines follows from all that is compared, and stands in none of it, so that no answer can
+    The nonce of the marker lines is derived from all compared texts and occurs in none of them, so that no answer can
     close its own quotation.
     """
     texts = (comparison.question, comparison.answer_a, comparison.answer_b)
@@ -62,19 +62,19 @@ def write_request(template: str, comparison: Comparison) -> str:
     while any(nonce in text for text in texts):
         nonce = digest(nonce)[:16]
     fields = dict(zip(FIELDS, (comparison.language, *texts, nonce), strict=True))
-    # In one pass: an answer may itself hold a field's name in braces.
+    # All fields are replaced in one pass, because an answer may contain a field's name in braces.
     return re.sub(rf"\{{({'|'.join(FIELDS)})\}}", lambda match: fields[match[1]], template)
 
 
 class Encoder:
     """Encodes comparisons for a judge; texts from outside cannot become its control tokens.
 
-    The control tokens are those of chats.Controls. Where one stands in a question or an answer, a space is put after its first character: the judge
-    can still read it, and no tokenizer takes it for the token.
+    The control tokens are those of chats.Controls. If a question or an answer spells one, a space is put after its first
+    character: the judge can still read it, and no tokenizer takes it for the token.
 
     Args:
-        model: a policy of an engine; ``template``: of the judge's prompt.
-        max_tokens: of the judge's reply; ``max_length``: tokens of the judge's prompt at most.
+        model: a policy of an engine; ``template``: the judge's prompt with fields.
+        max_tokens: maximal tokens of the judge's reply; ``max_length``: maximal tokens of the judge's prompt.
     """
 
     def __init__(self, model: Any, template: str, max_tokens: int, max_length: int) -> None:
@@ -83,13 +83,13 @@ class Encoder:
         self._expected: list[int] | None = None
 
     def disarm(self, text: str) -> str:
-        """The text without any control token of the judge's in it."""
+        """The text without control tokens of the judge."""
         while self._pattern.search(text):
             text = self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
         return text
 
     def encode(self, comparison: Comparison) -> tuple[list[int] | None, str | None]:
-        """(token ids, None), or (None, why it cannot be put to the judge: TOO_LONG, REFUSED or CONTROL)."""
+        """(token ids, None), or (None, why the judge cannot be asked: TOO_LONG, REFUSED or CONTROL)."""
         if self._expected is None:
             plain, reason = self._prepare(Comparison("English", "x", "x", "x"))
             self._expected = self._list_controls(plain or [])
@@ -101,7 +101,7 @@ class Encoder:
             return None, reason
         if len(tokens) > self.max_length:
             return None, TOO_LONG
-        # Whatever a tokenizer's normalisation makes of a text.
+        # A tokenizer's normalisation may still produce a control token.
         return (tokens, None) if self._list_controls(tokens) == self._expected else (None, CONTROL)
 
     def _prepare(self, comparison: Comparison) -> tuple[list[int] | None, str | None]:

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 CAPABILITIES = ("reading", "knowledge", "common_sense", "semantics", "acceptability", "instructions", "maths")
 # What a run may evaluate, as config/comparability.tsv names it in its column needs.
 EVALUATED = ("llm_judge", "oracle", *CAPABILITIES, "own_tasks", "euroeval")
-# The languages that the paper's harness had no data set for, in the paper's order.
+# The languages without a data set in the paper's harness, in the paper's order.
 WITHOUT_EUROEVAL = ("gl", "cy", "mt", "ga")
 # Files of NLTK that tasks need while they score, by the start of the task's name.
 NLTK_FILES = {"ifeval": "tokenizers/punkt_tab"}
 REMEDY = (
-    "run `snakemake stage` with the same config where there is a network, with the same HF_HOME; or take the task out of "
-    "the language's row in config/languages.tsv, or leave its capability out of evaluation.suite"
+    "run `snakemake stage` with the same config where there is a network, with the same HF_HOME; or remove the task from "
+    "the language's row in config/languages.tsv, or remove its capability from evaluation.suite"
 )
 
 
 def parse_tasks(text: str) -> dict[str, str]:
     """{task: capability} of the column tasks, such as ``reading: belebele_dan_Latn; knowledge: m_mmlu_da, arc_da``.
 
-    Raises ValueError for an unknown capability, or a task that stands twice.
+    Raises ValueError for an unknown capability, or a duplicate task.
     """
     tasks = {}
     for part in filter(str.strip, text.split(";")):
@@ -42,7 +42,7 @@ def parse_tasks(text: str) -> dict[str, str]:
             raise ValueError(f"{part.strip()!r} does not begin with a capability and a colon")
         for name in filter(None, map(str.strip, names.split(","))):
             if name in tasks:
-                raise ValueError(f"{name} stands twice")
+                raise ValueError(f"duplicate {name}")
             tasks[name] = capability.strip()
     return tasks
 
@@ -65,15 +65,15 @@ def list_evaluated(grid: Any, known_languages: dict[str, dict]) -> dict[str, lis
 
 
 def list_question_fields(path: str | Path) -> list[str]:
-    """The fields that a task's question is made of; none where its own code makes it, or it is the same for all rows."""
+    """The fields of a task's question; none if the task's own code makes it, or if it is the same for all rows."""
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("!", lambda *_: None)  # !function: nothing is said of fields
+    loader.add_multi_constructor("!", lambda *_: None)  # !function: the fields are unknown
     try:
         task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
         query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
         if not isinstance(query, str):
             return []
-        # Not jinja2.meta, which compiles, and so knows no filter of lm-eval's own.
+        # jinja2.meta would compile the template, which fails on lm-eval's own filters.
         names: dict[str, set[str]] = {"load": set(), "store": set(), "param": set()}
         for name in jinja2.Environment().parse(query).find_all(nodes.Name):
             names[name.ctx].add(name.name)
@@ -81,7 +81,7 @@ def list_question_fields(path: str | Path) -> list[str]:
         # As in lm-eval, a name alone is a field.
         return sorted(fields) or ([query] if query.isidentifier() else [])
     except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
-        raise InputError(f"no task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
+        raise InputError(f"not a task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
 
 
 def check_names(names: Iterable[str]) -> "TaskManager":
@@ -93,14 +93,14 @@ def check_names(names: Iterable[str]) -> "TaskManager":
     if unknown := sorted(set(names) - known):
         raise InputError(
             f"lm-eval {metadata.version('lm_eval')} has no task {', '.join(unknown)}",
-            "correct column tasks of config/languages.tsv; scripts/check_language.py CODE lists what there is",
+            "correct column tasks of config/languages.tsv; scripts/check_language.py CODE lists its tasks",
             field="tasks",
         )
     return manager
 
 
 def check_names_once(names: Iterable[str], state: str | Path) -> None:
-    """As check_names, but what was found good is remembered under ``state`` for this version of lm-eval."""
+    """As check_names, but remembers under ``state`` the valid names for this version of lm-eval."""
     names = sorted(set(names))
     known = Path(state) / "suites" / digest([metadata.version("lm_eval"), names])
     if names and not known.exists():

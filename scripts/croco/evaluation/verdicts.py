@@ -1,4 +1,4 @@
-"""What a judge's reply says, and what the verdicts on a prompt's samples come to; no model, no files."""
+"""Reading a judge's reply, and scoring the verdicts on a prompt's samples; no model, no files."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,10 +12,10 @@ CUT, NO_VERDICT = "cut", "no_verdict"
 
 
 def parse_reply(text: str, finish_reason: str) -> tuple[str | None, str | None]:
-    """(A, B or tie; None) as a reply says on its last line that is not empty, or (None, why it says nothing).
+    """(A, B or tie; None) from the last non-empty line of a reply, or (None, why it has no verdict).
 
-    The line must be a mark and nothing else. A reply that was cut (finish_reason is not stop) says nothing, whatever
-    its last line: the judge was not done.
+    The line must be a mark and nothing else. A reply that was cut off (finish_reason is not stop) has no verdict,
+    because the judge was not done.
     """
     if finish_reason != "stop":
         return None, CUT
@@ -43,7 +43,7 @@ def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
     """For each sample the mean of both orders in [0, 1], or None where neither can be read.
 
     Args:
-        verdicts: {order: [win, tie, loss or unparseable, one a sample]} with both ORDERS.
+        verdicts: {order: [win, tie, loss or unparseable, one per sample]} with both ORDERS.
     """
     return [
         mean([WORTH.get(verdict) for verdict in of_sample])
@@ -52,7 +52,7 @@ def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
 
 
 def score_single_order(verdicts: dict[str, list[str]], prompt_id: str) -> float | None:
-    """The mean over samples in one order alone, which a hash of the prompt's id chooses; None where none can be read."""
+    """The mean over samples in one order, which a hash of the prompt's id chooses; None if no verdict can be read."""
     order = ORDERS[derive_seed("order", prompt_id, bits=1)]
     return mean([WORTH.get(verdict) for verdict in verdicts[order]])
 
@@ -63,9 +63,9 @@ def score_strict(
     baseline_languages: Sequence[str | None],
     language: str,
 ) -> float | None:
-    """As the mean of score_samples, but an answer in another language than ``language`` loses, and two such tie.
+    """As the mean of score_samples, but an answer that is not in ``language`` loses, and two such answers tie.
 
-    ``languages`` and ``baseline_languages`` are a code or None a sample; what cannot be told is taken for right.
+    ``languages`` and ``baseline_languages`` are a code or None per sample; None counts as the right language.
     """
     scores = []
     for score, *codes in zip(score_samples(verdicts), languages, baseline_languages, strict=True):

@@ -1,9 +1,9 @@
 """The miniature's world: parallel questions, answers of known quality, and the oracle that judges them.
 
 Six families of questions exist in every language under the same prompt ids. Five of them are used for
-training, development and held-out evaluation, split by fact; the sixth (``before``) is touched by no tuning
-and shows forgetting. Answers are drawn from a mixture of good and bad ones, so that a model trained on them
-has something to gain from preference tuning.
+training, development and held-out evaluation, split by fact; the sixth (``before``) is never tuned on
+and shows forgetting. Answers are drawn from a mixture of good and bad ones, so that preference tuning can
+improve a model that was trained on them.
 """
 
 import random
@@ -17,7 +17,7 @@ UNTOUCHED_FAMILY = "before"
 SPLITS = {"train": 0.60, "dev": 0.15, "heldout": 0.25}
 HEDGE = "..."
 
-# Two phrasings of each question and one answer a family; a and b are the question's terms, v is the value.
+# Two phrasings of the question and one answer per family; a and b are the question's terms, v is the value.
 PHRASES: dict[str, dict[str, Any]] = {
     "en": {
         "add": ("What is {a} plus {b}?", "Add {a} and {b}.", "{a} plus {b} is {v}."),
@@ -190,7 +190,7 @@ class Question:
         return PHRASES[self.language]["label"].format(v=value or self.value)
 
     def wrong_value(self, rng: random.Random) -> str:
-        """A value of the same family that is not the right one."""
+        """A wrong value of the same family."""
         while True:
             fact = random_fact(self.fact.family, rng)
             if fact != self.fact and (value := Question(fact, self.language, 0).value) != self.value:
@@ -246,7 +246,7 @@ def questions(some_facts: Iterable[Fact], language: str) -> list[Question]:
     return [Question(fact, language, phrasing) for fact in some_facts for phrasing in (0, 1)]
 
 
-# Shares of the kinds of answer in what the policies are pretrained on.
+# Shares of the kinds of answer in the pretraining data of the policies.
 KINDS = {"good": 0.40, "wrong": 0.25, "evasive": 0.12, "rambling": 0.13, "terse": 0.08, "wrong_language": 0.02}
 HEDGED_THOUGH_RIGHT = 0.06
 
@@ -275,7 +275,7 @@ def draw_answer(question: Question, rng: random.Random, languages: Sequence[str]
 
 
 def spoil_answer(question: Question, rng: random.Random) -> dict[str, str]:
-    """{what is wrong: the good answer spoilt}, of lower quality each: hedged though right, evasive, another value."""
+    """{kind of damage: damaged answer}, each of lower quality: hedged though right, evasive, another value."""
     return {
         "hedged": f"{HEDGE} {question.answer()}",
         "evasive": PHRASES[question.language]["evasive"],
@@ -313,5 +313,5 @@ def question_by_id(prompt_id: str, language: str) -> Question:
     """The question that a prompt id names; raises ValueError for an id that the world did not make."""
     match = re.fullmatch(r"([a-z]+)((?:-\d+)+)-([ab])", prompt_id)
     if not match or match[1] not in PHRASES["en"]:
-        raise ValueError(f"prompt_id {prompt_id!r} is not of the miniature's world")
+        raise ValueError(f"prompt_id {prompt_id!r} does not belong to the miniature's world")
     return Question(Fact(match[1], tuple(map(int, match[2][1:].split("-")))), language, "ab".index(match[3]))

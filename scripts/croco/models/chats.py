@@ -21,9 +21,9 @@ SKIPS = (TOO_LONG, REFUSED, CONTROL)
 # Why a response has no reward, besides REFUSED and CONTROL.
 LONG_CHAT, NOT_FINITE = "too_long", "not_finite"
 
-# mistral-common, which comes with vLLM, has tokenizers without a template that can be looked at.
+# mistral-common, which comes with vLLM, has tokenizers whose template cannot be inspected.
 TEMPLATED = {"mistral_format": False}
-UNUSABLE = (TemplateError, TypeError, ValueError)  # what a template raises, on purpose or not
+UNUSABLE = (TemplateError, TypeError, ValueError)  # errors of a template, raised on purpose or not
 THINKING = re.compile("think|thought|reason", re.IGNORECASE)
 
 
@@ -84,7 +84,7 @@ class ChatModel:
         return (None, CONTROL) if self.controls.in_chat(messages) else self.prepare_trusted(messages, max_tokens)
 
     def prepare_trusted(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
-        """As prepare, of a chat that may spell control tokens."""
+        """As prepare, for a chat that may spell control tokens."""
         try:
             tokens = self.encode(messages)
         except TemplateError:  # e.g. a template that knows no system messages
@@ -123,7 +123,7 @@ class ChatScorer:
     Args:
         max_length: tokens of a chat at most; template_options: further variables of the chat template, or None.
     Raises InputError for a model with another number of logits than one, without a chat template, or with one that
-    follows the clock.
+    writes the current date or time.
     """
 
     def __init__(
@@ -170,14 +170,14 @@ class ChatScorer:
 class Controls:
     """The control tokens of a tokenizer, and which texts would become them.
 
-    Control tokens are the special tokens, and of the added ones those that the chat template writes. A tokenizer makes
-    them of whatever text spells them, so that a prompt could hold turns of its own. In answers, added tokens that are
-    not special count only where the template writes them between the turns of a chat: a policy samples the others
-    (``<think>``, ``<tool_call>``), and they are part of its answer.
+    Control tokens are the special tokens, and the added tokens that the chat template writes. A tokenizer produces them
+    for any text that spells them, so that a prompt could contain its own turns. In answers, added tokens that are not
+    special count only if the template writes them between the turns of a chat: a policy samples the others (``<think>``,
+    ``<tool_call>``) as part of its answer.
 
     Args:
         options: further variables of the chat template, {name: value} or None.
-    Attributes: ``ids``, a set, and ``texts``, what spells them. Tokens of white space or one character are ordinary text.
+    Attributes: ``ids``, a set, and ``texts``, their spellings. Tokens of white space or one character are ordinary text.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", options: dict | None = None) -> None:
@@ -192,7 +192,7 @@ class Controls:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._normalizer = backend.normalizer if backend is not None else None
         self.texts = {texts[i] for i in self.ids}
-        # Some tokens are looked for in the normalised text, and are then normalised themselves.
+        # A tokenizer finds some tokens in the normalised text, so their spelling is normalised as well.
         normal = {i: self._normalize(text) for i, text in texts.items() if i in added and added[i].normalized}
         in_answers = self.ids & (special | between)
         self._anywhere, self._in_answers = (
@@ -220,7 +220,7 @@ class Controls:
 
 
 def match_any(texts: Iterable[str]) -> re.Pattern[str]:
-    """A pattern of any of the texts, the longest first; of no text, one that never matches."""
+    """A pattern for any of the texts, the longest first; without texts, one that never matches."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text)))) or "(?!)")
 
 
@@ -231,11 +231,11 @@ def list_texts(message: dict) -> list[str]:
 
 
 def _render_turns(tokenizer: "PreTrainedTokenizerBase", options: dict | None) -> str:
-    """What the template writes around finished turns; "" where it takes no such chat."""
+    """The text that the template writes around finished turns; "" if it refuses such a chat."""
     chat = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     try:
         return tokenizer.apply_chat_template(chat, tokenize=False, **(options or {}))
-    except UNUSABLE:  # a translator takes no text
+    except UNUSABLE:  # a translator's template refuses plain text
         return ""
 
 
@@ -250,7 +250,7 @@ def state_context(config: "PreTrainedConfig") -> int | None:
 
 
 def digest_tokens(tokens: Iterable[int]) -> str:
-    """By which sampled and trained token ids are compared; 16 hex digits."""
+    """Digest of token ids, 16 hex digits, to compare sampled with trained ones."""
     return hashlib.sha256(str(list(tokens)).encode()).hexdigest()[:16]
 
 
@@ -270,8 +270,8 @@ def load_tokenizer(
 ) -> "PreTrainedTokenizerBase":
     """A tokenizer with a chat template.
 
-    Raises InputError without one, or where the template writes the date or the time that ``options``, variables of the
-    template, leave open: prompts and rewards would change from one day to the next.
+    Raises InputError without one, or if the template writes a date or time that ``options``, variables of the
+    template, do not set: prompts and rewards would change from one day to the next.
     """
     from transformers import AutoTokenizer
 
@@ -291,15 +291,15 @@ def load_tokenizer(
 
 DATED = (
     "the chat template writes today's date: chats change from one day to the next",
-    'set the date in template_options, under the name that the template has for it, e.g. {"date_string": "26 Jul 2024"}; '
-    "where it has none, write the date into chat_template.jinja in a local copy of the model",
+    'set the date in template_options, under its name in the template, e.g. {"date_string": "26 Jul 2024"}; '
+    "if it has none, write the date into chat_template.jinja in a local copy of the model",
 )
 
 
 def follows_clock(
     tokenizer: "PreTrainedTokenizerBase", options: dict | None = None, chats: Sequence[list[dict]] | None = None
 ) -> bool:
-    """Whether what the template writes around chats, by default ordinary ones, depends on the day or the time of day."""
+    """Whether the template's text around chats (by default ordinary ones) depends on the day or the time of day."""
     system, user, answer = ({"role": role, "content": "x"} for role in ("system", "user", "assistant"))
     chats = chats or ([user], [user, answer], [user, answer, user], [system, user], [system, user, answer])
     moments = (datetime(2001, 2, 3, 4, 5, 6), datetime(2010, 11, 12, 13, 14, 15))
@@ -327,7 +327,7 @@ def load_stops(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[int]:
-    """Ids of the tokens that generation ends at, a list: the generation config's, else the model's; and the tokenizer's."""
+    """Ids of the tokens that end a generation: the generation config's, else the model's; and the tokenizer's."""
     from transformers import AutoConfig, GenerationConfig
     from transformers.utils import cached_file
 

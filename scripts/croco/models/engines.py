@@ -62,7 +62,7 @@ class PolicyEngine(Protocol):
         """(token ids, None), or (None, the reason to skip the chat, one of chats.SKIPS). Raises InputError as encode."""
 
     def prepare_trusted(self, messages: list[dict], max_tokens: int) -> tuple[list[int] | None, str | None]:
-        """As prepare, of a chat that may spell control tokens."""
+        """As prepare, for a chat that may spell control tokens."""
 
     def room(self, tokens: list[int], max_tokens: int) -> int:
         """How many tokens a response to a prompt may have, 0 where the prompt is too long."""
@@ -81,7 +81,7 @@ class PolicyEngine(Protocol):
             requests: [(token ids that prepare returned, seed of the first sample in [0, 2**63), number of samples)];
                 sample j of a prompt has the seed ``seed + j``.
             temperature: 0 is greedy; max_tokens: tokens per response at most.
-            at_once: prompts in work at a time, which bounds memory.
+            at_once: number of prompts in memory at a time.
         Yields (index of the request, its responses in sample order), in any order of the requests.
         Raises InputError where the model's outputs are not finite, if the engine notices.
         """
@@ -146,10 +146,10 @@ def load_reward_model(args: Namespace) -> RewardEngine:
 
 
 def describe_engine(args: Namespace) -> dict:
-    """What of an engine decides a result: its code, versions, modes and options but for those of the machine.
+    """The parts of an engine that decide a result: its code, versions, modes and options except those of the machine.
 
-    The make-up of a batch reaches last bits, too; it is left to the manifest, so that a smaller one after running out
-    of memory keeps what is done.
+    The composition of a batch also changes last bits. It is recorded in the manifest only, so that finished work stays
+    valid if the batch is made smaller after running out of memory.
     """
     packages = [
         "torch",

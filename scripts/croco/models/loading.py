@@ -1,7 +1,7 @@
-"""The one loader of weights, for every role, stage and engine: what is incomplete is refused before it computes.
+"""The only loader of weights, for every role, stage and engine. It refuses incomplete models before they compute.
 
-transformers draws the weights that it misses in the files at random and PEFT leaves an adapter that does not fit at
-zero, both with a warning: rewards and samples of such a model would look like any other's.
+For weights that are missing in the files transformers draws random ones, and PEFT leaves an adapter that does not fit
+at zero. Both only warn, and rewards and samples of such a model look like any other's.
 """
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICY, REWARD_MODEL = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
-# Parts of a checkpoint that a model of text does without: heads that predict several tokens, towers of images and sound.
+# Parts of a checkpoint that a text model does not need: heads that predict several tokens, image and audio towers.
 MTP = r"(model\.)?(language_model\.)?(mtp|mtp_\w+|nextn\w*)\."
 TOWERS = (
     r"(model\.)?(visual|vision_tower|vision_model|vision_encoder|vision_embed_tokens|vision_projection|vit|image_newline|"
@@ -33,7 +33,7 @@ TOWERS = (
 )
 # Masks that GPT-2's family once saved as weights.
 BUFFERS = r"(.*\.)?attn(ention)?\.(masked_)?bias$"
-# What an image-text model has beside its weights, without which vLLM does not load it.
+# Files of an image-text model besides its weights that vLLM needs to load it.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
 
@@ -63,12 +63,12 @@ def load_weights(
     Args:
         kind: POLICY or REWARD_MODEL; ``path``: local folder or hub id; ``options``: passed on to ``from_pretrained``.
     Raises InputError where the files lack weights that the class needs (tied ones aside), hold some of another shape or
-    that are not finite, or some that the class has no use for, but for the parts that a model of text does without.
+    that are not finite, or some that the class does not use, except parts that a text model does not need.
     """
     import transformers
 
     wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
-    # Weights of another shape are refused below, in the words of all others.
+    # Weights of another shape are refused below, with the same message as all others.
     checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
     with model_errors(path), engine_options_refused(path, options), quiet_reports():
         model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
@@ -89,7 +89,7 @@ def load_adapter(model: "PreTrainedModel", adapter: str | Path, trainable: bool 
     with model_errors(adapter), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are refused below
         tuned = PeftModel.from_pretrained(model, adapter, **options)
-        # Again, for what fitted: from_pretrained keeps it to itself.
+        # Load it once more, because from_pretrained does not return what fitted.
         found = tuned.load_adapter(adapter, "default", **options)
         tensors = load_peft_weights(adapter, device="cpu")
     check_names(
@@ -105,7 +105,7 @@ def load_adapter(model: "PreTrainedModel", adapter: str | Path, trainable: bool 
     if not others and not any(weight.any() for weight in second):
         raise InputError(
             f"the adapter changes nothing: its {len(second)} matrices lora_B are all zero",
-            "train it, or leave it out: the model alone is the same",
+            "train it, or use the model without it, which is the same",
             adapter,
         )
     return tuned
@@ -118,9 +118,9 @@ def check_files(
     trust_remote_code: bool = False,
     adapter: str | Path | None = None,
 ) -> None:
-    """As load_weights and load_adapter, but by the names and shapes in the files: for an engine with a loader of its own.
+    """As load_weights and load_adapter, but by the names and shapes in the files: for an engine that loads the weights itself.
 
-    No weights are read but the adapter's. Raises InputError as these two do, except for weights that are not finite.
+    Only the adapter's weights are read. Raises InputError as these two do, except for weights that are not finite.
     """
     import torch
     import transformers
@@ -149,7 +149,7 @@ def check_files(
 
 
 def forgive_packing(found: dict[str, set], model: "PreTrainedModel") -> dict[str, set]:
-    """Quantized modules hold other tensors than their class: one that has any of its own in the files is there.
+    """Quantized modules hold other tensors than their class: a module with any tensor in the files is complete.
 
     ``found``: transformers' loading info, {missing_keys, unexpected_keys, mismatched_keys}; so is what is returned.
     """
@@ -170,7 +170,7 @@ def forgive_packing(found: dict[str, set], model: "PreTrainedModel") -> dict[str
 def check_found(
     kind: str, path: str | Path, model: "PreTrainedModel", found: dict[str, set], revision: str | None
 ) -> None:
-    """Raises InputError where transformers' loading info says that weights are missing, misshapen or of no use.
+    """Raises InputError where transformers' loading info says that weights are missing, of another shape or unused.
 
     Notes the weights that are left unused on purpose for the manifest (UNUSED_WEIGHTS).
     """
@@ -189,13 +189,13 @@ def check_found(
         ": a reward model has its head among them" if kind == REWARD_MODEL else ""
     )
     check_names("model", path, found["missing_keys"], found["unexpected_keys"] - allowed, remedy, shapes)
-    # The class itself passes over some, without a word.
+    # The class itself ignores some without a warning.
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     if ignored:
         own = set(model.state_dict())
         ignored = re.compile("|".join(f"({pattern})" for pattern in ignored))
         allowed |= {name for name in read_headers(path, revision) if name not in own and ignored.search(name)}
-    # In the manifest, with * for numbers.
+    # Recorded in the manifest, with * for numbers.
     UNUSED_WEIGHTS[str(path)] = dict(
         sorted(Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in allowed).items())
     )
@@ -243,7 +243,9 @@ def check_finite(path: str | Path, weights: "Iterable[tuple[str, torch.Tensor]]"
     ]  # fmt: skip
     if wrong:
         raise InputError(
-            f"weights are not finite numbers: {name_some(wrong)}", "get the files anew, or another dtype", path
+            f"weights are not finite numbers: {name_some(wrong)}",
+            "download the files again, or choose another dtype",
+            path,
         )
 
 
@@ -296,7 +298,7 @@ def engine_options_refused(path: str | Path, options: dict | None) -> Iterator[N
 
 @contextmanager
 def quiet_reports() -> Iterator[None]:
-    """Without transformers' bars and its table of what it did not load: an error says it, or the manifest."""
+    """Without transformers' progress bars and its table of unloaded weights, which an error or the manifest reports."""
     import logging
 
     from transformers.utils.logging import disable_progress_bar
@@ -323,7 +325,7 @@ def model_errors(path: str | Path) -> Iterator[None]:
         from huggingface_hub.errors import GatedRepoError
         from safetensors import SafetensorError
 
-        # A bare RuntimeError of transformers' and PEFT's loaders; torch's own, as of a full GPU, are other matters.
+        # transformers' and PEFT's loaders raise a bare RuntimeError. torch's own, such as a full GPU, pass through.
         wrong_weights = isinstance(error, RuntimeError) and re.search(
             r"loading state_dict|conversion of the weights", str(error)
         )

@@ -1,6 +1,6 @@
-"""What a LoRA adapter reaches of a model: all projections of attention and MLP, or what a pattern names.
+"""The modules of a model that a LoRA adapter reaches: all projections of attention and MLP, or those of a pattern.
 
-Works on the meta device, so that a config alone tells.
+Works on the meta device, so that a model's config is enough.
 """
 
 import re
@@ -13,7 +13,7 @@ from croco.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What chooses experts or weighs them: no projection.
+# Modules that choose or weigh experts; they are not projections.
 ROUTER = re.compile(r"(^|[._])(gate|router)$")
 
 
@@ -27,8 +27,8 @@ class Projections(NamedTuple):
 def projections(model: "PreTrainedModel") -> Projections:
     """The linear modules in the layers of a model's text decoder, except routers.
 
-    Experts are spared: they are fused parameters, for which PEFT refuses dropout and vLLM the doubled rank; with them
-    the projections beside them that PEFT takes for experts by their names.
+    Experts are excluded: they are fused parameters, for which PEFT refuses dropout and vLLM the doubled rank. So are
+    the projections beside them that PEFT mistakes for experts because of their names.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -68,9 +68,9 @@ def taken_for_experts(model: "PreTrainedModel", targets: str | list[str]) -> boo
 def find_targets(
     model: "PreTrainedModel", pattern: str | None = None, coverage: str = "all", path: str | Path | None = None
 ) -> tuple[str, dict[str, str], dict[str, int]]:
-    """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that stay as they are).
+    """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that are not adapted).
 
-    Without a ``pattern`` it is the one that reaches all projections. ``path`` names the model in messages. Raises
+    The default ``pattern`` reaches all projections. ``path`` names the model in messages. Raises
     InputError where a pattern reaches no module, experts, or what cannot be adapted; or, unless ``coverage`` is
     "partial", misses projections.
     """
@@ -91,7 +91,7 @@ def find_targets(
     try:
         reached = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
     except re.error as error:
-        raise InputError(f"{pattern} is no pattern: {error}", remedy, path, field="lora_targets") from None
+        raise InputError(f"{pattern} is not a pattern: {error}", remedy, path, field="lora_targets") from None
     if not reached:
         raise InputError(f"no module of the model has a name like {pattern}", remedy, path, field="lora_targets")
     if taken_for_experts(model, pattern):
@@ -109,7 +109,7 @@ def find_targets(
         counts = ", ".join(f"{kind} ({count})" for kind, count in sorted(missed.items()))
         raise InputError(
             f"{pattern} misses projections of the model: {counts}",
-            f"{remedy}; or, to adapt a part on purpose, set lora_coverage to partial",
+            f"{remedy}; or set lora_coverage to partial to adapt only a part",
             path,
             field="lora_targets",
         )

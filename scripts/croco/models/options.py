@@ -19,7 +19,7 @@ def add_model_options(parser: ArgumentParser, required: bool = True) -> None:
 
 def add_engine_options(
     parser: ArgumentParser,
-    batch: str = "rows a forward pass of the transformers engine; vLLM makes its own batches",
+    batch: str = "rows per forward pass of the transformers engine; vLLM makes its own batches",
     required: bool = True,
 ) -> None:
     """A model that is run: which engine, and its own options; ``batch`` is the help of --batch."""
@@ -48,7 +48,7 @@ def add_template_options(parser: ArgumentParser) -> None:
 
 def add_reward_options(parser: ArgumentParser) -> None:
     """A reward model that scores chats."""
-    add_engine_options(parser, batch="texts a forward pass of the transformers engine")
+    add_engine_options(parser, batch="texts per forward pass of the transformers engine")
     add_template_options(parser)
     parser.add_argument("--max-length", type=cli.positive, default=4096, help="tokens of prompt and response at most")
 
@@ -69,5 +69,5 @@ def add_policy_options(parser: ArgumentParser) -> None:
     add_chat_options(parser)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to sample from")
-    parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens a response at most")
+    parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens per response at most")
     parser.add_argument("--seed", type=int, default=0, help="the run's seed")

@@ -1,8 +1,9 @@
-"""Chat-template truth: are the token ids that a policy samples from the ids that TRL trains on?
+"""Checks a chat template: are the token ids that a policy samples from the ids that TRL trains on?
 
-Sampled is the prompt with its generation prompt, the answer's text as the tokenizer splits it behind that prompt, and
-the special tokens with which the template closes an answer, up to the stop token. Trained is what DPOTrainer and
-SFTTrainer make of `prompt` and `chosen` or `completion` chat lists: the whole chat, rendered and tokenised at once.
+The sampled ids are the prompt with its generation prompt, the answer's text as the tokenizer splits it behind that
+prompt, and the special tokens with which the template closes an answer, up to the stop token. The trained ids are those
+of DPOTrainer and SFTTrainer for `prompt` and `chosen` or `completion` chat lists: they render and tokenise the whole
+chat at once.
 """
 
 import re
@@ -23,7 +24,7 @@ ASSISTANT = {"role": "assistant", "content": "Because air scatters blue light."}
 SYSTEM = {"role": "system", "content": "You answer in one short sentence."}
 CHATS = {"single": [USER], "turns": [USER, ASSISTANT, OTHER_USER], "system": [SYSTEM, USER]}
 
-# What policies write every day: for these the prompt must never change.
+# Ordinary answers: for these the prompt must never change.
 ORDINARY = {
     "plain": "Blue light is scattered most.",
     "code": 'Run this:\n\n```python\nfor i in range(3):\n    print(f"{i}\\t{i ** 2}")\n```',
@@ -43,7 +44,7 @@ MEASURES = ("bos", "preamble_tokens", "stop", "white_space", "date", "think", "a
 
 
 def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None = None, answers: bool = False) -> dict:
-    """The report of a model that is not tuned: of a judge, or with ``answers`` of a reward model.
+    """The report of a model that is not tuned: a judge, or with ``answers`` a reward model.
 
     Returns as examine; only bos, date and system are measured.
     """
@@ -59,8 +60,8 @@ def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None
     report["date"] = follows_clock(tokenizer, options)
     findings = find_second_bos(tokenizer, CHATS["single"], options, report)
     if answers and not all(keeps_rendered(tokenizer, text, options or {}) for text in ORDINARY.values()):
-        what = "the template changes ordinary answers, or leaves them out"
-        findings.append(error("changes_answer", what, "use a template that leaves the text of answers as it is"))
+        what = "the template changes or omits ordinary answers"
+        findings.append(error("changes_answer", what, "use a template that does not change the text of answers"))
     return close_report(report, [*findings, *find_shared_faults(report)])
 
 
@@ -89,7 +90,7 @@ def examine_translator(
 def find_second_bos(
     tokenizer: "PreTrainedTokenizerBase", chat: list[dict], options: dict | None, report: dict
 ) -> list[dict]:
-    """Findings on the BOS of a chat that no model is trained on; notes its measure in the report."""
+    """Findings on the BOS of a chat that is not trained on; notes its measure in the report."""
     ids = encode_prompt(tokenizer, chat, options)
     text = render(tokenizer, chat, options or {}, True)
     report["bos"] = {
@@ -142,7 +143,7 @@ def refuse_missing(tokenizer: "PreTrainedTokenizerBase", report: dict) -> list[d
 
 
 def refuse_template(tokenizer: "PreTrainedTokenizerBase", options: dict, report: dict) -> list[dict]:
-    """As refuse_missing, and of a template that refuses an ordinary chat."""
+    """As refuse_missing, and for a template that refuses an ordinary chat."""
     if findings := refuse_missing(tokenizer, report):
         return findings
     if fault := refusal(tokenizer, options):
@@ -160,7 +161,7 @@ def close_report(report: dict, findings: list[dict]) -> dict:
 
 
 def refusal(tokenizer: "PreTrainedTokenizerBase", options: dict) -> str | None:
-    """What the template says against a chat of user and assistant, or None."""
+    """The template's error for a chat of user and assistant, or None."""
     try:
         for chat in (CHATS["single"], CHATS["turns"]):
             render(tokenizer, chat, options, True)
@@ -245,8 +246,8 @@ def compare(
 
 
 def keeps_text(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict], text: str, options: dict) -> bool:
-    """Whether an answer is trained with every character: in the place of a plain one, nothing around it changed."""
-    # Only a tokenizer that gives back what it was given can show more than the rendered text does.
+    """Whether every character of an answer is trained on, and nothing around it differs from a plain answer's chat."""
+    # Decoded ids show more than the rendered text only if the tokenizer decodes to exactly what it encoded.
     faithful = decode(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
     def write(text: str) -> str:
@@ -291,7 +292,7 @@ def split_closing(tokenizer: "PreTrainedTokenizerBase", text: str, stops: set[in
 
 
 def describe_system(tokenizer: "PreTrainedTokenizerBase", options: dict) -> str:
-    """What becomes of a system message: separate (a turn of its own), merged (with the user's), dropped or refused."""
+    """How the template treats a system message: separate (its own turn), merged (with the user's), dropped or refused."""
     try:
         text = render(tokenizer, CHATS["system"], options, True)
     except UNUSABLE:
@@ -387,7 +388,7 @@ def find_prompt_faults(probes: dict[str, dict]) -> Iterator[dict]:
         yield warning(
             "answer_changes_prompt",
             f"before some answers the end of the prompt has other tokens: {describe(probes, other_prompt)}",
-            "none is needed where such answers are rare; otherwise drop them",
+            "nothing to do if such answers are rare; otherwise drop them",
         )
 
 
@@ -403,7 +404,7 @@ def find_stop_faults(stop: dict) -> Iterator[dict]:
         yield warning(
             "trailing_tokens",
             f"trained but never sampled, behind {stop['trained']}: {stop['trailing_text']!r}",
-            "none is needed: the same follows every answer; a template that ends with the stop token avoids it",
+            "nothing to do: the same follows every answer; a template that ends with the stop token avoids it",
         )
 
 
@@ -416,12 +417,12 @@ def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
         yield error(
             "changes_answer",
             f"the template changes ordinary answers: {describe(probes, other_text)}",
-            "use a template that leaves the text of answers as it is",
+            "use a template that does not change the text of answers",
         )
     if think["added"]:
         yield warning(
             "think_block",
-            f"in training {added['before']!r} stands before answers that were sampled without it",
+            f"in training {added['before']!r} precedes answers that were sampled without it",
             'sample and train with thinking off, if the template can: {"enable_thinking": false}',
         )
     elif not think["kept"]:
@@ -433,19 +434,19 @@ def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
     if (added["before"] and not think["added"]) or added["after"]:
         yield warning(
             "adds_text",
-            f"in training answers stand between {added['before']!r} and {added['after']!r}, not when sampled",
+            f"in training answers are between {added['before']!r} and {added['after']!r}, not when sampled",
             "use a template that puts nothing but special tokens around an answer",
         )
     if stripped:
         yield warning(
             "strips_whitespace",
             f"answers are not trained with the white space they were sampled with: {', '.join(stripped)}",
-            "none is needed where answers rarely have any; otherwise take the trim filter out of the template",
+            "nothing to do if answers rarely have any; otherwise remove the trim filter from the template",
         )
 
 
 def find_other_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
-    """Yields the finding on ordinary answers that differ for a reason which no other finding names."""
+    """Yields the finding on ordinary answers that differ for a reason that no other finding explains."""
     ordinary = list_ordinary(probes)
     added = report["added_text"]
     named = added["before"] or added["after"] or report["stop"]["trained"] is None

@@ -24,15 +24,15 @@ logging.disable_progress_bar()
 
 
 def place(model: PreTrainedModel) -> PreTrainedModel:
-    """The model on its device, ready to run; one that engine_options (device_map) has spread stays where it is."""
+    """The model on its device, ready to run; a model distributed by engine_options (device_map) is not moved."""
     return (model if getattr(model, "hf_device_map", None) else model.to(DEVICE)).eval()
 
 
 def only_stops(stops: Collection[int]) -> GenerationConfig:
-    """Generation settings that hold nothing but stop tokens, to put in the place of a model's own.
+    """Generation settings with stop tokens only, to replace a model's own.
 
-    ``generate`` fills in what its caller leaves open from ``model.generation_config``: penalties, beams, a minimal
-    length.
+    ``generate`` takes settings that its caller does not give from ``model.generation_config``: penalties, beams, a
+    minimal length.
     """
     return GenerationConfig(eos_token_id=sorted(stops) or None)
 
@@ -78,7 +78,7 @@ class SeededSampling(LogitsProcessor):
         self.step = 0
 
     def weigh(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(what of its probability each token keeps after temperature and top_p, its id or None for the usual order).
+        """(each token's probability after temperature and top_p, or 0; its id, or None for the usual order).
 
         ``scores`` are logits; all are of the shape (rows, vocabulary).
         """
@@ -128,7 +128,7 @@ class Policy(ChatModel):
         if adapter:
             self.model = load_adapter(self.model, adapter)
             if dtype == "float32":
-                # In 16 bits the sum would round away most of what a small learning rate has changed.
+                # In 16 bits the sum would round away most changes of a small learning rate.
                 self.model = self.model.merge_and_unload()
         self.model = place(self.model)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -139,7 +139,7 @@ class Policy(ChatModel):
         self.pad = pad if pad is not None and pad < self.vocabulary else 0  # masked: any id will do
 
     def _refuse_nan(self, module: torch.nn.Module, inputs: tuple, output: Any) -> None:
-        """Where a model overflows, all logits of a row are nan: the answers would be its first or last token for ever."""
+        """If a model overflows, all logits of a row are nan, and its answers would repeat the first or last token."""
         if not output.logits[:, -1, 0].isfinite().all():  # logits: (rows, tokens, vocabulary)
             raise InputError(
                 "the model's outputs are not finite numbers", "use bfloat16 or float32", self.path, field="dtype"
@@ -158,7 +158,7 @@ class Policy(ChatModel):
         Args:
             requests: [(token ids, seed of the first sample, how many)]; the low 12 bits of a seed are the sample's
                 number, and batches begin at multiples of ``batch``, so that more samples later change none.
-            at_once: without effect: one prompt is in work at a time.
+            at_once: has no effect, because one prompt is processed at a time.
         Yields (index of the request, its responses in sample order). Raises InputError where logits are not finite.
         """
         for index, (tokens, seed, count) in enumerate(requests):
@@ -176,8 +176,8 @@ class Policy(ChatModel):
     ) -> list[dict]:
         """One response to each prompt; temperature 0 is greedy.
 
-        Prompts of like length share a batch: the fastest way, in which neighbours may move the last bits. Raises
-        InputError where logits are not finite.
+        Prompts of similar length share a batch. This is fastest, but the others in a batch may change the last bits.
+        Raises InputError if logits are not finite.
         """
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         responses: list[dict] = [{}] * len(prompts)
@@ -239,7 +239,7 @@ class RewardModel(ChatScorer):
     def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
         """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order.
 
-        Chats of like length share a batch, which wastes the least on padding.
+        Chats of similar length share a batch, to need little padding.
         """
         encoded = [self.encode(messages, text) for messages, text in answers]
         ids = [tokens or [] for tokens, _ in encoded]

@@ -2,9 +2,9 @@
 
 Policy and RewardModel keep the contract of engines.PolicyEngine and RewardEngine.
 
-Token ids go in, never text, so no special token is added twice. A prompt's samples share its prefill; sample j has
-the seed ``first + j``; all 63 bits of it reach a GPU's generator, and the low 32 that of the CPU build, which is for
-tests. Requests are fed while others run, so the GPU does not wait at the end of a chunk.
+vLLM gets token ids, never text, so no special token is added twice. A prompt's samples share its prefill, and sample j
+has the seed ``first + j``. A GPU's generator uses all 63 bits of the seed, the CPU build (for tests) the low 32.
+Requests are added while others run, so the GPU does not wait at the end of a chunk.
 """
 
 import os
@@ -42,7 +42,7 @@ def start(
     length: int | None,
     **needed: Any,
 ) -> LLM:
-    """A vLLM engine; ``options`` are the config's own and go before all that is set here.
+    """A vLLM engine; ``options`` come from the config and override all that is set here.
 
     ``length``: the context in tokens, None for vLLM's own choice; ``needed``: further arguments of vllm.LLM.
 
@@ -95,7 +95,7 @@ class Policy(ChatModel):
         # With the output layer among them, vLLM could not give the log-probabilities of a prompt, which lm-eval asks for.
         lora |= {"lora_target_modules": list_targets(adapter)} if adapter else {}
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.context, **lora)
-        # That of engine_options, or of vLLM itself where the model states none.
+        # From engine_options, or from vLLM if the model states no context length.
         self.context = self.llm.llm_engine.model_config.max_model_len
         self.lora = LoRARequest("adapter", 1, str(adapter)) if adapter else None
         if adapter:
@@ -113,7 +113,7 @@ class Policy(ChatModel):
 
         Args:
             requests: [(token ids, seed of the first sample, how many)]; no tensors: lists of int go in and come out.
-            at_once: prompts in work at a time, which bounds memory.
+            at_once: number of prompts in memory at a time.
         Yields (index of the request, its responses in sample order), as they are finished; greedy ones are all the same,
         and vLLM takes such a request for one alone.
         """
@@ -135,7 +135,7 @@ class Policy(ChatModel):
                 (name,) = self.llm.enqueue(
                     {"prompt_token_ids": tokens}, parameters, lora_request=self.lora, use_tqdm=False
                 )
-                # vLLM adds "-" and eight random characters to the id that its outputs bear.
+                # vLLM adds "-" and eight random characters to the id in its outputs.
                 running[name.rsplit("-", 1)[0]] = index, room, 1 if temperature else count
                 if len(running) >= at_once:
                     return
@@ -199,12 +199,12 @@ class RewardModel(ChatScorer):
             if fitting
             else []
         )
-        # Of a pooling output `probs` holds one number, the raw logit.
+        # The field `probs` of a pooling output holds one number, the raw logit.
         return [(None, reason) if reason else check_reward(next(outputs).outputs.probs[0]) for _, reason in encoded]
 
 
 def check_reached(llm: LLM, adapter: str | Path) -> None:
-    """Raises InputError where modules of an adapter have no counterpart in vLLM's model: vLLM would pass over them."""
+    """Raises InputError if modules of an adapter have no counterpart in vLLM's model: vLLM would ignore them."""
     from vllm.lora.utils import parse_fine_tuned_lora_name
 
     modules, mapper, packed = llm.apply_model(name_modules)[0]

@@ -1,11 +1,11 @@
-"""What a translation model is asked, in which format, and whether its chat template takes that."""
+"""The requests to a translation model in each format, and whether its chat template takes them."""
 
 import re
 from typing import Any
 
 from croco.models.chats import UNUSABLE
 
-# Of the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
+# From the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
 # https://huggingface.co/Infomaniak-AI/vllm-translategemma-4b-it, which takes plain text.
 FORMATS = ("translategemma", "translategemma_prompt", "translategemma_tags", "template")
 PROMPT = (
@@ -38,18 +38,18 @@ def request(piece: str, form: str, template: str | None, names: dict[str, str]) 
         ]
         return [{"role": "user", "content": content}]
     text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template or ""}[form]
-    # Not str.format: the piece, or the template, may hold other braces.
+    # str.format would fail on other braces in the piece or the template.
     fields = {**names, "text": piece}
     return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]
 
 
 def find_misfit(tokenizer: Any, how: dict, options: dict | None = None) -> str | None:
-    """What keeps a request in this format from reaching the translator, or None.
+    """Why a request in this format does not reach the translator, or None.
 
     Args:
         tokenizer: of the translator; ``how``: format, template, source and target names and codes.
         options: variables of the chat template, or None.
-    Some templates take codes in the parts of a message's content, others take plain text and leave such parts out.
+    Some templates take codes in the parts of a message's content, others take plain text and ignore such parts.
     """
 
     def render(names: dict[str, str]) -> str:
@@ -65,7 +65,7 @@ def find_misfit(tokenizer: Any, how: dict, options: dict | None = None) -> str |
     if "target_lang_code" in text:
         return "writes the parts of the message as they are"
     try:
-        # Also the same where the template knows neither language, and writes nothing for both.
+        # Both texts are also equal if the template knows neither language and writes nothing.
         return "leaves out the language to translate to" if render(NO_LANGUAGE) == text else None
     except UNUSABLE:  # it knows no such language, as it should
         return None

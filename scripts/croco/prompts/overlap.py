@@ -1,4 +1,4 @@
-"""Which training prompts stand among what a model is evaluated on: the same text, or 13 words in a row."""
+"""Which training prompts are part of the evaluation data: the same text, or 13 words in a row."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from croco.text.normalise import fold
 
 N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
 KINDS = ("exact", f"ngram_{N}")
-# A word; of scripts without spaces between words each character.
+# A word, or one character of scripts without spaces between words.
 WORD = regex.compile(
     r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
     r"|[[\w\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]]+",
@@ -21,12 +21,12 @@ WORD = regex.compile(
 )
 
 
-# Of one source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
+# Per source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.
 Source = TypedDict("Source", {"evaluated": int, "without_text": int, **dict.fromkeys(KINDS, dict[str, list])})  # type: ignore[misc]
 
 
 class Found(msgspec.Struct):
-    """What scripts/contamination.py writes of a block of training prompts."""
+    """The result of scripts/contamination.py for a block of training prompts."""
 
     language: str
     prompts: int
@@ -36,12 +36,12 @@ class Found(msgspec.Struct):
 
 
 def read_found(path: str | Path) -> Found:
-    """The Found of a file; raises InputError where the file is none, as other reports are."""
+    """The Found of a file; raises InputError for a file of another kind."""
     try:
         return msgspec.json.decode("\n".join(text for _, text in read_lines(path)), type=Found)
     except msgspec.DecodeError as error:
         raise InputError(
-            f"not what was found in a block of training prompts ({error})",
+            f"not a result of contamination.py for a block of training prompts ({error})",
             "give files that contamination.py --prompts wrote",
             path,
         ) from error
@@ -52,12 +52,12 @@ class Evaluated:
 
     def __init__(self) -> None:
         self.count = 0
-        self.without_text = 0  # entries that there was nothing to compare of
+        self.without_text = 0  # entries without text to compare
         self.whole: dict[str, set[int]] = {}
         self.grams: dict[str, set[int]] = {}  # {folded text, 13 words: numbers of the entries that have it}
 
     def add(self, texts: Iterable[str], whole: Iterable[str]) -> None:
-        """Another entry: its texts, and those (a subset, or them joined) that a training prompt must not be."""
+        """Adds an entry: its texts, and those (a subset, or joined) that must not be a whole training prompt."""
         for text in filter(None, map(fold, whole)):
             self.whole.setdefault(text, set()).add(self.count)
         for gram in list_grams(texts):
@@ -81,7 +81,7 @@ def list_turns(row: dict) -> list[str]:
 
 
 def list_grams(texts: Iterable[str]) -> set[str]:
-    """All runs of 13 words within the texts, case and punctuation apart."""
+    """All runs of 13 words within the texts, ignoring case and punctuation."""
     grams: set[str] = set()
     for text in texts:
         words = WORD.findall(fold(text))

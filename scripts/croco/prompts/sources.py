@@ -35,10 +35,10 @@ ROLES = {
     "developer": "system",
 }
 TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "function_response")
-# Keys of a turn that hold what no text answers; all others beside role and content are about the turn.
+# Keys of a turn whose content cannot be answered with text; other keys besides role and content are metadata.
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
-# How JSON and Python, whose form pandas writes to a CSV, begin a chat.
+# The first characters of a chat in JSON and in Python's form, which pandas writes to a CSV.
 CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
 
 
@@ -63,13 +63,13 @@ class Entry:
 
     line: int
     prompt_id: str
-    messages: list | None  # None where the row is sound but cannot be asked, for the reason ``fault``
+    messages: list | None  # None if the row is valid but cannot be asked, for the reason ``fault``
     reference: str | None
     fault: str | None = None
 
 
 class Unanswerable(InputError):
-    """A sound row that no text answers: tool calls, pictures. It is left out and counted."""
+    """A valid row that text cannot answer, such as tool calls and pictures. It is excluded and counted."""
 
 
 def read_entry(row: dict, source: Source, path: Path | str | None, number: int, line: int) -> Entry:
@@ -101,7 +101,7 @@ def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
         if entry.prompt_id in lines:
             first, spelling = lines[entry.prompt_id]
             raise InputError(
-                f"the id {entry.prompt_id} stands on line {first} too{tell_apart(spelling, spell_id(row, source))}",
+                f"duplicate id {entry.prompt_id}, first on line {first}{tell_apart(spelling, spell_id(row, source))}",
                 "give each prompt its own id",
                 path,
                 line,
@@ -147,7 +147,7 @@ def _is_same(value: Any, wanted: Any) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return Decimal(str(value)) == Decimal(str(wanted))
-        except ArithmeticError:  # what is wanted is no number
+        except ArithmeticError:  # the wanted value is not a number
             return False
     return _as_text(value) == _as_text(wanted)
 
@@ -178,8 +178,8 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
 def _find_cache(name: str) -> str | None:
     """A cache of its own for each state of a local folder, None for the hub.
 
-    By default a configuration of a local folder is known by the folder's name alone: another folder of that name, or
-    changed files, would give the old rows.
+    By default the cache identifies a local folder's configuration by the folder's name alone: another folder of that
+    name, or changed files, would give the old rows.
     """
     if not Path(name).is_dir():
         return None
@@ -222,7 +222,7 @@ def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
             named = header and start == 1 and [*map(_fold_name, values)] == [*map(_fold_name, header)]
             if named or values == header or (header is None and len(set(values)) < len(values)):
                 raise InputError(
-                    "a header line with names given too" if header else f"a column stands twice in {', '.join(values)}",
+                    "a header line with names given too" if header else f"duplicate column in {', '.join(values)}",
                     "leave `columns` out of the config" if header else "give each column its own name",
                     path,
                     start,
@@ -232,7 +232,7 @@ def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
             elif len(values) != len(header):
                 raise InputError(
                     f"{len(values)} fields instead of {len(header)} ({', '.join(header)})",
-                    "mend the row, or name all columns in the config",
+                    "fix the row, or name all columns in the config",
                     path,
                     start,
                 )
@@ -260,9 +260,9 @@ def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
 def _find_format(path: Path, source: Source) -> dict[str, Any]:
     """The csv module's options for a file.
 
-    Its separator is the comma, of a .tsv the tab; or the semicolon or the other one, where only so its first line has the
-    columns that are asked for. Quotes are those of RFC 4180; in a .tsv only where a field begins with one. Raises
-    InputError where all rows of a file without a header can be read with more than one separator.
+    The separator is the comma, or the tab in a .tsv. If the first line lacks the wanted columns with it, the semicolon
+    or the other one of the two is tried. Quotes are those of RFC 4180, in a .tsv only if a field begins with one. Raises
+    InputError if all rows of a file without a header can be read with more than one separator.
     """
     first = next((text for _, text in read_lines(path)), "")
     top = {name.split(".")[0] for name in (source.id, source.text, source.reference) if name}
@@ -296,7 +296,7 @@ def _find_format(path: Path, source: Source) -> dict[str, Any]:
 
 
 def _fits_all(path: Path, separator: str, count: int) -> bool:
-    """Whether each row of a file has so many fields."""
+    """Whether each row of a file has this number of fields."""
     try:
         reader = csv.reader((text + "\n" for _, text in read_lines(path)), delimiter=separator, strict=True)
         return all(len(values) == count for values in reader)
@@ -339,7 +339,7 @@ def spell_id(row: dict, source: Source) -> str | None:
 
 
 def tell_apart(spelling: str | None, other: str | None) -> str:
-    """Words for a message on two ids that are the same in NFC, "" where their code points are the same."""
+    """Explains in a message that two ids are the same in NFC; "" if their code points are the same."""
     return "" if spelling == other else f", in other code points: {spelling!a} and {other!a} are the same in NFC"
 
 
@@ -348,7 +348,7 @@ def _read_messages(
 ) -> tuple[list[dict], str | None]:
     """(prompt as a chat, answer to it or None): a text becomes the user's turn, a list of turns is read by its format.
 
-    With ``reference: last_turn`` the assistant's last turn is no part of the prompt. With ``text: first_turn`` the
+    With ``reference: last_turn`` the assistant's last turn is not part of the prompt. With ``text: first_turn`` the
     prompt is the first user's turn alone, and the answer that of the assistant right after it.
     """
     column, alone = source.text, False
@@ -434,9 +434,9 @@ def _refuse_what_no_text_answers(
 ) -> None:
     """Raises Unanswerable for a turn, or a row beside its chat, with tools or media."""
     if is_tool or any(_says_something(record.get(key)) for key in tool_keys):
-        raise Unanswerable("a tool or function call", "take out chats with tools", *place)
+        raise Unanswerable("a tool or function call", "remove chats with tools", *place)
     if any(_says_something(record.get(key)) for key in MEDIA_KEYS):
-        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+        raise Unanswerable("content that is no text", "remove pictures and sound", *place)
 
 
 def _read_part(part: Any, place: tuple[str | Path | None, int | None, str]) -> str:
@@ -444,7 +444,7 @@ def _read_part(part: Any, place: tuple[str | Path | None, int | None, str]) -> s
     if isinstance(part, str):
         return part
     if not isinstance(part, dict) or part.get("type", "text") not in ("text", "input_text", "output_text"):
-        raise Unanswerable("content that is no text", "take out pictures and sound", *place)
+        raise Unanswerable("content that is no text", "remove pictures and sound", *place)
     if not isinstance(part.get("text"), str):
         raise InputError("a content part without its text", "write {type: text, text: ...}", *place)
     return part["text"]

@@ -1,4 +1,4 @@
-"""How a chat is cut into pieces that a translation model can take, and how pieces are put back."""
+"""Splits a chat into pieces that fit a translation model, translates them and joins them again."""
 
 import re
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from croco.digests import prompt_seed
 from croco.models.chats import TOO_LONG
 from croco.prompts.formats import request
-from croco.text.language import FEWEST_LETTERS, identify, name_language, strip_code
+from croco.text.language import FEWEST_LETTERS, detect_language, name_language, strip_code
 from croco.text.normalise import fold, is_blank
 
 RETRY_TEMPERATURE = 0.5
-FAULTS = {TOO_LONG: "too_long"}  # of a piece that cannot be put to the translator, where its name is another
+FAULTS = {TOO_LONG: "too_long"}  # why the translator cannot be asked for a piece, where the name differs
 FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
 PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
 
 
 def split_text(text: str, longest: int) -> list[str]:
-    """A text as alternating pieces: at even places to translate, at odd places to keep as they are.
+    """A text as alternating pieces: those at even places to translate, those at odd places to keep.
 
     Fenced code is kept, and so is the white space around pieces. Paragraphs share a piece while it has at most
     ``longest`` characters; a longer paragraph is one piece. Joined, the pieces are the text.
@@ -52,7 +52,7 @@ def _split_fences(text: str) -> list[str]:
 
 
 def _keep(pieces: list[str], text: str) -> None:
-    """Adds text that is not translated: to the kept piece at the end, or as a new one."""
+    """Adds text that is not translated to the kept piece at the end, or as a new one."""
     if not text:
         return
     if not pieces[-1] and len(pieces) > 1:
@@ -64,7 +64,7 @@ def _keep(pieces: list[str], text: str) -> None:
 def find_fault(response: dict, language: str, source: str | None = None) -> str | None:
     """Why a translated piece cannot be used, or None: truncated, empty, is_source or wrong_language.
 
-    ``source``: the piece itself, None where a translation may be the same, as into another standard of one language.
+    ``source``: the piece itself, or None if a translation may be equal, as in another standard of the same language.
     Code, numbers and names of fewer than 20 letters may stay as they are.
     """
     if response["finish_reason"] == "length":
@@ -73,23 +73,23 @@ def find_fault(response: dict, language: str, source: str | None = None) -> str 
         return "empty"
     if source is not None and fold(response["text"]) == fold(source) and has_prose(source):
         return "is_source"
-    if identify(response["text"], language) not in (language, None):
+    if detect_language(response["text"], language) not in (language, None):
         return "wrong_language"
     return None
 
 
 def differs(language: str, other: str) -> bool:
-    """Whether a translation has to be another text: not so between scripts, regions and standards of one language."""
+    """Whether a translation has to differ: not between scripts, regions and standards of one language."""
     return name_language(language) != name_language(other)
 
 
 def has_prose(text: str) -> bool:
-    """Whether the text has enough letters besides code, URLs and maths for its language to be seen."""
+    """Whether the text has enough letters, without code, URLs and maths, to detect its language."""
     return sum(map(str.isalpha, strip_code(text))) >= FEWEST_LETTERS
 
 
 def translate_chunk(model: Any, chunk: list[dict], how: dict, attempts: int) -> list[dict]:
-    """Translates prompts, all of their pieces together; a piece that fails is tried again, sampled.
+    """Translates prompts, all of their pieces together; a piece that fails is tried again with sampling.
 
     Args:
         model: a policy of an engine; ``chunk``: lines of a prompt file.

@@ -19,10 +19,10 @@ class Contrast:
 
     Attributes:
         what: pool/setting against what it is compared with.
-        measure: what ``value`` and its 95 % interval from ``low`` to ``high`` are, in shares.
+        measure: name of ``value`` with its 95 % interval from ``low`` to ``high``, in shares.
         p: adjusted p, or None.
-        claim: what the paper reports, where it does (``of_paper``).
-        verdict: whether this run shows it, in words; ``agrees`` is True, False, or None where that is open.
+        claim: what the paper reports, if it does (``of_paper``).
+        verdict: whether this run shows it, in words; ``agrees`` is True, False, or None if inconclusive.
     """
 
     model: str
@@ -85,7 +85,7 @@ def contrasts_over_seeds(
 ) -> list[dict]:
     """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports.
 
-    Seeds with too few prompts for a verdict are left out.
+    Seeds with too few prompts for a verdict are excluded.
     """
     pooled = summary[
         (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == BASE)

@@ -34,7 +34,7 @@ class Figure:
     Attributes:
         charts: [{title: text or None, spec: Vega-Lite specification}].
         alt: what the charts show, for readers who do not see them.
-        select: {label, names, none (optional)} of what the page shows one at a time, or None.
+        select: {label, names, none (optional)} of a choice, one of which the page shows at a time, or None.
         broad: the figure scrolls by itself on a phone.
     """
 
@@ -53,7 +53,7 @@ class Section:
 
     Attributes:
         intro: the paragraph under the heading, or None.
-        empty: what is said where there is no figure and nothing is missing, or None.
+        empty: the text if there is no figure and nothing is missing, or None.
         content: values for the section's own markup in the template.
         records: {name: rows} for the lists that the page's script searches.
     """
@@ -67,21 +67,21 @@ class Section:
 
 
 class Gaps:
-    """Collects what is missing, by section: {what: [paths]}, with the command that makes it."""
+    """Collects missing files by section: {what: [paths]}, with the command that makes them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.found: dict[str, dict] = defaultdict(dict)
 
     def has(self, section: str, path: Path, what: str) -> bool:
-        """Whether a file is there; where it is not, the section says so."""
+        """Whether a file is there; if not, it becomes a gap of the section."""
         if path.is_file():
             return True
         self.found[section].setdefault(what, []).append(path)
         return False
 
     def say(self, section: str, what: str, command: str) -> None:
-        """A gap that is no single file."""
+        """A gap that is not a single file."""
         self.found[section][what] = command
 
     def of(self, section: str) -> list[dict[str, Any]]:

@@ -14,16 +14,16 @@ def of_metric(summary: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
 
 
 def say_direction(summary: pd.DataFrame, task: str, metric: str) -> str:
-    """A clause for metrics of which less is better, whose positive changes are falls; empty for others."""
+    """A clause for metrics where lower is better, whose positive changes are decreases; empty for others."""
     rows = of_metric(summary, task, metric)
     less = ((rows["value"] - rows["baseline_value"]) * rows["delta"] < 0).any()
-    return "; less is better, positive means less" if less else ""
+    return "; lower is better, positive means lower" if less else ""
 
 
 def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -> list[dict[str, Any]]:
-    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], a line an arm.
+    """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], one line per arm.
 
-    Over several seeds the row `all` stands for an arm where there is one, else the first seed's, with the others' beside.
+    For several seeds the values are from the row `all` if there is one, else from the first seed's, with the others'.
     """
     lines = []
     for name, group in of_metric(summary, task, metric).groupby("run", sort=False):
@@ -52,7 +52,7 @@ def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -
 
 
 def say_unpooled(section: str, rows: pd.DataFrame, gaps: Gaps) -> None:
-    """Names the runs that have values of single languages and no mean over them, since a language is missing."""
+    """Lists as a gap the runs that have values of single languages but no mean, because a language is missing."""
     keys = ["task", "metric", "run"]
     pooled = rows.loc[rows["eval_language"] == "all", keys].drop_duplicates()
     found = rows[keys].drop_duplicates().merge(pooled, how="left", indicator=True)
@@ -62,7 +62,7 @@ def say_unpooled(section: str, rows: pd.DataFrame, gaps: Gaps) -> None:
 
 
 def find_base(lines: list[dict[str, Any]]) -> float | None:
-    """The base's value over the most languages: single languages have their own."""
+    """The base's value over the largest number of languages."""
     return max(lines, key=lambda line: len(line["languages"]))["baseline"]
 
 
@@ -82,7 +82,7 @@ def table_estimates(caption: str, lines: list[dict[str, Any]], value: str = "val
 
 
 def in_words(lines: list[dict[str, Any]], reference: float) -> str:
-    """A sentence on a forest plot: which intervals lie clear of the reference."""
+    """A sentence on a forest plot: which intervals exclude the reference."""
     lines = [line for line in lines if (line["n"] or 0) >= FEWEST]
     above = [line["name"] for line in lines if line["low"] is not None and line["low"] > reference]
     below = [line["name"] for line in lines if line["high"] is not None and line["high"] < reference]

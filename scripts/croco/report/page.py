@@ -1,7 +1,7 @@
 """What the sections of the report page read: one typed `Page`, made from the files of a run.
 
-The run table and summary.csv are read here and nowhere else: `read_reported` makes `Page.runs` of the one, `read_rows` makes
-`Page.summary` of the other.
+The run table and summary.csv are read only here: `read_reported` makes `Page.runs` from the run table, and `read_rows`
+makes `Page.summary` from summary.csv.
 """
 
 from argparse import Namespace
@@ -31,7 +31,7 @@ class Manifest:
         job: digest of the process that wrote it, or None in manifests of older code.
         seconds: time from the start of the process to the writing of the manifest.
         memory: peak memory of the process in MB.
-        gpus: GPUs that the process had, or None where that is unknown.
+        gpus: GPUs that the process had, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
     """
 
@@ -127,12 +127,12 @@ class ReportedRun:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the run asks for, and what the page is asked to show.
+    """What the config asks for, and what the page shows.
 
     Attributes:
         examples: pairs, and answers, to show of each run and language.
         partial: the run is not finished.
-        miniature: the run is the miniature, which may claim little.
+        miniature: the run is the miniature, which supports few claims.
     """
 
     judged: bool
@@ -273,7 +273,7 @@ def read_manifests(root: Path) -> list[Manifest]:
         if place.parts[0] in NOT_RESULTS or path.name.startswith("."):
             continue
         row = read_json(path)
-        if row.get("stage") in (None, "report"):  # the page's own, of an earlier time
+        if row.get("stage") in (None, "report"):  # an earlier one of the page itself
             continue
         manifests.append(Manifest.from_row(str(place), row))
     return manifests

@@ -1,7 +1,7 @@
 """The report's plots: Vega-Lite specifications by Altair, drawn in the page by its own copy of Vega and here as SVG.
 
-Colours are written as CSS variables, ``var(--name)``, of scripts/templates/report.css: the page fills in those of its theme,
-``to_svg`` the light ones. A specification is as wide as its place in the page.
+Colours are CSS variables, ``var(--name)``, of scripts/templates/report.css. The page replaces them by the colours of its
+theme, and ``to_svg`` by the light ones. A specification is as wide as its place in the page.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-STEP = 20  # pixels a line of a plot with one line a run
+STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
@@ -77,12 +77,12 @@ def _chart(rows: Sequence[dict]) -> alt.Chart:
 
 
 def _lines(names: Iterable[str]) -> alt.Y:
-    """The y channel with a line for each name, in the order given."""
+    """The y channel with one line per name, in the given order."""
     return alt.Y("name:N", sort=list(names), title=None, axis=alt.Axis(domain=False, ticks=False, grid=False))
 
 
 def plot_stacks(rows: Sequence[dict], title: str) -> dict:
-    """Stacked bars, a line a name.
+    """Stacked bars, one line per name.
 
     Args:
         rows: [{"name", "part", "count", "kind": "kept" | "lost"}]; parts stack in their order.
@@ -164,11 +164,11 @@ def plot_cells(
     """A heat map with its numbers in the cells.
 
     Args:
-        rows: [{"x", "y", "value"}], and with ``names`` a "name", of which the page shows one at a time.
-        middle: value that has no colour, with one hue on either side of it; None for one hue from 0 on.
+        rows: [{"x", "y", "value"}], and with ``names`` a "name"; the page shows one name at a time.
+        middle: value without colour, with a different hue on each side; None for one hue from 0 on.
         label: d3 format of the numbers.
         names: {name shown first}, for the page's selection ``name``.
-        spans: order of x, where it is not that of y.
+        spans: order of x, if it differs from that of y.
     """
     ys = list(dict.fromkeys(row["y"] for row in rows))
     xs = spans or list(dict.fromkeys(row["x"] for row in rows))
@@ -205,7 +205,7 @@ def plot_cells(
 
 
 def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
-    """Estimates with intervals, a line a run; single languages are small marks, other seeds circles.
+    """Estimates with intervals, one line per run; single languages are small marks, other seeds circles.
 
     Args:
         rows: [{"name", "value", "low", "high", "languages": {language: value}, "others": [value]}]; low, high may be
@@ -262,7 +262,7 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
 
 
 def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, label: str = "measure") -> dict:
-    """Several values a line, told by colour: [{"name", "series", "value", "low" and "high" where known}]."""
+    """Several values per line, distinguished by colour: [{"name", "series", "value", "low" and "high" where known}]."""
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
     x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
     color = alt.Color(
@@ -332,7 +332,7 @@ def plot_scatter(
 
 
 def plot_bars(rows: Sequence[dict], title: str) -> dict:
-    """One bar a name: [{"name", "value"}]."""
+    """One bar per name: [{"name", "value"}]."""
     names = [row["name"] for row in rows]
     chart = (
         _chart(rows)

@@ -1,4 +1,4 @@
-"""What the paper reports of its comparisons, and whether a run's summary shows it."""
+"""The paper's findings, and whether a run's summary shows them."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -10,7 +10,7 @@ from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY
 from croco.runs import BASE, OTHER_POLICY, OWN, Arm
 
-# What makes a setting an arm of the paper: facts of its row (croco.runs.Arm), whatever its name.
+# The facts of its row (croco.runs.Arm) that make a setting an arm of the paper, whatever its name.
 METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
 PAIRS = {"objective": "dpo", "target": "pair", "rejected": "mean-2sd", "responses": OWN}
 ROLES = {
@@ -21,7 +21,7 @@ ROLES = {
     OFF_POLICY: {**PAIRS, "responses": OTHER_POLICY},
     ONLINE: {"objective": "online_dpo", "target": "prompts"},
 }
-# What the paper reports of these comparisons of win rates (its findings F2, F4, F5), and what a null must show.
+# The paper's results for these comparisons of win rates (findings F2, F4, F5), and what a null control must show.
 PAPER = {
     (METHOD, BASE): ("higher", "preference tuning on own responses improves on the base"),
     (METHOD, OFF_POLICY): ("higher", "another model's responses reduce the gain"),
@@ -30,9 +30,9 @@ PAPER = {
     (METHOD, ONLINE): ("not lower", "sampling online is not better than offline pairs"),
     (NULL, BASE): ("equal", "pairs drawn whatever their rewards change nothing (null control)"),
 }
-# Changes within this margin count as none, of win rates and of other shares.
+# Changes of win rates and other shares within this margin count as no change.
 NULL_MARGIN = 0.05
-# (finding, role, with what it is compared, measure, what is expected, claim)
+# (finding, role, what it is compared with, measure, expectation, claim)
 WINS, TASKS, LOW_RESOURCE = "win rate", "structured tasks", "win rate in low-resource languages"
 FINDINGS = [
     ("F2", METHOD, BASE, WINS, *PAPER[METHOD, BASE]),
@@ -44,7 +44,7 @@ FINDINGS = [
     ("F6", METHOD, BASE, LOW_RESOURCE, "higher", "low-resource languages gain, too"),
 ]
 REWARDS_RANK = "the reward model ranks usefully in most languages"
-# Metrics of tasks of which no mean with accuracies says anything, even where all values happen to lie between 0 and 1.
+# Metrics that must not be averaged with accuracies, even if all their values happen to be between 0 and 1.
 UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
 MONOLINGUAL = "monolingual"
 NOT_TESTED = "not tested"
@@ -53,7 +53,7 @@ NOT_TESTED = "not tested"
 def compare_with_paper(low: float, high: float, expected: str | None, prompts: int = FEWEST) -> dict:
     """{verdict, agrees}: whether an interval of a difference, by its signs, agrees with what the paper reports."""
     if prompts < FEWEST:
-        return {"verdict": f"cannot tell: too few prompts (under {FEWEST})", "agrees": None}
+        return {"verdict": f"inconclusive: too few prompts (under {FEWEST})", "agrees": None}
     shows = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
     if expected is None:
         return {"verdict": shows, "agrees": None}
@@ -62,14 +62,14 @@ def compare_with_paper(low: float, high: float, expected: str | None, prompts: i
     if expected == "not lower" and shows != "lower":
         seen = low >= -NULL_MARGIN
         return {
-            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "cannot tell",
+            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "inconclusive",
             "agrees": seen or None,
         }
     if shows == expected or (shows, expected) == ("higher", "not lower"):
         return {"verdict": "appears", "agrees": True}
     if shows in ("higher", "lower"):
         return {"verdict": f"does NOT appear: {shows}", "agrees": False}
-    return {"verdict": "cannot tell", "agrees": None}
+    return {"verdict": "inconclusive", "agrees": None}
 
 
 def check_findings(
@@ -112,7 +112,7 @@ def list_claims(arms: list[Arm]) -> list[dict]:
 def mark_counted(summary: pd.DataFrame) -> pd.DataFrame:
     """Adds `counted`: which rows count in a mean over structured tasks.
 
-    A group counts and not its members, and metrics that are shares between 0 and 1 wherever they occur.
+    A group counts instead of its members, and a metric only if all its values are shares between 0 and 1.
     """
     share = ~summary["metric"].isin(UNSCALED)
     for name in ("value", "baseline_value"):
@@ -123,7 +123,7 @@ def mark_counted(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_places(arms: list[Arm]) -> list[str]:
-    """Where the arms are tuned: `monolingual` for all pools of one language, and each other pool by its name."""
+    """The pools that arms are tuned on: `monolingual` for all pools of one language, and each other pool by its name."""
     pools = {pool: codes["trained"] for arm in arms for pool, codes in arm.pools.items()}
     several = [pool for pool, codes in pools.items() if codes != [pool]]
     if len(several) < len(pools):
@@ -137,14 +137,14 @@ def plays(arm: Arm, role: str) -> bool:
 
 
 def find_arms(arms: list[Arm], role: str, place: str) -> list[Arm]:
-    """The arms of a role in a place that vary least from what the config says for all settings; several if equal."""
+    """The arms of a role in a place with the fewest options that differ from the config's defaults; several if equal."""
     fitting = [arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL)]
     least = min((len(arm.varies) for arm in fitting), default=None)
     return [arm for arm in fitting if len(arm.varies) == least]
 
 
 def find_differing(arm: Arm, other: Arm) -> list[str]:
-    """Facts, beside what makes their roles, in which two arms differ; only those that both kinds of target have."""
+    """Facts besides those of their roles in which two arms differ; only facts that both kinds of target have."""
     pairs = arm.target == other.target
     keys = (
         [*arm.varies, *other.varies] if pairs else [key for key in other.varies if key in ("hygiene", "reward_model")]
@@ -153,7 +153,7 @@ def find_differing(arm: Arm, other: Arm) -> list[str]:
 
 
 def find_partner(summary: pd.DataFrame, arms: list[Arm], arm: Arm, role: str, place: str) -> Arm | None:
-    """The arm of a role that differs least from ``arm``, of equal ones the first that it is compared with; or None."""
+    """The arm of a role that differs least from ``arm``, or the first compared one of several equal ones; or None."""
     fitting = [other for other in arms if plays(other, role) and other.list_pools(place, MONOLINGUAL)]
     compared = set(summary.loc[summary["arm"] == arm.setting, "versus"])
     return min(
@@ -190,7 +190,7 @@ def find_rows(
     if place == MONOLINGUAL:
         rows = rows[rows["pool"].isin(pools if only is None else only)]
         own = rows["eval_language"] == rows["pool"]
-        # Contrasts may have no rows of single languages; that over all is the same where there is one language.
+        # Contrasts may have no rows of single languages. With one language the row over all is the same.
         single = [pool for pool in pools if arm.pools[pool]["evaluated"] == [pool]]
         rows = rows[own if own.any() else (rows["eval_language"] == ALL) & rows["pool"].isin(single)]
         return rows[rows["eval_language"].isin(low_resource)] if measure == LOW_RESOURCE else rows
@@ -224,7 +224,7 @@ def list_present(summary: pd.DataFrame, arm: Arm, place: str, measure: str) -> s
 def list_gaps(
     summary: pd.DataFrame, arms: Iterable[Arm], place: str, measure: str, expected: Collection[str]
 ) -> dict[str, list[str]]:
-    """{setting: what it lacks} of the languages and tasks that one of the compared arms should have."""
+    """{setting: missing languages and tasks} of those that one of the compared arms should have."""
     wanted = {(ARENA, code) for code in expected}
     if measure == TASKS:
         tasks = summary[summary["counted"] & summary["eval_language"].isin(expected)]
@@ -238,12 +238,12 @@ def list_gaps(
 
 
 def measure_change(rows: pd.DataFrame) -> dict | None:
-    """{estimate, low, high, n}, the mean change over languages and tasks, of rows that choose has chosen.
+    """{estimate, low, high, n}: the mean change over languages and tasks, for rows returned by choose.
 
-    Metrics of a task are averaged first. Half the interval's width is the mean of the parts' over languages and
-    metrics, as of parts that rise and fall together, and the root of the mean square over tasks, divided by the
-    number of tasks' root, since tasks share no prompts. ``n`` is that of the part with the fewest prompts. None without
-    rows.
+    Metrics of a task are averaged first. Languages and metrics are treated as perfectly correlated: half the interval's
+    width is the mean of theirs. Tasks share no prompts and are treated as independent: half the width is the root mean
+    square of theirs, divided by the root of their number. ``n`` is that of the part with the fewest prompts. None
+    without rows.
     """
     if rows.empty:
         return None
@@ -257,7 +257,7 @@ def measure_change(rows: pd.DataFrame) -> dict | None:
 
 
 def bounds(row: Any) -> tuple[float, float]:
-    """The interval of a row's delta; a row without one shows nothing."""
+    """The interval of a row's delta; infinite if it has none."""
     return (-math.inf, math.inf) if pd.isna(row.delta_low) else (row.delta_low, row.delta_high)
 
 
@@ -271,7 +271,7 @@ def check_place(
     expected: str,
     low_resource: Collection[str],
 ) -> list[dict]:
-    """A finding in one place, an entry for each arm that plays the role."""
+    """A finding in one place, one entry per arm with the role."""
     entries = []
     for arm in find_arms(arms, role, place):
         other = None if versus == BASE else find_partner(summary, arms, arm, versus, place)
@@ -292,7 +292,7 @@ def check_finding(
     expected: str,
     low_resource: Collection[str],
 ) -> dict:
-    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its why.
+    """One comparison in one place: estimate, interval, null control, noise between seeds, and the verdict with its reason.
 
     ``other`` is the arm that it is compared with, or None for the base.
     """
@@ -311,17 +311,17 @@ def check_finding(
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
-    # Means over other languages are no control.
+    # A mean over other languages is not a control.
     if control and gaps.get(control.setting) == gaps.get(arm.setting):
         null = measure_change(
             choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["pool"])))
         )
     compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
-    verdict = {True: "supported", False: "not supported", None: "cannot tell"}[compared["agrees"]]
+    verdict = {True: "supported", False: "not supported", None: "inconclusive"}[compared["agrees"]]
     why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     if verdict == "supported" and control and null and null["estimate"] >= found["estimate"]:
         verdict, why = (
-            "cannot tell",
+            "inconclusive",
             f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
         )
     if (versus, expected) == (BASE, "higher") and null is None:
@@ -330,9 +330,9 @@ def check_finding(
         why += f"; the two differ in {', '.join(differing)} as well"
     why += "".join(f"; {gap}" for gap in say_gaps(gaps))
     if measure == TASKS and (left_out := name_unscaled(summary, arm)):
-        why += f"; left out, since no shares between 0 and 1: {left_out}"
+        why += f"; excluded, because they are not shares between 0 and 1: {left_out}"
     if len(changes) < 2:
-        why += "; one training seed, so that the noise between trainings is left out: give the setting more `seeds`"
+        why += "; one training seed, so the noise between trainings is not included: give the setting more `seeds`"
     return {
         "contrast": f"{where} - {versus}",
         "measure": measure,
@@ -352,7 +352,7 @@ def say_gaps(gaps: dict[str, list[str]]) -> list[str]:
 
 
 def name_unscaled(summary: pd.DataFrame, arm: Arm) -> str:
-    """The metrics of an arm's structured tasks that do not count in a mean, as text: "metric of task, ..."."""
+    """The metrics of an arm's structured tasks that are excluded from means, as text: "metric of task, ..."."""
     rows = summary[~summary["task"].isin([ARENA, FIDELITY]) & summary["suite"].isna() & ~summary["counted"]]
     rows = rows[rows["arm"] == arm.setting]
     return ", ".join(dict.fromkeys(f"{row.metric} of {row.task}" for row in rows.itertuples()))
@@ -364,7 +364,7 @@ def finite(value: float) -> float | None:
 
 
 def explain_lack(role: str, place: str) -> str:
-    """Which setting to add to the config."""
+    """The remedy for a missing arm: which setting to add to the config."""
     facts = {**ROLES[role]}
     own = facts.pop("responses", OWN) == OWN
     shown = ", ".join(f"{name}: {value}" for name, value in facts.items()) + ("" if own else ", responses: POLICY")
@@ -394,7 +394,7 @@ def explain_missing(
     if versus != BASE:
         why = f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
     elif gaps:
-        why = "no mean is taken over fewer languages: finish these"
+        why = "a mean needs all languages: finish these"
     else:
         why = "the summary has no such row: run the workflow to its end"
     return "; ".join([*say_gaps(gaps), why])
@@ -414,7 +414,7 @@ def not_tested(setting: str, versus: str, measure: str, why: str) -> dict:
 
 
 def judge_rewards(name: str, languages: dict[str, dict]) -> dict:
-    """F1 by a reward model's audit: whether it is fit for its task in most languages."""
+    """F1 from a reward model's audit: whether it is fit in most languages."""
     by_verdict = {
         verdict or "too few comparisons": [code for code, audit in languages.items() if audit["verdict"] == verdict]
         for verdict in ("fit", "weak", "unfit", None)
@@ -429,7 +429,7 @@ def judge_rewards(name: str, languages: dict[str, dict]) -> dict:
 
 
 def judge_agreement(summary: pd.DataFrame, model: str, arms: list[Arm], places: list[str]) -> list[dict]:
-    """F1 by the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
+    """F1 from the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
     summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
     entries = []
@@ -459,16 +459,14 @@ def judge_agreement(summary: pd.DataFrame, model: str, arms: list[Arm], places: 
                     "why": why + (f"; no agreement is known in {', '.join(missing)}" if missing else ""),
                 }
             )
-    why = (
-        "neither an audit nor rewards of judged answers: make the target audit, or set evaluation.fidelity and a judge"
-    )
+    why = "neither an audit nor rewards of judged answers: run the target audit, or set evaluation.fidelity and a judge"
     lacking = not_tested("rewards", "verdicts", measure, why)
     return entries or [{"id": "F1", "claim": REWARDS_RANK, "model": model, **lacking}]
 
 
 def majority(good: int, bad: int, number: int) -> dict:
-    """A verdict by the share of languages."""
-    verdict = "supported" if 2 * good > number else "not supported" if 2 * bad > number else "cannot tell"
+    """A verdict from the share of languages."""
+    verdict = "supported" if 2 * good > number else "not supported" if 2 * bad > number else "inconclusive"
     empty = dict.fromkeys(("low", "high", "null", "replicate_noise"))
     return {"id": "F1", "claim": REWARDS_RANK, "estimate": good / number, **empty, "gaps": {}, "verdict": verdict}
 
@@ -481,11 +479,11 @@ TABLES = {
 
 
 def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one table in the paper's shape: models x settings x measures, a column a language, then the mean.
+    """The rows of one table in the paper's shape: models x settings x measures, one column per language, then the mean.
 
-    Over all seeds where there are several. Models tuned on one language form one row, each in its own language, whose
-    mean is that of the languages that it has. No other line has a mean where a language is missing. `suite` names the
-    group of which a task is part: the group has a line of its own, and a mean over tasks counts it once.
+    Values are over all seeds if there are several. Models tuned on one language share one row, each in its own language,
+    and its mean is over the languages that it has. Other rows have no mean if a language is missing. `suite` names a
+    task's group: the group has its own row, and a mean over tasks counts it once.
     """
     rows = summary[summary.apply(TABLES[name], axis=1)]
     rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]

@@ -41,7 +41,7 @@ class Metric:
     """A column `metric` of the summary.
 
     Attributes:
-        better: higher, lower, or None where neither is.
+        better: higher, lower, or None if neither is better.
         title: what the report page calls it.
         measure: of answers, without a judge: one value per answer, or one for all of them; None where there is none.
     """
@@ -67,7 +67,7 @@ def distinct_2(answers: PromptAnswers) -> list[float | None]:
     return [share_distinct(words, 2) for words in answers.words]
 
 
-# What is measured of each prompt's answers: scripts/fidelity.py writes it, the summary takes means over prompts.
+# Measures of each prompt's answers: scripts/fidelity.py writes them, and the summary averages them over prompts.
 ANSWER_METRICS = (
     Metric("language_fidelity", HIGHER, "answers in the prompt's language", in_language),
     Metric("truncated", LOWER, "truncated answers", lambda answers: answers.truncated),
@@ -82,7 +82,7 @@ ANSWER_METRICS = (
         lambda answers: measure_self_similarity(answers.texts),
     ),
 )
-# What is computed from verdicts and rewards.
+# Measures computed from verdicts and rewards.
 ARENA_METRICS = (
     Metric("win_rate", HIGHER, "win rate"),
     Metric("win_rate_single_order", HIGHER, "win rate, one order of the answers"),
@@ -99,5 +99,5 @@ METRICS = {metric.name: metric for metric in (*ANSWER_METRICS, *ARENA_METRICS, R
 
 
 def better(metric: str) -> str | None:
-    """higher, lower, or None where neither is; of metrics that are not listed here, as structured tasks have them."""
+    """higher, lower, or None if neither is better; a metric that is not listed here is that of a structured task."""
     return METRICS[metric].better if metric in METRICS else direction(metric)

@@ -1,6 +1,7 @@
-"""Intervals, p values and detectable effects; the unit is the prompt, and what is compared is paired.
+"""Intervals, p values and detectable effects; the unit is the prompt, and comparisons are paired.
 
-Coverage of the 95 % intervals on simulated data is measured in tests/test_statistics.py and told in docs/statistics.md.
+Coverage of the 95 % intervals on simulated data is measured in tests/results/test_statistics.py and reported in
+docs/statistics.md.
 """
 
 import functools
@@ -12,15 +13,15 @@ from scipy import special, stats
 
 RESAMPLES = 9999
 LEVEL, POWER = 0.05, 0.8
-# Prompts below which nothing is called better or worse.
+# With fewer prompts, no result is called better or worse.
 FEWEST = 20
-# Prompts that differ below which a bootstrap says too much.
+# With fewer differing prompts, a bootstrap interval is too narrow.
 FEW = 20
-# Beside the root of the mean square, what counts as no difference there.
+# Relative to the root mean square, a smaller difference counts as none there.
 SMALL = 0.1
-# Values that are nearer than this, or this share of them, are the same but for rounding.
+# Values whose absolute or relative difference is smaller are equal except for rounding.
 NEAR = 1e-12
-# Numbers in work at once: some 130 MB.
+# Numbers in memory at once: some 130 MB.
 WEIGHTS, MEANS = 2**22, 2**24
 
 
@@ -32,13 +33,13 @@ def intervals(
 ) -> list[tuple[float, float]]:
     """95 % intervals of the means of many samples at once: bootstrap (BCa), exact bounds where nothing varies.
 
-    Columns of one length share their resamples, so that thousands of them take seconds and none depends on which
-    others stand beside it. For a mean the acceleration is the skewness of the values: Efron, Better Bootstrap
+    Columns of one length share their resamples, so that thousands of them take seconds and none depends on the
+    others. For a mean the acceleration is the skewness of the values: Efron, Better Bootstrap
     Confidence Intervals, 1987, equations 4.4 and 6.6.
 
     Args:
-        columns: arrays of shape (n,), n >= 1, one value a prompt; the lengths may differ.
-        ranges: for each column the (lowest, highest) value that there can be; without, -1 and 1, or what goes beyond.
+        columns: arrays of shape (n,), n >= 1, one value per prompt; the lengths may differ.
+        ranges: for each column the (lowest, highest) possible value; by default -1 and 1, or the range of the values.
     Returns [(low, high)].
     """
     ranges = ranges or [(min(-1, *column), max(1, *column)) for column in columns]
@@ -64,8 +65,8 @@ def intervals(
 def p_values(columns: Sequence[Sequence[float] | np.ndarray], seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
     """Two-sided p values of permutation tests that flip the signs of paired differences, for many samples at once.
 
-    Exact where all signs can be tried (13 values or fewer), and where nothing varies: that is the sign test, whose p is 1
-    without any difference. Arguments as for intervals.
+    The test is exact if all signs can be tried (13 values or fewer), and if nothing varies, where it is the sign test,
+    whose p is 1 without any difference. Arguments as for intervals.
     """
     found = [0.5 ** (len(column) - 1) if abs(column[0]) > NEAR else 1.0 for column in columns]
     for places, values in _blocks(columns, resamples):
@@ -94,11 +95,11 @@ def paired_p(differences: Sequence[float] | np.ndarray, seed: int) -> float:
 
 
 def exact_bounds(values: Sequence[float] | np.ndarray, lowest: float, highest: float) -> tuple[float, float]:
-    """(low, high) around values that are all the same, shape (n,), where values lie in [lowest, highest].
+    """(low, high) around values that are all the same, shape (n,), where values are in [lowest, highest].
 
-    If a share 1 - s of prompts had other values, n that are the same had the probability s^n at most; s is where this
-    is 2.5 %, and the others are taken to be the lowest, or the highest. For nothing but wins it is Clopper and
-    Pearson's interval.
+    If a share 1 - s of all prompts had other values, n equal values would have a probability of at most s^n. The bound
+    uses the s with s^n = 2.5 % and takes the other values to be the lowest, or the highest. If all are wins this is
+    Clopper and Pearson's interval.
     """
     value, share = values[0], (LEVEL / 2) ** (1 / len(values))
     lowest, highest = min(lowest, value), max(highest, value)
@@ -106,7 +107,7 @@ def exact_bounds(values: Sequence[float] | np.ndarray, lowest: float, highest: f
 
 
 def standard_error(differences: Sequence[float] | np.ndarray) -> float | None:
-    """Of the mean of paired differences, shape (n,): their standard deviation (ddof = 1) over sqrt(n), or None without spread."""
+    """Standard error of the mean of paired differences, shape (n,), with ddof = 1; None without spread."""
     differences = np.asarray(differences, dtype=float)
     if not _varies(differences[None])[0]:
         return None
@@ -114,9 +115,9 @@ def standard_error(differences: Sequence[float] | np.ndarray) -> float | None:
 
 
 def detectable(differences: Sequence[float] | np.ndarray) -> float | None:
-    """The mean difference that a two-sided paired t test at 5 % finds in 80 % of repetitions, or None as above.
+    """The mean difference that a two-sided paired t test at 5 % finds in 80 % of repetitions; None without spread.
 
-    Of paired differences, shape (n,), with this spread.
+    The spread is that of paired differences, shape (n,).
     """
     error = standard_error(differences)
     return None if error is None else float(_detectable_effect(len(differences)) * error * np.sqrt(len(differences)))
@@ -133,18 +134,18 @@ def _detectable_effect(size: int) -> float:
 def replicates(
     values: Sequence[Sequence[float]] | np.ndarray, lowest: float = -1, highest: float = 1
 ) -> dict[str, float | None] | None:
-    """{se, low, high, p, mde} of the mean over training seeds and prompts, for other seeds and other prompts than these.
+    """{se, low, high, p, mde} of the mean over training seeds and prompts; the interval is for new seeds and new prompts.
 
     Seeds and prompts are crossed (each seed answers every prompt) and both random. The variance of the mean is estimated
     by the mean squares of the two-way analysis of variance, (max(MS_seed - MS_rest, 0) + MS_prompt) / (seeds x
     prompts), with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946), and the interval is Student's t.
-    A bootstrap that draws seeds, and prompts in each seed, takes the prompts of the seeds for different ones and has
-    no correction for few seeds: with five seeds x 100 prompts its 95 % interval covers 75 to 85 % wherever seeds or
-    prompts differ, this one 94 to 97 %, with three seeds 93 to 97 % (docs/statistics.md).
+    A bootstrap that draws seeds, and prompts in each seed, treats the seeds' prompts as different ones and has no
+    correction for few seeds. With five seeds x 100 prompts its 95 % interval covers 75 to 85 % if seeds or prompts
+    differ. This interval covers 94 to 97 %, with three seeds 93 to 97 % (docs/statistics.md).
 
     Args:
         values: shape (seeds, prompts), differences from the same baseline.
-        lowest, highest: what a prompt's difference can be, for the exact bounds where nothing varies at all.
+        lowest, highest: range of a prompt's difference, for the exact bounds if nothing varies at all.
     Returns None with fewer than two seeds or prompts.
     """
     values = np.asarray(values, dtype=float)
@@ -176,12 +177,12 @@ def replicates(
 
 
 def over_groups(groups: Sequence[dict[str, list[float]]]) -> dict[str, float]:
-    """One value a prompt whose mean is the mean over groups (languages) of their means, in sorted order of prompts.
+    """One value per prompt whose mean is the mean over groups (languages) of their means, in sorted order of prompts.
 
-    The prompt is the unit, though it recurs in each language and may have several rows in one. Where each has one row
-    in every language its value is the mean of them. Else it is the estimate plus n times the prompt's influence on
-    it (the infinitesimal jackknife), so that a prompt that a language lacks moves no other language's mean, and
-    resampling the values is, to first order, resampling prompts with all their rows.
+    The prompt is the unit, although it recurs in each language and may have several rows in one. If each prompt has one
+    row in every language, its value is the mean of its rows. Otherwise the value is the estimate plus n times the
+    prompt's influence on it (the infinitesimal jackknife). So a prompt that is missing in one language does not change
+    another language's mean, and resampling the values is, to first order, resampling prompts with all their rows.
 
     Args:
         groups: [{prompt: [number]}], none of them empty.
@@ -232,13 +233,13 @@ def _adjust(p_values: Sequence[float | None], method: str) -> list[float | None]
 def _widen(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, lowest: np.ndarray, highest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals that hold Student's, too, where few prompts differ at all; arrays of shape (columns,).
+    """Intervals widened to include Student's if few prompts differ at all; arrays of shape (columns,).
 
-    There the bootstrap says more than the permutation test: with two wins, 18 ties and no loss nearly all resamples lie
-    above no change, though p is .5. The degrees of freedom are those of the prompts that differ. What Student's adds
-    goes no further than if as many prompts differed as Clopper and Pearson's bound allows, all in one direction.
-    A prompt differs if its value is not small beside the others: where a language lacks a prompt, over_groups leaves
-    a little of the mean in every other one's.
+    There the bootstrap is too narrow: with two wins, 18 ties and no loss nearly all resamples are above no change,
+    although the permutation test's p is .5. The degrees of freedom are those of the prompts that differ. Student's
+    interval is limited to the values that are possible if as many prompts differed as Clopper and Pearson's bound
+    allows, all in one direction. A prompt differs if its value is not small relative to the others: if a language lacks
+    a prompt, over_groups leaves a little of the mean in every other prompt's value.
     """
     size, low, high = values.shape[1], low.copy(), high.copy()
     spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
@@ -254,7 +255,7 @@ def _widen(
 
 
 def _varies(values: np.ndarray) -> np.ndarray:
-    """Of each row of an array of shape (columns, n)."""
+    """Whether the values in each row of an array of shape (columns, n) differ, by more than rounding."""
     return np.ptp(values, axis=1) > NEAR * np.maximum(1.0, np.abs(values).max(axis=1))
 
 
@@ -281,7 +282,7 @@ def _resample(size: int, seed: int, resamples: int) -> Iterator[tuple[int, np.nd
 
 
 def _flip(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Yields arrays of signs, shape (some, size): all there are, or ``resamples`` random ones."""
+    """Yields arrays of signs, shape (rows, size): all that exist, or ``resamples`` random ones."""
     if 2**size <= resamples + 1:
         yield 1.0 - 2 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1)
         return

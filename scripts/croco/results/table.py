@@ -12,7 +12,7 @@ from croco.records import read_lines, replacing
 from croco.runs import Run
 
 ALL = "all"
-# Tasks that are no structured tasks: verdicts on answers, and measures of answers.
+# Tasks that are not structured tasks: verdicts on answers, and measures of answers.
 ARENA, FIDELITY = "arena", "fidelity"
 
 
@@ -21,17 +21,17 @@ class Row:
     """One row of the summary; a field that does not apply, or is not known, is None and empty in the file.
 
     Attributes:
-        model, pool, setting, round, reward_model, pool_size: as of a Run; the last two only where its data depends on
+        model, pool, setting, round, reward_model, pool_size: as in a Run; the last two only if its data depends on
             them.
         seed: the replicate, or `all` for the mean over a setting's replicates.
         eval_language: the language of the prompts, or `all` for the mean over languages.
-        languages: those that the row is the mean over, commas between.
+        languages: the languages that the row is the mean over, separated by commas.
         task: arena, fidelity, or a structured task.
-        suite: the group of which the task is part; in a mean over tasks, leave out rows that have one.
+        suite: the group that the task belongs to; exclude rows that have one from a mean over tasks.
         metric: see croco.results.metrics.
-        better: higher or lower; empty where neither is better, such as for lengths.
+        better: higher or lower; empty if neither is better, as for lengths.
         value: mean over prompts.
-        value_low, value_high: 95 % interval of `value`, of rates that are compared with chance.
+        value_low, value_high: 95 % interval of `value`, for rates that are compared with chance.
         n: prompts.
         baseline: what the row is compared with: base, chance, or another setting.
         baseline_value: its mean over the same prompts.
@@ -40,7 +40,7 @@ class Row:
         delta_low, delta_high: 95 % interval of `delta`.
         p: of a paired test of delta = 0; p_adjusted (Holm) among the declared contrasts; q (false discovery rate) among
             all other rows.
-        mde: the delta that would be found in 80 % of repetitions.
+        mde: the minimum detectable effect: the delta that would be found in 80 % of repetitions.
     """
 
     model: str
@@ -94,7 +94,7 @@ def read_summary(path: Path) -> pd.DataFrame:
     """The rows of summary.csv with two more columns.
 
     `arm` and `versus` are setting and baseline without the replicates' numbers.
-    Raises InputError where there is no such file, a column is missing or unknown, or a cell of a number is none.
+    Raises InputError where there is no such file, a column is missing or unknown, or a cell should be a number and is not.
     """
     cells = pd.DataFrame(read_cells(path), columns=COLUMNS).replace("", None)
     try:
@@ -102,7 +102,7 @@ def read_summary(path: Path) -> pd.DataFrame:
         rounds = cells["round"].astype(int)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"a cell is no number ({error})", "give the table that scripts/summary.py wrote", path
+            f"a cell is not a number ({error})", "give the table that scripts/summary.py wrote", path
         ) from error
     return _with_arms(cells.assign(round=rounds, **numbers))
 
@@ -123,14 +123,14 @@ def _with_arms(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_cells(path: Path) -> list[dict[str, str]]:
-    """The rows of a table in the columns of summary.csv, as text; raises InputError where its columns are others."""
+    """The rows of a table in the columns of summary.csv, as text; raises InputError if its columns differ."""
     lines = csv.DictReader(text for _, text in read_lines(path))
     refuse_other_columns(lines.fieldnames or (), path)
     return list(lines)
 
 
 def refuse_other_columns(columns: Iterable[str], path: Path) -> None:
-    """Raises InputError where the columns are not those of summary.csv, in their order."""
+    """Raises InputError if the columns are not those of summary.csv in that order."""
     if list(columns) != COLUMNS:
         wrong = sorted(set(COLUMNS) ^ set(columns))
         raise InputError(

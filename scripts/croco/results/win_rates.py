@@ -1,9 +1,9 @@
 """Win rates from pairwise verdicts, with and without control for length and position; lines as arena/LANGUAGE.jsonl.
 
-A tie counts a half; an unparseable verdict leaves every mean and is counted by itself. Each function returns
-{prompt_id: value}: one number a prompt, whose mean is the rate. Of a regression these are the estimate plus n times
-the prompt's influence on it (the infinitesimal jackknife), so that their spread gives the cluster-robust standard error
-and every rate takes the same road to its interval.
+A tie counts a half. An unparseable verdict is excluded from every mean and counted separately. Each function returns
+{prompt_id: value}: one number per prompt, whose mean is the rate. For a regression the number is the estimate plus n
+times the prompt's influence on it (the infinitesimal jackknife), so that the spread of the numbers gives the
+cluster-robust standard error, and the intervals of all rates are computed in the same way.
 """
 
 import warnings
@@ -19,9 +19,9 @@ PENALTY = 1.0  # of phi squared, in the length-controlled win rate
 def length_controlled(lines: Iterable[dict]) -> dict[str, float]:
     """Length-controlled win rate: sigmoid(theta) of sigmoid(theta + phi tanh(delta length / sd)).
 
-    It is fitted to one row a sample, the mean of its readable orders and the difference in characters, by maximum
-    likelihood less 1.0 phi^2; sd is that of the differences, over n. As AlpacaEval 2 does (Dubois et al., arXiv
-    2404.04475), without its terms for models and instructions. {} where no verdict is readable.
+    It is fitted to one row per sample, the mean of its readable orders and the difference in characters, by maximum
+    likelihood minus 1.0 phi^2; sd is that of the differences, over n. This is AlpacaEval 2's method (Dubois et al.,
+    arXiv 2404.04475) without its terms for models and instructions. {} if no verdict is readable.
     """
     prompts, wins, lengths = [], [], []
     for prompt, length, verdicts in _samples(lines):
@@ -53,7 +53,7 @@ def adjusted(lines: Iterable[dict]) -> dict[str, float]:
 
 
 def position_consistency(lines: Iterable[dict]) -> dict[str, float]:
-    """Share of a prompt's samples with the same verdict in both orders, of those with two readable ones."""
+    """Share of a prompt's samples with the same verdict in both orders, among those with two readable verdicts."""
     shares = {}
     for line in lines:
         pairs = [
@@ -88,7 +88,7 @@ def _squash(lengths: Sequence[float]) -> np.ndarray:
 
 
 def _fit_penalised(design: np.ndarray, wins: np.ndarray) -> np.ndarray:
-    """Intercept and slope; rows twice with the weights y and 1 - y, where scikit-learn's 1/(2C) is the penalty."""
+    """Intercept and slope; each row is given twice, with the weights y and 1 - y; the penalty is scikit-learn's 1/(2C)."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1 / (2 * PENALTY), solver="newton-cholesky", tol=1e-8)
@@ -102,7 +102,7 @@ def _fit_glm(design: np.ndarray, wins: np.ndarray) -> np.ndarray:
     import statsmodels.api as sm
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of separation and of steps that overflow: seen in the result
+        warnings.simplefilter("ignore")  # separation and overflowing steps are visible in the result
         result = sm.GLM(wins, design, family=sm.families.Binomial()).fit(maxiter=100)
     return result.params if result.converged else np.full(design.shape[1], np.nan)
 
@@ -114,7 +114,7 @@ def _of_intercept(
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray],
     penalty: np.ndarray,
 ) -> dict[str, float]:
-    """{prompt: value} of sigmoid(intercept), which fit(design, wins) gives; ``penalty`` is of squared coefficients / 2."""
+    """{prompt: value} of sigmoid(intercept), which fit(design, wins) gives; ``penalty`` applies to squared coefficients / 2."""
     names = list(dict.fromkeys(prompts))
     if not names:
         return {}

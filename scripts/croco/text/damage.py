@@ -1,4 +1,4 @@
-"""Damaged copies of an answer, which a reward model must like less than the answer itself; by names, never by chance."""
+"""Damaged copies of an answer, which a reward model must score lower; the same seed gives the same copy."""
 
 import random
 import re
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def shuffle(text: str, seed: str | int) -> str | None:
-    """The text with its words in another order, its white space left in place; None where it has no other order."""
+    """The text with its words in another order, its white space left in place; None if there is no other order."""
     units = UNIT.findall(text)
     if len(set(units)) < 2:
         return None
@@ -27,7 +27,7 @@ def shuffle(text: str, seed: str | int) -> str | None:
 
 
 def truncate(text: str) -> str | None:
-    """The first half of the characters, perhaps within a word, as a limit of tokens cuts; None where nothing is left."""
+    """The first half of the characters, perhaps ending within a word, as at a token limit; None if it is empty."""
     return text[: len(text) // 2].rstrip() or None
 
 

@@ -8,10 +8,11 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from croco.text.normalise import strip_invisible
 
-FEWEST_LETTERS = 20  # below this an answer would be a guess
-LONGEST = 2000  # characters looked at; accuracy is at its ceiling from 100 letters on, time is not
+FEWEST_LETTERS = 20  # with fewer the result would be a guess
+LONGEST = 2000  # characters used; more cost time, and accuracy is at its maximum from 100 letters on
 DOUBT = 2  # another language must be this many times as likely as the pool's own
-# Each takes more than 0.2 % of the texts of a close relative or of English, and nobody answers in it by accident.
+# Languages that a model never answers in by accident, but that would get over 0.2 % of the texts of a close relative or
+# of English.
 NOT_JUDGED = frozenset(("af", "an", "ext", "la", "lb", "pcm"))
 SAME = {"nb": "no", "nn": "no"}
 
@@ -37,18 +38,18 @@ def strip_code(text: str) -> str:
 
 @functools.cache
 def can_identify(code: str) -> bool:
-    """Whether texts in the language can be told from others at all."""
+    """Whether the language can be detected at all."""
     return name_language(code) in {name_language(label) for label in _model().labels}
 
 
-def identify(text: str, language: str) -> str | None:
+def detect_language(text: str, language: str) -> str | None:
     """The code of the language that ``text`` is in, as judged in a pool of ``language``.
 
-    It is judged among ``language``, the project's languages and some hundred others, whatever the run's config. In
-    doubt it is the pool's own: two close relatives cannot be told apart in a few words. Norwegian is one language,
-    and a script or region in the code (pt_BR) makes no other.
-    Characters that show nothing do not count, nor do the code points that spell a character.
-    None where it cannot be determined: fewer than 20 letters besides code, or a language that py3langid lacks.
+    The candidates are ``language``, the project's languages and some hundred others, independent of the config. If the
+    decision is close, the result is the pool's language: a few words do not distinguish two close relatives. Norwegian
+    counts as one language, and so does a language with different scripts or regions in its code (pt_BR). Invisible
+    characters are ignored, and the text is normalised to NFC.
+    None if it cannot be determined: fewer than 20 letters without code, or a language that py3langid lacks.
     """
     text = strip_code(strip_invisible(text))[:LONGEST]
     if not can_identify(language) or sum(map(str.isalpha, text)) < FEWEST_LETTERS:
@@ -61,7 +62,7 @@ def identify(text: str, language: str) -> str | None:
 
 
 def name_language(code: str) -> str:
-    """The language that a code stands for, whatever its script, region and standard: pt for pt_BR, no for nb."""
+    """The language of a code, without script, region and standard: pt for pt_BR, no for nb."""
     base = code.split("_")[0]
     return SAME.get(base, base)
 

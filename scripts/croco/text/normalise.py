@@ -1,12 +1,12 @@
-"""What of a text can be seen, and when two ids are the same, whatever code points spell them."""
+"""Visible characters of a text, and equality of ids independent of their code points."""
 
 import unicodedata
 
 import regex
 
-# Neither white space, nor a control or format character, nor one that Unicode says to show nothing for (zero-width
-# characters, fillers, variation selectors, tags); braille's blank is a symbol. The few format characters that are
-# drawn, such as the Arabic number sign, count as seen.
+# A visible character: no white space, no control or format character, and none that Unicode ignores in display
+# (zero-width characters, fillers, variation selectors, tags). Braille's blank is a symbol. The few format characters
+# that are drawn, such as the Arabic number sign, count as visible.
 VISIBLE = regex.compile(
     r"[^\p{Z}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800[\p{Cf}--\p{Prepended_Concatenation_Mark}]]", regex.V1
 )
@@ -15,7 +15,7 @@ INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t-
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of the text can be seen."""
+    """Whether the text has no visible character."""
     return VISIBLE.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""Section "What may be claimed": what the contrasts do not reproduce, and the limits of the intervals."""
+"""Section "What may be claimed": contrasts that are not reproduced, and the limits of the intervals."""
 
 from croco.report.elements import Section
 from croco.report.page import Page

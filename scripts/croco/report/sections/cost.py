@@ -1,4 +1,4 @@
-"""Section "Cost": time, GPU-hours and memory by stage, of the manifests."""
+"""Section "Cost": time, GPU-hours and memory by stage, from the manifests."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from croco.report.page import Manifest, Page
 
 NOTE = (
     "A job is one process, however many manifests it wrote. A job that ran again counts with its last run. A training that "
-    "was taken from state/ counts with the run that made it; other work that was taken from there costs nothing here. "
+    "was taken from state/ counts with the run that made it; other work that was taken from state/ counts as free. "
     "GPU-hours are time x the GPUs that the job had."
 )
 
@@ -22,7 +22,7 @@ class Job:
     Attributes:
         seconds: until its last manifest.
         memory: peak memory in MB, or None.
-        gpus: GPUs that it had, or None where that is unknown.
+        gpus: GPUs that it had, or None if unknown.
         file: its last manifest, relative to the output root.
     """
 
@@ -81,7 +81,7 @@ def list_jobs(manifests: list[Manifest]) -> list[Job]:
 
 
 def sum_up(stage: str, jobs: list[Job]) -> dict[str, Any]:
-    """A row of the table; GPU-hours are those of the jobs whose GPUs are known, None where there is no such job."""
+    """A row of the table; GPU-hours count the jobs whose GPUs are known, and are None if there is no such job."""
     gpu_hours = [job.seconds * job.gpus / 3600 for job in jobs if job.gpus is not None]
     return {
         "stage": stage,
@@ -95,7 +95,7 @@ def sum_up(stage: str, jobs: list[Job]) -> dict[str, Any]:
 
 
 def say_incomplete(page: Page, what: str, manifests: list[tuple[str, str]]) -> None:
-    """A gap for manifests, given as (stage, file), that lack ``what``: the numbers of the section leave it out."""
+    """A gap for manifests, given as (stage, file), that lack ``what``, which is then missing in the section's numbers."""
     if not manifests:
         return
     stages = ", ".join(dict.fromkeys(stage for stage, _ in manifests))

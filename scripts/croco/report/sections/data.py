@@ -7,8 +7,8 @@ from croco.report.elements import Figure, Section, figure, label, reasons, table
 from croco.report.page import Page
 
 INTRO = (
-    "From prompts to training data. What went in, what came out, and every difference by its reason: the ledger of each "
-    "run adds up, or its stage fails."
+    "From prompts to training data. The ledger of each run counts what went in, what came out, and every difference by "
+    "its reason. If a ledger does not add up, its stage fails."
 )
 
 
@@ -32,7 +32,7 @@ def show_responses(page: Page) -> list[Figure]:
                     "prompts": counts["prompts"],
                     "skipped prompts": reasons([counts.get("skipped", {})]),
                     "responses": counts.get("responses"),
-                    "left out": reasons([counts.get("left_out", {})]),
+                    "excluded": reasons([counts.get("left_out", {})]),
                     "eligible": counts.get("eligible"),
                     "duplicates": counts.get("duplicates"),
                     "chosen": counts.get("chosen"),
@@ -43,8 +43,8 @@ def show_responses(page: Page) -> list[Figure]:
         figure(
             "responses",
             [(None, plots.plot_stacks(bars, "responses"))],
-            f"Bars: of each policy and language how many responses stay in the pools and how many leave them, by reason. {total(bars)}",
-            "Responses of each policy and language, and what left the pools before mean and standard deviation, by reason; a second line of a language is of a run with another pool size or hygiene.",
+            f"Bars: how many responses of each policy and language stay in the pools and how many leave them, by reason. {total(bars)}",
+            "Responses of each policy and language, and those that left the pools before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
             table_of("Responses by run and language", lines),
         )
     ]
@@ -97,12 +97,12 @@ def show_prompts(page: Page) -> list[Figure]:
         figure(
             "prompts",
             [(None, plots.plot_stacks(bars, "prompts"))],
-            f"Bars: of each run how many prompts became training data, and how many did not, by reason. {total(bars)}",
-            "From prompts to what a run is tuned on, every difference by its reason; of replicates the first.",
+            f"Bars: how many prompts of each run became training data, and how many did not, by reason. {total(bars)}",
+            "From prompts to training data, every difference by its reason. Of several replicates, the figure shows the first.",
             table_of(
                 "Ledger: prompts by run",
                 lines,
-                "“rejected is the minimum”: where this share is near 1, mean - 2 sd chose as the rule min would have.",
+                "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 1, mean - 2 sd is the same as the rule min.",
             ),
         )
     ]

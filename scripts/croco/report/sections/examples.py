@@ -9,17 +9,17 @@ from croco.records import rows
 from croco.report.elements import BASE, Section
 from croco.report.page import Page, ReportedRun
 
-INTRO = "Read what the numbers are made of: preference pairs, and tuned answers beside the base's with their verdicts."
+INTRO = "The data behind the numbers: preference pairs, and tuned answers beside the base's with their verdicts."
 LONGEST = 2000  # characters of a text
 
 
 def show(page: Page) -> Section:
-    """Pairs and judged answers for the search, and how many of how many they are.
+    """Pairs and judged answers for the search, with the numbers of shown and of all.
 
     The drawn prompts of each run and language are those with the lowest hash of the prompt id: the same in every run.
     """
     if not page.asked.examples:
-        return Section(intro=INTRO, empty="None were asked for.", records={"examples": []})
+        return Section(intro=INTRO, empty="The config asks for no examples.", records={"examples": []})
     examples: list[dict[str, Any]] = []
     of_pairs = of_answers = 0
     chats: dict[str, dict] = {}
@@ -95,7 +95,7 @@ def cut(text: str) -> str:
 
 
 def say(messages: list[dict] | None) -> str:
-    """The messages' texts as one text, cut."""
+    """The messages' texts as one text, shortened."""
     return cut("\n\n".join(message["content"] for message in messages or []))
 
 

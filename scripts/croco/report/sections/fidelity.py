@@ -17,7 +17,7 @@ INTRO = (
     "Are the answers in the right language, whole, of sensible length and varied, before and after? A win rate alone does "
     "not say."
 )
-NOT_ASKED = Markup("Not asked for (<code>evaluation.fidelity</code>).")
+NOT_ASKED = Markup("The config does not ask for it (<code>evaluation.fidelity</code>).")
 MEASURES = {metric.name: metric.title for metric in (*ANSWER_METRICS, REWARD)}
 
 
@@ -60,7 +60,7 @@ def show_changes(summary: pd.DataFrame) -> list[Figure]:
             "fidelity-changes",
             charts,
             f"Dots with intervals: change from the base of {', '.join(title for title, _ in charts)}.",
-            "What tuning did to the answers themselves, beside winning. Languages pooled; 95 % intervals; 0 is the base, and what is right of it is better or, of lengths, longer.",
+            "How tuning changed the answers, apart from winning. Languages are pooled, with 95 % intervals. 0 is the base; right of it is better, and for lengths longer.",
             table(
                 "Answers before and after",
                 ["measure", "run", "base", "tuned", "change", "95 % from", "to", "q"],
@@ -71,7 +71,7 @@ def show_changes(summary: pd.DataFrame) -> list[Figure]:
 
 
 def show_confusion(page: Page) -> list[Figure]:
-    """In which language answers to prompts of each language are, of the base and the runs, one at a time."""
+    """The languages of the answers by the language of the prompts, for the base or one run at a time."""
     counts = count_answers(page)
     if not counts:
         return []
@@ -98,7 +98,7 @@ def show_confusion(page: Page) -> list[Figure]:
             "confusion",
             [(None, heat_map)],
             "Confusion matrix: share of answers in each language, by the language of the prompt, one run at a time.",
-            "Right language? Shares of the answers to the prompts of a line; the diagonal is what was asked for, none what is too short to tell.",
+            "Are answers in the right language? Each line shows shares of the answers to its prompts. The diagonal is the prompt's language; `none` is too short to identify.",
             table("Languages of the answers (counts)", ["run", "prompt in", *columns], lines),
             {"label": "Run", "names": list(counts)},
             broad=True,
@@ -118,7 +118,7 @@ def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
 
 
 def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
-    """Points: the change of the reward against the win rate, a point a run and language."""
+    """Points: the change of the reward against the win rate, one point per run and language."""
     keys = ["run", "eval_language", "seed"]
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
@@ -135,8 +135,8 @@ def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
         figure(
             "reward-judge",
             [(None, plots.plot_scatter(points, "change of the reward from the base", "win rate against the base"))],
-            "Points: the change of the reward and the win rate, one a run and language.",
-            "Reward against judge: where the reward rises and the win rate does not, the reward model was served and not the reader.",
+            "Points: the change of the reward and the win rate, one point per run and language.",
+            "Reward against judge: if the reward rises and the win rate does not, tuning exploited the reward model instead of improving the answers.",
             table("Reward and win rate", ["run", "language", "change of the reward", "win rate"],
                   [[point["name"], point["series"], point["x"], point["y"]] for point in points]),
         )

@@ -16,7 +16,7 @@ def show(page: Page) -> Section:
         )
     tables = []
     if page.contamination:
-        tables.append(table_of("Training prompts among what is evaluated", list_contamination(page.contamination)))
+        tables.append(table_of("Training prompts in the evaluation data", list_contamination(page.contamination)))
     tables += read_tables(page)
     if page.comparability:
         tables.append(table_of("What may be compared with the paper", page.comparability))
@@ -41,7 +41,7 @@ def list_contamination(contamination: dict) -> list[dict[str, Any]]:
         {
             "language": code,
             "training prompts": total["prompts"],
-            "taken out": total["removed"],
+            "removed": total["removed"],
             "among": name,
             "of": source["evaluated"],
             **{

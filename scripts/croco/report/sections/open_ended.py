@@ -49,7 +49,7 @@ def show_win_rates(lines: list[dict[str, Any]]) -> Figure:
         "win-rates",
         [(None, plots.plot_forest(lines, 0.5, "win rate against the base"))],
         f"Dots with intervals: win rate of each run against the base. {in_words(lines, 0.5)}",
-        "Each dot pools a run's languages, with its 95 % interval; the coloured marks are single languages, the circles training seeds. 0.5 is no change.",
+        "Each dot pools a run's languages, with its 95 % interval. Coloured marks are single languages, and circles are training seeds. 0.5 is no change.",
         table_estimates("Win rates against the base, languages pooled", lines, "win rate"),
     )
 
@@ -72,7 +72,7 @@ def show_languages(summary: pd.DataFrame) -> Figure:
         "wins-by-language",
         [(None, plots.plot_cells(cells, "evaluated in", None, middle=0.5, spans=[*codes, "all"]))],
         "Heat map: win rate of each run in each evaluated language.",
-        "Win rates by evaluation language; all pools a run's languages. Of replicates the mean, where the summary has it, else the first.",
+        "Win rates by evaluation language; `all` pools a run's languages. The heat map shows the mean over replicates if the summary has it, else the first.",
         table(
             "Win rates by language",
             ["run", *grid.columns],
@@ -109,18 +109,18 @@ def show_variants(page: Page) -> list[Figure]:
             "variants",
             [(None, plots.plot_dots(dots, "win rate against the base", 0.5, "counted"))],
             "Dots: the win rate of each run, counted in several ways.",
-            "The same verdicts, counted in other ways: one order a prompt as in the paper's code; an answer in the wrong language loses; what would be left at equal length.",
+            "The same verdicts, counted in other ways: one order per prompt as in the paper's code; an answer in the wrong language loses; win rate at equal length.",
             table_of(
                 "Ways to count a win, and the judge itself",
                 list(numbers.values()),
-                "Position consistency: share of verdicts that stay when the two answers change places. Unparseable: share of replies in which no verdict could be read; they leave the mean.",
+                "Position consistency: share of verdicts that stay the same if the two answers change places. Unparseable: share of replies without a readable verdict; the means exclude them.",
             ),
         )
     ]
 
 
 def seed_table(summary: pd.DataFrame) -> Table | None:
-    """Every arm over its training seeds, a row a measure: mean, standard deviation, range; None without any."""
+    """Every arm over its training seeds, one row per measure: mean, standard deviation, range; None if no arm has several."""
     pooled = summary[
         (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")
     ]

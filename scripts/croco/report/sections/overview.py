@@ -10,7 +10,7 @@ def show(page: Page) -> Section:
     """The section: what was run, the main results, and what is missing."""
     content = {
         "facts": list_facts(page),
-        "contamination": tell_contamination(page.contamination),
+        "contamination": describe_contamination(page.contamination),
         "headlines": write_headlines(page),
         "partial": page.asked.partial,
     }
@@ -62,7 +62,7 @@ def write_headlines(page: Page) -> list[dict[str, str]]:
     marks: dict[bool | None, str] = {
         True: "as the paper reports",
         False: "not as the paper reports",
-        None: "cannot tell",
+        None: "inconclusive",
     }
     supports: dict[bool | None, str] = {True: "for", False: "against", None: "open"}
     return [
@@ -76,17 +76,19 @@ def write_headlines(page: Page) -> list[dict[str, str]]:
     ]
 
 
-def tell_contamination(contamination: dict | None) -> dict[str, Any] | None:
-    """{told, unchecked, clean} of contamination.json: which training prompts stand among what is evaluated; or None."""
+def describe_contamination(contamination: dict | None) -> dict[str, Any] | None:
+    """{overlaps, unchecked, clean}: which training prompts are part of the evaluation data, in sentences; or None."""
     if contamination is None:
         return None
-    told, clean = [], True
+    overlaps, clean = [], True
     for code, total in contamination["languages"].items():
         clean = clean and not total["exact_left_in"]
         if total["ngram_13"]:
             shared = f"{code}: of {total['prompts']} {total['exact']} exact, {total['ngram_13'] - total['exact']} more with 13 words in common"
-            told.append(shared + (f", {total['removed']} taken out" if total["removed"] else ""))
+            overlaps.append(shared + (f", {total['removed']} removed" if total["removed"] else ""))
     prompts = sum(total["prompts"] for total in contamination["languages"].values())
     sources = dict.fromkeys(name for total in contamination["languages"].values() for name in total["sources"])
-    none = f"none of {prompts} ({', '.join(contamination['languages'])}) stands among {', '.join(sources)}, exact or by 13 words"
-    return {"told": told or [none], "unchecked": contamination["unchecked"], "clean": clean}
+    none = (
+        f"none of {prompts} ({', '.join(contamination['languages'])}) is in {', '.join(sources)}, exact or by 13 words"
+    )
+    return {"overlaps": overlaps or [none], "unchecked": contamination["unchecked"], "clean": clean}

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from croco.report.elements import Section, Table, table, table_of
 from croco.report.page import Manifest, Page
 
-INTRO = "What made each file: stage, inputs, code, versions, seed. Each line is a manifest that lies beside its output."
+INTRO = "How each file was made: stage, inputs, code, versions, seed. Each line is the manifest beside an output."
 
 
 def show(page: Page) -> Section:

@@ -1,4 +1,4 @@
-"""Section "Rewards": rewards of responses, what the languages of a pair alone tell, and the audit of reward models."""
+"""Section "Rewards": rewards of responses, predicting the chosen response from languages alone, and the audit of reward models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from croco.report import plots
 from croco.report.elements import Figure, Section, Table, figure, label, read_json, table, table_of
 from croco.report.page import Page, ReportedRun
 
-INTRO = "What the reward model gave the responses, where the chosen and rejected ones fall among them, and how far to trust it."
+INTRO = "The rewards of the responses, the places of chosen and rejected responses in their pools, and the reward model's audit."
 PLACES = "sd from the pool's mean"
 MOMENTS = ["n", "mean", "sd", "lowest", "median", "highest"]
 
 
 def show(page: Page) -> Section:
-    """Tables and the figure `languages` are on the separation, the figure `audit` is on the audit."""
+    """The section; its tables and the figure `languages` show the separation, the figure `audit` the audit."""
     figures = show_distributions(page)
     separation, tables = show_separation(page)
     return Section(intro=INTRO, figures=[*figures, *separation, *show_audit(page)], tables=tables)
@@ -29,7 +29,7 @@ def show_distributions(page: Page) -> list[Figure]:
         panels = read_panels(page, runs)
         if not panels:
             continue
-        pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool a language"
+        pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool per language"
         title = f"{runs[0].model}, {pool}, {runs[0].setting}"
         figures.append(plot_rewards(f"rewards-{len(figures)}", title, runs[0].reward_model, panels))
         places = {kind: [z for panel in panels.values() for z in panel[PLACES][kind]] for kind in ("chosen", "rejected")}  # fmt: skip
@@ -88,7 +88,7 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
     return figure(
         name,
         charts,
-        f"Histograms of rewards a language, of all responses, of the chosen and of the rejected ones: {title}.",
+        f"Histograms of rewards per language: all responses, the chosen and the rejected ones: {title}.",
         f"{title}. Raw logits of {reward_model}, all responses counted; each distribution is scaled to the same area.",
         table(f"Rewards: {title}", ["language", "responses", *MOMENTS], lines),
     )
@@ -102,7 +102,7 @@ def plot_places(name: str, title: str, places: dict[str, list[float]]) -> Figure
         name,
         [(None, plots.plot_histogram(densities, "standard deviations from the pool's mean", -2))],
         f"Histogram: where the chosen and the rejected response fall in their pool: {title}.",
-        f"{title}. Where chosen and rejected fall in their own pool; the dashed line is mean - 2 sd, the target of the rejected.",
+        f"{title}. Places of chosen and rejected in their own pool. The dashed line is mean - 2 sd, the target of the rejected.",
         table(
             f"Place in the pool: {title}",
             ["responses", *MOMENTS],
@@ -134,7 +134,7 @@ def density(values: Sequence[float], edges: np.ndarray) -> list[tuple[float, flo
 
 
 def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
-    """What the languages of a pair alone tell: a heat map per run, and the table."""
+    """How well the languages of a pair predict the chosen response: a heat map per run, and the table."""
     separations = {
         run.name: separation for run in page.first if (separation := page.ledgers.get(run.folder, {}).get("separation"))
     }
@@ -163,9 +163,9 @@ def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
             "run": name,
             "pairs": sum(count for counts in separation["pairs"].values() for count in counts.values()),
             "in one language": separation["same_language"],
-            "told by their languages": separation["accuracy"],
+            "predicted from languages": separation["accuracy"],
             "by chance below (95 %)": separation["chance_95"],
-            "told with the prompt's": separation["accuracy_with_prompt"],
+            "predicted with the prompt's": separation["accuracy_with_prompt"],
             "by chance below": separation["chance_95_with_prompt"],
         }
         for name, separation in separations.items()
@@ -179,11 +179,11 @@ def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
         table("Pairs by languages", ["run", "chosen", *codes], lines),
         {"label": "Run", "names": list(separations)},
     )
-    return [shown], [table_of("What the languages alone tell", numbers)]
+    return [shown], [table_of("Chosen responses predicted from languages alone", numbers)]
 
 
 def show_audit(page: Page) -> list[Figure]:
-    """How often each audited reward model prefers a good text to a spoiled one."""
+    """How often each audited reward model prefers a good text to a damaged one."""
     paths = [page.root / "audit" / f"{reward}.json" for reward in dict.fromkeys(run.reward_model for run in page.first)]
     audits = [read_json(path) for path in paths if path.is_file()]
     if not audits:
@@ -213,15 +213,15 @@ def show_audit(page: Page) -> list[Figure]:
             )
     if not dots:
         return []
-    verdicts = [f"{line['reward model']} in {line['language']}: {line['verdict'] or 'cannot tell'}." for line in lines]
+    verdicts = [f"{line['reward model']} in {line['language']}: {line['verdict'] or 'inconclusive'}." for line in lines]
     title = "share of comparisons where the reward prefers the better text"
     return [
         figure(
             "audit",
             [(None, plots.plot_dots(dots, title, 0.5, "check"))],
-            "Dots with intervals: how often the reward model prefers a good text to a spoiled one, by language and kind of damage. "
+            "Dots with intervals: how often the reward model prefers a good text to a damaged one, by language and kind of damage. "
             + " ".join(verdicts),
-            "The reward audit: does the reward model prefer a good answer to the same one spoiled? 0.5 is a coin.",
+            "The reward audit: does the reward model prefer a good answer to a damaged copy? 0.5 is chance.",
             table_of("Reward audit", lines),
         )
     ]

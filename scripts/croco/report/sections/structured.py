@@ -5,7 +5,7 @@ from croco.report.elements import Figure, Section, figure, label
 from croco.report.estimates import find_base, in_words, list_estimates, say_direction, say_unpooled, table_estimates
 from croco.report.page import Page
 
-INTRO = "Tasks with a right answer, by lm-eval: what tuning cost or gave where no judge is needed."
+INTRO = "Tasks with a right answer, run by lm-eval: gains and losses of tuning without a judge."
 # Tasks of the summary that have sections of their own.
 OTHER_SECTIONS = ("arena", "fidelity")
 

@@ -53,7 +53,7 @@ def show(page: Page) -> Section:
     text = f"Lines: training of {len(names)} runs over optimizer steps: {', '.join(title for title, _ in charts)}."
     caption = (
         "A chosen log-probability that falls far while the margin grows is a warning: the model then learns to make both "
-        f"answers unlikely. Of replicates the first; at most {STEPS} evenly spaced steps of each run are drawn."
+        f"answers unlikely. Of several replicates, the plot shows the first; at most {STEPS} evenly spaced steps of each run are drawn."
     )
     numbers = table_of("Trainings, with the last step's values", lines)
     select = {"label": "Bring one run forward", "names": names, "none": "all runs"}
@@ -79,7 +79,7 @@ def describe_training(
         "dropped": reasons([counts.get("dropped") or {}]),
         "token mismatches": counts.get("token_mismatches"),
         "padding": manifest.get("padding_share"),
-        "tokens a second": manifest.get("tokens_per_second"),
+        "tokens per second": manifest.get("tokens_per_second"),
         **{TRAINING[kind]: float(values[-1]) for kind, (_, values) in curves.items()},
     }
 
