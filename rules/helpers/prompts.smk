@@ -44,7 +44,7 @@ def paths_block_inputs(use, wildcards):
 
 
 def hash_dataset(use):
-    """Further inputs of a block of prompts: a local dataset, and the tokenizer that counts tokens."""
+    """Digests of further inputs of a block of prompts: a local dataset, and the tokenizer that counts tokens."""
     row = GRID.prompts[use]
     tokenizer = GRID.path(row.get("tokenizer", ""))
     made = tokenizer.startswith(place("miniature/"))
