@@ -88,7 +88,7 @@ def report_failure(job: Namespace, error: Exception) -> None:
         failure = {"problem": str(error)}
     elif DISK_FULL.search(str(error)):
         failure = {
-            "problem": f"{error}\n  Remedy: free or get space and start again: it resumes from its last checkpoint"
+            "problem": f"{error}\n  Remedy: free some space and start again: it resumes from its last checkpoint"
         }
     else:
         return
