@@ -288,7 +288,7 @@ def check_cells(row, path, line):
             continue
         if name in WHOLE or name in NUMBERS:
             if not re.fullmatch(DIGITS if name in WHOLE else DECIMAL, cell, re.ASCII):
-                kind = "no whole number" if name in WHOLE else "no number"
+                kind = "not a whole number" if name in WHOLE else "not a number"
                 raise InputError(f"{cell!r} is {kind}", "write a finite number, its decimals behind a point", **field)
             if not math.isfinite(float(cell)):
                 raise InputError(f"{cell!r} is too large", "write a finite number", **field)

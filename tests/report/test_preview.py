@@ -423,7 +423,7 @@ def test_files_of_another_run_are_refused(run, tmp_path):
         "the ledger is of pair in de": {"ledger": files["ledger"][::-1]},
         "the pair was not formed from these": {"scores": other["scores"]},
         "the file ends": {"scores": [short, files["scores"][1]]},
-        "languages de, en": {"prompts": files["prompts"][::-1]},
+        "rows of different languages: de, en": {"prompts": files["prompts"][::-1]},
         "'q'": {"pairs": [unknown, files["pairs"][1]]},
         "no ledger": {"ledger": [tmp_path / "none.json", files["ledger"][1]]},
     }

@@ -185,7 +185,7 @@ def test_where_a_language_is_missing_no_mean_is_tested_and_the_language_is_named
     found = {(e["id"], e["measure"]): e for e in find(tmp_path, rows)}
     gain = found["F2", "win rate"]
     assert (gain["verdict"], gain["gaps"]) == ("not tested", {"blue": ["ga"]})
-    assert "blue has no results for ga; no mean is taken over fewer languages" in gain["why"]
+    assert "blue has no results for ga; a mean needs all languages: finish these" in gain["why"]
     assert "blue has no results for ga" in found["F4", "win rate"]["why"]
 
 
