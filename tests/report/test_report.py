@@ -358,7 +358,7 @@ def test_key_plots_are_in_snakemakes_own_report(finished_run, tmp_path):
     text = (tmp_path / "own.html").read_text(encoding="utf-8")
     for name in ("win_rates.svg", "structured.svg", "ledger.svg", "report.html"):
         assert name in text
-    assert "Key plots" in text and "ties count a half" in text
+    assert "Key plots" in text and "Ties count a half" in text
 
 
 def test_partial_results_make_a_page_and_no_other_job(finished_run, tmp_path):

@@ -43,10 +43,11 @@ def test_lines_say_what_the_answers_are(files, tmp_path):
     measure(*files, tmp_path / "out")
     first, skipped, loop = rows(tmp_path / "out" / "de.jsonl")
     assert first["languages"] == ["de", "fr"] and first["truncated"] == [False, False]
+    assert first["language_fidelity"] == [True, False]
     assert first["n_tokens"] == [11, 13] and first["n_chars"] == [len(GERMAN), len(FRENCH)]
     assert first["repetition"] == [0, 0] and first["distinct_2"] == [1, 1] and 0 < first["self_similarity"] < 0.5
     assert skipped == {
-        "prompt_id": "p1", "language": "de", "languages": [], "truncated": [], "n_tokens": [], "n_chars": [],
+        "prompt_id": "p1", "language": "de", "languages": [], "language_fidelity": [], "truncated": [], "n_tokens": [], "n_chars": [],
         "repetition": [], "distinct_2": [], "self_similarity": None, "skip": "prompt_too_long",
     }  # fmt: skip
     # Ten words, two of them in turn: 2 of 7 4-grams and 2 of 9 bigrams are different ones.
