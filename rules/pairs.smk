@@ -44,7 +44,7 @@ rule build_pairs:
             for part in (f"--{name}", *input.get(name))
         ],
         options=lambda wc: options_of({**find_run(wc).row, "seed": find_run(wc).seed}, *PAIRING_KEYS, "seed"),
-        hygiene=lambda wc: find_run(wc).row.get("hygiene", GRID.hygiene) or "paper",
+        hygiene=lambda wc: GRID.hygiene_of(find_run(wc)) or "paper",
         code=digest_code("build_pairs"),
         lock=LOCK,
     message:

@@ -10,7 +10,7 @@ from croco.config.checks.stages import check_names, check_values
 from croco.digests import derive_seed
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.objectives import NONE, OBJECTIVES
-from croco.pairs.hygiene import DEFAULT, needs_languages
+from croco.pairs.hygiene import DEFAULT, PAPER, needs_languages
 from croco.pairs.rules import RULES
 from croco.runs import BASE, UNTUNED, Run
 
@@ -54,7 +54,7 @@ class Grid:
     def __init__(self, config: dict[str, Any], known_languages: dict[str, dict[str, str]], locator: "Locator") -> None:
         self.config, self.locator = config, locator
         self.results = config["results"].rstrip("/")
-        self.hygiene: list[str] = config.get("hygiene", list(DEFAULT))
+        self.hygiene: list[str] | str = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])
         self.reward_models = _by_name(config["reward_models"])
         self.translators = _by_name(config["translators"])
@@ -139,7 +139,12 @@ class Grid:
 
     def identifies(self, run: Run) -> bool:
         """Whether a run's hygiene needs to know the languages of the responses."""
-        return needs_languages(run.row.get("hygiene", self.hygiene))
+        return needs_languages(self.hygiene_of(run))
+
+    def hygiene_of(self, run: Run) -> list[str]:
+        """The filters of a run's responses; none where its setting, or the config, says paper."""
+        names = run.row.get("hygiene", self.hygiene)
+        return [] if names == PAPER else names
 
     def training_resource(self, name: str, run: Run, attempt: int = 1) -> int:
         """As resource, of the training of a run."""

@@ -59,7 +59,7 @@ class Run:
 
     def to_row(self) -> dict:
         """A JSON object with every field."""
-        return msgspec.to_builtins(asdict(self))
+        return msgspec.to_builtins(asdict(self), order="sorted")
 
     @property
     def is_base(self) -> bool:
