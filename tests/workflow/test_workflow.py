@@ -101,7 +101,7 @@ def test_looks_re_run_nothing_and_behaviour_does(finished_run, tmp_path):
         ("scripts/build_pairs.py", '"""Form preference', '"""Build preference', set()),
         ("scripts/train.py", "NOT_IN_CACHE_KEY = [", "# these options\nNOT_IN_CACHE_KEY = [", set()),
         ("scripts/croco/pairs/rules.py", '"""Indices (chosen', '"""The indices (chosen', set()),
-        ("rules/train.smk", '"""Tunes a policy with LoRA,', '"""Tuning,', set()),
+        ("rules/train.smk", '"""Tunes a policy with LoRA', '"""Tunes a policy', set()),
         ("requirements.lock", "# Every version", "# All versions", set()),
         ("scripts/croco/pairs/rules.py", "mean - 2 * std", "mean - 2.5 * std", {"build_pairs"}),
         ("scripts/croco/evaluation/verdicts.py", '"tie": 0.5', '"tie": 0.4', {"judge_language", "judge_multi"}),
