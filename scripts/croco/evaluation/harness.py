@@ -60,6 +60,7 @@ def _list_texts(value: Any) -> list[str]:
 
 
 def _wrap(policy: Any, args: Namespace) -> Any:
+    """lm-eval's model class around the model that the policy has loaded."""
     if args.engine == "transformers":
         from lm_eval.models.huggingface import HFLM
 

@@ -120,6 +120,7 @@ class Policy(ChatModel):
         waiting, running = iter(enumerate(requests)), {}
 
         def feed() -> None:
+            """Hands requests to the engine, as many at once as the caller allows."""
             for index, (tokens, seed, count) in waiting:
                 room = self.room(tokens, max_tokens)
                 parameters = SamplingParams(
