@@ -159,6 +159,13 @@ def parse_arguments():
     parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json to write")
     args = parser.parse_args()
+    check_options(parser, args)
+    args.rejected = "match" if args.match else args.rejected or "mean-2sd"
+    return args
+
+
+def check_options(parser, args):
+    """Ends with a usage error for options that contradict each other or would have no effect."""
     from_pools = args.target in ("pair", "best")
     for name, targets in ONLY_WITH.items():
         if getattr(args, name) != parser.get_default(name) and args.target not in targets:
@@ -176,8 +183,6 @@ def parse_arguments():
         parser.error("--match takes both responses by their raw rewards: no --rejected, --balance or --standardise")
     if args.caliper is not None and not (args.match and args.caliper >= 0):
         parser.error("--caliper is a difference of rewards, not negative, and goes with --match")
-    args.rejected = "match" if args.match else args.rejected or "mean-2sd"
-    return args
 
 
 def build_pairs(args, ledger, formed, no_pair):

@@ -305,9 +305,9 @@ def check_finding(
     control = find_partner(summary, arms, arm, NULL, place) if (versus, expected) == (BASE, "higher") else None
     gaps = list_gaps(summary, [each for each in (arm, other, control) if each], place, measure, wanted)
     if found is None:
-        gaps = {name: missing for name, missing in gaps.items() if control is None or name != control.setting}
-        why = explain_missing(summary, arm, place, versus, measure, gaps)
-        return {**not_tested(where, versus, measure, why), "gaps": gaps}
+        gaps = {name: lacks for name, lacks in gaps.items() if control is None or name != control.setting}
+        missing = explain_missing(summary, arm, place, versus, measure, gaps)
+        return {**not_tested(where, versus, measure, missing), "gaps": gaps}
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
@@ -316,23 +316,16 @@ def check_finding(
         null = measure_change(
             choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["pool"])))
         )
-    compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
-    verdict = {True: "supported", False: "not supported", None: "inconclusive"}[compared["agrees"]]
-    why = f"{compared['verdict']}; expected {expected}, found {found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-    if verdict == "supported" and control and null and null["estimate"] >= found["estimate"]:
-        verdict, why = (
-            "inconclusive",
-            f"{why}; the null control {control.setting} changes as much ({null['estimate']:+.3f})",
-        )
+    verdict, why = decide(found, expected, control, null)
     if (versus, expected) == (BASE, "higher") and null is None:
-        why += "; there is no null control (rejected: random) in the same languages"
+        why.append("there is no null control (rejected: random) in the same languages")
     if other and (differing := find_differing(arm, other)):
-        why += f"; the two differ in {', '.join(differing)} as well"
-    why += "".join(f"; {gap}" for gap in say_gaps(gaps))
+        why.append(f"the two differ in {', '.join(differing)} as well")
+    why += say_gaps(gaps)
     if measure == TASKS and (left_out := name_unscaled(summary, arm)):
-        why += f"; excluded, because they are not shares between 0 and 1: {left_out}"
+        why.append(f"excluded, because they are not shares between 0 and 1: {left_out}")
     if len(changes) < 2:
-        why += "; one training seed, so the noise between trainings is not included: give the setting more `seeds`"
+        why.append("one training seed, so the noise between trainings is not included: give the setting more `seeds`")
     return {
         "contrast": f"{where} - {versus}",
         "measure": measure,
@@ -342,8 +335,20 @@ def check_finding(
         "n": found["n"],
         "gaps": gaps,
         "verdict": verdict,
-        "why": why,
+        "why": "; ".join(why),
     }
+
+
+def decide(found: dict, expected: str, control: Arm | None, null: dict | None) -> tuple[str, list[str]]:
+    """(verdict, reasons) by the interval of a change, as measure_change gives it, and that of the null control."""
+    compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
+    verdict = {True: "supported", False: "not supported", None: "inconclusive"}[compared["agrees"]]
+    interval = f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    why = [compared["verdict"], f"expected {expected}, found {interval}"]
+    if verdict == "supported" and control and null and null["estimate"] >= found["estimate"]:
+        why.append(f"the null control {control.setting} changes as much ({null['estimate']:+.3f})")
+        return "inconclusive", why
+    return verdict, why
 
 
 def say_gaps(gaps: dict[str, list[str]]) -> list[str]:
