@@ -298,7 +298,8 @@ def read_samples(task, samples, aggregated, declared, forged):
             mean = sum(numbers.values()) / len(numbers)
             if math.isclose(whole, mean, rel_tol=1e-6, abs_tol=1e-9):
                 metrics[name] = numbers
-                lower += [name] * (directions.direction(metric, declared.get(metric)) == directions.LOWER)
+                if directions.direction(metric, declared.get(metric)) == directions.LOWER:
+                    lower.append(name)
                 continue
             if metric == "perplexity" and math.isclose(whole, math.exp(min(-mean, 700)), rel_tol=1e-6):
                 metrics[name.replace("perplexity", "log_likelihood", 1)] = numbers

@@ -65,6 +65,11 @@ def model_job(rows):
     def ask(name, wildcards, attempt=1):
         return GRID.resource(name, rows(wildcards) if callable(rows) else rows, attempt)
 
+    return job_resources(ask)
+
+
+def job_resources(ask):
+    """The resources of a job by ``ask``, a function of a resource's name, the wildcards and the attempt."""
     return {
         "gpu": lambda wc: ask("gpu", wc),
         "mem_mb": lambda wc, attempt: ask("mem_mb", wc, attempt),

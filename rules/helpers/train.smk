@@ -14,11 +14,7 @@ def training_job():
     def ask(name, wildcards, attempt=1):
         return GRID.training_resource(name, find_run(wildcards), attempt)
 
-    return {
-        "gpu": lambda wc: ask("gpu", wc),
-        "mem_mb": lambda wc, attempt: ask("mem_mb", wc, attempt),
-        "runtime": lambda wc, attempt: ask("runtime", wc, attempt),
-    }
+    return job_resources(ask)
 
 
 def count_processes(wildcards):

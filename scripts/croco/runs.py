@@ -146,11 +146,6 @@ def find_last(runs: Iterable[Run], model: str, pool: str, setting: str) -> Run |
     return found[-1] if found else None
 
 
-def find_base(runs: Iterable[Run], model: str) -> Run:
-    """The policy before tuning."""
-    return next(run for run in runs if run.is_base and run.model == model)
-
-
 @dataclass(frozen=True)
 class Arm:
     """A setting over all its pools, replicates and rounds. Findings choose arms by these facts, never by the name.

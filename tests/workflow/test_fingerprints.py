@@ -69,9 +69,9 @@ def list_imported(script):
 
 def list_in_key(script):
     """The files that a script, and the engines' part of its key, name for behaviour_digest."""
-    texts = [(SCRIPTS / f"{script}.py").read_text(encoding="utf-8")]
-    named = {name for text in texts for name in re.findall(r'"((?:croco/[\w/]+|evaluate)\.py)"', text)}
-    if "describe_engine" in texts[0]:
+    text = (SCRIPTS / f"{script}.py").read_text(encoding="utf-8")
+    named = set(re.findall(r'"((?:croco/[\w/]+|evaluate)\.py)"', text))
+    if "describe_engine" in text:
         named |= {*ENGINES, "croco/models/chats.py"}
     return named
 

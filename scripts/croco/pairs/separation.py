@@ -9,8 +9,8 @@ from typing import Any
 def measure_separation(pairs: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | None:
     """How well languages alone tell chosen from rejected, or None without pairs.
 
-    Each pair is told by the majority of all others in the same languages; a tie, no other pair, or one language for both
-    responses counts one half.
+    For each pair, the side that is chosen in most other pairs of the same two languages is predicted to be chosen. A pair
+    counts one half if the others are tied, if there are none, or if both of its responses are in one language.
 
     Args:
         pairs: {(chosen's language, rejected's, prompt's): number of pairs}.
