@@ -42,6 +42,11 @@ for PATH in CUSTOM_RULES:
     include: PATH
 
 
+onerror:
+    for path in log:
+        print(describe_failures(path), file=sys.stderr)
+
+
 rule all:
     """Everything: tuned adapters, the summary table and the report page."""
     default_target: True

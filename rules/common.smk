@@ -15,6 +15,7 @@ from croco.config.languages import read_languages
 from croco.config.schema import Locator, check_config
 from croco.config.shipped import find_shipped_files, path_shipped
 from croco.digests import code_digest
+from croco.failures import describe_failures
 from croco.grid import Grid
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
