@@ -28,6 +28,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import derive_seed, digest, prompt_digest
 from croco.errors import InputError
+from croco.files import replacing
 from croco.models.engines import describe_engine, load_reward_model
 from croco.models.loading import model_id
 from croco.models.options import add_reward_options
@@ -38,7 +39,6 @@ from croco.records import (
     check_same_text,
     prompt_rows,
     read_records,
-    replacing,
     rows_in_step,
     write_json,
     write_jsonl,

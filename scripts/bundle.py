@@ -20,6 +20,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import file_digest
 from croco.errors import InputError
+from croco.files import partial_path
 from croco.runs import add_run_options, read_runs
 
 # What is packed from a run's folder and from the output root, where it exists.
@@ -111,7 +112,7 @@ def write_archive(output, files, index):
         entry.size = size
         archive.addfile(entry, content)
 
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    partial = partial_path(output)
     try:
         with (
             open(partial, "wb") as raw,

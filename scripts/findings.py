@@ -15,7 +15,8 @@ from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
-from croco.records import replacing, write_json
+from croco.files import replacing
+from croco.records import write_json
 from croco.results.findings import TABLES, check_findings, list_claims, shape_table
 from croco.results.table import read_summary
 from croco.runs import list_arms, read_runs

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
+from croco.files import publish
 from croco.records import Record, read_records, write_jsonl
-from croco.state import publish
 
 
 def main():

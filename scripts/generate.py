@@ -14,12 +14,13 @@ from pathlib import Path
 
 from croco import cli
 from croco.digests import prompt_digest, prompt_seed
+from croco.files import publish
 from croco.models.chats import SKIPS
 from croco.models.engines import describe_engine, load_policy
 from croco.models.loading import model_id
 from croco.models.options import add_adapter_option, add_policy_options
 from croco.records import prompt_rows
-from croco.state import Parts, publish
+from croco.state import Parts
 
 
 def main():
@@ -133,7 +134,7 @@ def write(args, parts, prompts):
                 counts["skipped"][skip] = counts["skipped"].get(skip, 0) + 1
             yield line
 
-    publish(parts.settle(lines(), [args.samples, *map(prompt_digest, prompts)]), args.output)
+    publish(parts.settle(lines()), args.output)
     return counts
 
 

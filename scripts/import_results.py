@@ -28,7 +28,8 @@ from pathlib import Path
 from croco import cli
 from croco.errors import InputError
 from croco.evaluation.directions import HIGHER, LOWER
-from croco.records import read_jsonl, read_lines, replacing
+from croco.files import replacing
+from croco.records import read_jsonl, read_lines
 from croco.results.metrics import better
 from croco.results.table import COLUMNS, name_run
 from croco.runs import BASE, UNTUNED, add_run_options, read_runs

@@ -34,6 +34,7 @@ import jinja2
 from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
+from croco.files import replacing
 from croco.pairs.hygiene import find_reason
 from croco.pairs.rules import mean_std
 from croco.records import (
@@ -45,7 +46,6 @@ from croco.records import (
     check_same_text,
     read_lines,
     read_records,
-    replacing,
     rows_in_step,
 )
 from croco.text.normalise import normalise_id

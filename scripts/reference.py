@@ -16,7 +16,7 @@ import yaml
 
 from croco import cli
 from croco.config.schema import resolve
-from croco.records import replacing
+from croco.files import replacing
 
 TABLE = ("| key | type | default | meaning |", "|---|---|---|---|")
 SHARED = "Keys of several sections"

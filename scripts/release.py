@@ -29,10 +29,11 @@ import pandas as pd
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
 from croco.errors import InputError
+from croco.files import replacing
 from croco.models.loading import POLICY, check_files, copy_processors, load_adapter, load_weights, model_id
 from croco.models.options import add_model_options
 from croco.objectives import OBJECTIVES, SPECIAL_KEYS
-from croco.records import read_jsonl, read_lines, replacing
+from croco.records import read_jsonl, read_lines
 from croco.results.table import ALL, read_summary
 from croco.training.encode import digest_rows
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from croco import cli
-from croco.records import replacing
+from croco.files import replacing
 from croco.report.elements import Figure, Section, embed
 from croco.report.page import Page, read_page
 from croco.report.plots import read_library, read_palette, to_svg

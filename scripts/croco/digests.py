@@ -4,11 +4,12 @@ import ast
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from croco.files import replacing
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 WEIGHTS = "*.safetensors"
@@ -54,9 +55,8 @@ def file_digest(path: str | Path, cache: str | Path | None = None) -> str:
     if len(found) != 32:  # not there, or cut by a crash
         found = file_digest(path)
         known.parent.mkdir(parents=True, exist_ok=True)
-        partial = known.with_suffix(f".{os.getpid()}")
-        partial.write_text(found, encoding="utf-8")
-        partial.replace(known)
+        with replacing(known) as file:
+            file.write(found)
     return found
 
 

@@ -1,18 +1,17 @@
 """Reading and writing of the files between stages: UTF-8 JSON Lines, read strictly and written atomically."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TextIO
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import msgspec
 
 from croco.digests import prompt_digest
 from croco.errors import InputError
+from croco.files import replacing
 from croco.text.normalise import normalise_id
 
 
@@ -243,22 +242,6 @@ def check_same_text(prompt: dict, generation: dict) -> None:
             "generate again with these prompts",
             field="prompt_digest",
         )
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[TextIO]:
-    """A text file that appears under ``path`` only when the block has ended without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def dump(value: Any) -> str:

@@ -4,20 +4,23 @@
 ones. ``Finished`` keeps a result as a whole (a checkpoint, an evaluation). Results are published by hard links.
 """
 
-import errno
-import fcntl
+import hashlib
 import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import msgspec
 
 from croco.digests import digest
-from croco.errors import InputError
-from croco.records import dump, replacing, write_json
+from croco.files import partial_file, publish, save
+from croco.locks import take_lock
+from croco.records import dump, write_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NAMED_TEMPLATES = "additional_chat_templates"  # a folder that some tokenizers have
@@ -34,45 +37,28 @@ def list_checkpoint_files(weights: str) -> list[str]:
     return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
 
 
-def take_lock(file: IO, wait: bool = True) -> None:
-    """Locks an open file until it is closed, or its process ends.
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """Where a line of a part is, and what it must be; ``checksum`` is zlib.crc32 of its bytes."""
 
-    Raises BlockingIOError where another process holds the lock and ``wait`` is false, InputError where the file system
-    has no locks: two jobs would then write the same result.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        raise InputError(
-            f"the file system has no file locks ({error.strerror})",
-            "mount it with locks (Lustre: -o flock), or choose `results` on another file system",
-            file.name,
-        ) from error
+    prompt: str
+    place: int
+    extent: int
+    checksum: int
 
 
-def publish(source: str | Path, target: str | Path) -> None:
-    """Puts a finished file in its place at once: a hard link, or a copy where the file system allows none."""
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)  # of a killed process with this number: perhaps a link to another result
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
-    # rename() leaves both names when they already are links to one file.
-    partial.unlink(missing_ok=True)
+class Index(msgspec.Struct, frozen=True):
+    """NAME.index of a part NAME.jsonl; ``inputs`` is the digest of what its lines were made with."""
+
+    inputs: str
+    lines: list[Line]
 
 
 class Parts:
     """Lines by prompt in small files that only ever appear whole, under a folder named by ``inputs``' digest.
 
-    Each part NAME.jsonl has an index NAME.index: the digest of its inputs, its size, and the prompt_digest, place and
-    extent of each line. If a part was cut off, its whole lines are used. A part that was made with other inputs is
-    renamed. Missing results are computed again.
+    Each part is named by its content and has an index of its lines. Lines that are not what their index says are left
+    out, and a part without a readable index, or made with other inputs, is renamed: what is missing is computed again.
+    Several jobs may share a folder; a part that another job has replaced by one that covers it is found there.
 
     Args:
         inputs: all that decides a line's content besides the prompt itself; saved in readable form in inputs.json.
@@ -93,100 +79,107 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "inputs.json").exists():
             write_json(self.folder / "inputs.json", inputs)
-        self._places: dict[str, list[tuple[Path, int]]] = {prompt: [] for prompt in prompts}
+        self._places: dict[str, dict[Path, list[Line]]] = {prompt: {} for prompt in prompts}
         self._parts: dict[Path, dict[str, int]] = {}
+        self._damaged: set[Path] = set()
         # Held until this process ends: a second job for the same prompts waits, and then finds the work done.
-        self._lock = open(self.folder / f"{digest(sorted(self._places))}.lock", "w")  # noqa: SIM115
-        take_lock(self._lock)
-        for path in sorted(self.folder.glob("*.jsonl")):
-            entries, whole = self._read_index(path)
-            if entries is not None:
-                self._take(path, entries, whole)
-                continue
-            with suppress(FileNotFoundError):  # another job may just have settled its block
-                path.rename(path.with_suffix(".foreign"))
-                print(f"renamed a part that does not belong to this run: {path}", file=sys.stderr)
+        self._lock = take_lock(self.folder / f"{digest(sorted(self._places))}.lock")
+        self._scan()
 
-    def _read_index(self, path: Path) -> tuple[list[tuple[str, int, int]] | None, int]:
-        """[prompt_digest, place, extent] of each line and how many are whole, or (None, 0) for a foreign part."""
+    def _scan(self) -> None:
+        """Reads the index of every part in the folder; again, if another job replaced one in the meantime."""
+        complete = False
+        while not complete:
+            complete = True
+            self._places = {prompt: {} for prompt in self._places}
+            self._parts = {}
+            for path in sorted(self.folder.glob("*.jsonl")):
+                index = self._read_index(path)
+                if index is not None:
+                    self._take(path, index.lines)
+                try:
+                    if index is None:
+                        path.rename(path.with_suffix(".foreign"))
+                        print(f"renamed a part that does not belong to this run: {path}", file=sys.stderr)
+                    else:
+                        path.stat()
+                except FileNotFoundError:
+                    complete = False
+
+    def _read_index(self, path: Path) -> Index | None:
+        """The index of a part; None where it has none that can be read, or was made with other inputs."""
         try:
-            index = json.loads(path.with_suffix(".index").read_text(encoding="utf-8"))
-            if index["inputs"] != self._inputs:
-                return None, 0
-            entries, size = index["lines"], path.stat().st_size
-            ends = [place for _, place, _ in entries[1:]] + [index["size"]]
-        except (OSError, ValueError, KeyError):
-            return None, 0
-        whole = sum(end <= size for _, end in zip(entries, ends, strict=False))
-        if whole < len(entries):
-            print(
-                f"a part was cut off; {len(entries) - whole} of its lines are computed again: {path}",
-                file=sys.stderr,
-            )
-        return entries, whole
+            index = msgspec.json.decode(path.with_suffix(".index").read_bytes(), type=Index)
+        except (FileNotFoundError, ValueError):
+            return None
+        return index if index.inputs == self._inputs else None
 
-    def _take(self, path: Path, entries: list[tuple[str, int, int]], whole: int) -> None:
-        for prompt, offset, _ in entries[:whole]:
-            if prompt in self._places:
-                self._places[prompt].append((path, offset))
-        if all(prompt in self._places for prompt, *_ in entries):  # nothing in it belongs to another job
-            self._parts[path] = {prompt: extent for prompt, _, extent in entries}
+    def _take(self, path: Path, lines: list[Line]) -> None:
+        wanted: dict[str, list[Line]] = {}
+        for line in lines:
+            if line.prompt in self._places:
+                wanted.setdefault(line.prompt, []).append(line)
+        for prompt, own in wanted.items():
+            self._places[prompt][path] = own
+        if all(line.prompt in self._places for line in lines):  # nothing in it belongs to another job
+            self._parts[path] = {line.prompt: line.extent for line in lines}
 
     def lines(self, prompt: str) -> list[dict]:
-        """The lines stored for a prompt, in no set order; raises InputError where one is not what its index says."""
-        found = []
-        for path, offset in self._places[prompt]:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                raw = file.readline()
+        """The lines stored for a prompt, in no set order; damaged ones are left out."""
+        while True:
             try:
-                line = json.loads(raw)
-                whole = line["prompt_digest"] == prompt
-            except (ValueError, KeyError, TypeError):
-                whole = False
-            if not whole:
-                raise InputError(
-                    f"the part is damaged at byte {offset}",
-                    "delete it and start again: its results are computed again",
-                    path,
-                )
-            found.append(line)
-        return found
+                return [row for path, lines in self._places[prompt].items() for row in self._read(path, lines)]
+            except FileNotFoundError:  # another job has settled its block
+                self._scan()
 
-    def add(self, lines: list[dict]) -> None:
-        """Writes lines as one new part, named by its content."""
-        self._write(digest([dump(line) for line in lines]), lines)
+    def _read(self, path: Path, lines: list[Line]) -> Iterator[dict]:
+        with open(path, "rb") as file:
+            for line in lines:
+                file.seek(line.place)
+                raw = file.readline()
+                if zlib.crc32(raw) == line.checksum:
+                    yield json.loads(raw)
+                elif path not in self._damaged:
+                    self._damaged.add(path)
+                    print(f"a part is damaged at byte {line.place}; such lines are made again: {path}", file=sys.stderr)
 
-    def settle(self, lines: Iterable[dict], name: Any) -> Path:
-        """Writes a block's final lines as one part, named after ``name``, in place of those that it covers.
+    def add(self, lines: Iterable[dict]) -> None:
+        """Writes lines as one new part."""
+        self._write(lines)
 
-        Returns its path. ``lines`` may be drawn from the parts that are replaced.
+    def settle(self, lines: Iterable[dict]) -> Path:
+        """Writes a block's final lines as one part, in place of those that it covers; returns its path.
+
+        ``lines`` may be drawn from the parts that are replaced.
         """
-        path = self.folder / f"{digest(name)}.jsonl"
-        self._write(digest(name), lines)
+        path = self._write(lines)
         final = self._parts[path]
         for other, extents in list(self._parts.items()):
             if other != path and all(extent <= final.get(prompt, -1) for prompt, extent in extents.items()):
                 other.unlink(missing_ok=True)
                 other.with_suffix(".index").unlink(missing_ok=True)
                 del self._parts[other]
-        self._places = {
-            prompt: [place for place in places if place[0] in self._parts] for prompt, places in self._places.items()
-        }
+                for places in self._places.values():
+                    places.pop(other, None)
         return path
 
-    def _write(self, name: str, lines: Iterable[dict]) -> None:
-        path, size = self.folder / f"{name}.jsonl", 0
-        entries: list[tuple[str, int, int]] = []
-        with replacing(path) as file:
-            for line in lines:
-                text = dump(line) + "\n"
-                entries.append((line["prompt_digest"], size, self._extent(line)))
-                size += len(text.encode())
-                file.write(text)
+    def _write(self, rows: Iterable[dict]) -> Path:
+        """Writes a part and its index, named by the content, so that an index never speaks of another part."""
+        content, place = hashlib.sha256(), 0
+        lines: list[Line] = []
+        with partial_file(self.folder / "part") as file:
+            for row in rows:
+                raw = (dump(row) + "\n").encode()
+                lines.append(Line(row["prompt_digest"], place, self._extent(row), zlib.crc32(raw)))
+                content.update(raw)
+                place += len(raw)
+                file.write(raw.decode())
+            path = self.folder / f"{content.hexdigest()[:32]}.jsonl"
             # The index is written first, because a part without an index counts as foreign.
-            write_json(path.with_suffix(".index"), {"inputs": self._inputs, "size": size, "lines": entries})
-        self._take(path, entries, len(entries))
+            write_json(path.with_suffix(".index"), msgspec.to_builtins(Index(self._inputs, lines)))
+            save(file, path)
+        self._take(path, lines)
+        return path
 
 
 class Finished:
@@ -202,13 +195,9 @@ class Finished:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Waits until no other process works on this result; the kernel frees the lock when its holder dies."""
-        with open(self.folder / "lock", "w") as lock:
-            try:
-                take_lock(lock, wait=False)
-            except BlockingIOError:
-                print(f"another job is at work on the same result: waiting for it ({self.folder})", file=sys.stderr)
-                take_lock(lock)
+        """Waits until no other process works on this result; the lock ends with its holder."""
+        waiting = f"another job is at work on the same result: waiting for it ({self.folder})"
+        with take_lock(self.folder / "lock", say=lambda: print(waiting, file=sys.stderr)):
             yield
 
     @property

@@ -36,6 +36,8 @@ DECIDING = {
 NOT_DECIDING = {
     "croco/cli.py": "options, progress and manifests; options are in the key by their values",
     "croco/errors.py": "messages",
+    "croco/files.py": "writes and links files",
+    "croco/locks.py": "who may work on a result now",
     "croco/records.py": "reads rows, which are in the key by their content, or refuses them",
     "croco/digests.py": "makes the key; another digest is another key",
     "croco/state.py": "keeps and finds finished work",

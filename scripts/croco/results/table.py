@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from croco.errors import InputError
-from croco.records import read_lines, replacing
+from croco.files import replacing
+from croco.records import read_lines
 from croco.runs import Run
 
 ALL = "all"

@@ -1,0 +1,219 @@
+"""Locks that end with their holder, also between machines and on file systems without flock.
+
+``take_lock`` uses flock. Where the file system has none (Lustre without ``-o flock``, some NFS), it uses a LeaseLock: a
+file that only one process can create, that names its holder, and that the holder touches again and again.
+"""
+
+import atexit
+import errno
+import fcntl
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Self
+
+import msgspec
+import psutil
+
+LEASE, BEAT, POLL = 600.0, 30.0, 0.5  # seconds: until an untouched lock is free, between touches, between looks
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The process that holds a lock; ``began`` is its start and ``since`` that of the lock, both in seconds of the epoch."""
+
+    host: str
+    pid: int
+    began: float
+    since: float
+
+    @classmethod
+    def this_process(cls) -> Self:
+        """The holder that this process is."""
+        return cls(host_name(), os.getpid(), psutil.Process().create_time(), time.time())
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host.partition(' ')[0]}, since {since}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the process runs, or ran, where this one could see it."""
+        return self.host == host_name()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process that is_here runs; another one that later got its number does not count."""
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.began) < 5 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def host_name() -> str:
+    """This machine, and on Linux the process namespace: containers of one machine do not see each other's processes."""
+    try:
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+class LockHeld(Exception):
+    """Another process holds the lock; ``holder`` is None where it cannot be read."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        self.holder = holder
+        super().__init__(f"held by {holder or 'an unknown process'}")
+
+
+class FileLock:
+    """A flock on a file; the kernel frees it when its holder ends, however it ends."""
+
+    def __init__(self, file: IO) -> None:
+        self._file = file
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class LeaseLock:
+    """A lock by a file that names its holder. It is free when the file is gone, the holder is dead, or the lease is over.
+
+    Whether a holder on this machine lives is seen at once; one on another machine is taken for dead when it has not
+    touched its file for LEASE seconds by the file system's clock. A holder that finds its file taken over, because it
+    was suspended for so long, ends itself by SIGTERM.
+
+    Args:
+        path: the lock file; its folder must exist.
+        wait: wait for the lock instead of raising LockHeld.
+        say: called once with the holder before waiting.
+    """
+
+    def __init__(
+        self, path: Path, wait: bool = True, say: Callable[[Holder | None], None] = lambda holder: None
+    ) -> None:
+        self.path = path
+        self.taken_from: Holder | None = None  # a dead holder
+        self._own = msgspec.json.encode(Holder.this_process())
+        waited = False
+        while not self._create():
+            holder = self._read()
+            if self._is_free(holder):
+                self._remove(holder)
+            elif not wait:
+                raise LockHeld(holder)
+            else:
+                if not waited:
+                    say(holder)
+                waited = True
+                time.sleep(POLL)
+        self._done = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+        atexit.register(self.release)
+
+    def _create(self) -> bool:
+        try:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with open(descriptor, "wb") as file:
+            file.write(self._own)
+        return True
+
+    def _read(self) -> Holder | None:
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=Holder)
+        except (FileNotFoundError, msgspec.MsgspecError):  # just gone, or not written yet
+            return None
+
+    def _is_free(self, holder: Holder | None) -> bool:
+        if holder and holder.is_here:
+            return not holder.is_alive
+        probe = self.path.with_name(f"{self.path.name}.{os.getpid()}.clock")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self.path.stat().st_mtime > LEASE
+        except FileNotFoundError:
+            return False
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _remove(self, holder: Holder | None) -> None:
+        """Removes the file of a dead holder, and no other that has come in its place."""
+        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.old")
+        try:
+            os.rename(self.path, aside)
+            text = aside.read_bytes()
+            if holder is not None and text != msgspec.json.encode(holder):
+                os.link(aside, self.path)
+            else:
+                self.taken_from = holder
+        except (FileNotFoundError, FileExistsError):
+            pass
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _is_own(self) -> bool:
+        try:
+            return self.path.read_bytes() == self._own
+        except OSError:
+            return False
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT):
+            if not self._is_own():
+                print(f"error: {self.path}: another process has taken the lock; stopping", file=sys.stderr)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            os.utime(self.path)
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._done.set()
+        if self._is_own():
+            self.path.unlink(missing_ok=True)
+        atexit.unregister(self.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def take_lock(path: Path, wait: bool = True, say: Callable[[], None] = lambda: None) -> FileLock | LeaseLock:
+    """Locks ``path`` until the lock is released or its process ends; ``say`` is called once before waiting.
+
+    Raises LockHeld where another process holds the lock and ``wait`` is false.
+    """
+    file = open(path, "w")  # noqa: SIM115
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise LockHeld(None) from None
+            say()
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        file.close()
+        if error.errno not in NO_FLOCK:
+            raise
+        return LeaseLock(path.with_name(f"{path.name}.lease"), wait, lambda _: say())
+    except LockHeld:
+        file.close()
+        raise
+    return FileLock(file)

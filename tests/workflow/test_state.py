@@ -1,0 +1,172 @@
+"""croco/state.py and croco/locks.py: damaged parts, jobs that share a folder, and locks with and without flock."""
+
+import errno
+import fcntl
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+
+import msgspec
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from croco.locks import LEASE, Holder, LeaseLock, LockHeld, take_lock
+from croco.state import Finished, Parts
+
+STORED = [{"prompt_digest": f"p{i}", "text": "é" * i, "responses": list(range(i))} for i in range(5)]
+COUNT = lambda line: len(line["responses"])  # noqa: E731
+
+
+def open_parts(folder, *prompts, inputs="x"):
+    return Parts(folder, "generations", {"inputs": inputs}, prompts, COUNT)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(st.data())
+def test_a_damaged_part_gives_only_whole_lines(tmp_path_factory, data):
+    """Bytes changed, cut off, added in the middle, or another part under its name: never a wrong line."""
+    folder = tmp_path_factory.mktemp("state")
+    parts = open_parts(folder, "p1", "p2", "p3", "p4")
+    path = parts.settle(STORED[1:])
+    raw = path.read_bytes()
+    at = data.draw(st.integers(0, len(raw) - 1))
+    damage = data.draw(st.sampled_from(["change", "cut", "insert", "remove"]))
+    new = bytes([raw[at] ^ data.draw(st.integers(1, 255))])
+    damaged = {
+        "change": raw[:at] + new + raw[at + 1 :],
+        "cut": raw[:at],
+        "insert": raw[:at] + new + raw[at:],
+        "remove": raw[:at] + raw[at + 1 :],
+    }[damage]
+    path.write_bytes(damaged)
+    parts._lock.release()
+    again = open_parts(folder, "p1", "p2", "p3", "p4")
+    kept = [line for prompt in ("p1", "p2", "p3", "p4") for line in again.lines(prompt)]
+    assert all(line in STORED for line in kept)
+    if damage in ("change", "cut"):
+        touched = {i for i, line in enumerate(raw.splitlines(keepends=True)) if line not in damaged}
+        assert [line["prompt_digest"] for line in kept] == [f"p{i + 1}" for i in range(4) if i not in touched]
+    assert again.settle(STORED[1:]).read_bytes() == raw
+
+
+def test_a_part_that_another_job_replaces_stays_readable(tmp_path):
+    """Two jobs want some of the same prompts: each settles its block, and the other reads on."""
+    small = open_parts(tmp_path, "p1", "p2")
+    small.add(STORED[1:2])
+    large = open_parts(tmp_path, "p1", "p2", "p3")
+    small.settle(STORED[1:3])
+    assert large.lines("p1") == [STORED[1]] and large.lines("p2") == [STORED[2]] and large.lines("p3") == []
+    large.settle(STORED[1:4])
+    assert small.lines("p1") == [STORED[1]] and small.lines("p2") == [STORED[2]]
+    assert len(list(small.folder.glob("*.jsonl"))) == 1
+
+
+def test_an_index_without_its_part_is_no_work(tmp_path):
+    """As after a kill between the two."""
+    parts = open_parts(tmp_path, "p1")
+    parts.settle(STORED[1:2]).unlink()
+    parts._lock.release()
+    again = open_parts(tmp_path, "p1")
+    assert again.lines("p1") == []
+    again.settle(STORED[1:2])
+    assert again.lines("p1") == [STORED[1]]
+
+
+def test_a_part_without_index_or_of_other_inputs_is_set_aside(tmp_path, capsys):
+    path = open_parts(tmp_path, "p1").settle(STORED[1:2])
+    other = open_parts(tmp_path, "p1", inputs="y")
+    for suffix in (".jsonl", ".index"):
+        (other.folder / f"copied{suffix}").write_bytes(path.with_suffix(suffix).read_bytes())
+    (other.folder / "alone.jsonl").write_bytes(path.read_bytes())
+    other._lock.release()
+    assert open_parts(tmp_path, "p1", inputs="y").lines("p1") == []
+    assert sorted(path.name for path in other.folder.glob("*.foreign")) == ["alone.foreign", "copied.foreign"]
+    assert capsys.readouterr().err.count("does not belong to this run") == 2
+
+
+def write_holder(path, **changed):
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(Holder.this_process(), **changed)))
+
+
+def test_a_lease_is_taken_over_from_the_dead_only(tmp_path):
+    path = tmp_path / "lock"
+    with LeaseLock(path), pytest.raises(LockHeld, match=f"process {os.getpid()} on "):
+        LeaseLock(path, wait=False)
+    assert not path.exists()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    write_holder(path, pid=int(dead.stdout))
+    with LeaseLock(path, wait=False) as lock:
+        assert lock.taken_from.pid == int(dead.stdout)
+    # Another process that got the number of a dead holder.
+    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+    LeaseLock(path, wait=False).release()
+    # A machine whose processes cannot be seen: by the time of its last sign.
+    write_holder(path, host="elsewhere")
+    with pytest.raises(LockHeld, match="on elsewhere"):
+        LeaseLock(path, wait=False)
+    os.utime(path, (time.time() - LEASE - 60,) * 2)
+    LeaseLock(path, wait=False).release()
+    # A holder killed before it had written who it is.
+    path.touch()
+    with pytest.raises(LockHeld, match="unknown"):
+        LeaseLock(path, wait=False)
+    os.utime(path, (time.time() - LEASE - 60,) * 2)
+    LeaseLock(path, wait=False).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse_flock(code, *_):
+    raise OSError(code, os.strerror(code))
+
+
+def count_up(folder, times):
+    """Adds to a number in a file, which goes wrong as soon as two do it at once."""
+    fcntl.flock = partial(refuse_flock, errno.ENOLCK)
+    for _ in range(times):
+        with take_lock(folder / "lock"):
+            number = int((folder / "number").read_text())
+            time.sleep(0.001)
+            (folder / "number").write_text(str(number + 1))
+
+
+def test_without_flock_lock_files_keep_processes_apart(tmp_path):
+    (tmp_path / "number").write_text("0")
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=count_up, args=(tmp_path, 5)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "number").read_text() == "20" and not list(tmp_path.glob("*.lease"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_work_goes_on_where_the_file_system_has_no_flock(tmp_path, monkeypatch, code):
+    monkeypatch.setattr("fcntl.flock", partial(refuse_flock, code))
+    parts = open_parts(tmp_path, "p1")
+    parts.settle(STORED[1:2])
+    (lease,) = parts.folder.glob("*.lease")
+    assert json.loads(lease.read_text())["pid"] == os.getpid()
+    finished = Finished(tmp_path, "training", {})
+    with finished.alone():
+        assert (finished.folder / "lock.lease").exists()
+    assert not (finished.folder / "lock.lease").exists()
+
+
+def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr("os.link", refuse)
+    from croco.files import publish
+
+    (tmp_path / "a").write_text("whole")
+    publish(tmp_path / "a", tmp_path / "b" / "c")
+    assert (tmp_path / "b" / "c").read_text() == "whole" and (tmp_path / "b" / "c").stat().st_nlink == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "c"]
