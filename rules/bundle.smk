@@ -47,5 +47,5 @@ rule write_bundle:
             --runs {input.runs:q} \
             {params.responses:q} \
             --output {output.bundle:q} \
-            2>&1 | tee {log:q}
+            2>&1 | tee -a {log:q}
         """

@@ -19,6 +19,7 @@ from croco.failures import describe_failures
 from croco.grid import Grid
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
+from croco.results_folder import ResultsFolder, describe_start
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()
@@ -41,27 +42,31 @@ def locate_config():
 
 
 def read_grid():
-    """The run table of the merged config; ends with one message and exit code 1 where the config is wrong."""
+    """(run table, the merged config as it was asked for); ends with one message and exit code 1 if the config is wrong."""
     # A copy, because a workflow that takes this one as a module may use its config for other things, too.
     checked = copy.deepcopy(config)
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     locator = locate_config()
     check_config(checked, f"{BASE}/config/schema.yaml", locator)
+    asked = copy.deepcopy(checked)
     find_shipped_files(checked, BASE)
     grid = Grid(checked, KNOWN_LANGUAGES, locator)
     if workflow.is_main_process:
         check_sources(grid)
         check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
-    return grid
+    return grid, asked
 
 
 KNOWN_LANGUAGES = read_languages(BASE / "config/languages.tsv")
 try:
-    GRID = read_grid()
+    GRID, ASKED = read_grid()
 except InputError as error:
     sys.exit(f"error: {error}")
 
+# A workflow that takes this one as a module keeps Snakemake's records and lock, in its working directory.
+if workflow.modifier.is_main_snakefile():
+    ResultsFolder(GRID.results, describe_start(ASKED, BASE)).install(workflow)
 SCRIPTS = shipped("scripts")
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]

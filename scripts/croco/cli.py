@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
+from croco.locks import end_with_head
 from croco.records import write_json
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run(main: Callable[[], None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "15")  # of the libraries' bars too
+    end_with_head()
     try:
         main()
     except InputError as error:
@@ -126,7 +128,7 @@ def write_manifest(
         path,
         {
             "stage": Path(script).stem,
-            **_commit(Path(script).resolve().parent),
+            **find_commit(Path(script).resolve().parent),
             "code_digest": code_digest(script),
             "options": {name: _plain(value) for name, value in vars(args).items()},
             "inputs": hashes,
@@ -170,7 +172,9 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _commit(folder: Path) -> dict[str, str | bool | None]:
+def find_commit(folder: Path) -> dict[str, str | bool | None]:
+    """The commit of a checkout and whether its files differ from it; null where it is no checkout."""
+
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None

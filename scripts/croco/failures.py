@@ -6,7 +6,7 @@ from pathlib import Path
 SHOWN, LINES = 10, 8  # jobs, and last lines of the log of each
 ERROR = re.compile(
     r"^Error in rule (?P<rule>\S+):\n"
-    r"(?:    message: (?P<message>.*)\n)?"
+    r"(?:    message: .*\n)?"
     r"    jobid: (?P<job>\d+)\n"
     r"(?:    (?!log:).*\n)*?"
     r"    log: (?P<log>.*) \(check log file\(s\) for error details\)$",
@@ -23,7 +23,7 @@ def describe_failures(log: str | Path) -> str:
     failed = {error["job"]: error for error in ERROR.finditer(text) if done.get(error["job"], -1) < error.start()}
     lines = []
     for error in list(failed.values())[:SHOWN]:
-        lines.append(f"failed: {error['rule']} ({error['message'] or 'no message'}), log {error['log']}")
+        lines.append(f"failed: {error['rule']}, log {error['log']}")
         lines += [f"    {line}" for line in read_end(error["log"])]
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more jobs failed: see {log}")
@@ -36,4 +36,4 @@ def read_end(path: str | Path) -> list[str]:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return [f"(its log cannot be read: {error.strerror})"]
-    return [line.rpartition("\r")[2] for line in text.rstrip().split("\n")][-LINES:]
+    return [line.rpartition("\r")[2] for line in text.strip().split("\n")][-LINES:]

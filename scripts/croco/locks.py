@@ -20,7 +20,9 @@ from typing import IO, Self
 import msgspec
 import psutil
 
-LEASE, BEAT, POLL = 600.0, 30.0, 0.5  # seconds: until an untouched lock is free, between touches, between looks
+# Seconds: until an untouched lock is free, between touches, between looks at a lock, between looks at the head.
+LEASE, BEAT, POLL, WATCH = 600.0, 30.0, 0.5, 1.0
+HEAD = "CROCO_HEAD"  # environment variable of a job: the Holder, as JSON, that is the process which started it
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -217,3 +219,25 @@ def take_lock(path: Path, wait: bool = True, say: Callable[[], None] = lambda: N
         file.close()
         raise
     return FileLock(file)
+
+
+def end_with_head() -> None:
+    """Ends this process and its children soon after the process that schedules jobs, named by HEAD, is gone.
+
+    A job that goes on alone would write into a run that was started again. Without HEAD, or with one on another
+    machine, this does nothing.
+    """
+    told = os.environ.get(HEAD)
+    head = msgspec.json.decode(told, type=Holder) if told else None
+    if head is None or not head.is_here:
+        return
+
+    def watch() -> None:
+        while head.is_alive:
+            time.sleep(WATCH)
+        print("error: the run that started this job is gone; finished chunks are kept", file=sys.stderr, flush=True)
+        for child in psutil.Process().children(recursive=True):
+            child.terminate()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -218,6 +218,5 @@ def test_a_kill_when_the_template_report_appears_leaves_the_rest_to_do(outside_r
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    snakemake(outside_run, "--unlock", "--configfile", "outside.yaml")
     jobs = planned(outside_run, "--configfile", "outside.yaml")
     assert {**POLICY, **jobs, "check_template": 1} == {**jobs, "check_template": 1}

@@ -1,0 +1,236 @@
+"""The results folder: who writes to it, what it was made with, and Snakemake's records of its files.
+
+Snakemake keeps its records and its lock in the working directory. There another checkout, or the same one after the
+folder was renamed, does not see them: it takes files made by another config for its own, and two runs may write at
+once; after a kill, the lock has to be removed by hand. Here both are in the folder itself, under ``.snakemake``:
+
+  metadata/, incomplete/   Snakemake's records, by paths relative to the folder
+  lock                     the process that writes to the folder (croco.locks.LeaseLock)
+  start.json               the merged config, code and versions of the last start
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import snakemake.workflow
+from snakemake.exceptions import WorkflowError
+from snakemake.persistence import ParamsChange
+from snakemake.persistence.file import FilePersistence
+from snakemake.settings.enums import StrictDagEvaluation
+
+from croco import cli
+from croco.digests import file_digest, lock_digest, versions
+from croco.errors import InputError
+from croco.locks import HEAD, Holder, LeaseLock, LockHeld
+from croco.records import write_json
+
+PATIENCE = 60.0  # seconds for jobs of a dead head to end
+NO_RECORD = "unknown, because no record says how this file was made"
+
+
+class ResultsFolder:
+    """Snakemake's persistence for one output root; ``start`` is what start.json shall say of this start."""
+
+    def __init__(self, results: str, start: dict[str, Any]) -> None:
+        self.results, self.start = results, start
+        self.folder = Path(results) / ".snakemake"
+
+    def install(self, workflow: snakemake.workflow.Workflow) -> None:
+        """Lets the Snakemake that reads ``workflow`` use the folder's own records and lock."""
+        folder = self
+        if workflow.remote_exec:  # it runs a job of a cluster, which ends its jobs by its own means
+            os.environ.pop(HEAD, None)
+
+        class Persistence(RecordsInFolder):
+            owner = folder
+
+        snakemake.workflow.FilePersistence = Persistence
+
+    def list_differences(self) -> list[str]:
+        """What the last start had that this one has not: "key: old -> new" for each key of the config."""
+        try:
+            last = msgspec.json.decode((self.folder / "start.json").read_bytes())["config"]
+        except (OSError, msgspec.DecodeError, KeyError, TypeError):
+            return []
+        return [f"{key}: {old} -> {new}" for key, old, new in compare(last, self.start["config"])]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Locks the folder for this process; clears up first if the holder before was killed.
+
+        Raises InputError where another process holds it, or jobs of a killed one do not end.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = LeaseLock(self.folder / "lock", wait=False)
+        except LockHeld as held:
+            raise InputError(
+                f"another run writes to this folder: {held.holder or 'it has just started'}",
+                "wait for it, or stop it; a run with another value of `results` can start at once",
+                self.results,
+            ) from held
+        with lock:
+            if lock.taken_from is not None:
+                print(f"the run before was killed ({lock.taken_from}): going on after it", file=sys.stderr)
+                wait_for_jobs(lock.taken_from)
+                remove_partial_files(self.results)
+            write_json(self.folder / "start.json", self.start)
+            os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
+            yield
+
+
+def describe_start(config: dict, checkout: Path) -> dict[str, Any]:
+    """What start.json says: the config as it was asked for, the code and the versions."""
+    return {
+        "config": config,
+        **cli.find_commit(checkout),
+        "lock": lock_digest(checkout / "requirements.lock"),
+        "versions": {"python": platform.python_version(), **versions("snakemake", *cli.LIBRARIES)},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def compare(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (key, old, new) where two configs differ, with dots and row names or numbers in the key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from compare(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and all(isinstance(row, dict) for row in [*old, *new]):
+        before, now = ({row.get("name", i): row for i, row in enumerate(rows)} for rows in (old, new))
+        yield from compare(before, now, key)
+    elif old != new:
+        yield key, shorten(old), shorten(new)
+
+
+def shorten(value: Any) -> str:
+    """A value of a config for a message."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def wait_for_jobs(head: Holder) -> None:
+    """Waits until the jobs that a dead head started on this machine have seen that it is gone, and ended.
+
+    Raises InputError where one does not.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while jobs := list_jobs(head):
+        if time.monotonic() > deadline:
+            numbers = " ".join(str(job.pid) for job in jobs)
+            raise InputError(f"jobs of a killed run do not end: {numbers}", f"end them: kill -9 {numbers}")
+        time.sleep(0.5)
+
+
+def list_jobs(head: Holder) -> list[psutil.Process]:
+    """The processes on this machine that ``head`` started."""
+    own = msgspec.json.encode(head).decode()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = process.environ().get(HEAD)
+            if told and _same_process(told, own) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):  # gone, or another user's
+            continue
+    return found
+
+
+def _same_process(told: str, own: str) -> bool:
+    one, other = (msgspec.json.decode(text, type=Holder) for text in (told, own))
+    return (one.host, one.pid, one.began) == (other.host, other.pid, other.began)
+
+
+def remove_partial_files(results: str) -> None:
+    """Removes what killed processes were writing; only for the holder of the lock, when no job runs."""
+    for folder, _, names in os.walk(results):
+        for name in names:
+            if name.startswith(".") and name.endswith(".partial"):
+                Path(folder, name).unlink(missing_ok=True)
+
+
+class RecordsInFolder(FilePersistence):
+    """Snakemake's records and lock in the results folder; what has no record counts as made in an unknown way.
+
+    Files that no job makes are followed by content, also where a replacement has an older time.
+    """
+
+    owner: ResultsFolder
+
+    def __init__(
+        self, *, path: Path | None = None, nolock: bool = False, warn_only: bool = False, **options: Any
+    ) -> None:
+        super().__init__(path=path, nolock=nolock, warn_only=warn_only, **options)
+        if path is None:  # else a job on a machine that does not share the file system
+            self._metadata_path = str(self.owner.folder / "metadata")
+            self._incomplete_path = str(self.owner.folder / "incomplete")
+            self._max_len = 255
+        # Else an error of an input function is hidden where the output is there, whatever made it: Snakemake then plans
+        # no job for it and for all that it comes from.
+        settings = self.dag.workflow.dag_settings
+        settings.strict_evaluation = {*settings.strict_evaluation, StrictDagEvaluation.FUNCTIONS}
+
+    def _get_key(self, f: Any) -> str:
+        return super()._get_key(f).removeprefix(f"{self.owner.results}/")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """For a run; raises WorkflowError where another run writes to the folder."""
+        self._tell_differences()
+        try:
+            with self.owner.hold():
+                yield
+        except InputError as error:
+            raise WorkflowError(f"error: {error}") from error
+
+    @contextmanager
+    def lock_warn_only(self) -> Iterator[None]:
+        """For a dry-run, which writes nothing."""
+        self._tell_differences()
+        yield
+
+    def _tell_differences(self) -> None:
+        if differences := self.owner.list_differences():
+            lines = "".join(f"\n  {line}" for line in differences)
+            print(f"{self.owner.results}: the config differs from that of the last start:{lines}", file=sys.stderr)
+
+    def unlock(self) -> None:
+        """Does nothing: the lock is given back where it was taken."""
+
+    def cleanup_locks(self) -> None:
+        """For --unlock."""
+        print("nothing to unlock: the lock of a run ends with it", file=sys.stderr)
+
+    def has_metadata(self, job: Any) -> bool:
+        """True, so that Snakemake asks params_changed about files without a record, too."""
+        return True
+
+    def params_changed(self, job: Any, file: Any = None) -> Any:
+        """Which params differ from the recorded ones; a file without a record differs."""
+        files = job.output if file is None else [file]
+        unknown = {file for file in files if self.metadata(file) is None}
+        changed = super().params_changed(job, file)
+        return changed | ParamsChange(only_old={NO_RECORD}, files=unknown) if unknown else changed
+
+    def _input_changed(self, job: Any, file: Any = None) -> bool:
+        return super()._input_changed(job, file) or self._outside_changed(job, file)
+
+    def _outside_changed(self, job: Any, file: Any) -> bool:
+        """Whether an input that no job makes has other content than when ``file`` was made."""
+        record = self.metadata(file)
+        checksums = (record and record.input_checksums) or {}
+        made = set().union(*self.dag.dependencies[job].values())
+        cache = f"{self.owner.results}/state/digests"
+        return any(
+            str(path) in checksums and os.path.isfile(path) and file_digest(path, cache) not in checksums[str(path)]
+            for path in job.input
+            if path not in made
+        )

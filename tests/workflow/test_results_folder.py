@@ -1,0 +1,161 @@
+"""The results folder: it knows what it was made with, wherever it is, and one run at a time writes to it."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import msgspec
+import pytest
+import yaml
+from conftest import ENVIRONMENT, INTERPRETER, copy_project, planned, snakemake
+
+from croco.locks import HEAD, Holder, LeaseLock
+
+CONFIG = ("--configfile", "two_languages.yaml")
+RESULTS = "results/small"
+
+
+@pytest.fixture(scope="module")
+def run(finished_run, tmp_path_factory):
+    """A copy of the finished run for this module."""
+    folder = tmp_path_factory.mktemp("own") / "project"
+    shutil.copytree(finished_run.with_name("untouched"), folder, symlinks=True)
+    return folder
+
+
+def configure(project, path, **changes):
+    config = yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**config, **changes}, allow_unicode=True), encoding="utf-8")
+    return ("--configfile", path)
+
+
+def test_another_checkout_knows_how_the_files_were_made(run, tmp_path):
+    """Nothing to do with the same config; with another, its jobs, and a message that says what differs."""
+    other = copy_project(tmp_path)
+    shutil.copytree(run / RESULTS, other / RESULTS, symlinks=True)
+    assert not planned(other, *CONFIG)
+    changed = configure(other, tmp_path / "changed.yaml", samples=6, seed=3)
+    done = snakemake(other, "--dry-run", *changed)
+    said = done.stdout + done.stderr
+    assert "the config differs from that of the last start:\n  samples: 8 -> 6\n  seed: 0 -> 3\n" in said, said
+    assert {"generate", "train", "summarise"} <= set(planned(other, *changed))
+
+
+def test_files_without_a_record_are_made_again_from_finished_work(run, tmp_path):
+    """As after somebody copied the results without their hidden folder: no response is sampled, no model trained."""
+    other = copy_project(tmp_path)
+    shutil.copytree(run / RESULTS, other / RESULTS, symlinks=True)
+    shutil.rmtree(other / RESULTS / ".snakemake")
+    plan = planned(other, *CONFIG)
+    assert {"generate", "score", "train", "summarise"} <= set(plan)
+    snakemake(other, "--cores", 2, f"{RESULTS}/mini/en/dpo/checkpoint/adapter_model.safetensors", *CONFIG)
+    manifest = json.loads((other / RESULTS / "mini/en/generations/0.manifest.json").read_text())
+    assert manifest["sampled"] == 0
+
+
+def test_a_renamed_folder_is_made_again_from_finished_work(run, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(run, folder, symlinks=True)
+    (folder / RESULTS).rename(folder / "results" / "renamed")
+    changed = configure(folder, tmp_path / "renamed.yaml", results="results/renamed")
+    assert {"generate", "train"} <= set(planned(folder, *changed))
+    snakemake(folder, "--cores", 2, "results/renamed/mini/multi/dpo_random/pairs.jsonl", *changed)
+    manifest = json.loads((folder / "results/renamed/mini/de/generations/0.manifest.json").read_text())
+    assert manifest["sampled"] == 0
+    was, now = (path / "mini/multi/dpo_random/pairs.jsonl" for path in (run / RESULTS, folder / "results/renamed"))
+    assert was.read_bytes() == now.read_bytes()
+
+
+def test_a_replaced_prompt_file_counts_whatever_its_time(run, tmp_path):
+    """Same name, same size, older time."""
+    folder = tmp_path / "project"
+    shutil.copytree(run, folder, symlinks=True)
+    for code in ("en", "de"):
+        shutil.copy(folder / RESULTS / f"miniature/prompts/train/{code}.jsonl", folder / f"{code}.jsonl")
+    prompts = [
+        {"use": "train", "path": "{language}.jsonl", "reference": "reference", "limit": 16},
+        {"use": "evaluate", "path": "{results}/miniature/prompts/dev/{language}.jsonl", "limit": 10},
+    ]
+    changed = configure(folder, tmp_path / "own.yaml", prompts=prompts)
+    selected = f"{RESULTS}/prompts/en.jsonl"
+    snakemake(folder, selected, "--cores", 2, *changed)
+    assert not planned(folder, selected, *changed)
+    text = (folder / "en.jsonl").read_text(encoding="utf-8")
+    (folder / "en.jsonl").write_text(text.replace("What is", "what is", 1), encoding="utf-8")
+    os.utime(folder / "en.jsonl", (0, 0))
+    assert "select_train" in planned(folder, selected, *changed)
+
+
+def test_one_run_at_a_time_writes(run):
+    """Whatever checkout it is started from; dry-runs are free, and the lock ends with its holder."""
+    lock = run / RESULTS / ".snakemake" / "lock"
+    target = ("--cores", 1, *CONFIG)
+    with LeaseLock(lock):
+        done = snakemake(run, *target, "-R", "summarise", check=False)
+        message = f"{RESULTS}: another run writes to this folder: process {os.getpid()} on "
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+        assert "summarise" in planned(run, *CONFIG, "-R", "summarise")
+    assert "Nothing to be done" in snakemake(run, *target).stderr
+    assert not lock.exists()
+
+
+def test_a_killed_run_is_taken_over(run):
+    """Its lock is free, its partial files are removed, and its jobs, which have seen that it is gone, are waited for."""
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True, text=True)
+    holder = msgspec.structs.replace(Holder.this_process(), pid=int(dead.stdout))
+    (run / RESULTS / ".snakemake" / "lock").write_bytes(msgspec.json.encode(holder))
+    (run / RESULTS / ".summary.csv.host.1.partial").touch()
+    environment = {**os.environ, HEAD: msgspec.json.encode(holder).decode()}
+    with subprocess.Popen(["sleep", "20"], env=environment) as job:
+        began = time.monotonic()
+        time.sleep(0.2)
+        command = [INTERPRETER, "-m", "snakemake", "--cores", "1", *CONFIG]
+        head = subprocess.Popen(command, cwd=run, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        time.sleep(8)
+        assert head.poll() is None, "it waits for the job"
+        job.kill()
+    _, said = head.communicate()
+    assert head.returncode == 0 and "the run before was killed (process" in said and time.monotonic() - began < 60
+    assert not list((run / RESULTS).glob(".*partial")) and not (run / RESULTS / ".snakemake" / "lock").exists()
+
+
+def test_jobs_end_when_their_run_is_gone(run, tmp_path):
+    """A job on this machine whose run is killed; one whose run is on another machine goes on."""
+    with subprocess.Popen(["sleep", "60"]) as head:
+        holder = msgspec.structs.replace(Holder.this_process(), pid=head.pid)
+        code = "import time; from croco import cli; cli.run(lambda: time.sleep(4))"
+        options = {"cwd": run / "scripts", "stderr": subprocess.PIPE, "text": True}
+        jobs = []
+        for host in (holder.host, "elsewhere"):
+            told = msgspec.json.encode(msgspec.structs.replace(holder, host=host)).decode()
+            jobs.append(subprocess.Popen([INTERPRETER, "-c", code], env={**ENVIRONMENT, HEAD: told}, **options))
+        time.sleep(0.5)
+        head.kill()
+    said = [job.communicate()[1] for job in jobs]
+    assert jobs[0].returncode != 0 and "the run that started this job is gone" in said[0]
+    assert jobs[1].returncode == 0 and not said[1]
+
+
+def test_an_error_that_snakemake_would_hide_ends_the_run(run, tmp_path):
+    """An input function fails, and the output, of an earlier config perhaps, is there."""
+    (run / RESULTS / "extra.txt").write_text("old")
+    (tmp_path / "extra.smk").write_text(
+        f'rule extra:\n    input:\n        lambda wc: {{}}["missing"],\n    output:\n        "{RESULTS}/{{name}}.txt",\n'
+        f'    shell:\n        "touch {{output}}"\n\n\nrule extras:\n    input:\n        "{RESULTS}/extra.txt",\n'
+    )
+    changed = configure(run, tmp_path / "extra.yaml", custom_rules=[str(tmp_path / "extra.smk")])
+    done = snakemake(run, "extras", "--cores", 1, *changed, check=False)
+    assert done.returncode == 1 and "KeyError: 'missing'" in done.stdout + done.stderr
+
+
+def test_a_failed_run_ends_with_what_failed(run, tmp_path):
+    (tmp_path / "extra.smk").write_text(
+        'rule broken:\n    output:\n        "broken.txt",\n    log:\n        "broken.log",\n    shell:\n'
+        '        "echo the reason > {log}; exit 3"\n'
+    )
+    changed = configure(run, tmp_path / "extra.yaml", custom_rules=[str(tmp_path / "extra.smk")])
+    done = snakemake(run, "broken", "--cores", 1, *changed, check=False)
+    assert done.returncode == 1 and "failed: broken, log broken.log\n    the reason\n" in done.stderr
+    assert done.stderr.index("failed: broken") > done.stderr.index("Exiting because a job execution failed")
