@@ -781,7 +781,7 @@ ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
         (None, ("--reward-model", "somewhere"), "field reward_model"),
         (None, ("--weights", "full", "--start", "somewhere"), "field start"),
         (None, ("--model", "/nowhere"), "the model cannot be loaded"),
-        (None, ("--guards", "collapse"), "field guards: 'collapse' is not a JSON object"),
+        (None, ("--guards", "collapse"), "field guards: not a JSON object"),
         (None, ("--guards", '{"colapse": 3}'), "field guards: there is no guard colapse"),
         (None, ("--guards", '{"collapse": "3"}'), "field guards: collapse is '3'"),
         (None, ("--guards", '{"chance_after": 50}'), "field guards: chance_after is 50"),
