@@ -93,10 +93,13 @@ def test_files_of_a_task(folder):
     task.write_text(f"{PLAIN}include: [other.yaml, task.yaml]\n", encoding="utf-8")
     assert list_files(task) == [task, folder / "other.yaml", folder / "code.py"]
     assert list_files(WRITTEN) == [WRITTEN] and find_code(WRITTEN) == []
-    for text in ("- a\n", "a: [\n", "include: no.yaml\n", "a: !!python/object/apply:os.getcwd []\n"):
+    for text in ("- a\n", "a: [\n", "a: !!python/object/apply:os.getcwd []\n"):
         task.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="not a task of lm-eval"):
             find_code(task)
+    task.write_text("include: no.yaml\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"no\.yaml: No such file"):
+        find_code(task)
 
 
 def test_metrics_are_those_that_lm_eval_has():

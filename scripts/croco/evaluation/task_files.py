@@ -35,7 +35,7 @@ _Loader.add_multi_constructor("!", lambda _loader, name, node: _Tag(f"!{name} {n
 def find_code(path: str | Path) -> list[str]:
     """What in a task file, or in those that it includes, runs code; empty for a file that is only data.
 
-    Raises InputError for a file that is no task of lm-eval.
+    Raises InputError for a file that is missing or no task of lm-eval.
     """
     return [found for file, task in _read_all(Path(path)) for found in _find_code(task, file)]
 
@@ -79,7 +79,9 @@ def _read_all(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[Path, d
             raise ValueError("not a mapping")
         includes = task.get("include", [])
         included = [path.parent / name for name in (includes if isinstance(includes, list) else [includes])]
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise InputError(str(error.strerror), "check the path", path) from error
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise InputError(
             f"not a task of lm-eval ({' '.join(str(error).split())})", "write the YAML as in config/tasks/", path
         ) from error
