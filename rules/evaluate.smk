@@ -19,7 +19,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
         input:
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             tasks=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages),
-            yamls=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages, "yaml"),
+            yamls=lambda wc, languages=LANGUAGES: paths_task_files(wc, languages),
             model=lambda wc: paths_model(GRID.policies[find_run(wc).model]),
             tuned=lambda wc: paths_checkpoint(find_run(wc)),
         output:

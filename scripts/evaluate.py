@@ -16,7 +16,8 @@ Writes for each language, under --output:
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
 lm-eval runs the tasks: your own, with a YAML file and local data (--task), and lm-eval's by name (--suite), where a
-group becomes its single tasks. Names and data are checked before the model is loaded. If a task has several filters
+group becomes its single tasks. The YAML of your own tasks can run code, so a task that does is refused unless
+--trust-task-code names it. Names and data are checked before the model is loaded. If a task has several filters
 (gsm8k), the metrics' names contain the filter: exact_match_strict_match.
 
 A language whose inputs were evaluated before is linked from --state and not computed again.
@@ -35,6 +36,7 @@ from croco import cli
 from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, prompt_seed, versions
 from croco.errors import InputError
 from croco.evaluation import directions, harness
+from croco.evaluation.task_files import list_files, refuse_code, sandbox_templates
 from croco.evaluation.tasks import REMEDY, describe, load_suite
 from croco.models.engines import describe_engine, load_policy
 from croco.models.loading import model_id
@@ -80,6 +82,13 @@ def parse_arguments():
         "then its languages, if it is not for all",
     )
     parser.add_argument(
+        "--trust-task-code",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks of --task whose YAML may run code: functions (!function), and metrics from the hub",
+    )
+    parser.add_argument(
         "--suite",
         nargs="+",
         action="append",
@@ -95,6 +104,9 @@ def parse_arguments():
         parser.error("--prompts needs one file per language")
     if any(len(task) < 3 for task in args.task):
         parser.error("--task needs NAME YAML DATA")
+    for name, yaml, *_ in args.task:
+        if name not in args.trust_task_code:
+            refuse_code(yaml)
     args.suite = {language: tasks for language, *tasks in args.suite}
     return args
 
@@ -119,7 +131,10 @@ def cache_key_inputs(args):
     }
     inputs = {}
     for language, prompts in zip(args.languages, args.prompts, strict=True):
-        tasks = {name: [file_digest(yaml), file_digest(data)] for name, yaml, data in list_own_tasks(args, language)}
+        tasks = {
+            name: [*map(file_digest, list_files(yaml)), file_digest(data)]
+            for name, yaml, data in list_own_tasks(args, language)
+        }
         inputs[language] = {
             **shared,
             "language": language,
@@ -170,13 +185,14 @@ def load_tasks(args, language):
     """{name: lm-eval's task} of the own tasks; raises InputError for a task that lm-eval cannot make."""
     if not args.task:
         return {}
-    import yaml
     from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
 
+    sandbox_templates()
     manager, tasks = TaskManager(include_defaults=False), {}
     for name, path, data in list_own_tasks(args, language):
         try:
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            config = load_yaml(path, resolve_func=name in args.trust_task_code)
             dataset = {config["test_split"]: read_documents(data)}
             own = {"task": name, "custom_dataset": lambda dataset=dataset, **_: dataset}
             tasks |= manager.load({**config, **own, "dataset_kwargs": {}})["tasks"]

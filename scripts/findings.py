@@ -20,6 +20,7 @@ from croco.records import write_json
 from croco.results.findings import TABLES, check_findings, list_claims, shape_table
 from croco.results.table import read_summary
 from croco.runs import list_arms, read_runs
+from croco.spreadsheets import to_csv
 
 
 def main():
@@ -57,7 +58,7 @@ def read_audit(path):
 def write_table(path, table):
     """The table as .csv, .md and .tex."""
     texts = {
-        "csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        "csv": to_csv(table),
         "md": table.to_markdown(index=False, floatfmt=".3f", missingval="") + "\n",
         "tex": table.to_latex(index=False, float_format="%.3f", na_rep="", escape=True),
     }

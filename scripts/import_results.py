@@ -33,6 +33,7 @@ from croco.records import read_jsonl, read_lines
 from croco.results.metrics import better
 from croco.results.table import COLUMNS, name_run
 from croco.runs import BASE, UNTUNED, add_run_options, read_runs
+from croco.spreadsheets import guard_row, unguard_row
 
 NEEDED = ("model", "pool", "setting", "eval_language", "task", "metric", "value")
 # What the columns hold; the others are names.
@@ -72,7 +73,7 @@ def main():
     with replacing(args.output) as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: format_cell(value) for key, value in row.items()} for row in table)
+        writer.writerows(guard_row({key: format_cell(value) for key, value in row.items()}) for row in table)
     inputs = {name: path for name, path, _ in args.imports}
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, counts=counts)
 
@@ -264,6 +265,7 @@ def read_table(path, name, known, left_out):
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(f"not {len(header)} fields", "fix the row", path, reader.line_num)
+            row = unguard_row(row)
             check_cells(row, path, reader.line_num)
             run = find_run(f"{row['model']}/{row['pool']}/{row['setting']}", known, path, reader.line_num)
             for column in ("seed", "round", "reward_model", "pool_size"):

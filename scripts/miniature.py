@@ -246,7 +246,7 @@ def train_reward(args):
     tokenizer = AutoTokenizer.from_pretrained(args.policy)
     torch.manual_seed(derive_seed(args.seed, "reward"))  # the head starts at random
     model = AutoModelForSequenceClassification.from_pretrained(
-        args.policy, num_labels=1, dtype=torch.float32, pad_token_id=tokenizer.pad_token_id
+        args.policy, num_labels=1, dtype=torch.float32, pad_token_id=tokenizer.pad_token_id, use_safetensors=True
     )
     with tempfile.TemporaryDirectory() as folder:
         config = RewardConfig(

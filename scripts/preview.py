@@ -48,6 +48,7 @@ from croco.records import (
     read_records,
     rows_in_step,
 )
+from croco.spreadsheets import guard, guard_row
 from croco.text.normalise import normalise_id
 
 PER_LANGUAGE = ("language", "prompts", "generations", "scores", "pairs", "ledger")
@@ -58,7 +59,6 @@ NO_PAIR = {
 }
 BALLOT = ("prompt_id", "prompt", "answer_a", "answer_b", "vote", "comment")
 AGREEMENT = ("language", "votes", "ties", "agree", "agreement", "ci_low", "ci_high")
-FORMULA = tuple("=+-@＝＋－＠")  # spreadsheets read the full-width signs as formulas too  # noqa: RUF001
 
 
 def main():
@@ -333,16 +333,16 @@ def make_ballot(args, language):
     return ballot
 
 
-def guard(text):
+def guard_text(text):
     """The cell for a text; an apostrophe leads it if a spreadsheet could run a formula or rewrite a number or date."""
     start = text.strip()
     number = re.fullmatch(r"[\d.,:/%eE+ -]*\d[\d.,:/%eE+ -]*", start) and not re.fullmatch(r"0|[1-9][0-9]{0,14}", start)
-    return f"'{text}" if start.startswith(FORMULA) or number else text
+    return f"'{text}" if number else guard(text)
 
 
 def normalise(cell):
-    """A cell without what a spreadsheet may change: white space, Unicode's form, and the leading apostrophe."""
-    return normalise_id(" ".join(cell.split()).removeprefix("'").lstrip())
+    """A cell without what a spreadsheet may change: white space, Unicode's form, and leading apostrophes."""
+    return normalise_id(" ".join(cell.split()).lstrip("' "))
 
 
 def format_ballot(ballot):
@@ -350,7 +350,7 @@ def format_ballot(ballot):
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, BALLOT, restval="", lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({name: guard(cell) for name, cell in row["cells"].items()} for row in ballot.values())
+    writer.writerows({name: guard_text(cell) for name, cell in row["cells"].items()} for row in ballot.values())
     return "\ufeff" + text.getvalue()
 
 
@@ -504,7 +504,7 @@ def write_agreement(path, table):
     with replacing(path) as file:
         writer = csv.DictWriter(file, AGREEMENT, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table)
+        writer.writerows(map(guard_row, table))
 
 
 if __name__ == "__main__":

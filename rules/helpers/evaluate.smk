@@ -1,3 +1,13 @@
+from croco.evaluation.task_files import list_files
+
+
+def paths_task_files(wildcards, languages):
+    """The YAML of the own structured tasks in a job's languages, with the files that it includes and takes code from."""
+    yamls = [task["yaml"] for task, _ in GRID.own_tasks(fill(languages, wildcards))]
+    # Snakemake names a file that is missing.
+    return [str(path) for yaml in yamls for path in (list_files(yaml) if Path(yaml).is_file() else [yaml])]
+
+
 def evaluation_batches():
     """{name: languages} of evaluation jobs: one per multilingual pool, and one for a single language."""
     names = {name for run in GRID.runs.values() for name in run.batches}
@@ -34,6 +44,8 @@ def options_tasks(wildcards, languages):
     languages, options = fill(languages, wildcards), []
     for task, codes in GRID.own_tasks(languages):
         options += ["--task", task["name"], task["yaml"], GRID.task_file(task), *(codes if codes != languages else [])]
+    trusted = [task["name"] for task, _ in GRID.own_tasks(languages) if task["trust_task_code"]]
+    options += ["--trust-task-code", *trusted] if trusted else []
     for code in languages:
         options += ["--suite", code, *GRID.suites[code]] if GRID.suites.get(code) else []
     return options + options_of(EVALUATION if "--suite" in options else {}, "suite_limit")

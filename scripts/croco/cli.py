@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from croco.config.checks.secrets import refuse_secrets
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
 from croco.locks import end_with_head
@@ -44,9 +45,23 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     pass
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses secrets, because manifests, cache keys and logs hold what a command line says."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        arguments = sys.argv[1:] if args is None else [*map(str, args)]
+        refuse_secrets(arguments, {})  # first, because argparse prints what it does not understand
+        namespace, rest = super().parse_known_args(arguments, namespace)
+        refuse_secrets([], vars(namespace))
+        return namespace, rest
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring followed by every option with its default."""
-    return argparse.ArgumentParser(description=description, formatter_class=_Help)
+    """A parser whose help is the script's docstring followed by every option with its default.
+
+    Reading arguments with it raises InputError for a secret among them.
+    """
+    return _Parser(description=description, formatter_class=_Help)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -99,7 +114,7 @@ def mapping(option: str) -> Callable[[str], dict]:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise InputError(f"{text!r} is not a JSON object", 'write e.g. {"name": "value"}', field=option)
+            raise InputError("not a JSON object", 'write e.g. {"name": "value"}', field=option)
         return value
 
     return read

@@ -70,7 +70,7 @@ OPTIONS = {
     ("evaluation.tasks", "translate", None): {
         "source": "prompts",
         "revision": "dataset_revision",
-        **dict.fromkeys(("name", "yaml", "data", "languages", "translator")),
+        **dict.fromkeys(("name", "yaml", "trust_task_code", "data", "languages", "translator")),
     },
     ("audit", "audit", "select"): {
         "prompts": "count",

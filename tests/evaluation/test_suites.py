@@ -298,6 +298,16 @@ def test_each_cell_of_a_table_is_checked(tmp_path):
             assert "Traceback" not in done.stderr
 
 
+def test_a_metric_that_is_a_formula_is_guarded_once(tmp_path):
+    """Also where the table comes from another run's summary.csv, which has the apostrophe."""
+    table = tmp_path / "t.csv"
+    for cell in ("=f1", "'=f1"):
+        table.write_text(f"model,pool,setting,eval_language,task,metric,value,n\nm,multi,dpo,de,qa,{cell},0.5,12\n")
+        import_results(tmp_path, "csv", table)
+        with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+            assert [row["metric"] for row in csv.DictReader(file)] == ["'=f1"]
+
+
 def test_results_of_a_table(tmp_path):
     table = tmp_path / "t.csv"
     header = "model,pool,setting,eval_language,task,metric,value,n\n"

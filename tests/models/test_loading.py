@@ -242,6 +242,17 @@ def test_an_adapter_that_fits_in_part_or_not_at_all_is_refused(adapted, load):
 
 
 @BOTH
+def test_a_pickled_adapter_is_refused_before_anything_loads(adapted, load):
+    file = adapted[1] / "adapter_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+    (adapted[1] / "model.safetensors").touch()  # weights of another kind do not make up for it
+    if load is check_both:
+        (adapted[0] / "config.json").write_text("{}", encoding="utf-8")
+    said = message(load, *adapted)
+    assert "the weights are pickled (adapter_model.bin)" in said and "adapter_model.safetensors" in said
+
+
+@BOTH
 def test_an_adapter_of_another_rank_is_refused(adapted, load):
     path = adapted[1] / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "r": 4}))

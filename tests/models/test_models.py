@@ -29,8 +29,8 @@ def edit(path, **changes):
     path.write_text(json.dumps({**value, **changes}), encoding="utf-8")
 
 
-def generate(folder, prompts, **options):
-    return script("generate", "--prompts", prompts, "--model", folder / "policy", "--samples", 2, "--max-tokens", 8, "--state", folder / "state", "--output", folder / "out.jsonl", **options)  # fmt: skip
+def generate(folder, prompts, *more, **options):
+    return script("generate", "--prompts", prompts, "--model", folder / "policy", "--samples", 2, "--max-tokens", 8, "--state", folder / "state", "--output", folder / "out.jsonl", *more, **options)  # fmt: skip
 
 
 def expect(done, *said):
@@ -76,7 +76,23 @@ def test_torn_weights(copied, prompts):
 
 def test_pickled_weights_are_not_read(copied, prompts):
     (copied / "policy/model.safetensors").rename(copied / "policy/pytorch_model.bin")
-    expect(generate(copied, prompts["en"], check=False), "safetensors")
+    done = generate(copied, prompts["en"], check=False)
+    expect(done, "safetensors", "the weights are pickled (pytorch_model.bin)", copied / "policy")
+    done = generate(copied, prompts["en"], "--engine-options", '{"use_safetensors": false}', check=False)
+    expect(done, "the weights are pickled")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    ["''.__class__.__mro__[1].__subclasses__()", "messages.__class__.__init__.__globals__", "messages.append(1)"],
+)
+def test_a_chat_template_runs_in_a_sandbox(copied, prompts, attack):
+    template = copied / "policy/chat_template.jinja"
+    template.write_text(f"{{{{ {attack} }}}}{template.read_text()}", encoding="utf-8")
+    done = generate(copied, prompts["en"])
+    assert all(line["skip"] and not line["responses"] for line in rows(copied / "out.jsonl"))
+    texts = [path.read_text(encoding="utf-8") for path in copied.glob("out*")]
+    assert not [text for text in (*texts, done.stdout, done.stderr) if "<class" in text or "__builtins__" in text]
 
 
 def test_reward_model_with_two_logits(copied, prompts):

@@ -1,5 +1,6 @@
 """scripts/train.py with TRL and PEFT on a real tiny policy: recipes, kill -9, processes, full memory and disk, guards."""
 
+import inspect
 import json
 import math
 import os
@@ -414,6 +415,36 @@ def test_torn_checkpoint_is_skipped(request, tmp_path, processes, name, damage):
     assert newest_whole_checkpoint(tmp_path).name == "checkpoint-9"
 
 
+class Attack:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_holds_code_is_skipped_and_not_run(killed, tmp_path, name):
+    import torch
+
+    whole = newest_whole_checkpoint(find_work(killed))
+    for step in (9, 10):
+        shutil.copytree(whole, tmp_path / f"checkpoint-{step}")
+    torch.save({"state": Attack(tmp_path / "attacked")}, tmp_path / "checkpoint-10" / name)
+    assert newest_whole_checkpoint(tmp_path).name == "checkpoint-9"
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_trainer_resumes_from_data_only():
+    """What newest_whole_checkpoint accepts is read by Trainer, which must not run code in it either."""
+    import transformers.trainer
+
+    calls = re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", inspect.getsource(transformers.trainer))
+    assert len(calls) > 5 and all("weights_only=True" in call for call in calls)
+
+
 def test_full_disk_is_an_error_and_training_resumes_to_the_same_bytes(miniature, data, tmp_path, killed, undisturbed):
     shutil.copytree(killed / "state", tmp_path / "state")
     command = arguments(miniature, data, tmp_path, "dpo")
@@ -781,7 +812,7 @@ ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
         (None, ("--reward-model", "somewhere"), "field reward_model"),
         (None, ("--weights", "full", "--start", "somewhere"), "field start"),
         (None, ("--model", "/nowhere"), "the model cannot be loaded"),
-        (None, ("--guards", "collapse"), "field guards: 'collapse' is not a JSON object"),
+        (None, ("--guards", "collapse"), "field guards: not a JSON object"),
         (None, ("--guards", '{"colapse": 3}'), "field guards: there is no guard colapse"),
         (None, ("--guards", '{"collapse": "3"}'), "field guards: collapse is '3'"),
         (None, ("--guards", '{"chance_after": 50}'), "field guards: chance_after is 50"),

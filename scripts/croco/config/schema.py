@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend
 
+from croco.config.checks import secrets
 from croco.config.faults import Fault, raise_errors, raise_faults
 from croco.errors import InputError
 
@@ -116,7 +117,10 @@ def format_keys(keys: Sequence[str | int]) -> str:
 
 
 def check_config(config: dict, schema_path: str | Path, locator: Locator) -> None:
-    """Fills in the schema's defaults; raises InputError with all violations of the schema."""
+    """Fills in the schema's defaults; raises InputError with all secrets, or else all violations of the schema."""
+    # First, because other messages print the values that they refuse.
+    found = secrets.find_secrets(config)
+    raise_faults((Fault(keys, secrets.PROBLEM, secrets.REMEDY) for keys in found), locator)
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     raise_faults(find_violations(config, schema), locator)
     fill_defaults(config, schema, schema)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croco.cli import UNUSED_WEIGHTS
-from croco.digests import model_identity
+from croco.digests import WEIGHTS, model_identity
 from croco.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ BUFFERS = r"(.*\.)?attn(ention)?\.(masked_)?bias$"
 # Files of an image-text model besides its weights that vLLM needs to load it.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
+ADAPTER = "adapter_model.safetensors"
+PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "model*.pt", "consolidated*.pth", "*.ckpt")
 
 
 def model_id(
@@ -45,9 +47,26 @@ def model_id(
 
     ``state`` keeps the hashes of large files, so that a job does not read tens of gigabytes to learn them again.
     """
+    refuse_pickles(model)
+    if adapter:
+        refuse_pickles(adapter, ADAPTER)
     with model_errors(model):
         identity = model_identity(model, revision, state and Path(state) / "digests")
     return f"{identity}+{model_id(str(adapter))}" if adapter else identity
+
+
+def refuse_pickles(folder: str | Path, weights: str = WEIGHTS) -> None:
+    """Raises InputError where a local folder has weights, but none in safetensors; other formats can hold code.
+
+    ``weights``: the pattern of the files that are needed.
+    """
+    pickled = sorted(path.name for pattern in PICKLED for path in Path(folder).glob(pattern))
+    if pickled and not any(Path(folder).glob(weights)):
+        raise InputError(
+            f"the weights are pickled ({', '.join(pickled[:SHOWN])}), and reading such files can run code",
+            f"save them as safetensors ({weights}) where you trust their source: save_pretrained does so",
+            folder,
+        )
 
 
 def load_weights(
@@ -67,9 +86,10 @@ def load_weights(
     """
     import transformers
 
-    wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
-    # Weights of another shape are refused below, with the same message as all others.
-    checked = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    wanted = {"revision": revision, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    # Weights of another shape are refused below, with the same message as all others. No option reads pickled weights.
+    checked = {"ignore_mismatched_sizes": True, "output_loading_info": True, "use_safetensors": True}
+    refuse_pickles(path)
     with model_errors(path), engine_options_refused(path, options), quiet_reports():
         model, found = getattr(transformers, kind).from_pretrained(path, **{**wanted, **(options or {}), **checked})
         check_found(kind, path, model, found, revision)
@@ -84,6 +104,7 @@ def load_adapter(model: "PreTrainedModel", adapter: str | Path, trainable: bool 
     """
     from peft import PeftModel, load_peft_weights
 
+    refuse_pickles(adapter, ADAPTER)
     meta = next(model.parameters()).device.type == "meta"
     options = {"is_trainable": trainable, "low_cpu_mem_usage": meta, **({"torch_device": "cpu"} if meta else {})}
     with model_errors(adapter), warnings.catch_warnings():
@@ -125,6 +146,9 @@ def check_files(
     import torch
     import transformers
 
+    refuse_pickles(path)
+    if adapter:
+        refuse_pickles(adapter, ADAPTER)
     with model_errors(path), quiet_reports():
         config = transformers.AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
         quantized = getattr(config, "quantization_config", None)

@@ -11,6 +11,7 @@ from croco.errors import InputError
 from croco.files import replacing
 from croco.records import read_lines
 from croco.runs import Run
+from croco.spreadsheets import guard_row, to_csv, unguard_row
 
 ALL = "all"
 # Tasks that are not structured tasks: verdicts on answers, and measures of answers.
@@ -127,7 +128,7 @@ def read_cells(path: Path) -> list[dict[str, str]]:
     """The rows of a table in the columns of summary.csv, as text; raises InputError if its columns differ."""
     lines = csv.DictReader(text for _, text in read_lines(path))
     refuse_other_columns(lines.fieldnames or (), path)
-    return list(lines)
+    return [unguard_row(row) for row in lines]
 
 
 def refuse_other_columns(columns: Iterable[str], path: Path) -> None:
@@ -148,5 +149,5 @@ def write_summary(path: Path, table: Iterable[Row], imported: Iterable[dict[str,
         frame = pd.DataFrame([asdict(row) for row in table], columns=COLUMNS)
         for name in ("round", "pool_size", "n"):
             frame[name] = frame[name].astype("Int64")
-        frame.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(imported)
+        file.write(to_csv(frame))
+        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(map(guard_row, imported))

@@ -136,9 +136,13 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def readable(path: Path) -> bool:
-    """Whether a checkpoint's file is there and whole: torch's and safetensors' formats fail to open when cut."""
+    """Whether a checkpoint's file is there and whole: torch's and safetensors' formats fail to open when cut.
+
+    Files of torch are read as data, as Trainer reads them when it resumes: one that holds other objects is skipped.
+    """
     import torch
     from safetensors import safe_open
+    from transformers.trainer_pt_utils import safe_globals  # for the random states of numpy
 
     try:
         if path.suffix == ".json":
@@ -146,7 +150,8 @@ def readable(path: Path) -> bool:
         elif path.suffix == ".safetensors":
             safe_open(path, "pt").keys()
         else:
-            torch.load(path, weights_only=False, mmap=True)
+            with safe_globals():
+                torch.load(path, weights_only=True, mmap=True)
     except Exception as error:  # whatever the fault, the answer is an older checkpoint
         print(f"skipping a torn checkpoint: {path}: {error}", file=sys.stderr)
         return False

@@ -25,6 +25,7 @@ OPTIONS_SET_BY_THE_ROW = frozenset(
         "dtype",
         "trust_remote_code",
         "load_format",
+        "use_safetensors",
         "runner",
         "enable_lora",
         "max_lora_rank",
@@ -49,7 +50,11 @@ def check_paths(grid: "Grid") -> Iterator[Fault]:
                 continue
             if Path(path).is_dir():
                 if not list(Path(path).glob(WEIGHTS)):
-                    yield Fault(keys, f"no {WEIGHTS} in {path}", "name a folder with a model's weights")
+                    yield Fault(
+                        keys,
+                        f"no {WEIGHTS} in {path}",
+                        "name a folder with a model's weights in safetensors; pickled ones (.bin) are not read",
+                    )
             elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
                 yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
 

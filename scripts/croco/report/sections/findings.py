@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import pandas as pd
-
 from croco.report.elements import Section, Table, label, table, table_of
 from croco.report.page import Page
+from croco.spreadsheets import read_csv
 
 
 def show(page: Page) -> Section:
@@ -27,7 +26,7 @@ def read_tables(page: Page) -> list[Table]:
     """The tables in the paper's shape that have a row."""
     tables = []
     for path in sorted(page.tables.glob("*.csv")) if page.tables else []:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        frame = read_csv(path)
         if frame.empty:
             continue
         lines = frame.astype(object).where(frame.notna(), None).values.tolist()

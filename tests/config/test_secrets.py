@@ -1,0 +1,94 @@
+"""Secrets in a config or on a command line are refused, and written nowhere."""
+
+import json
+
+import pytest
+import yaml
+from conftest import ROOT, script, snakemake
+
+from croco.config.checks.secrets import find_secrets
+
+TOKEN = "hf_" + "q7Rw2xKp" * 4
+VALUES = [
+    TOKEN,
+    "sk-" + "abCD12ef" * 4,
+    "sk-proj-x1-" + "abCD12ef" * 4,
+    "ghp_" + "a1B2c3D4" * 4,
+    "github_pat_" + "a1B2c3D4" * 4,
+    "AKIA" + "ABCD1234" * 2,
+    "Bearer eyJhbGciOi.a1B2c3D4",
+    "https://me:hunter2@example.org/models",
+    "-----BEGIN RSA PRIVATE KEY-----",
+]
+KEYS = ["token", "hf_token", "hf-token", "hfToken", "api_key", "apiKey", "OPENAI_API_KEY", "Authorization", "password"]
+KEYS += ["aws_secret_access_key", "client_secret", "use_auth_token", "credentials"]
+HARMLESS = {
+    **{"max_tokens": 3, "tokenizer": "org/name", "eos_token": "</s>", "tokens": "many", "stop_token_ids": [1]},
+    **{"token": True, "use_auth_token": None, "api_key": "", "max_num_batched_tokens": 2048, "pad_token": "[PAD]"},
+    "texts": ["data/sk-translations-of-questions.jsonl", "task-0123456789abcdef0123", "hf_home", "https://example.org/a@b"],
+}  # fmt: skip
+# {place in the config: (text of a config, key that the message names, line)}
+CONFIGS = {
+    "engine_options": ("reward_models:\n  - {name: r, path: p, engine_options: {token: opaque-SECRET}}\n", "reward_models[0].engine_options.token", 2),
+    "template_options": ("policies:\n  - name: mini\n    template_options: {a: [{Authorization: opaque-SECRET}]}\n", "policies[0].template_options.a[0].Authorization", 3),
+    "a path": (f"results: results/{TOKEN}-SECRET\n", "results", 1),
+    "a value of the wrong type": (f"seed: 0\nsamples: {TOKEN}\n", "samples", 2),
+    "an unknown key": ("hf_token: opaque-SECRET\n", "hf_token", 1),
+    "a key": (f"evaluation:\n  {TOKEN}: 1\n", "evaluation", 1),
+}  # fmt: skip
+
+
+def assert_nowhere(folder, *texts):
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    for secret in (TOKEN, "opaque-SECRET"):
+        assert not [text for text in texts if secret in text]
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("place", CONFIGS)
+def test_a_config_with_a_secret_is_refused(place, tmp_path, fresh_project):
+    text, key, line = CONFIGS[place]
+    path = tmp_path / "secret.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = snakemake(fresh_project, "--dry-run", "--configfile", path, check=False)
+    message = done.stderr[done.stderr.index("error: ") :]
+    assert done.returncode == 1 and f"secret.yaml:{line}, field {key}: holds a secret" in message
+    assert message.count("Remedy: ") == 1 and "HF_TOKEN" in message and "Traceback" not in message
+    assert_nowhere(fresh_project, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (["--engine-options", json.dumps({"token": "opaque-SECRET"})], "engine_options.token"),
+        (["--template-options", json.dumps({"a": {"b": TOKEN}})], "template_options"),
+        (["--engine-options", json.dumps({"token": "opaque-SECRET"})[:-1]], "engine_options"),
+        (["--revision", TOKEN], "revision"),
+        ([f"--revision={TOKEN}"], "revision"),
+        (["--token", "opaque-SECRET"], "token"),
+        (["--api-key=opaque-SECRET"], "api-key"),
+    ],
+)
+def test_a_stage_refuses_a_secret_on_its_command_line(options, field, tmp_path):
+    done = script(
+        "generate", "--prompts", tmp_path / "p.jsonl", "--model", tmp_path / "policy", "--samples", 1,
+        "--state", tmp_path / "state", "--output", tmp_path / "generations.jsonl", *options, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and f"field {field}: " in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert_nowhere(tmp_path, done.stdout, done.stderr)
+
+
+def test_secrets_are_found_by_value_and_by_key():
+    for value in VALUES:
+        assert list(find_secrets({"a": [{"b": f"x {value} y"}]})) == [("a", 0, "b")], value
+        assert list(find_secrets({"a": {value: 1}})) == [("a",)], value
+    for key in KEYS:
+        assert list(find_secrets({"a": {key: "opaque"}})) == [("a", key)], key
+        assert list(find_secrets({key: {"header": 1}})) == [(key,)], key
+    assert list(find_secrets(HARMLESS)) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_have_none(path):
+    assert list(find_secrets(yaml.safe_load(path.read_text(encoding="utf-8")))) == []
