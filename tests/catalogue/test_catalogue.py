@@ -2,7 +2,7 @@
 
 The tables are the YAML files beside this module. The keys of a case:
     name     what is wrong
-    config   text of a config, which a dry-run of the workflow reads as bad.yaml
+    config   text of a config, which a dry-run of the workflow reads as bad.yaml; {folder} is the folder of `files`
     command  command line of a stage script, started in a folder that holds the files of FILES
     files    {name: text} of files that replace those of FILES or are added to them; the text is written as UTF-8 unless
              `encoding` names another one, or gzip; null makes a FIFO that nobody writes to, {} makes a folder
@@ -84,7 +84,9 @@ def write_file(path, text, encoding):
 def start(case, folder, project):
     """The finished process of a case."""
     if "config" in case:
-        write_file(folder / "bad.yaml", case["config"], "utf-8")
+        write_file(folder / "bad.yaml", case["config"].replace("{folder}", str(folder)), "utf-8")
+        for name, text in case.get("files", {}).items():
+            write_file(folder / name, text, "utf-8")
         command = ["-m", "snakemake", "--dry-run", "--quiet", "--configfile", folder / "bad.yaml"]
         folder = project
     else:
