@@ -15,7 +15,6 @@ from croco.digests import prompt_digest
 from croco.errors import InputError
 from croco.text.normalise import normalise_id
 
-
 GZIP = b"\x1f\x8b"  # how its files begin
 
 
