@@ -100,7 +100,7 @@ def parse_arguments():
     )
     score.add_argument("--comparisons", nargs="+", type=Path, default=[], help="files with further comparisons")
     add_reward_options(score)
-    score.add_argument("--seed", type=int, default=0, help="seed of the order of shuffled words")
+    score.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the order of shuffled words")
     cli.add_state_options(score, chunk=16)
     score.set_defaults(step=audit)
 

@@ -112,7 +112,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("output", "ledger"))
     parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files, one per language")
     parser.add_argument("--generations", type=Path, nargs="+", default=[], help="generations, one file per language")
     parser.add_argument("--scores", type=Path, nargs="+", default=[], help="scores, one file per language")
@@ -138,7 +138,9 @@ def parse_arguments():
     parser.add_argument("--balance", action="store_true", help="choose the languages equally often")
     parser.add_argument("--standardise", action="store_true", help="compare rewards standardised by language")
     parser.add_argument("--match", type=Path, metavar="PAIRS", help="pairs of another setting whose rewards to match")
-    parser.add_argument("--caliper", type=float, help="greatest difference of rewards in a match (default: any)")
+    parser.add_argument(
+        "--caliper", type=cli.number(0), help="greatest difference of rewards in a match (default: any)"
+    )
     parser.add_argument("--pool-size", type=cli.positive, help="use the first K responses per language (default: all)")
     parser.add_argument(
         "--hygiene",
@@ -155,7 +157,9 @@ def parse_arguments():
         metavar="CONTAMINATION",
         help="files of scripts/contamination.py: nothing is formed, in any language, of the prompts that they take out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the rule `random` and of the draw of languages")
+    parser.add_argument(
+        "--seed", type=cli.whole(0), default=0, help="seed of the rule `random` and of the draw of languages"
+    )
     parser.add_argument("--output", type=Path, required=True, help="pairs, completions or prompts to write, .jsonl")
     parser.add_argument("--ledger", type=Path, required=True, help="ledger.json to write")
     args = parser.parse_args()
@@ -181,8 +185,8 @@ def check_options(parser, args):
         parser.error(f"--rejected {args.rejected} does not use rewards: --balance and --standardise do not go with it")
     if args.match and (args.rejected or args.balance or args.standardise):
         parser.error("--match takes both responses by their raw rewards: no --rejected, --balance or --standardise")
-    if args.caliper is not None and not (args.match and args.caliper >= 0):
-        parser.error("--caliper is a difference of rewards, not negative, and goes with --match")
+    if args.caliper is not None and not args.match:
+        parser.error("--caliper goes with --match")
 
 
 def build_pairs(args, ledger, formed, no_pair):

@@ -38,7 +38,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("output", "tables"))
     parser.add_argument("--runs", type=Path, required=True, help="runs.jsonl, the run table")
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--audit", nargs="*", type=Path, default=[], help="audit/REWARD.json of the reward models")

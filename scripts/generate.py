@@ -43,7 +43,7 @@ def main():
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--prompts", type=Path, required=True, help="prompt file of one language, or a block of it")
-    parser.add_argument("--samples", type=cli.positive, default=64, help="responses per prompt")
+    parser.add_argument("--samples", type=cli.whole(1, 4096), default=64, help="responses per prompt")
     add_policy_options(parser)
     add_adapter_option(parser)
     cli.add_state_options(parser, chunk=64)

@@ -85,7 +85,10 @@ def parse_arguments():
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
     parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")
     parser.add_argument(
-        "--max-unparseable", type=float, default=0.5, help="share of a language's verdicts that may be unparseable"
+        "--max-unparseable",
+        type=cli.number(0, 1),
+        default=0.5,
+        help="share of a language's verdicts that may be unparseable",
     )
     cli.add_state_options(parser, chunk=512, unit="comparisons", required=False)
     parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")

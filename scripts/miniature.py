@@ -50,7 +50,7 @@ def parse_arguments():
 
     world = steps.add_parser("world", help="write prompts, lm-eval data and the tokenizer")
     world.add_argument("--languages", nargs="+", required=True, choices=LANGUAGES, help="languages of the world")
-    world.add_argument("--seed", type=int, default=0, help="seed of the split of facts and of the references")
+    world.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the split of facts and of the references")
     world.add_argument("--vocabulary", type=cli.positive, default=1000, help="BPE vocabulary size")
     world.set_defaults(step=make_world)
 
@@ -63,8 +63,8 @@ def parse_arguments():
     policy.add_argument("--chats", type=cli.positive, default=30000, help="noisy chats to train on")
     policy.add_argument("--sentences", type=cli.positive, default=15000, help="clean two-language sentences")
     policy.add_argument("--batch", type=cli.positive, default=20, help="sequences per step")
-    policy.add_argument("--learning-rate", type=float, default=3e-3, help="peak")
-    policy.add_argument("--seed", type=int, default=0, help="seed of the data and the initialisation")
+    policy.add_argument("--learning-rate", type=cli.number(above=0), default=3e-3, help="peak")
+    policy.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the data and the initialisation")
     policy.set_defaults(step=train_policy)
 
     reward = steps.add_parser("reward", help="tune a reward model on English preferences")
@@ -72,7 +72,7 @@ def parse_arguments():
     reward.add_argument("--policy", type=Path, required=True, help="policy whose body the reward model starts from")
     reward.add_argument("--pairs", type=cli.positive, default=4000, help="English preference pairs")
     reward.add_argument(
-        "--seed", type=int, default=0, help="the world's seed, also for the pairs, the head and the order"
+        "--seed", type=cli.whole(0), default=0, help="the world's seed, also for the pairs, the head and the order"
     )
     reward.set_defaults(step=train_reward)
 

@@ -103,7 +103,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("output", "ballots"))
     parser.add_argument(
         "--source", type=Path, required=True, help="prompt file of the source language, shown beside the others"
     )
@@ -125,7 +125,7 @@ def parse_arguments():
     )
     parser.add_argument("--pool-size", type=cli.positive, help="as the pairs were built with (default: all responses)")
     parser.add_argument("--count", type=cli.positive, default=10, help="prompts to draw")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw, and of the order of a and b")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the draw, and of the order of a and b")
     parser.add_argument("--votes", type=Path, nargs="+", default=[], help="filled ballots, each LANGUAGE[.VOTER].csv")
     parser.add_argument("--title", help="what the page shows, such as policy and setting (default: the page's name)")
     parser.add_argument(

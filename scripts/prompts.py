@@ -19,7 +19,6 @@ Excluded rows are counted by reason in the manifest:
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -42,7 +41,7 @@ from croco.prompts.sources import (
     spell_id,
     tell_apart,
 )
-from croco.records import prompt_rows, write_jsonl
+from croco.records import prompt_rows, read_json, write_jsonl
 from croco.text.language import detect_language, name_language
 
 
@@ -110,7 +109,7 @@ def parse_arguments():
     parser.add_argument(
         "--unique", action="store_true", help="a duplicate id in a dataset is an error, instead of taking the first"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the selection")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the selection")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
     args = parser.parse_args()
     if (args.max_tokens is None) != (args.tokenizer is None):
@@ -196,7 +195,7 @@ def select_first(args, facts, origin):
 
 def read_next(args, origin):
     """The rank at which the block --after ended; raises InputError where the source has changed since then."""
-    before = json.loads(args.after.with_suffix(".manifest.json").read_text(encoding="utf-8"))["origin"]
+    before = read_json(args.after.with_suffix(".manifest.json"))["origin"]
     if before["ids"] != origin["ids"]:
         raise InputError(
             f"selected from {before['rows']} rows, the source now has others ({origin['rows']} rows)",

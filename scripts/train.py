@@ -25,7 +25,7 @@ from croco.errors import InputError
 from croco.models.loading import model_id
 from croco.models.options import DTYPES, add_model_options, add_template_options
 from croco.objectives import OBJECTIVES
-from croco.records import read_jsonl, write_json
+from croco.records import read_json, read_jsonl, write_json
 from croco.state import NAMED_TEMPLATES, Finished, list_checkpoint_files
 from croco.training.encode import digest_rows, read_rows
 from croco.training.guards import Guards, check_guards
@@ -110,13 +110,13 @@ def parse_arguments():
     )
     parser.add_argument("--ledger", type=Path, help="ledger.json of the data: whose responses they are is checked")
     parser.add_argument("--off-policy", action="store_true", help="the responses may be another policy's")
-    parser.add_argument("--learning-rate", type=float, default=5e-6, help="peak")
+    parser.add_argument("--learning-rate", type=cli.number(above=0), default=5e-6, help="peak")
     parser.add_argument(
         "--schedule", choices=SCHEDULES, default="cosine", help="learning-rate schedule of transformers"
     )
-    parser.add_argument("--warmup", type=float, default=0.05, help="share of steps (below 1) or steps")
-    parser.add_argument("--epochs", type=float, default=1.0, help="passes over the data")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW")
+    parser.add_argument("--warmup", type=cli.number(0), default=0.05, help="share of steps (below 1) or steps")
+    parser.add_argument("--epochs", type=cli.number(above=0), default=1.0, help="passes over the data")
+    parser.add_argument("--weight-decay", type=cli.number(0), default=0.01, help="of AdamW")
     parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows per optimizer step")
     parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows per forward pass and process")
     parser.add_argument("--processes", type=cli.positive, default=1, help="processes, one for each GPU")
@@ -127,13 +127,15 @@ def parse_arguments():
     parser.add_argument(
         "--loss-on", choices=("answer", "all"), default="answer", help="for sft: which tokens of a chat to learn"
     )
-    parser.add_argument("--beta", type=float, default=0.1, help="strength of the DPO reference")
+    parser.add_argument("--beta", type=cli.number(above=0), default=0.1, help="strength of the DPO reference")
     parser.add_argument("--loss", choices=LOSSES, default="sigmoid", help="DPO's loss, by its name in TRL")
-    parser.add_argument("--label-smoothing", type=float, default=0.0, help=f"for the losses {' and '.join(SMOOTHED)}")
+    parser.add_argument(
+        "--label-smoothing", type=cli.number(0, below=0.5), default=0.0, help=f"for the losses {' and '.join(SMOOTHED)}"
+    )
     parser.add_argument("--weights", choices=("lora", "full"), default="lora", help="what is tuned")
     parser.add_argument("--lora-r", type=cli.positive, default=16, help="rank")
-    parser.add_argument("--lora-alpha", type=float, default=32, help="scale")
-    parser.add_argument("--lora-dropout", type=float, default=0.05, help="kept on during training")
+    parser.add_argument("--lora-alpha", type=cli.number(above=0), default=32, help="scale")
+    parser.add_argument("--lora-dropout", type=cli.number(0, below=1), default=0.05, help="kept on during training")
     parser.add_argument(
         "--lora-targets",
         help="pattern of the modules to adapt (default: all attention and MLP projections of the text model but experts)",
@@ -144,7 +146,9 @@ def parse_arguments():
         default="all",
         help="whether --lora-targets may leave projections out",
     )
-    parser.add_argument("--validation", type=float, default=0.0, help="share of prompts held out, in [0, 1)")
+    parser.add_argument(
+        "--validation", type=cli.number(0, below=1), default=0.0, help="share of prompts held out, in [0, 1)"
+    )
     parser.add_argument(
         "--checkpoint", choices=("last", "best"), default="last", help="which one to keep; best has the lowest validation loss"
     )  # fmt: skip
@@ -175,13 +179,13 @@ def parse_arguments():
         metavar="JSON",
         help="variables of the reward model's chat template",
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="of online_dpo's sampling")
-    parser.add_argument("--top-p", type=float, default=1.0, help="of online_dpo's sampling")
+    parser.add_argument("--temperature", type=cli.number(above=0), default=1.0, help="of online_dpo's sampling")
+    parser.add_argument("--top-p", type=cli.number(above=0, most=1), default=1.0, help="of online_dpo's sampling")
     parser.add_argument(
         "--max-tokens", type=cli.positive, default=4096, help="tokens per response of online_dpo at most"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of initialisation, dropout, order and validation prompts"
+        "--seed", type=cli.whole(0), default=0, help="seed of initialisation, dropout, order and validation prompts"
     )
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps resumable and finished training")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to fill")
@@ -201,7 +205,6 @@ def check_options(args, given):
             "batch",
         ),
         *((True, fault.problem, fault.remedy, fault.key) for fault in find_faults(args.objective, given)),
-        (not 0 <= args.validation < 1, "is a share of the prompts", "give a number from 0 to below 1", "validation"),
         (
             objective.samples != bool(args.reward_model),
             "an objective that samples while it trains, and no other, needs a reward model",
@@ -236,11 +239,18 @@ def check_data(args):
             "look at the ledger for why no more were formed, or ask for fewer GPUs",
             args.data,
         )
+    formed = read_json(args.ledger).get("formed", number) if args.ledger else number
+    if number != formed:
+        raise InputError(
+            f"{number} rows, and the ledger says that {formed} were formed",
+            "give the data and the ledger of one run of build_pairs.py, complete",
+            args.data,
+        )
 
 
 def check_policy(args):
     """Raises InputError where the responses are not the tuned policy's own, unless --off-policy says so on purpose."""
-    known = json.loads(args.ledger.read_text(encoding="utf-8")).get("policies") if args.ledger else None
+    known = read_json(args.ledger).get("policies") if args.ledger else None
     if known not in (None, [args.identity]) and not args.off_policy:
         raise InputError(
             f"off-policy: the responses are of the policy {', '.join(known)}, the model to tune is {args.identity}",

@@ -77,7 +77,7 @@ def parse_arguments():
     parser.add_argument(
         "--attempts", type=cli.positive, default=3, help="attempts per piece; the first is greedy, others are sampled"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of further attempts")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="seed of further attempts")
     parser.add_argument("--fields", nargs="+", help="fields to translate of a structured task's rows")
     parser.add_argument("--id", default="id", help=f"with --fields: field with the id, or {ROW_NUMBER}")
     parser.add_argument("--source-language", default="en", help="with --fields: code of the rows' language")

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import math
 import os
 import platform
 import re
@@ -10,16 +11,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from croco.config.checks.secrets import refuse_secrets
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
 from croco.locks import end_with_head
-from croco.records import write_json
+from croco.records import refuse_constant, write_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,9 +35,11 @@ REMEDIES = {
     **dict.fromkeys(FULL, "free some space and start again: finished chunks are kept under --state"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the permission, or choose another folder"),
     **dict.fromkeys(
-        (errno.EISDIR, errno.ENOTDIR), "a folder is where a file should be, or the reverse: correct the path"
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+        "a folder is where a file should be, or the reverse: correct the path",
     ),
     errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "shorten the names in the path",
     errno.EMFILE: "raise the number of open files (ulimit -n) and start again",
 }
 
@@ -46,7 +49,16 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses secrets, because manifests, cache keys and logs hold what a command line says."""
+    """A parser whose errors end with exit code 1 and a remedy, and that lets no output replace an input.
+
+    It refuses secrets, because manifests, cache keys and logs hold what a command line says.
+    """
+
+    outputs: Sequence[str] = ("output",)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"error: {message}\n  Remedy: see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments = sys.argv[1:] if args is None else [*map(str, args)]
@@ -55,13 +67,38 @@ class _Parser(argparse.ArgumentParser):
         refuse_secrets([], vars(namespace))
         return namespace, rest
 
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        args = super().parse_args(*arguments, **options)
+        self._check_paths(vars(args))
+        return args
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+    def _check_paths(self, args: dict[str, Any]) -> None:
+        """Ends with a usage error for a path to write that is also read, or written by another option."""
+        paths = [
+            (f"--{name.replace('_', '-')}", name in self.outputs, path)
+            for name, value in args.items()
+            for path in (value if isinstance(value, list) else [value])
+            if isinstance(path, Path) or (name == "model" and path)
+        ]
+        paths.sort(key=lambda entry: not entry[1])
+        seen: dict[str, str] = {}
+        for option, is_output, path in paths:
+            place = os.path.realpath(path)
+            if place in seen:
+                self.error(f"{option} is the path of {seen[place]}, too: {path} would be replaced; write elsewhere")
+            if is_output:
+                seen[place] = option
+
+
+def parser(description: str | None, outputs: Sequence[str] = ("output",)) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring followed by every option with its default.
 
-    Reading arguments with it raises InputError for a secret among them.
+    ``outputs`` are the options, by their names in the result, whose paths the script writes. Reading arguments with it
+    raises InputError for a secret among them.
     """
-    return _Parser(description=description, formatter_class=_Help)
+    made = _Parser(description=description, formatter_class=_Help)
+    made.outputs = outputs
+    return made
 
 
 def run(main: Callable[[], None]) -> None:
@@ -89,10 +126,40 @@ def put_interpreter_first() -> None:
 
 def positive(text: str) -> int:
     """Reads a whole number above 0 of the command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
+    return whole(1)(text)
+
+
+def whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """Reads a whole number of the command line in [least, most]."""
+    kind = "a positive whole number" if least == 1 else f"a whole number from {least}"
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\+?[0-9]+", text) or (len(text) < 20 and int(text) < least):
+            raise argparse.ArgumentTypeError(f"{text[:50]} is not {kind}")
+        if len(text) > 20 or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text[:50]} is too large: give {most} at most")
+        return int(text)
+
+    return read
+
+
+def number(
+    least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf, below: float = math.inf
+) -> Callable[[str], float]:
+    """Reads a finite number of the command line: ``least`` and ``most`` are in its range, ``above`` and ``below`` are not."""
+    bounds = [("from", least), ("above", above), ("to", most), ("below", below)]
+    place = " ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most and above < value < below):
+            raise argparse.ArgumentTypeError(f"{text[:50]} is not a finite number {place}".rstrip())
+        return value
+
+    return read
 
 
 def add_state_options(
@@ -110,8 +177,8 @@ def mapping(option: str) -> Callable[[str], dict]:
 
     def read(text: str) -> dict:
         try:
-            value = json.loads(text)
-        except ValueError:
+            value = json.loads(text, parse_constant=refuse_constant)
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise InputError("not a JSON object", 'write e.g. {"name": "value"}', field=option)

@@ -14,19 +14,52 @@ from croco.errors import InputError
 from croco.files import replacing
 from croco.text.normalise import normalise_id
 
+GZIP = b"\x1f\x8b"  # how its files begin
 
-def _refuse_constant(name: str) -> NoReturn:
+
+def refuse_constant(name: str) -> NoReturn:
+    """For json.loads: NaN and Infinity, which Python reads, are not JSON."""
     raise ValueError(f"{name} is not JSON")
 
 
+def refuse_twins(pairs: list[tuple[str, Any]]) -> dict:
+    """For json.loads: a key that is listed twice in one object is an error; Python would keep the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the key {twin!r} is listed twice")
+    return value
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError or RecursionError where it is not strictly JSON."""
+    return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twins)
+
+
+def read_json(path: str | Path) -> dict:
+    """The object in a JSON file; raises InputError where it is missing or holds anything else."""
+    try:
+        value = load_json("\n".join(text for _, text in read_lines(path)))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"broken JSON ({error})", "give the file that the stage before wrote", path) from error
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", "give the file that the stage before wrote", path)
+    return value
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yields (line number, text) of a UTF-8 file; raises InputError where it is missing or not UTF-8."""
+    """Yields (line number, text) of a UTF-8 file; raises InputError where it is missing, no file, or not UTF-8."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise InputError("not a regular file, and files are read more than once", "save it as a file", path)
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, start=1):
                 try:
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
+                    if number == 1 and raw.startswith(GZIP):
+                        raise InputError("compressed by gzip", "unpack it: gunzip", path, number) from error
                     raise InputError(
                         f"not valid UTF-8 ({error.reason} at byte {error.start} of the line)",
                         "save the file as UTF-8, e.g. iconv -f latin1 -t utf-8",
@@ -43,7 +76,7 @@ def read_jsonl(path: str | Path, blank_lines: bool = False) -> Iterator[tuple[in
         if blank_lines and not text.strip():
             continue
         try:
-            row = json.loads(text, parse_constant=_refuse_constant)
+            row = load_json(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"broken JSON ({error})", "write one complete JSON object per line, no blank lines", path, number

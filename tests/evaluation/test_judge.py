@@ -340,7 +340,7 @@ def test_command_lines_that_lack_something(arguments, tmp_path):
     for name in ("--prompts", "--names", "--template", "--model", "--state"):
         place = options.index(name)
         done = script("judge", *options[:place], *options[place + 2 :], check=False)
-        assert done.returncode == 2 and f"needs {name}" in done.stderr
+        assert done.returncode == 1 and f"needs {name}" in done.stderr
     (tmp_path / "prompt.txt").write_text("{question} {answer_a} {answer_b} {language}")
     done = script("judge", *options, "--template", tmp_path / "prompt.txt", check=False)
     assert done.returncode == 1 and "prompt.txt, field {nonce}" in done.stderr and "Traceback" not in done.stderr

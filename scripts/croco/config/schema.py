@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,35 @@ from croco.config.checks import secrets
 from croco.config.faults import Fault, raise_errors, raise_faults
 from croco.errors import InputError
 
-# JSON takes 64.0 for an integer; a command line does not.
+LARGEST_INTEGER = 2**63 - 1
+# A few short aliases can stand for billions of nodes.
+MOST_NODES = 100_000
+LONGEST_MESSAGE = 300
+# Numbers that YAML 1.1 reads in base 8 or 60.
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
+SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
+
+def _is_integer(_checker: Any, value: Any) -> bool:
+    """JSON takes 64.0 for an integer; a command line does not. Libraries take 64 bits at most."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
+
+
+def _is_number(_checker: Any, value: Any) -> bool:
+    """YAML reads .nan and .inf as numbers; nothing can be done with them."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _check_pattern(_validator: Any, pattern: str, value: Any, _schema: dict) -> Iterator[ValidationError]:
+    """In JSON schema, $ is the end of the text; in Python, a newline may follow it."""
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 StrictValidator = extend(
     Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
-    ),
+    validators={"pattern": _check_pattern},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number}),
 )
 
 
@@ -32,7 +56,8 @@ class Locator:
         overrides: top-level keys given on the command line by --config.
         default: the file of the default config, where it is one of them.
         elsewhere: what to name in the place of a file where a key is in none of them.
-    Raises InputError for a key that is listed twice in one mapping, of which YAML would silently keep the last.
+    Raises InputError for what YAML would silently read in another way than the user meant: a key that is listed twice in
+    one mapping, a number in base 8 or 60, a date. Also for aliases that stand for too much.
     """
 
     def __init__(
@@ -49,7 +74,9 @@ class Locator:
             with open(path, encoding="utf-8") as file:
                 tree = yaml.compose(file, Loader=yaml.SafeLoader)
             if tree is not None:
-                raise_errors([*_find_twins(tree, path)])
+                if _count_nodes(tree, {}) > MOST_NODES:
+                    raise InputError("its aliases (*name) stand for too much", "write the rows out", path)
+                raise_errors([*_find_misread(tree, path)])
                 self.trees.append((path, tree))
 
     def find(self, keys: Sequence[str | int]) -> tuple[str | Path, int | None]:
@@ -96,19 +123,51 @@ class Locator:
         return InputError(fault.problem, fault.remedy, path, line, format_keys(fault.keys) or "(top level)")
 
 
-def _find_twins(node: yaml.Node, path: str | Path) -> Iterator[InputError]:
-    """An InputError of each key that is listed twice in one mapping."""
+def _count_nodes(node: yaml.Node, counts: dict[int, float]) -> float:
+    """Nodes below a node, with its aliases written out; infinite if it holds itself. ``counts`` are those known by id."""
+    if id(node) not in counts:
+        counts[id(node)] = float("inf")
+        below = node.value if isinstance(node, yaml.SequenceNode) else []
+        below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else below
+        counts[id(node)] = 1 + sum(_count_nodes(part, counts) for part in below)
+    return counts[id(node)]
+
+
+def _find_misread(node: yaml.Node, path: str | Path, key: str | None = None) -> Iterator[InputError]:
+    """An InputError of each key that is listed twice in one mapping, and of each value that YAML reads in its own way.
+
+    ``key`` is the last one on the way to the node.
+    """
     if isinstance(node, yaml.MappingNode):
         seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                yield InputError("the key is listed twice", "keep one of them", path, line, key.value)
-            seen.add(key.value)
-            yield from _find_twins(value, path)
+        for name, value in node.value:
+            if name.value in seen:
+                line = name.start_mark.line + 1
+                yield InputError("the key is listed twice", "keep one of them", path, line, name.value)
+            seen.add(name.value)
+            if name.tag.rpartition(":")[2] not in ("str", "merge"):
+                line, problem = name.start_mark.line + 1, f"the key {name.value} is not text to YAML"
+                yield InputError(problem, f'correct it, or quote it: "{name.value}"', path, line, name.value)
+            yield from _find_misread(value, path, name.value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _find_twins(value, path)
+            yield from _find_misread(value, path, key)
+    elif meaning := _explain_scalar(node):
+        yield InputError(*meaning, path, node.start_mark.line + 1, key)
+
+
+def _explain_scalar(node: yaml.ScalarNode) -> tuple[str, str] | None:
+    """(problem, remedy) of a scalar that YAML reads in another way than people do, else None."""
+    kind, text = node.tag.rpartition(":")[2], node.value
+    if kind == "timestamp":
+        return f"{text} is a date to YAML", f'quote it: "{text}"'
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        return f"{text!a} holds a zero byte or half a character", "remove it"
+    base = "octal" if OCTAL.fullmatch(text) else "sexagesimal" if SEXAGESIMAL.fullmatch(text) else None
+    if kind in ("int", "float") and base:
+        number = yaml.safe_load(text)
+        return f"{text} is {base} to YAML and means {number}", f'write {number}, or quote it: "{text}"'
+    return None
 
 
 def format_keys(keys: Sequence[str | int]) -> str:
@@ -182,9 +241,20 @@ def explain_value(error: ValidationError, meaning: str) -> tuple[str, str]:
         return f"{value} is text to YAML", "write it with a point and a sign: 5.0e-6, 1.0e+3"
     if of_type and value in ("true", "false"):  # Snakemake reads --config so
         return f"{value} is text", "give it in a file: in --config, nested values are text"
+    if of_type and isinstance(value, float) and not _is_number(None, value):
+        return f"{value} is not a finite number", meaning
+    if of_type and isinstance(value, int) and not _is_integer(None, value):
+        return "the number is too large", meaning
     if of_type:
         meaning = f"give a value of type {error.validator_value}: {meaning}"
-    return error.message, meaning
+    return shorten(error.message), meaning
+
+
+def shorten(message: str) -> str:
+    """A message that shows a whole value, cut in its middle where the value is long."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    return f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
 
 
 def resolve(schema: dict, root: dict) -> dict:

@@ -67,7 +67,9 @@ def add_adapter_option(parser: ArgumentParser) -> None:
 def add_policy_options(parser: ArgumentParser) -> None:
     """A policy with its sampling parameters."""
     add_chat_options(parser)
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability to sample from")
+    parser.add_argument("--temperature", type=cli.number(0), default=1.0, help="0 is greedy")
+    parser.add_argument(
+        "--top-p", type=cli.number(above=0, most=1), default=1.0, help="share of probability to sample from"
+    )
     parser.add_argument("--max-tokens", type=cli.positive, default=4096, help="tokens per response at most")
-    parser.add_argument("--seed", type=int, default=0, help="the run's seed")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="the run's seed")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
 FIRST_TURN = "first_turn"
+FEW_PROMPTS = 3  # fewer than these may be the same in two languages
 NOT_CHOSEN = "not chosen by where"
 # Roles as the public chat formats write them: OpenAI, ShareGPT, OASST.
 ROLES = {
@@ -489,4 +490,16 @@ def check_sources(grid: Any) -> None:
                 others_path, others = files[leading]
                 ids = {entry.prompt_id for entry in others}
                 more = where or grid.own_translation(use, code) is not None  # may hold more than is asked for
-                check_parallel(path, [e for e in entries if not more or e.prompt_id in ids], others_path, others)
+                entries = [entry for entry in entries if not more or entry.prompt_id in ids]
+                check_parallel(path, entries, others_path, others)
+                check_translated(path, entries, others_path, others)
+
+
+def check_translated(
+    path: str | Path, entries: Sequence[Entry], other_path: str | Path, others: Sequence[Entry]
+) -> None:
+    """Raises InputError where one language's prompts are a copy of another's."""
+    texts = {entry.prompt_id: entry.messages for entry in others}
+    if len(entries) >= FEW_PROMPTS and all(entry.messages == texts[entry.prompt_id] for entry in entries):
+        remedy = "give each language its own texts, or name a translator"
+        raise InputError(f"the prompts are the same texts as in {other_path}", remedy, path)

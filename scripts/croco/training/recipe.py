@@ -1,5 +1,6 @@
 """What is wrong with a recipe for an objective: one set of rules, for the config and for the command line of train.py."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -44,3 +45,10 @@ def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = No
     if "lora_coverage" in given and "lora_targets" not in given:
         remedy = "name a part by lora_targets, or leave it out"
         yield RecipeFault("lora_coverage", "without a pattern all projections are adapted", remedy)
+    try:
+        re.compile(given.get("lora_targets") or "")
+    except re.error as error:
+        problem = f"{given['lora_targets']!r} is not a regular expression: {error}"
+        yield RecipeFault(
+            "lora_targets", problem, "correct it, e.g. close each bracket and put \\ before a literal one"
+        )

@@ -1,4 +1,4 @@
-"""Files of the user's that the config names."""
+"""Files and folders of the user's that the config names."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from croco.grid import Grid
 
 
+# Folders of the checkout that hold no results.
+OWN_FOLDERS = ("config", "docs", "envs", "profiles", "report", "rules", "scripts", "tests")
+
+
+def check_results(grid: "Grid") -> Iterator[Fault]:
+    """The output root is a folder of its own: results never mix with the user's files or with the checkout's."""
+    given = str(grid.config["results"])
+    path, here, checkout = Path(given).resolve(), Path.cwd(), Path(__file__).parents[4]
+    own = [base / name for base in (here, checkout) for name in OWN_FOLDERS]
+    if here.is_relative_to(path) or checkout.is_relative_to(path) or any(map(path.is_relative_to, own)):
+        yield Fault(("results",), f"{given} is no folder of its own", "give one, such as results/NAME")
+    if any(part.startswith("-") for part in Path(given).parts):
+        yield Fault(("results",), f"{given} has a part that begins with -", "begin it with a letter or a digit")
+
+
 def check_custom_rules(grid: "Grid") -> Iterator[Fault]:
     """The user's files of Snakemake rules exist."""
     for i, path in enumerate(grid.config["custom_rules"]):
@@ -18,4 +33,4 @@ def check_custom_rules(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("custom_rules", i), problem, "correct the path, or start in the folder that has the file")
 
 
-CHECKS = (check_custom_rules,)
+CHECKS = (check_results, check_custom_rules)

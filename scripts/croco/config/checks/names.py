@@ -24,6 +24,7 @@ RESERVED = (
     "scores",
     "language",
     "monolingual",
+    "tables",
     "tasks",
     "templates",
 )
