@@ -152,7 +152,7 @@ def _find_misread(node: yaml.Node, path: str | Path, key: str | None = None) -> 
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _find_misread(value, path, key)
-    elif meaning := _explain_scalar(node):
+    elif isinstance(node, yaml.ScalarNode) and (meaning := _explain_scalar(node)):
         yield InputError(*meaning, path, node.start_mark.line + 1, key)
 
 
