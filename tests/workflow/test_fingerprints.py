@@ -38,6 +38,8 @@ NOT_DECIDING = {
     "croco/errors.py": "messages",
     "croco/files.py": "writes and links files",
     "croco/locks.py": "who may work on a result now",
+    "croco/config/checks/secrets.py": "refuses secrets",
+    "croco/evaluation/task_files.py": "finds the code of own tasks, which is in the key, or refuses it",
     "croco/records.py": "reads rows, which are in the key by their content, or refuses them",
     "croco/digests.py": "makes the key; another digest is another key",
     "croco/state.py": "keeps and finds finished work",
