@@ -43,9 +43,16 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     pass
 
 
+class _Parser(argparse.ArgumentParser):
+    """Options cannot be abbreviated, those of steps included: `--out` never becomes `--output`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring followed by every option with its default."""
-    return argparse.ArgumentParser(description=description, formatter_class=_Help)
+    return _Parser(description=description, formatter_class=_Help)
 
 
 def run(main: Callable[[], None]) -> None:

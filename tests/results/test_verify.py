@@ -161,3 +161,13 @@ def test_a_torn_bundle(bundle, tmp_path):
 def test_help_teaches():
     done = script("verify", "--help", cwd=ROOT)
     assert "without a GPU" in done.stdout and "PATH" in done.stdout
+
+
+def test_options_cannot_be_abbreviated():
+    for arguments in (
+        ("verify", "--cor", 2, "x"),
+        ("audit", "select", "--outp", "x"),
+        ("with_gpus", "--ask", 0, "--", "true"),
+    ):
+        done = script(*arguments, check=False)
+        assert done.returncode == 2 and "usage" in done.stderr
