@@ -17,19 +17,17 @@ import json
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, file_digest
-from croco.errors import InputError
 from croco.records import rows
+from croco.results.bundles import FOLDER, INDEX, MIB, Limits, read_index, unpack
 
 SCRIPTS = Path(__file__).resolve().parent
-INDEX = "bundle.json"
 # Stages that need no model, in the order of the data, and their options that name what they write.
 RECOMPUTED = ("contamination", "build_pairs", "judge", "fidelity", "summary", "findings")
 WRITTEN = {"output", "ledger", "tables", "state"}
@@ -64,8 +62,8 @@ def main():
     args = parse_arguments()
     account = Account()
     with tempfile.TemporaryDirectory(prefix="croco-verify-") as scratch:
-        folder = unpack(args.path, Path(scratch))
-        index = read_index(folder)
+        folder = open_bundle(args, Path(scratch))
+        index = read_index(folder, args.limits)
         check_files(folder, index, account)
         manifests = read_manifests(folder, index, account)
         check_inputs(folder, index, manifests, account)
@@ -79,37 +77,28 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
-    return parser.parse_args()
+    parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
+    parser.add_argument("--max-file-mib", type=cli.positive, default=2048, help="MiB of one file at most")
+    parser.add_argument("--max-files", type=cli.positive, default=Limits.files, help="number of files at most")
+    parser.add_argument("--max-depth", type=cli.positive, default=Limits.depth, help="parts of a path at most")
+    parser.add_argument("--max-name", type=cli.positive, default=Limits.name, help="bytes of a file's name at most")
+    args = parser.parse_args()
+    args.limits = Limits(
+        total=args.max_mib * MIB,
+        single=args.max_file_mib * MIB,
+        files=args.max_files,
+        depth=args.max_depth,
+        name=args.max_name,
+    )
+    return args
 
 
-def unpack(path, scratch):
-    """The bundle's folder; raises InputError for a file that is not a bundle, or would be unpacked elsewhere."""
+def open_bundle(args, scratch):
+    """The folder of the bundle's files: unpacked to ``scratch``, or where it was unpacked before."""
+    path = args.path
     if path.is_dir():
-        return path / "bundle" if (path / "bundle" / INDEX).is_file() else path
-    try:
-        with tarfile.open(path) as archive:
-            archive.extractall(scratch, filter="data")
-    except FileNotFoundError as error:
-        raise InputError("no such file", "give the path of a bundle", path) from error
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"cannot be unpacked ({error})", "get the bundle again", path) from error
-    return scratch / "bundle"
-
-
-def read_index(folder):
-    """The bundle's index; its names stay inside the bundle."""
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        names = [*index["files"], *index["runs"]]
-        root = index["root"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no bundle ({error!r})", "make one: snakemake bundle", folder / INDEX) from error
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or (folder / name).is_symlink():
-            raise InputError(f"{name} leads out of the bundle", "do not trust it", folder / INDEX, field="files")
-    if not isinstance(root, str) or not root:
-        raise InputError("no output root", "make the bundle again", folder / INDEX, field="root")
-    return index
+        return path / FOLDER if (path / FOLDER / INDEX).is_file() else path
+    return unpack(path, scratch, args.limits)
 
 
 def check_files(folder, index, account):

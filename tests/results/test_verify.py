@@ -134,22 +134,87 @@ def test_options_of_a_stranger_lead_nowhere(unpacked, option):
     assert "build_pairs: an option names what is not packed" in done.stdout
 
 
+def archive_of(path, *entries):
+    """A gzipped tar archive of (name, changes of the header) with the content `x`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, changes in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            for key, value in changes.items():
+                setattr(entry, key, value)
+            archive.addfile(entry, io.BytesIO(b"x") if entry.isreg() and entry.size == 1 else None)
+    path.write_bytes(gzip.compress(buffer.getvalue()))
+    return path
+
+
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "no such file"), (b"not an archive", "cannot be unpacked"), ("../evil", "cannot be unpacked")],
+    ("entries", "said"),
+    [
+        ([("../evil", {})], "leads out"),
+        ([("/tmp/evil", {})], "leads out"),
+        ([("bundle/../../evil", {})], "leads out"),
+        ([("bundle/a\\b", {})], "signs"),
+        ([("elsewhere/a", {})], "not under bundle/"),
+        ([("bundle/a", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.LNKTYPE, "linkname": "bundle/b"})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.CHRTYPE})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.FIFOTYPE})], "no regular file"),
+        ([("bundle/a", {}), ("bundle/a", {})], "there twice"),
+        ([("bundle/a", {}), ("bundle/a/b", {})], "cannot be unpacked"),
+        ([("bundle/a", {"size": 2**40})], "larger than"),
+        ([("bundle" + "/a" * 20, {})], "more than 16 parts"),
+        ([("bundle/" + "a" * 250, {})], "longer than 200 bytes"),
+        ([(f"bundle/{i}", {}) for i in range(30)], "more than 20 entries"),
+        ([("bundle/a", {})], "no bundle"),
+    ],
 )
+def test_an_archive_is_not_trusted(tmp_path, entries, said):
+    path = archive_of(tmp_path / "bundle.tar.gz", *entries)
+    done = script("verify", path, "--max-files", 20, check=False)
+    assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path.parent / "evil").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle.tar.gz"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_a_bomb_ends_quickly(tmp_path, kind):
+    entry = tarfile.TarInfo("bundle/a")
+    entry.size, entry.type = 300 * 2**20, kind
+    path = tmp_path / "bundle.tar.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(entry.tobuf())
+        for _ in range(300):
+            file.write(bytes(2**20))
+    done = script("verify", path, "--max-mib", 100, "--max-files", 100, check=False)
+    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[]",
+        "[" * 100000,
+        '{"root": "results", "runs": [], "files": {}}',
+        '{"root": "results", "runs": ["a"], "files": {"../a": {"sha256": "0"}}}',
+        '{"root": "results", "runs": ["/a"], "files": {"a": {"sha256": "0"}}}',
+        '{"root": "", "runs": ["a"], "files": {"a": {"sha256": "0"}}}',
+        '{"root": "results", "runs": ["a"], "files": {"a": {}}}',
+    ],
+)
+def test_an_index_is_not_trusted(tmp_path, index):
+    (tmp_path / "bundle.json").write_text(index, encoding="utf-8")
+    done = script("verify", tmp_path, check=False)
+    assert done.returncode == 1 and "Remedy" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no such file"), (b"not an archive", "cannot be unpacked")])
 def test_what_is_no_bundle(tmp_path, content, said):
     path = tmp_path / "bundle.tar.gz"
-    if isinstance(content, bytes):
+    if content:
         path.write_bytes(content)
-    elif content:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            archive.addfile(tarfile.TarInfo(content), io.BytesIO())
-        path.write_bytes(gzip.compress(buffer.getvalue()))
     done = script("verify", path, check=False)
     assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr
-    assert not (tmp_path.parent / "evil").exists()
 
 
 def test_a_torn_bundle(bundle, tmp_path):
