@@ -14,23 +14,21 @@ exit code is 1 if anything does not match.
 """
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from croco import cli
 from croco.digests import code_digest, file_digest
 from croco.records import rows
 from croco.results.bundles import FOLDER, INDEX, MIB, Limits, read_index, unpack
+from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
 
 SCRIPTS = Path(__file__).resolve().parent
-# Stages that need no model, in the order of the data, and their options that name what they write.
-RECOMPUTED = ("contamination", "build_pairs", "judge", "fidelity", "summary", "findings")
-WRITTEN = {"output", "ledger", "tables", "state"}
 CONTENT_DIGESTS = ("evaluate",)  # stages that identify inputs by their content, not by their files
 # Why a stage cannot be repeated: inputs that may not be packed.
 NEEDS_A_MODEL = {
@@ -68,7 +66,7 @@ def main():
         manifests = read_manifests(folder, index, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
-        recompute(args, folder, index, manifests, account, Path(scratch) / "again")
+        recompute(args, folder, index, manifests, account, Path(scratch))
     print_account(account)
     sys.exit(1 if account.mismatches else 0)
 
@@ -77,6 +75,7 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
+    parser.add_argument("--minutes", type=cli.positive, default=60, help="time of one script at most")
     parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
     parser.add_argument("--max-file-mib", type=cli.positive, default=2048, help="MiB of one file at most")
     parser.add_argument("--max-files", type=cli.positive, default=Limits.files, help="number of files at most")
@@ -128,19 +127,15 @@ def read_manifests(folder, index, account):
     return manifests
 
 
-def inside(folder, index, text):
-    """The file of the bundle that a path of a manifest means, or None."""
-    root = index["root"].rstrip("/") + "/"
-    return folder / text[len(root) :] if isinstance(text, str) and text.startswith(root) else None
-
-
 def check_inputs(folder, index, manifests, account):
     """Compares the digests of inputs in each manifest with the files of the bundle."""
+    places = Places(index["root"], folder, folder)
     for name, manifest in manifests.items():
         for label, known in (manifest.get("inputs") or {}).items():
             option = manifest["options"].get(label)
             texts = [label, *(option if isinstance(option, list) else [option])]
-            paths = [path for text in texts if (path := inside(folder, index, text)) and path.is_file()]
+            names = [places.name_of(text) for text in texts if isinstance(text, str)]
+            paths = [folder / name for name in names if name in index["files"] and (folder / name).is_file()]
             if not isinstance(known, str) or not paths or manifest["stage"] in CONTENT_DIGESTS:
                 account.unchecked[f"inputs of {manifest['stage']} that are not packed, or are models"] += 1
                 continue
@@ -181,98 +176,77 @@ def check_ledgers(folder, index, account):
         account.see("ledgers", count == ledger["formed"], where, f"says {ledger['formed']} rows, there are {count}")
 
 
-def recompute(args, folder, index, manifests, account, again):
+def recompute(args, folder, index, manifests, account, scratch):
     """Makes the outputs of the stages that need no model once more, and compares their bytes."""
-    work = []
-    for name, manifest in manifests.items():
-        stage = manifest["stage"]
-        if stage == "judge" and manifest["options"].get("judge") != "oracle":
-            account.unchecked["verdicts of an LLM judge: its replies are given by a model"] += 1
-        elif stage in RECOMPUTED:
-            work.append((name, manifest))
-        elif stage in NEEDS_A_MODEL:
-            account.unchecked[f"{stage}: {NEEDS_A_MODEL[stage]}"] += 1
     commands = {}
-    for name, manifest in work:
-        command, missing = build_command(folder, index, manifest, again / f"{len(commands)}")
-        if missing:
-            account.unchecked[f"{manifest['stage']}: {missing}"] += 1
-        else:
+    for name, manifest in manifests.items():
+        stage, options = manifest["stage"], manifest["options"]
+        if stage not in OPTIONS:
+            account.unchecked[f"{stage}: {NEEDS_A_MODEL.get(stage, 'it is not repeated')}"] += 1
+            continue
+        if stage == "judge" and options.get("judge") != "oracle":
+            account.unchecked["verdicts of an LLM judge: its replies are given by a model"] += 1
+            continue
+        places = Places(index["root"], folder, scratch / "again" / f"{len(commands)}")
+        try:
             # A job of several languages leaves a manifest for each: one recomputation is enough.
-            commands.setdefault(json.dumps([manifest["stage"], manifest["options"]], sort_keys=True), (name, command))
+            job = json.dumps([stage, options], sort_keys=True)
+            commands.setdefault(job, (name, Command(stage, list_arguments(stage, options, places), places.scratch)))
+        except Missing as error:
+            account.unchecked[f"{stage}: {error}"] += 1
+        except Refused as error:
+            account.see("options", False, name, f"is not repeated: {error}")
     with ThreadPoolExecutor(args.cores) as pool:
-        results = pool.map(run_command, [command for _, command in commands.values()])
+        results = pool.map(lambda entry: run_command(entry[1], args.minutes), commands.values())
         for (name, command), error in cli.progress(
             zip(commands.values(), results, strict=True), total=len(commands), desc="recompute", unit="output"
         ):
             compare(folder, manifests[name], name, command, error, account)
 
 
-def build_command(folder, index, manifest, again):
-    """({"command", "again"}, None) of a stage with its options, paths put into the bundle; or (None, what is missing)."""
-    stage, command = manifest["stage"], []
-    for option, value in sorted(manifest["options"].items()):
-        flag = f"--{option.replace('_', '-')}"
-        if not re.fullmatch(r"[a-z][a-z_]*", option):
-            return None, "its options are not those of a command line"
-        if value is None or value is False or value in ([], {}):
-            continue
-        if value is True:
-            command.append(flag)
-            continue
-        target = again if option in WRITTEN else folder
-        groups = value if isinstance(value, list) and isinstance(value[0], list) else [value]
-        for group in groups:
-            command.append(flag)
-            for item in group if isinstance(group, list) else [group]:
-                text, missing = place_value(index, item, target, must_exist=option not in WRITTEN)
-                if missing:
-                    return None, missing
-                command.append(text)
-    return {"stage": stage, "arguments": command, "again": again}, None
+@dataclass(frozen=True)
+class Command:
+    """A script's command line; what it writes is compared with the bundle's files of the same names."""
+
+    stage: str
+    arguments: list[str]
+    scratch: Path
 
 
-def place_value(index, item, target, must_exist):
-    """(an option's value as text, None), a path under the output root moved to ``target``; or (None, the reason)."""
-    text = json.dumps(item, sort_keys=True) if isinstance(item, dict) else str(item)
-    root = index["root"].rstrip("/")
-    if text == root or text.startswith(root + "/"):
-        path = (target / text[len(root) + 1 :]).resolve()
-        if not path.is_relative_to(target.resolve()):
-            return None, "an option leads out of the bundle"
-        if must_exist and not path.exists():
-            return None, "an input is not packed"
-        return str(path), None
-    if text.startswith(("/", "..")) or not must_exist or (text.startswith("-") and text != "-"):
-        return None, "an option names what is not packed"
-    return text, None
-
-
-def run_command(command):
+def run_command(command, minutes):
     """None, or the last lines of what a stage said when it failed."""
-    command["again"].mkdir(parents=True)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{command['stage']}.py"), *command["arguments"]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command.scratch.mkdir(parents=True)
+    script = SCRIPTS / f"{command.stage}.py"
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), *command.arguments],
+            cwd=command.scratch,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=minutes * 60,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took more than {minutes} minutes (--minutes)"
+    except OSError as error:  # more options than a command line holds
+        return str(error)
     return None if done.returncode == 0 else "\n".join(done.stderr.strip().splitlines()[-3:])
 
 
 def compare(folder, manifest, name, command, error, account):
-    stage, again = manifest["stage"], command["again"]
-    other = manifest.get("code_digest") != code_digest(str(SCRIPTS / f"{stage}.py"))
+    other = manifest.get("code_digest") != code_digest(str(SCRIPTS / f"{command.stage}.py"))
     note = " (made by other code than this checkout's)" if other else ""
     if error:
-        account.see(stage, False, name, f"cannot be made again{note}: {error}")
+        account.see(command.stage, False, name, f"cannot be made again{note}: {error}")
         return
-    for path in sorted(again.rglob("*")):
-        relative = path.relative_to(again).as_posix()
-        if path.is_file() and not path.name.endswith("manifest.json") and not relative.startswith("state/"):
+    for path in sorted(command.scratch.rglob("*")):
+        relative = path.relative_to(command.scratch).as_posix()
+        if path.is_file() and not path.name.endswith("manifest.json"):
             packed = folder / relative
             same = packed.is_file() and packed.read_bytes() == path.read_bytes()
-            account.see(stage, same, relative, f"comes out differently{note}")
+            account.see(command.stage, same, relative, f"comes out differently{note}")
 
 
 def print_account(account):

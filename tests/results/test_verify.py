@@ -123,15 +123,44 @@ def test_a_file_more_or_less_is_found(unpacked):
     assert f"{RUN}/ledger.json: is missing" in found and "extra.json: was not packed with the others" in found
 
 
-@pytest.mark.parametrize("option", ["../../outside", "/etc/passwd", "--help"])
-def test_options_of_a_stranger_lead_nowhere(unpacked, option):
-    path = unpacked / RUN / "pairs.manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["options"]["output"] = option
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-    repack(unpacked)
-    done = script("verify", unpacked, check=False)
-    assert "build_pairs: an option names what is not packed" in done.stdout
+FORGED = [
+    ("build_pairs", {"output": "../../outside"}, "leads out"),
+    ("build_pairs", {"output": "results/../../outside"}, "leads out"),
+    ("build_pairs", {"ledger": "{outside}"}, "leads out"),
+    ("build_pairs", {"output": "--help"}, "leads out"),
+    ("build_pairs", {"prompts": ["results/../../outside"]}, "leads out"),
+    ("build_pairs", {"prompts": ["--output={outside}"]}, "leads out"),
+    ("build_pairs", {"seed": "0 --output={outside}"}, "no number"),
+    ("build_pairs", {"target": "--output={outside}"}, "no plain text"),
+    ("build_pairs", {"hygiene": ["paper", "--output", "{outside}"]}, "no plain text"),
+    ("build_pairs", {"balance": "yes"}, "no value"),
+    ("build_pairs", {"outpu": "results/a"}, "has no option"),
+    ("build_pairs", {"output={outside}": True}, "has no option"),
+    ("judge", {"judge": "oracle", "languages": [["-"], ["--output={outside}"]]}, "no plain text"),
+    ("judge", {"judge": "oracle", "trust": True}, "has no option"),
+    ("fidelity", {"state": "{outside}"}, "has no option"),
+    ("summary", {"partial": True}, "unfinished"),
+    ("summary", {"imported": {"a": 1}}, "leads out"),
+    ("findings", {"low_resource": [["a"], "--tables={outside}"]}, "no plain text"),
+    ("report", {"output": "{outside}"}, "leads out"),
+    ("contamination", {"exact": float("inf")}, "no number"),
+]
+
+
+@pytest.mark.parametrize(("stage", "options", "said"), FORGED)
+def test_options_of_a_stranger_reach_no_command_line(tmp_path, stage, options, said):
+    outside = tmp_path / "outside"
+    text = json.dumps({"stage": stage, "options": options}).replace("{outside}", str(outside))
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "a.manifest.json").write_text(text, encoding="utf-8")
+    index = {"root": "results", "runs": ["a"], "files": {"a.manifest.json": {"sha256": "", "bytes": 0}}}
+    (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    repack(folder)
+    before = sorted(tmp_path.rglob("*"))
+    found = [line for line in mismatches(folder) if line.startswith("a.manifest.json: is not repeated")]
+    assert len(found) == 1 and said in found[0]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def archive_of(path, *entries):
