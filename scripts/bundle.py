@@ -20,6 +20,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import file_digest
 from croco.errors import InputError
+from croco.results.bundles import INDEX
 from croco.runs import add_run_options, read_runs
 
 # What is packed from a run's folder and from the output root, where it exists.
@@ -44,7 +45,7 @@ OF_THE_ROOT = (
     "prompts/**/*.json*",
     "benchmarks/**/*.tsv",
 )
-INDEX = "bundle.json"
+UNFINISHED = ("state", "logs", "partial")  # folders without results
 
 
 def main():
@@ -89,6 +90,7 @@ def list_files(args):
             raise InputError("this run has no files", "let the workflow finish, then bundle", folder)
         found.update(of_run)
     found.update(path for pattern in OF_THE_ROOT for path in args.root.glob(pattern))
+    found.update(list_of_page(args))
     for policy, language, reward in args.responses:
         folder = args.root / policy / language
         names = ["generations", f"scores/{reward}", "languages"]
@@ -101,6 +103,18 @@ def list_files(args):
         for path in sorted(found)
         if path.is_file() and path.relative_to(args.root).as_posix() not in own
     }
+
+
+def list_of_page(args):
+    """What the report page shows besides: rewards of all responses, and the manifests of all stages."""
+    for run in read_runs(args.runs):
+        for language in run.languages if run.uses_rewards else ():
+            for end in ("jsonl", "manifest.json"):
+                yield args.root / run.responses / language / "scores" / f"{run.reward_model}.{end}"
+    for path in args.root.rglob("*manifest.json"):
+        place = path.relative_to(args.root)
+        if place.parts[0] not in UNFINISHED and not path.name.startswith("."):
+            yield path
 
 
 def write_archive(output, files, index):

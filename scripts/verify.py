@@ -14,19 +14,26 @@ exit code is 1 if anything does not match.
 """
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from audit import format_table
 from croco import cli
 from croco.digests import code_digest, file_digest
+from croco.errors import InputError
 from croco.records import rows
 from croco.results.bundles import FOLDER, INDEX, MIB, Limits, read_index, unpack
+from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
+from croco.runs import read_runs
 
 SCRIPTS = Path(__file__).resolve().parent
 CONTENT_DIGESTS = ("evaluate",)  # stages that identify inputs by their content, not by their files
@@ -39,7 +46,12 @@ NEEDS_A_MODEL = {
     "evaluate": "answers are given by the model",
     "audit": "rewards are given by the reward model",
     "translate": "translations are made by a model",
+    "prompts": "the source data is not packed",
+    "identify": "it is repeated only with the responses",
+    "import_results": "results of other harnesses are not packed",
 }
+MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
+RUNS = "runs.jsonl"
 
 
 class Account:
@@ -47,6 +59,8 @@ class Account:
 
     def __init__(self):
         self.matched, self.mismatches, self.unchecked = Counter(), [], Counter()
+        self.made_again = set()  # files
+        self.excused = {}  # {manifest: why its outputs are not made again}
 
     def see(self, what, matches, where, problem):
         """Counts one check of the kind ``what``, or notes the problem and where it is."""
@@ -64,9 +78,15 @@ def main():
         index = read_index(folder, args.limits)
         check_files(folder, index, account)
         manifests = read_manifests(folder, index, account)
+        runs = read_run_table(folder, index, account)
+        check_expected(index, manifests, runs, account)
+        check_evidence(index, manifests, runs, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
+        check_means(folder, index, account)
+        check_audits(folder, index, account)
         recompute(args, folder, index, manifests, account, Path(scratch))
+        list_unchecked(index, manifests, runs, account)
     print_account(account)
     sys.exit(1 if account.mismatches else 0)
 
@@ -122,9 +142,95 @@ def read_manifests(folder, index, account):
                 if not (isinstance(manifest["stage"], str) and isinstance(manifest["options"], dict)):
                     raise ValueError("stage and options are missing")
                 manifests[name] = manifest
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 account.see("manifests", False, name, f"is not a manifest ({error!r})")
     return manifests
+
+
+def read_run_table(folder, index, account):
+    """{name: Run} of runs.jsonl, which are the runs of the index."""
+    try:
+        runs = {run.name: run for run in read_runs(folder / RUNS)}
+    except InputError as error:
+        account.see("runs", False, RUNS, error.problem)
+        return {}
+    account.see("runs", sorted(runs) == sorted(index["runs"]), RUNS, "has other runs than the bundle's index")
+    return runs
+
+
+def check_expected(index, manifests, runs, account):
+    """What every run of the run table must have is there."""
+    asked = manifests.get("summary.manifest.json", {"options": {}})["options"]
+    for name in list_expected(runs.values(), judged=bool(asked.get("judged")), fidelity=bool(asked.get("fidelity"))):
+        account.see("expected files", name in index["files"], name, "is not in the bundle")
+
+
+def check_evidence(index, manifests, runs, account):
+    """Each result has a manifest of the stage that makes it, made from the files of its own run."""
+    places = Places(index["root"], Path(), Path())
+    for name in index["files"]:
+        if not has_manifest(name):
+            continue
+        origin = find_origin(name, runs)
+        if origin.manifest not in manifests:
+            account.see("origins", False, name, f"has no manifest ({origin.manifest})")
+            continue
+        manifest = manifests[origin.manifest]
+        stage, options = manifest["stage"], manifest["options"]
+        right = origin.stage in (None, stage)
+        account.see("origins", right, name, f"is made by {origin.stage}; its manifest is of {stage[:40]!r}")
+        for option, place in list_evidence(stage, origin.run).items() if right else ():
+            value = options.get(option)
+            texts = value if isinstance(value, list) else [value]
+            names = [places.name_of(text) if isinstance(text, str) else None for text in texts]
+            fits = [each == place or (place.endswith("/") and str(each).startswith(place)) for each in names]
+            account.see("origins", all(fits), name, f"was made with another {option} than {place or 'the bundle'}")
+
+
+def has_manifest(name):
+    return not (name.endswith("manifest.json") or name in NO_MANIFEST or name.startswith("benchmarks/"))
+
+
+def check_means(folder, index, account):
+    """Results of structured tasks are the means over their documents."""
+    for name in index["files"]:
+        samples = folder / name.replace(".json", ".samples.jsonl")
+        if not (name.endswith(".json") and "/eval/" in name and has_manifest(name) and samples.is_file()):
+            continue
+        try:
+            wrong = find_wrong_means(json.loads((folder / name).read_text(encoding="utf-8")), list(rows(samples)))
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            wrong = [repr(error)]
+        account.see("structured tasks", not wrong, name, f"not the means of its samples: {', '.join(wrong)[:200]}")
+
+
+def check_audits(folder, index, account):
+    """An audit's table is the one of its results."""
+    for name in index["files"]:
+        if not re.fullmatch(r"audit/[^/]+\.md", name):
+            continue
+        try:
+            report = json.loads((folder / name).with_suffix(".json").read_text(encoding="utf-8"))
+            same = format_table(report) == (folder / name).read_text(encoding="utf-8")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            same = False
+        account.see("audits", same, name, "is not the table of the audit's results")
+        account.made_again.add(name)
+
+
+def list_unchecked(index, manifests, runs, account):
+    """Every file that nothing has made again is counted with the reason; without one it is a mismatch."""
+    for name in sorted(index["files"].keys() - account.made_again):
+        if name.endswith("manifest.json"):
+            account.unchecked["manifests: code, versions, seeds and times are what the authors say"] += 1
+        elif name.startswith("benchmarks/"):
+            account.unchecked["benchmarks: times and memory were measured by the authors"] += 1
+        elif name in NO_MANIFEST:
+            account.unchecked[f"{name}: {NO_MANIFEST[name]}"] += 1
+        elif (manifest := find_origin(name, runs).manifest) in account.excused:
+            account.unchecked[f"files of {account.excused[manifest]}"] += 1
+        elif manifest in manifests:
+            account.see("outputs", False, name, f"is not made again by what {manifest} says")
 
 
 def check_inputs(folder, index, manifests, account):
@@ -182,18 +288,24 @@ def recompute(args, folder, index, manifests, account, scratch):
     for name, manifest in manifests.items():
         stage, options = manifest["stage"], manifest["options"]
         if stage not in OPTIONS:
-            account.unchecked[f"{stage}: {NEEDS_A_MODEL.get(stage, 'it is not repeated')}"] += 1
+            account.excused[name] = f"{stage[:40]}: {NEEDS_A_MODEL.get(stage, 'it is not repeated')}"
             continue
         if stage == "judge" and options.get("judge") != "oracle":
-            account.unchecked["verdicts of an LLM judge: its replies are given by a model"] += 1
+            account.excused[name] = "an LLM judge: its replies are given by a model"
             continue
-        places = Places(index["root"], folder, scratch / "again" / f"{len(commands)}")
+        again = scratch / "again" / f"{len(commands)}"
+        if stage == "report":
+            places = arrange_page(folder, index, manifest, scratch / "page", again)
+        else:
+            places = Places(index["root"], folder, again)
         try:
             # A job of several languages leaves a manifest for each: one recomputation is enough.
             job = json.dumps([stage, options], sort_keys=True)
-            commands.setdefault(job, (name, Command(stage, list_arguments(stage, options, places), places.scratch)))
+            commands.setdefault(job, (name, Command(stage, list_arguments(stage, options, places), places)))
         except Missing as error:
-            account.unchecked[f"{stage}: {error}"] += 1
+            account.excused[name] = f"{stage}: {error}"
+            if stage not in MAY_LACK_INPUTS or name == "contamination.manifest.json":
+                account.see("inputs", False, name, f"cannot be made again: {error}")
         except Refused as error:
             account.see("options", False, name, f"is not repeated: {error}")
     with ThreadPoolExecutor(args.cores) as pool:
@@ -204,23 +316,48 @@ def recompute(args, folder, index, manifests, account, scratch):
             compare(folder, manifests[name], name, command, error, account)
 
 
+def arrange_page(folder, index, manifest, view, again):
+    """Places of the page: it shows paths under the output root and all manifests of its time, and no later ones.
+
+    So the evidence is put in a folder with the output root's name.
+    """
+    evidence = view.resolve() / (PurePosixPath(index["root"]).name or "results")
+    shown = manifest.get("manifests")
+    for name in index["files"]:
+        later = name.endswith("manifest.json") and isinstance(shown, list) and name not in shown
+        if not later and (folder / name).is_file():
+            (evidence / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(folder / name, evidence / name)
+            except OSError:  # on another disk
+                shutil.copyfile(folder / name, evidence / name)
+    return Places(index["root"], evidence, again)
+
+
 @dataclass(frozen=True)
 class Command:
     """A script's command line; what it writes is compared with the bundle's files of the same names."""
 
     stage: str
     arguments: list[str]
-    scratch: Path
+    places: Places
+
+    def read_written(self, path):
+        """The bytes of a file that it has written; paths of the evidence are named as the authors name them."""
+        content = path.read_bytes()
+        if self.stage == "report":
+            content = content.replace(str(self.places.evidence).encode(), self.places.root.rstrip("/").encode())
+        return content
 
 
 def run_command(command, minutes):
     """None, or the last lines of what a stage said when it failed."""
-    command.scratch.mkdir(parents=True)
+    command.places.scratch.mkdir(parents=True)
     script = SCRIPTS / f"{command.stage}.py"
     try:
         done = subprocess.run(
             [sys.executable, str(script), *command.arguments],
-            cwd=command.scratch,
+            cwd=command.places.scratch,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -241,12 +378,13 @@ def compare(folder, manifest, name, command, error, account):
     if error:
         account.see(command.stage, False, name, f"cannot be made again{note}: {error}")
         return
-    for path in sorted(command.scratch.rglob("*")):
-        relative = path.relative_to(command.scratch).as_posix()
+    for path in sorted(command.places.scratch.rglob("*")):
+        relative = path.relative_to(command.places.scratch).as_posix()
         if path.is_file() and not path.name.endswith("manifest.json"):
             packed = folder / relative
-            same = packed.is_file() and packed.read_bytes() == path.read_bytes()
+            same = packed.is_file() and packed.read_bytes() == command.read_written(path)
             account.see(command.stage, same, relative, f"comes out differently{note}")
+            account.made_again.add(relative)
 
 
 def print_account(account):

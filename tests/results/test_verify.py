@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from conftest import ROOT, planned, rows, script, snakemake, write_rows
 
-RUN = "mini/en/dpo"
+RUN, OTHER = "mini/en/dpo", "mini/multi/dpo_random"
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,11 @@ def repack(folder):
     index = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     from croco.digests import file_digest
 
-    for name, entry in index["files"].items():
-        entry["sha256"] = file_digest(folder / name)
+    index["files"] = {
+        name: {**entry, "sha256": file_digest(folder / name)}
+        for name, entry in index["files"].items()
+        if (folder / name).exists()
+    }
     (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
 
 
@@ -96,6 +99,71 @@ def test_changed_verdicts_are_found_by_their_answers(unpacked):
     write_rows(path, table)
     repack(unpacked)
     assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
+
+
+def test_every_changed_result_is_found_or_listed(unpacked):
+    changes = {
+        "report.html": ("</html>", "<!-- --></html>"),
+        "win_rates.svg": ("</svg>", "<g/></svg>"),
+        "findings.json": ("not tested", "supported"),
+        "contamination.json": ('"removed": 0', '"removed": 1'),
+        "tables/win_rate.md": ("|", "||"),
+        "audit/english.md": ("0.", "9."),
+        f"{RUN}/ledger.json": ('"no_pair"', '"none": 0, "no_pair"'),
+        f"{RUN}/eval/en.json": ('"n": ', '"n": 1'),
+    }
+    for name, (old, new) in changes.items():
+        text = (unpacked / name).read_text(encoding="utf-8")
+        assert old in text, name
+        (unpacked / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+    (unpacked / "notes.json").write_text("{}", encoding="utf-8")
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    index["files"]["notes.json"] = {}
+    (unpacked / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    repack(unpacked)
+    found = mismatches(unpacked)
+    for name in [*changes, "notes.json"]:
+        assert [line for line in found if line.startswith(f"{name}: ")], name
+
+
+def test_results_without_their_manifests_are_found(unpacked):
+    table = unpacked / "summary.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace(",0.5,", ",0.999,"), encoding="utf-8")
+    for name in ("summary", "findings", "report"):
+        (unpacked / f"{name}.manifest.json").unlink()
+    (unpacked / RUN / "arena/en.jsonl").unlink()
+    (unpacked / RUN / "checkpoint/metrics.jsonl").unlink()
+    repack(unpacked)
+    found = mismatches(unpacked)
+    assert "summary.csv: has no manifest (summary.manifest.json)" in found
+    assert "report.manifest.json: is not in the bundle" in found
+    assert f"{RUN}/checkpoint/metrics.jsonl: is not in the bundle" in found
+
+
+def test_a_result_of_other_evidence_is_found(unpacked):
+    path = unpacked / RUN / "arena/en.manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["options"]["answers"] = [f"results/small/{OTHER}/answers/en.jsonl"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    repack(unpacked)
+    assert f"{RUN}/arena/en.jsonl: was made with another answers than {RUN}/answers/" in mismatches(unpacked)
+
+
+def test_a_wrong_run_table_is_found(unpacked):
+    (unpacked / "runs.jsonl").write_text("{}\n", encoding="utf-8")
+    repack(unpacked)
+    found = "\n".join(mismatches(unpacked))
+    assert "runs.jsonl: not a row of the run table" in found
+    write_rows(unpacked / "runs.jsonl", [])
+    repack(unpacked)
+    assert "runs.jsonl: has other runs than the bundle's index" in "\n".join(mismatches(unpacked))
+
+
+def test_an_empty_bundle_is_none(unpacked):
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    (unpacked / "bundle.json").write_text(json.dumps(index | {"files": {}}), encoding="utf-8")
+    done = script("verify", unpacked, check=False)
+    assert done.returncode == 1 and "the bundle is empty" in done.stderr
 
 
 def test_a_dropped_pair_is_found(unpacked):
