@@ -30,7 +30,7 @@ from croco import cli
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
 from croco.records import rows
-from croco.results.bundles import FOLDER, INDEX, MIB, Limits, read_index, unpack
+from croco.results.bundles import FOLDER, INDEX, MIB, README, Limits, read_index, root_digest, unpack, write_readme
 from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
 from croco.runs import read_runs
@@ -83,17 +83,23 @@ def main():
         check_evidence(index, manifests, runs, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
+        check_readme(folder, index, account)
         check_means(folder, index, account)
         check_audits(folder, index, account)
         recompute(args, folder, index, manifests, account, Path(scratch))
         list_unchecked(index, manifests, runs, account)
+    found = root_digest(index)
+    if args.digest:
+        account.see("digest", args.digest == found, INDEX, "has another root digest than --digest")
     print_account(account)
+    print(f"root digest  {found}")
     sys.exit(1 if account.mismatches else 0)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
+    parser.add_argument("--digest", metavar="HEX", help="the root digest that the authors published")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
     parser.add_argument("--minutes", type=cli.positive, default=60, help="time of one script at most")
     parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
@@ -189,6 +195,15 @@ def check_evidence(index, manifests, runs, account):
 
 def has_manifest(name):
     return not (name.endswith("manifest.json") or name in NO_MANIFEST or name.startswith("benchmarks/"))
+
+
+def check_readme(folder, index, account):
+    """The README is the one that bundle.py writes."""
+    if (folder / README).is_file():
+        text = (folder / README).read_bytes()
+        written = write_readme(index["root"], index["runs"]).encode()
+        account.see("README", text == written, README, "is not the one that bundle.py writes")
+        account.made_again.add(README)
 
 
 def check_means(folder, index, account):

@@ -44,8 +44,8 @@ def repack(folder):
     (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def mismatches(path):
-    done = script("verify", path, check=False)
+def mismatches(path, *options):
+    done = script("verify", path, *options, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     found = [line.removeprefix("MISMATCH").strip() for line in done.stdout.splitlines() if line.startswith("MISMATCH")]
     assert done.returncode == bool(found), done.stdout + done.stderr
@@ -60,6 +60,21 @@ def test_an_honest_bundle_matches(bundle):
     with tarfile.open(bundle) as archive:
         names = archive.getnames()
     assert not [name for name in names if "safetensors" in name or "tokenizer" in name]
+    packed = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))["root_digest"]
+    assert f"root digest  {packed}" in done.stdout
+
+
+def test_the_root_digest_of_the_authors(unpacked):
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    from croco.results.bundles import root_digest
+
+    digest = root_digest(index)
+    assert "bundle.json: has another root digest than --digest" in mismatches(unpacked, "--digest", "0" * 64)
+    assert not mismatches(unpacked, "--digest", digest)
+    text = (unpacked / "README.md").read_text(encoding="utf-8")
+    assert "verify.py bundle.tar.gz" in text and RUN in text
+    config = json.loads((unpacked / "config.json").read_text(encoding="utf-8"))
+    assert config["results"] == "results/small"
 
 
 def test_the_same_run_gives_the_same_bytes(bundle):
@@ -73,6 +88,8 @@ def test_the_same_run_gives_the_same_bytes(bundle):
         "--runs",
         options["runs"],
         *parts,
+        "--config",
+        json.dumps(options["config"]),
         "--output",
         options["output"] + ".again",
         cwd=project,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import tarfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ def root_digest(index: dict[str, Any]) -> str:
     """SHA-256 of the index, 64 hex digits: every name and every file's hash decides it."""
     text = json.dumps(index, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_readme(root: str, runs: Collection[str]) -> str:
+    """The text of the README in a bundle: what it is, how to check it, and how to build on it."""
+    listed = "\n".join(f"- `{run}`" for run in runs)
+    return f"""# Evidence of a CroCo run
+
+This archive holds the evidence of a run with the output root `{root}`, without weights: prompts, pairs and their
+ledgers, answers, verdicts, samples of structured tasks, the summary, findings, tables, the report page, and the manifest
+of every output. `{INDEX}` lists each file with its hash. `{CONFIG}` is the merged config of the run.
+
+Check it in a checkout of CroCo; no GPU is needed:
+
+    python scripts/verify.py bundle.tar.gz
+
+The output says what matches, what does not, and what cannot be checked. Compare the root digest in its last line with
+the one that the authors published. A bundle is checked best with the code that made it: `code_commit` in a manifest.
+
+Make the report page again from this evidence alone:
+
+    python scripts/verify.py bundle.tar.gz --report report.html
+
+Repeat the whole run, with the models and data that the config names:
+
+    snakemake --cores 2 --configfile {CONFIG}
+
+Runs:
+
+{listed}
+"""
 
 
 def find_fault(name: str, limits: Limits) -> str | None:

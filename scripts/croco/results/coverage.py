@@ -23,10 +23,10 @@ OF_THE_ROOT = {
 }
 # Files without a manifest, and why they are not checked.
 NO_MANIFEST = {
-    "runs.jsonl": "the run table is made from the authors' config",
+    "runs.jsonl": "the config that it is made from is what the authors say",
     "comparability.json": "how the evaluation was compared with the paper's is text",
     CONFIG: "the config is what the authors say",
-    README: "the README is text",
+    README: "it is text",
 }
 MANIFEST = "manifest.json"
 NOT_MEANS = ("n", "control_tokens", "suite", "left_out", "lower_is_better")  # keys of a structured task's results
@@ -49,7 +49,7 @@ class Origin:
 
 def list_expected(runs: Collection[Run], judged: bool, fidelity: bool) -> list[str]:
     """The files, manifests included, that a bundle of these runs has at least."""
-    expected = {"runs.jsonl", "comparability.json", *OF_THE_ROOT}
+    expected = {"runs.jsonl", "comparability.json", CONFIG, README, *OF_THE_ROOT}
     expected |= {f"{stage}.{MANIFEST}" for stage in OF_THE_ROOT.values()}
     for run in runs:
         names = [f"eval/{code}.{end}" for code in run.evaluated for end in ("json", "samples.jsonl", MANIFEST)]
