@@ -4,13 +4,17 @@ Example:
   python scripts/verify.py results/demo/bundle.tar.gz
 
 PATH is a bundle (target `bundle`), or the folder that it was unpacked to. The checks are:
-  1. The files are those that were packed.
-  2. Each manifest's inputs are the files in the bundle.
-  3. Ledgers add up, and their pairs keep the rules.
-  4. Pairs, verdicts, measures of answers, statistics, tables and findings come out the same, to the byte, when this
-     checkout's scripts make them again with the options of their manifests.
-Results that need a model (responses, rewards, an LLM judge's replies, tuning) cannot be checked and are listed. The
-exit code is 1 if anything does not match.
+  1. The files are those that were packed, and what every run of the run table must have is there.
+  2. Each result has a manifest, of the stage that makes it, whose inputs are the files in the bundle.
+  3. Ledgers add up, and their pairs keep the rules. Results of structured tasks are the means of their samples.
+  4. Pairs, verdicts, measures of answers, statistics, tables, findings, the report page and its plots come out the
+     same, to the byte, when this checkout's scripts make them again with the options of their manifests.
+Files that need a model (responses, rewards, an LLM judge's replies, tuning), and what the authors only say, cannot be
+checked and are counted with the reason. The exit code is 1 if anything does not match.
+
+The last line is the root digest over all names and hashes. Compare it with the authors' (--digest): a bundle that
+matches in itself may still be another one than theirs. A bundle is data: it is unpacked within limits, and only listed
+options of its manifests reach a command line.
 """
 
 import json
@@ -29,7 +33,7 @@ from audit import format_table
 from croco import cli
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
-from croco.records import rows
+from croco.records import replacing, rows
 from croco.results.bundles import FOLDER, INDEX, MIB, README, Limits, read_index, root_digest, unpack, write_readme
 from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
@@ -51,7 +55,7 @@ NEEDS_A_MODEL = {
     "import_results": "results of other harnesses are not packed",
 }
 MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
-RUNS = "runs.jsonl"
+RUNS, PAGE, PAGE_MANIFEST = "runs.jsonl", "report.html", "report.manifest.json"
 
 
 class Account:
@@ -60,6 +64,7 @@ class Account:
     def __init__(self):
         self.matched, self.mismatches, self.unchecked = Counter(), [], Counter()
         self.made_again = set()  # files
+        self.page_written = False  # to --report
         self.excused = {}  # {manifest: why its outputs are not made again}
 
     def see(self, what, matches, where, problem):
@@ -100,6 +105,7 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
     parser.add_argument("--digest", metavar="HEX", help="the root digest that the authors published")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report page made again from the bundle")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
     parser.add_argument("--minutes", type=cli.positive, default=60, help="time of one script at most")
     parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
@@ -329,6 +335,17 @@ def recompute(args, folder, index, manifests, account, scratch):
             zip(commands.values(), results, strict=True), total=len(commands), desc="recompute", unit="output"
         ):
             compare(folder, manifests[name], name, command, error, account)
+            page = command.places.scratch / PAGE
+            if args.report and name == PAGE_MANIFEST and page.is_file():
+                write_page(args.report, command.read_written(page))
+                account.page_written = True
+    if args.report and not account.page_written:
+        account.see("report", False, PAGE, "cannot be made again, so --report is not written")
+
+
+def write_page(path, content):
+    with replacing(path) as file:
+        file.write(content.decode("utf-8"))
 
 
 def arrange_page(folder, index, manifest, view, again):

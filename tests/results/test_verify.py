@@ -52,8 +52,9 @@ def mismatches(path, *options):
     return found
 
 
-def test_an_honest_bundle_matches(bundle):
-    done = script("verify", bundle)
+def test_an_honest_bundle_matches(bundle, tmp_path):
+    done = script("verify", bundle, "--report", tmp_path / "page/again.html")
+    assert (tmp_path / "page/again.html").read_bytes() == bundle.with_name("report.html").read_bytes()
     said = {line.split(": ")[0].split(None, 1)[1]: int(line.split(": ")[-1]) for line in done.stdout.splitlines() if line.startswith("matches")}  # fmt: skip
     assert {"files", "inputs", "ledgers", "pairs", "build_pairs", "judge", "summary"} <= set(said)
     assert "not checked" in done.stdout and "training" in done.stdout
