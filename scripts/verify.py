@@ -4,7 +4,7 @@ Example:
   python scripts/verify.py results/demo/bundle.tar.gz
 
 PATH is a bundle (target `bundle`), or the folder that it was unpacked to. The checks are:
-  1. The files are those that were packed, and what every run of the run table must have is there.
+  1. The files are those that were packed, the run table is the one of the config, and what every run must have is there.
   2. Each result has a manifest, of the stage that makes it, whose inputs are the files in the bundle.
   3. Ledgers add up, and their pairs keep the rules. Results of structured tasks are the means of their samples.
   4. Pairs, verdicts, measures of answers, statistics, tables, findings, the report page and its plots come out the
@@ -31,15 +31,31 @@ from pathlib import Path, PurePosixPath
 
 from audit import format_table
 from croco import cli
+from croco.config.languages import read_languages
+from croco.config.schema import Locator, check_config
+from croco.config.shipped import find_shipped_files
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
-from croco.records import replacing, rows
-from croco.results.bundles import FOLDER, INDEX, MIB, README, Limits, read_index, root_digest, unpack, write_readme
+from croco.grid import Grid
+from croco.records import dump, replacing, rows
+from croco.results.bundles import (
+    CONFIG,
+    FOLDER,
+    INDEX,
+    MIB,
+    README,
+    Limits,
+    read_index,
+    root_digest,
+    unpack,
+    write_readme,
+)
 from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
 from croco.runs import read_runs
 
 SCRIPTS = Path(__file__).resolve().parent
+CHECKOUT = SCRIPTS.parent
 CONTENT_DIGESTS = ("evaluate",)  # stages that identify inputs by their content, not by their files
 # Why a stage cannot be repeated: inputs that may not be packed.
 NEEDS_A_MODEL = {
@@ -84,6 +100,7 @@ def main():
         check_files(folder, index, account)
         manifests = read_manifests(folder, index, account)
         runs = read_run_table(folder, index, account)
+        check_run_table(folder, runs, account)
         check_expected(index, manifests, runs, account)
         check_evidence(index, manifests, runs, account)
         check_inputs(folder, index, manifests, account)
@@ -168,6 +185,27 @@ def read_run_table(folder, index, account):
         return {}
     account.see("runs", sorted(runs) == sorted(index["runs"]), RUNS, "has other runs than the bundle's index")
     return runs
+
+
+def check_run_table(folder, runs, account):
+    """The run table is the one of the packed config."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        # As the workflow reads it: in --config, Snakemake converts True but not true.
+        config.update({key: value == "true" for key, value in config.items() if value in ("true", "false")})
+        check_config(config, CHECKOUT / "config/schema.yaml", Locator([]))
+        find_shipped_files(config, CHECKOUT)
+        grid = Grid(config, read_languages(CHECKOUT / "config/languages.tsv"), Locator([]))
+        wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
+    except InputError as error:
+        account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        account.see("runs", False, CONFIG, f"is no config ({error!r})"[:200])
+        return
+    same = wanted == [json.loads(dump(run.to_row())) for run in runs.values()]
+    account.see("runs", same, RUNS, f"is not the run table of {CONFIG}")
+    account.made_again.add(RUNS)
 
 
 def check_expected(index, manifests, runs, account):

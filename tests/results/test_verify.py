@@ -177,6 +177,19 @@ def test_a_wrong_run_table_is_found(unpacked):
     assert "runs.jsonl: has other runs than the bundle's index" in "\n".join(mismatches(unpacked))
 
 
+def test_a_run_that_the_config_does_not_have_is_found(unpacked):
+    path = unpacked / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["settings"] = config["settings"][:-1]
+    config["contrasts"] = config["contrasts"][:-1]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    repack(unpacked)
+    assert "runs.jsonl: is not the run table of config.json" in mismatches(unpacked)
+    path.write_text("[]", encoding="utf-8")
+    repack(unpacked)
+    assert [line for line in mismatches(unpacked) if line.startswith("config.json: is no config")]
+
+
 def test_an_empty_bundle_is_none(unpacked):
     index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
     (unpacked / "bundle.json").write_text(json.dumps(index | {"files": {}}), encoding="utf-8")

@@ -23,7 +23,7 @@ OF_THE_ROOT = {
 }
 # Files without a manifest, and why they are not checked.
 NO_MANIFEST = {
-    "runs.jsonl": "the config that it is made from is what the authors say",
+    "runs.jsonl": "the config that it is made from cannot be read",
     "comparability.json": "how the evaluation was compared with the paper's is text",
     CONFIG: "the config is what the authors say",
     README: "it is text",
