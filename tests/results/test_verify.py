@@ -3,11 +3,14 @@
 import gzip
 import io
 import json
+import re
 import shutil
 import tarfile
 
 import pytest
 from conftest import ROOT, planned, rows, script, snakemake, write_rows
+
+from croco.results.repeat import OPTIONS
 
 RUN, OTHER = "mini/en/dpo", "mini/multi/dpo_random"
 
@@ -220,6 +223,13 @@ def test_a_file_more_or_less_is_found(unpacked):
     (unpacked / "extra.json").write_text("{}", encoding="utf-8")
     found = mismatches(unpacked)
     assert f"{RUN}/ledger.json: is missing" in found and "extra.json: was not packed with the others" in found
+
+
+@pytest.mark.parametrize("stage", OPTIONS)
+def test_every_option_of_a_repeated_stage_is_listed(stage):
+    usage = script(stage, "--help").stdout.split("options:")[-1]
+    flags = set(re.findall(r"^  --([a-z][a-z-]*)", usage, re.MULTILINE))
+    assert flags == {option.replace("_", "-") for option in OPTIONS[stage]}
 
 
 FORGED = [
