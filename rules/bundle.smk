@@ -6,7 +6,7 @@ Out: {results}/bundle.tar.gz
 
 
 rule write_bundle:
-    """Prompts, pairs, ledgers, answers, verdicts, samples, tables, report and manifests."""
+    """Prompts, scores, pairs, ledgers, answers, verdicts, samples, tables, report, manifests and config."""
     input:
         runs=rules.write_runs.output.runs,
         summary=rules.summarise.output.summary,
@@ -36,6 +36,8 @@ rule write_bundle:
             for part in ("--responses", model, code, reward)
             if GRID.config["bundle"]["responses"]
         ],
+        # As Snakemake merged it: with it as a config file anyone can repeat the run.
+        config=lambda wc: json.dumps(config, ensure_ascii=False),
         code=digest_code("bundle"),
         lock=LOCK,
     message:
@@ -46,6 +48,7 @@ rule write_bundle:
             --root {params.root:q} \
             --runs {input.runs:q} \
             {params.responses:q} \
+            --config {params.config:q} \
             --output {output.bundle:q} \
             2>&1 | tee -a {log:q}
         """

@@ -2,11 +2,12 @@
 
 Example:
   python scripts/bundle.py --root results/demo --runs results/demo/runs.jsonl --responses mini en english \\
-      --output results/demo/bundle.tar.gz
+      --config '{"results": "results/demo"}' --output results/demo/bundle.tar.gz
 
-It holds prompts, pairs, ledgers, answers, verdicts, samples, metrics, tables, the report and every manifest; with
---responses the generations and scores, too, from which pairs are formed again. The same files give the same bytes.
-Check it: python scripts/verify.py results/demo/bundle.tar.gz
+It holds prompts, scores, pairs, ledgers, answers, verdicts, samples, metrics, tables, the report, every manifest, the
+config and a README; with --responses the generations, too, from which pairs are formed again. The same files give the
+same bytes. The root digest that is printed is over all names and hashes: publish it, and others can tell whether they
+have your bundle. Check it: python scripts/verify.py results/demo/bundle.tar.gz
 """
 
 import gzip
@@ -15,12 +16,15 @@ import json
 import os
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 from croco import cli
 from croco.digests import file_digest
 from croco.errors import InputError
 from croco.files import partial_path
+from croco.records import write_json
+from croco.results.bundles import CONFIG, INDEX, README, root_digest, write_readme
 from croco.runs import add_run_options, read_runs
 
 # What is packed from a run's folder and from the output root, where it exists.
@@ -45,23 +49,34 @@ OF_THE_ROOT = (
     "prompts/**/*.json*",
     "benchmarks/**/*.tsv",
 )
-INDEX = "bundle.json"
+UNFINISHED = ("state", "logs", "partial")  # folders without results
 
 
 def main():
     args = parse_arguments()
-    files = list_files(args)
-    index = {
-        "root": str(args.root),
-        "runs": [run.name for run in read_runs(args.runs)],
-        "files": {name: {"sha256": file_digest(path), "bytes": path.stat().st_size} for name, path in files.items()},
-    }
-    write_archive(args.output, files, index)
+    runs = [run.name for run in read_runs(args.runs)]
+    with tempfile.TemporaryDirectory(prefix="croco-bundle-") as scratch:
+        files = list_files(args) | write_own_files(args, runs, Path(scratch))
+        index = {
+            "root": str(args.root),
+            "runs": runs,
+            "files": {
+                name: {"sha256": file_digest(path), "bytes": path.stat().st_size}
+                for name, path in sorted(files.items())
+            },
+        }
+        write_archive(args.output, files, index)
     size = args.output.stat().st_size
     print(f"{len(files)} files in {args.output}, {size / 2**20:.1f} MiB", file=sys.stderr)
+    print(f"root digest  {root_digest(index)}")
     counts = {"files": len(files), "bytes": sum(entry["bytes"] for entry in index["files"].values()), "packed": size}
     cli.write_manifest(
-        args.output.with_name("bundle.manifest.json"), __file__, args, {"bundle": args.output}, counts=counts
+        args.output.with_name("bundle.manifest.json"),
+        __file__,
+        args,
+        {"bundle": args.output},
+        counts=counts,
+        root_digest=root_digest(index),
     )
 
 
@@ -75,6 +90,9 @@ def parse_arguments():
         default=[],
         metavar=("POLICY", "LANGUAGE", "REWARD_MODEL"),
         help="pack these responses and scores, too",
+    )
+    parser.add_argument(
+        "--config", type=cli.mapping("--config"), required=True, metavar="JSON", help="the run's merged config"
     )
     parser.add_argument("--output", type=Path, required=True, help="bundle.tar.gz to write")
     return parser.parse_args()
@@ -90,6 +108,7 @@ def list_files(args):
             raise InputError("this run has no files", "let the workflow finish, then bundle", folder)
         found.update(of_run)
     found.update(path for pattern in OF_THE_ROOT for path in args.root.glob(pattern))
+    found.update(list_of_page(args))
     for policy, language, reward in args.responses:
         folder = args.root / policy / language
         names = ["generations", f"scores/{reward}", "languages"]
@@ -102,6 +121,25 @@ def list_files(args):
         for path in sorted(found)
         if path.is_file() and path.relative_to(args.root).as_posix() not in own
     }
+
+
+def write_own_files(args, runs, folder):
+    """{name in the bundle: path} of the config and the README, which are written to ``folder``."""
+    write_json(folder / CONFIG, args.config)
+    (folder / README).write_text(write_readme(str(args.root), runs), encoding="utf-8")
+    return {name: folder / name for name in (CONFIG, README)}
+
+
+def list_of_page(args):
+    """What the report page shows besides: rewards of all responses, and the manifests of all stages."""
+    for run in read_runs(args.runs):
+        for language in run.languages if run.uses_rewards else ():
+            for end in ("jsonl", "manifest.json"):
+                yield args.root / run.responses / language / "scores" / f"{run.reward_model}.{end}"
+    for path in args.root.rglob("*manifest.json"):
+        place = path.relative_to(args.root)
+        if place.parts[0] not in UNFINISHED and not path.name.startswith("."):
+            yield path
 
 
 def write_archive(output, files, index):

@@ -65,7 +65,8 @@ def main() -> None:
     write_key_plots(args.output.parent, figures, css)
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
     missing = {name: len(gaps) for name, _, _ in SECTIONS if (gaps := page.gaps.of(name))}
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing)
+    shown = [manifest.file for manifest in page.manifests]
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing, manifests=shown)
 
 
 def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure], css: str) -> str:

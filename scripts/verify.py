@@ -4,35 +4,58 @@ Example:
   python scripts/verify.py results/demo/bundle.tar.gz
 
 PATH is a bundle (target `bundle`), or the folder that it was unpacked to. The checks are:
-  1. The files are those that were packed.
-  2. Each manifest's inputs are the files in the bundle.
-  3. Ledgers add up, and their pairs keep the rules.
-  4. Pairs, verdicts, measures of answers, statistics, tables and findings come out the same, to the byte, when this
-     checkout's scripts make them again with the options of their manifests.
-Results that need a model (responses, rewards, an LLM judge's replies, tuning) cannot be checked and are listed. The
-exit code is 1 if anything does not match.
+  1. The files are those that were packed, the run table is the one of the config, and what every run must have is there.
+  2. Each result has a manifest, of the stage that makes it, whose inputs are the files in the bundle.
+  3. Ledgers add up, and their pairs keep the rules. Results of structured tasks are the means of their samples.
+  4. Pairs, verdicts, measures of answers, statistics, tables, findings, the report page and its plots come out the
+     same, to the byte, when this checkout's scripts make them again with the options of their manifests.
+Files that need a model (responses, rewards, an LLM judge's replies, tuning), and what the authors only say, cannot be
+checked and are counted with the reason. The exit code is 1 if anything does not match.
+
+The last line is the root digest over all names and hashes. Compare it with the authors' (--digest): a bundle that
+matches in itself may still be another one than theirs. A bundle is data: it is unpacked within limits, and only listed
+options of its manifests reach a command line.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from audit import format_table
 from croco import cli
+from croco.config.languages import read_languages
+from croco.config.schema import Locator, check_config
+from croco.config.shipped import find_shipped_files
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
-from croco.records import rows
+from croco.grid import Grid
+from croco.records import dump, replacing, rows
+from croco.results.bundles import (
+    CONFIG,
+    FOLDER,
+    INDEX,
+    MIB,
+    README,
+    Limits,
+    read_index,
+    root_digest,
+    unpack,
+    write_readme,
+)
+from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
+from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
+from croco.runs import read_runs
 
 SCRIPTS = Path(__file__).resolve().parent
-INDEX = "bundle.json"
-# Stages that need no model, in the order of the data, and their options that name what they write.
-RECOMPUTED = ("contamination", "build_pairs", "judge", "fidelity", "summary", "findings")
-WRITTEN = {"output", "ledger", "tables", "state"}
+CHECKOUT = SCRIPTS.parent
 CONTENT_DIGESTS = ("evaluate",)  # stages that identify inputs by their content, not by their files
 # Why a stage cannot be repeated: inputs that may not be packed.
 NEEDS_A_MODEL = {
@@ -43,7 +66,12 @@ NEEDS_A_MODEL = {
     "evaluate": "answers are given by the model",
     "audit": "rewards are given by the reward model",
     "translate": "translations are made by a model",
+    "prompts": "the source data is not packed",
+    "identify": "it is repeated only with the responses",
+    "import_results": "results of other harnesses are not packed",
 }
+MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
+RUNS, PAGE, PAGE_MANIFEST = "runs.jsonl", "report.html", "report.manifest.json"
 
 
 class Account:
@@ -51,6 +79,9 @@ class Account:
 
     def __init__(self):
         self.matched, self.mismatches, self.unchecked = Counter(), [], Counter()
+        self.made_again = set()  # files
+        self.page_written = False  # to --report
+        self.excused = {}  # {manifest: why its outputs are not made again}
 
     def see(self, what, matches, where, problem):
         """Counts one check of the kind ``what``, or notes the problem and where it is."""
@@ -64,52 +95,58 @@ def main():
     args = parse_arguments()
     account = Account()
     with tempfile.TemporaryDirectory(prefix="croco-verify-") as scratch:
-        folder = unpack(args.path, Path(scratch))
-        index = read_index(folder)
+        folder = open_bundle(args, Path(scratch))
+        index = read_index(folder, args.limits)
         check_files(folder, index, account)
         manifests = read_manifests(folder, index, account)
+        runs = read_run_table(folder, index, account)
+        check_run_table(folder, runs, account)
+        check_expected(index, manifests, runs, account)
+        check_evidence(index, manifests, runs, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
-        recompute(args, folder, index, manifests, account, Path(scratch) / "again")
+        check_readme(folder, index, account)
+        check_means(folder, index, account)
+        check_audits(folder, index, account)
+        recompute(args, folder, index, manifests, account, Path(scratch))
+        list_unchecked(index, manifests, runs, account)
+    found = root_digest(index)
+    if args.digest:
+        account.see("digest", args.digest == found, INDEX, "has another root digest than --digest")
     print_account(account)
+    print(f"root digest  {found}")
     sys.exit(1 if account.mismatches else 0)
 
 
 def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
+    parser.add_argument("--digest", metavar="HEX", help="the root digest that the authors published")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report page made again from the bundle")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
-    return parser.parse_args()
+    parser.add_argument("--minutes", type=cli.positive, default=60, help="time of one script at most")
+    parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
+    parser.add_argument("--max-file-mib", type=cli.positive, default=2048, help="MiB of one file at most")
+    parser.add_argument("--max-files", type=cli.positive, default=Limits.files, help="number of files at most")
+    parser.add_argument("--max-depth", type=cli.positive, default=Limits.depth, help="parts of a path at most")
+    parser.add_argument("--max-name", type=cli.positive, default=Limits.name, help="bytes of a file's name at most")
+    args = parser.parse_args()
+    args.limits = Limits(
+        total=args.max_mib * MIB,
+        single=args.max_file_mib * MIB,
+        files=args.max_files,
+        depth=args.max_depth,
+        name=args.max_name,
+    )
+    return args
 
 
-def unpack(path, scratch):
-    """The bundle's folder; raises InputError for a file that is not a bundle, or would be unpacked elsewhere."""
+def open_bundle(args, scratch):
+    """The folder of the bundle's files: unpacked to ``scratch``, or where it was unpacked before."""
+    path = args.path
     if path.is_dir():
-        return path / "bundle" if (path / "bundle" / INDEX).is_file() else path
-    try:
-        with tarfile.open(path) as archive:
-            archive.extractall(scratch, filter="data")
-    except FileNotFoundError as error:
-        raise InputError("no such file", "give the path of a bundle", path) from error
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"cannot be unpacked ({error})", "get the bundle again", path) from error
-    return scratch / "bundle"
-
-
-def read_index(folder):
-    """The bundle's index; its names stay inside the bundle."""
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        names = [*index["files"], *index["runs"]]
-        root = index["root"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no bundle ({error!r})", "make one: snakemake bundle", folder / INDEX) from error
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or (folder / name).is_symlink():
-            raise InputError(f"{name} leads out of the bundle", "do not trust it", folder / INDEX, field="files")
-    if not isinstance(root, str) or not root:
-        raise InputError("no output root", "make the bundle again", folder / INDEX, field="root")
-    return index
+        return path / FOLDER if (path / FOLDER / INDEX).is_file() else path
+    return unpack(path, scratch, args.limits)
 
 
 def check_files(folder, index, account):
@@ -134,24 +171,136 @@ def read_manifests(folder, index, account):
                 if not (isinstance(manifest["stage"], str) and isinstance(manifest["options"], dict)):
                     raise ValueError("stage and options are missing")
                 manifests[name] = manifest
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 account.see("manifests", False, name, f"is not a manifest ({error!r})")
     return manifests
 
 
-def inside(folder, index, text):
-    """The file of the bundle that a path of a manifest means, or None."""
-    root = index["root"].rstrip("/") + "/"
-    return folder / text[len(root) :] if isinstance(text, str) and text.startswith(root) else None
+def read_run_table(folder, index, account):
+    """{name: Run} of runs.jsonl, which are the runs of the index."""
+    try:
+        runs = {run.name: run for run in read_runs(folder / RUNS)}
+    except InputError as error:
+        account.see("runs", False, RUNS, error.problem)
+        return {}
+    account.see("runs", sorted(runs) == sorted(index["runs"]), RUNS, "has other runs than the bundle's index")
+    return runs
+
+
+def check_run_table(folder, runs, account):
+    """The run table is the one of the packed config."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        # As the workflow reads it: in --config, Snakemake converts True but not true.
+        config.update({key: value == "true" for key, value in config.items() if value in ("true", "false")})
+        check_config(config, CHECKOUT / "config/schema.yaml", Locator([]))
+        find_shipped_files(config, CHECKOUT)
+        grid = Grid(config, read_languages(CHECKOUT / "config/languages.tsv"), Locator([]))
+        wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
+    except InputError as error:
+        account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        account.see("runs", False, CONFIG, f"is no config ({error!r})"[:200])
+        return
+    same = wanted == [json.loads(dump(run.to_row())) for run in runs.values()]
+    account.see("runs", same, RUNS, f"is not the run table of {CONFIG}")
+    account.made_again.add(RUNS)
+
+
+def check_expected(index, manifests, runs, account):
+    """What every run of the run table must have is there."""
+    asked = manifests.get("summary.manifest.json", {"options": {}})["options"]
+    for name in list_expected(runs.values(), judged=bool(asked.get("judged")), fidelity=bool(asked.get("fidelity"))):
+        account.see("expected files", name in index["files"], name, "is not in the bundle")
+
+
+def check_evidence(index, manifests, runs, account):
+    """Each result has a manifest of the stage that makes it, made from the files of its own run."""
+    places = Places(index["root"], Path(), Path())
+    for name in index["files"]:
+        if not has_manifest(name):
+            continue
+        origin = find_origin(name, runs)
+        if origin.manifest not in manifests:
+            account.see("origins", False, name, f"has no manifest ({origin.manifest})")
+            continue
+        manifest = manifests[origin.manifest]
+        stage, options = manifest["stage"], manifest["options"]
+        right = origin.stage in (None, stage)
+        account.see("origins", right, name, f"is made by {origin.stage}; its manifest is of {stage[:40]!r}")
+        for option, place in list_evidence(stage, origin.run).items() if right else ():
+            value = options.get(option)
+            texts = value if isinstance(value, list) else [value]
+            names = [places.name_of(text) if isinstance(text, str) else None for text in texts]
+            fits = [each == place or (place.endswith("/") and str(each).startswith(place)) for each in names]
+            account.see("origins", all(fits), name, f"was made with another {option} than {place or 'the bundle'}")
+
+
+def has_manifest(name):
+    return not (name.endswith("manifest.json") or name in NO_MANIFEST or name.startswith("benchmarks/"))
+
+
+def check_readme(folder, index, account):
+    """The README is the one that bundle.py writes."""
+    if (folder / README).is_file():
+        text = (folder / README).read_bytes()
+        written = write_readme(index["root"], index["runs"]).encode()
+        account.see("README", text == written, README, "is not the one that bundle.py writes")
+        account.made_again.add(README)
+
+
+def check_means(folder, index, account):
+    """Results of structured tasks are the means over their documents."""
+    for name in index["files"]:
+        samples = folder / name.replace(".json", ".samples.jsonl")
+        if not (name.endswith(".json") and "/eval/" in name and has_manifest(name) and samples.is_file()):
+            continue
+        try:
+            wrong = find_wrong_means(json.loads((folder / name).read_text(encoding="utf-8")), list(rows(samples)))
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            wrong = [repr(error)]
+        account.see("structured tasks", not wrong, name, f"not the means of its samples: {', '.join(wrong)[:200]}")
+
+
+def check_audits(folder, index, account):
+    """An audit's table is the one of its results."""
+    for name in index["files"]:
+        if not re.fullmatch(r"audit/[^/]+\.md", name):
+            continue
+        try:
+            report = json.loads((folder / name).with_suffix(".json").read_text(encoding="utf-8"))
+            same = format_table(report) == (folder / name).read_text(encoding="utf-8")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            same = False
+        account.see("audits", same, name, "is not the table of the audit's results")
+        account.made_again.add(name)
+
+
+def list_unchecked(index, manifests, runs, account):
+    """Every file that nothing has made again is counted with the reason; without one it is a mismatch."""
+    for name in sorted(index["files"].keys() - account.made_again):
+        if name.endswith("manifest.json"):
+            account.unchecked["manifests: code, versions, seeds and times are what the authors say"] += 1
+        elif name.startswith("benchmarks/"):
+            account.unchecked["benchmarks: times and memory were measured by the authors"] += 1
+        elif name in NO_MANIFEST:
+            account.unchecked[f"{name}: {NO_MANIFEST[name]}"] += 1
+        elif (manifest := find_origin(name, runs).manifest) in account.excused:
+            account.unchecked[f"files of {account.excused[manifest]}"] += 1
+        elif manifest in manifests:
+            account.see("outputs", False, name, f"is not made again by what {manifest} says")
 
 
 def check_inputs(folder, index, manifests, account):
     """Compares the digests of inputs in each manifest with the files of the bundle."""
+    places = Places(index["root"], folder, folder)
     for name, manifest in manifests.items():
         for label, known in (manifest.get("inputs") or {}).items():
             option = manifest["options"].get(label)
             texts = [label, *(option if isinstance(option, list) else [option])]
-            paths = [path for text in texts if (path := inside(folder, index, text)) and path.is_file()]
+            names = [places.name_of(text) for text in texts if isinstance(text, str)]
+            paths = [folder / name for name in names if name in index["files"] and (folder / name).is_file()]
             if not isinstance(known, str) or not paths or manifest["stage"] in CONTENT_DIGESTS:
                 account.unchecked[f"inputs of {manifest['stage']} that are not packed, or are models"] += 1
                 continue
@@ -192,98 +341,120 @@ def check_ledgers(folder, index, account):
         account.see("ledgers", count == ledger["formed"], where, f"says {ledger['formed']} rows, there are {count}")
 
 
-def recompute(args, folder, index, manifests, account, again):
+def recompute(args, folder, index, manifests, account, scratch):
     """Makes the outputs of the stages that need no model once more, and compares their bytes."""
-    work = []
-    for name, manifest in manifests.items():
-        stage = manifest["stage"]
-        if stage == "judge" and manifest["options"].get("judge") != "oracle":
-            account.unchecked["verdicts of an LLM judge: its replies are given by a model"] += 1
-        elif stage in RECOMPUTED:
-            work.append((name, manifest))
-        elif stage in NEEDS_A_MODEL:
-            account.unchecked[f"{stage}: {NEEDS_A_MODEL[stage]}"] += 1
     commands = {}
-    for name, manifest in work:
-        command, missing = build_command(folder, index, manifest, again / f"{len(commands)}")
-        if missing:
-            account.unchecked[f"{manifest['stage']}: {missing}"] += 1
+    for name, manifest in manifests.items():
+        stage, options = manifest["stage"], manifest["options"]
+        if stage not in OPTIONS:
+            account.excused[name] = f"{stage[:40]}: {NEEDS_A_MODEL.get(stage, 'it is not repeated')}"
+            continue
+        if stage == "judge" and options.get("judge") != "oracle":
+            account.excused[name] = "an LLM judge: its replies are given by a model"
+            continue
+        again = scratch / "again" / f"{len(commands)}"
+        if stage == "report":
+            places = arrange_page(folder, index, manifest, scratch / "page", again)
         else:
+            places = Places(index["root"], folder, again)
+        try:
             # A job of several languages leaves a manifest for each: one recomputation is enough.
-            commands.setdefault(json.dumps([manifest["stage"], manifest["options"]], sort_keys=True), (name, command))
+            job = json.dumps([stage, options], sort_keys=True)
+            commands.setdefault(job, (name, Command(stage, list_arguments(stage, options, places), places)))
+        except Missing as error:
+            account.excused[name] = f"{stage}: {error}"
+            if stage not in MAY_LACK_INPUTS or name == "contamination.manifest.json":
+                account.see("inputs", False, name, f"cannot be made again: {error}")
+        except Refused as error:
+            account.see("options", False, name, f"is not repeated: {error}")
     with ThreadPoolExecutor(args.cores) as pool:
-        results = pool.map(run_command, [command for _, command in commands.values()])
+        results = pool.map(lambda entry: run_command(entry[1], args.minutes), commands.values())
         for (name, command), error in cli.progress(
             zip(commands.values(), results, strict=True), total=len(commands), desc="recompute", unit="output"
         ):
             compare(folder, manifests[name], name, command, error, account)
+            page = command.places.scratch / PAGE
+            if args.report and name == PAGE_MANIFEST and page.is_file():
+                write_page(args.report, command.read_written(page))
+                account.page_written = True
+    if args.report and not account.page_written:
+        account.see("report", False, PAGE, "cannot be made again, so --report is not written")
 
 
-def build_command(folder, index, manifest, again):
-    """({"command", "again"}, None) of a stage with its options, paths put into the bundle; or (None, what is missing)."""
-    stage, command = manifest["stage"], []
-    for option, value in sorted(manifest["options"].items()):
-        flag = f"--{option.replace('_', '-')}"
-        if not re.fullmatch(r"[a-z][a-z_]*", option):
-            return None, "its options are not those of a command line"
-        if value is None or value is False or value in ([], {}):
-            continue
-        if value is True:
-            command.append(flag)
-            continue
-        target = again if option in WRITTEN else folder
-        groups = value if isinstance(value, list) and isinstance(value[0], list) else [value]
-        for group in groups:
-            command.append(flag)
-            for item in group if isinstance(group, list) else [group]:
-                text, missing = place_value(index, item, target, must_exist=option not in WRITTEN)
-                if missing:
-                    return None, missing
-                command.append(text)
-    return {"stage": stage, "arguments": command, "again": again}, None
+def write_page(path, content):
+    with replacing(path) as file:
+        file.write(content.decode("utf-8"))
 
 
-def place_value(index, item, target, must_exist):
-    """(an option's value as text, None), a path under the output root moved to ``target``; or (None, the reason)."""
-    text = json.dumps(item, sort_keys=True) if isinstance(item, dict) else str(item)
-    root = index["root"].rstrip("/")
-    if text == root or text.startswith(root + "/"):
-        path = (target / text[len(root) + 1 :]).resolve()
-        if not path.is_relative_to(target.resolve()):
-            return None, "an option leads out of the bundle"
-        if must_exist and not path.exists():
-            return None, "an input is not packed"
-        return str(path), None
-    if text.startswith(("/", "..")) or not must_exist or (text.startswith("-") and text != "-"):
-        return None, "an option names what is not packed"
-    return text, None
+def arrange_page(folder, index, manifest, view, again):
+    """Places of the page: it shows paths under the output root and all manifests of its time, and no later ones.
+
+    So the evidence is put in a folder with the output root's name.
+    """
+    evidence = view.resolve() / (PurePosixPath(index["root"]).name or "results")
+    shown = manifest.get("manifests")
+    for name in index["files"]:
+        later = name.endswith("manifest.json") and isinstance(shown, list) and name not in shown
+        if not later and (folder / name).is_file():
+            (evidence / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(folder / name, evidence / name)
+            except OSError:  # on another disk
+                shutil.copyfile(folder / name, evidence / name)
+    return Places(index["root"], evidence, again)
 
 
-def run_command(command):
+@dataclass(frozen=True)
+class Command:
+    """A script's command line; what it writes is compared with the bundle's files of the same names."""
+
+    stage: str
+    arguments: list[str]
+    places: Places
+
+    def read_written(self, path):
+        """The bytes of a file that it has written; paths of the evidence are named as the authors name them."""
+        content = path.read_bytes()
+        if self.stage == "report":
+            content = content.replace(str(self.places.evidence).encode(), self.places.root.rstrip("/").encode())
+        return content
+
+
+def run_command(command, minutes):
     """None, or the last lines of what a stage said when it failed."""
-    command["again"].mkdir(parents=True)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{command['stage']}.py"), *command["arguments"]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command.places.scratch.mkdir(parents=True)
+    script = SCRIPTS / f"{command.stage}.py"
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), *command.arguments],
+            cwd=command.places.scratch,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=minutes * 60,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took more than {minutes} minutes (--minutes)"
+    except OSError as error:  # more options than a command line holds
+        return str(error)
     return None if done.returncode == 0 else "\n".join(done.stderr.strip().splitlines()[-3:])
 
 
 def compare(folder, manifest, name, command, error, account):
-    stage, again = manifest["stage"], command["again"]
-    other = manifest.get("code_digest") != code_digest(str(SCRIPTS / f"{stage}.py"))
+    other = manifest.get("code_digest") != code_digest(str(SCRIPTS / f"{command.stage}.py"))
     note = " (made by other code than this checkout's)" if other else ""
     if error:
-        account.see(stage, False, name, f"cannot be made again{note}: {error}")
+        account.see(command.stage, False, name, f"cannot be made again{note}: {error}")
         return
-    for path in sorted(again.rglob("*")):
-        relative = path.relative_to(again).as_posix()
-        if path.is_file() and not path.name.endswith("manifest.json") and not relative.startswith("state/"):
+    for path in sorted(command.places.scratch.rglob("*")):
+        relative = path.relative_to(command.places.scratch).as_posix()
+        if path.is_file() and not path.name.endswith("manifest.json"):
             packed = folder / relative
-            same = packed.is_file() and packed.read_bytes() == path.read_bytes()
-            account.see(stage, same, relative, f"comes out differently{note}")
+            same = packed.is_file() and packed.read_bytes() == command.read_written(path)
+            account.see(command.stage, same, relative, f"comes out differently{note}")
+            account.made_again.add(relative)
 
 
 def print_account(account):

@@ -56,6 +56,7 @@ def parse_arguments():
         usage="%(prog)s --asked N [--granted N] -- COMMAND ...",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--asked", type=natural, required=True, metavar="N", help="GPUs to lease; 0 hides all")
     parser.add_argument("--granted", type=natural, metavar="N", help="what Snakemake's scheduler gave (default: asked)")

@@ -51,10 +51,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors end with exit code 1 and a remedy, and that lets no output replace an input.
 
-    It refuses secrets, because manifests, cache keys and logs hold what a command line says.
+    It refuses secrets, because manifests, cache keys and logs hold what a command line says. Options cannot be
+    abbreviated, those of steps included: `--out` never becomes `--output`.
     """
 
     outputs: Sequence[str] = ("output",)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

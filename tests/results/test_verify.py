@@ -3,13 +3,16 @@
 import gzip
 import io
 import json
+import re
 import shutil
 import tarfile
 
 import pytest
 from conftest import ROOT, planned, rows, script, snakemake, write_rows
 
-RUN = "mini/en/dpo"
+from croco.results.repeat import OPTIONS
+
+RUN, OTHER = "mini/en/dpo", "mini/multi/dpo_random"
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +39,46 @@ def repack(folder):
     index = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     from croco.digests import file_digest
 
-    for name, entry in index["files"].items():
-        entry["sha256"] = file_digest(folder / name)
+    index["files"] = {
+        name: {**entry, "sha256": file_digest(folder / name)}
+        for name, entry in index["files"].items()
+        if (folder / name).exists()
+    }
     (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def mismatches(path):
-    done = script("verify", path, check=False)
+def mismatches(path, *options):
+    done = script("verify", path, *options, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     found = [line.removeprefix("MISMATCH").strip() for line in done.stdout.splitlines() if line.startswith("MISMATCH")]
     assert done.returncode == bool(found), done.stdout + done.stderr
     return found
 
 
-def test_an_honest_bundle_matches(bundle):
-    done = script("verify", bundle)
+def test_an_honest_bundle_matches(bundle, tmp_path):
+    done = script("verify", bundle, "--report", tmp_path / "page/again.html")
+    assert (tmp_path / "page/again.html").read_bytes() == bundle.with_name("report.html").read_bytes()
     said = {line.split(": ")[0].split(None, 1)[1]: int(line.split(": ")[-1]) for line in done.stdout.splitlines() if line.startswith("matches")}  # fmt: skip
     assert {"files", "inputs", "ledgers", "pairs", "build_pairs", "judge", "summary"} <= set(said)
     assert "not checked" in done.stdout and "training" in done.stdout
     with tarfile.open(bundle) as archive:
         names = archive.getnames()
     assert not [name for name in names if "safetensors" in name or "tokenizer" in name]
+    packed = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))["root_digest"]
+    assert f"root digest  {packed}" in done.stdout
+
+
+def test_the_root_digest_of_the_authors(unpacked):
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    from croco.results.bundles import root_digest
+
+    digest = root_digest(index)
+    assert "bundle.json: has another root digest than --digest" in mismatches(unpacked, "--digest", "0" * 64)
+    assert not mismatches(unpacked, "--digest", digest)
+    text = (unpacked / "README.md").read_text(encoding="utf-8")
+    assert "verify.py bundle.tar.gz" in text and RUN in text
+    config = json.loads((unpacked / "config.json").read_text(encoding="utf-8"))
+    assert config["results"] == "results/small"
 
 
 def test_the_same_run_gives_the_same_bytes(bundle):
@@ -70,6 +92,8 @@ def test_the_same_run_gives_the_same_bytes(bundle):
         "--runs",
         options["runs"],
         *parts,
+        "--config",
+        json.dumps(options["config"]),
         "--output",
         options["output"] + ".again",
         cwd=project,
@@ -98,6 +122,84 @@ def test_changed_verdicts_are_found_by_their_answers(unpacked):
     assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
 
 
+def test_every_changed_result_is_found_or_listed(unpacked):
+    changes = {
+        "report.html": ("</html>", "<!-- --></html>"),
+        "win_rates.svg": ("</svg>", "<g/></svg>"),
+        "findings.json": ("not tested", "supported"),
+        "contamination.json": ('"removed": 0', '"removed": 1'),
+        "tables/win_rate.md": ("|", "||"),
+        "audit/english.md": ("0.", "9."),
+        f"{RUN}/ledger.json": ('"no_pair"', '"none": 0, "no_pair"'),
+        f"{RUN}/eval/en.json": ('"n": ', '"n": 1'),
+    }
+    for name, (old, new) in changes.items():
+        text = (unpacked / name).read_text(encoding="utf-8")
+        assert old in text, name
+        (unpacked / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+    (unpacked / "notes.json").write_text("{}", encoding="utf-8")
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    index["files"]["notes.json"] = {}
+    (unpacked / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    repack(unpacked)
+    found = mismatches(unpacked)
+    for name in [*changes, "notes.json"]:
+        assert [line for line in found if line.startswith(f"{name}: ")], name
+
+
+def test_results_without_their_manifests_are_found(unpacked):
+    table = unpacked / "summary.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace(",0.5,", ",0.999,"), encoding="utf-8")
+    for name in ("summary", "findings", "report"):
+        (unpacked / f"{name}.manifest.json").unlink()
+    (unpacked / RUN / "arena/en.jsonl").unlink()
+    (unpacked / RUN / "checkpoint/metrics.jsonl").unlink()
+    repack(unpacked)
+    found = mismatches(unpacked)
+    assert "summary.csv: has no manifest (summary.manifest.json)" in found
+    assert "report.manifest.json: is not in the bundle" in found
+    assert f"{RUN}/checkpoint/metrics.jsonl: is not in the bundle" in found
+
+
+def test_a_result_of_other_evidence_is_found(unpacked):
+    path = unpacked / RUN / "arena/en.manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["options"]["answers"] = [f"results/small/{OTHER}/answers/en.jsonl"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    repack(unpacked)
+    assert f"{RUN}/arena/en.jsonl: was made with another answers than {RUN}/answers/" in mismatches(unpacked)
+
+
+def test_a_wrong_run_table_is_found(unpacked):
+    (unpacked / "runs.jsonl").write_text("{}\n", encoding="utf-8")
+    repack(unpacked)
+    found = "\n".join(mismatches(unpacked))
+    assert "runs.jsonl: not a row of the run table" in found
+    write_rows(unpacked / "runs.jsonl", [])
+    repack(unpacked)
+    assert "runs.jsonl: has other runs than the bundle's index" in "\n".join(mismatches(unpacked))
+
+
+def test_a_run_that_the_config_does_not_have_is_found(unpacked):
+    path = unpacked / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["settings"] = config["settings"][:-1]
+    config["contrasts"] = config["contrasts"][:-1]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    repack(unpacked)
+    assert "runs.jsonl: is not the run table of config.json" in mismatches(unpacked)
+    path.write_text("[]", encoding="utf-8")
+    repack(unpacked)
+    assert [line for line in mismatches(unpacked) if line.startswith("config.json: is no config")]
+
+
+def test_an_empty_bundle_is_none(unpacked):
+    index = json.loads((unpacked / "bundle.json").read_text(encoding="utf-8"))
+    (unpacked / "bundle.json").write_text(json.dumps(index | {"files": {}}), encoding="utf-8")
+    done = script("verify", unpacked, check=False)
+    assert done.returncode == 1 and "the bundle is empty" in done.stderr
+
+
 def test_a_dropped_pair_is_found(unpacked):
     path = unpacked / RUN / "pairs.jsonl"
     write_rows(path, rows(path)[1:])
@@ -123,33 +225,134 @@ def test_a_file_more_or_less_is_found(unpacked):
     assert f"{RUN}/ledger.json: is missing" in found and "extra.json: was not packed with the others" in found
 
 
-@pytest.mark.parametrize("option", ["../../outside", "/etc/passwd", "--help"])
-def test_options_of_a_stranger_lead_nowhere(unpacked, option):
-    path = unpacked / RUN / "pairs.manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["options"]["output"] = option
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-    repack(unpacked)
-    done = script("verify", unpacked, check=False)
-    assert "build_pairs: an option names what is not packed" in done.stdout
+@pytest.mark.parametrize("stage", OPTIONS)
+def test_every_option_of_a_repeated_stage_is_listed(stage):
+    usage = script(stage, "--help").stdout.split("options:")[-1]
+    flags = set(re.findall(r"^  --([a-z][a-z-]*)", usage, re.MULTILINE))
+    assert flags == {option.replace("_", "-") for option in OPTIONS[stage]}
+
+
+FORGED = [
+    ("build_pairs", {"output": "../../outside"}, "leads out"),
+    ("build_pairs", {"output": "results/../../outside"}, "leads out"),
+    ("build_pairs", {"ledger": "{outside}"}, "leads out"),
+    ("build_pairs", {"output": "--help"}, "leads out"),
+    ("build_pairs", {"prompts": ["results/../../outside"]}, "leads out"),
+    ("build_pairs", {"prompts": ["--output={outside}"]}, "leads out"),
+    ("build_pairs", {"seed": "0 --output={outside}"}, "no number"),
+    ("build_pairs", {"target": "--output={outside}"}, "no plain text"),
+    ("build_pairs", {"hygiene": ["paper", "--output", "{outside}"]}, "no plain text"),
+    ("build_pairs", {"balance": "yes"}, "no value"),
+    ("build_pairs", {"outpu": "results/a"}, "has no option"),
+    ("build_pairs", {"output={outside}": True}, "has no option"),
+    ("judge", {"judge": "oracle", "languages": [["-"], ["--output={outside}"]]}, "no plain text"),
+    ("judge", {"judge": "oracle", "trust": True}, "has no option"),
+    ("fidelity", {"state": "{outside}"}, "has no option"),
+    ("summary", {"partial": True}, "unfinished"),
+    ("summary", {"imported": {"a": 1}}, "leads out"),
+    ("findings", {"low_resource": [["a"], "--tables={outside}"]}, "no plain text"),
+    ("report", {"output": "{outside}"}, "leads out"),
+    ("contamination", {"exact": float("inf")}, "no number"),
+]
+
+
+@pytest.mark.parametrize(("stage", "options", "said"), FORGED)
+def test_options_of_a_stranger_reach_no_command_line(tmp_path, stage, options, said):
+    outside = tmp_path / "outside"
+    text = json.dumps({"stage": stage, "options": options}).replace("{outside}", str(outside))
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "a.manifest.json").write_text(text, encoding="utf-8")
+    index = {"root": "results", "runs": ["a"], "files": {"a.manifest.json": {"sha256": "", "bytes": 0}}}
+    (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    repack(folder)
+    before = sorted(tmp_path.rglob("*"))
+    found = [line for line in mismatches(folder) if line.startswith("a.manifest.json: is not repeated")]
+    assert len(found) == 1 and said in found[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def archive_of(path, *entries):
+    """A gzipped tar archive of (name, changes of the header) with the content `x`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, changes in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            for key, value in changes.items():
+                setattr(entry, key, value)
+            archive.addfile(entry, io.BytesIO(b"x") if entry.isreg() and entry.size == 1 else None)
+    path.write_bytes(gzip.compress(buffer.getvalue()))
+    return path
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "no such file"), (b"not an archive", "cannot be unpacked"), ("../evil", "cannot be unpacked")],
+    ("entries", "said"),
+    [
+        ([("../evil", {})], "leads out"),
+        ([("/tmp/evil", {})], "leads out"),
+        ([("bundle/../../evil", {})], "leads out"),
+        ([("bundle/a\\b", {})], "signs"),
+        ([("elsewhere/a", {})], "not under bundle/"),
+        ([("bundle/a", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.LNKTYPE, "linkname": "bundle/b"})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.CHRTYPE})], "no regular file"),
+        ([("bundle/a", {"type": tarfile.FIFOTYPE})], "no regular file"),
+        ([("bundle/a", {}), ("bundle/a", {})], "there twice"),
+        ([("bundle/a", {}), ("bundle/a/b", {})], "cannot be unpacked"),
+        ([("bundle/a", {"size": 2**40})], "larger than"),
+        ([("bundle" + "/a" * 20, {})], "more than 16 parts"),
+        ([("bundle/" + "a" * 250, {})], "longer than 200 bytes"),
+        ([(f"bundle/{i}", {}) for i in range(30)], "more than 20 entries"),
+        ([("bundle/a", {})], "no bundle"),
+    ],
 )
+def test_an_archive_is_not_trusted(tmp_path, entries, said):
+    path = archive_of(tmp_path / "bundle.tar.gz", *entries)
+    done = script("verify", path, "--max-files", 20, check=False)
+    assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path.parent / "evil").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle.tar.gz"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_a_bomb_ends_quickly(tmp_path, kind):
+    entry = tarfile.TarInfo("bundle/a")
+    entry.size, entry.type = 300 * 2**20, kind
+    path = tmp_path / "bundle.tar.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(entry.tobuf())
+        for _ in range(300):
+            file.write(bytes(2**20))
+    done = script("verify", path, "--max-mib", 100, "--max-files", 100, check=False)
+    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[]",
+        "[" * 100000,
+        '{"root": "results", "runs": [], "files": {}}',
+        '{"root": "results", "runs": ["a"], "files": {"../a": {"sha256": "0"}}}',
+        '{"root": "results", "runs": ["/a"], "files": {"a": {"sha256": "0"}}}',
+        '{"root": "", "runs": ["a"], "files": {"a": {"sha256": "0"}}}',
+        '{"root": "results", "runs": ["a"], "files": {"a": {}}}',
+    ],
+)
+def test_an_index_is_not_trusted(tmp_path, index):
+    (tmp_path / "bundle.json").write_text(index, encoding="utf-8")
+    done = script("verify", tmp_path, check=False)
+    assert done.returncode == 1 and "Remedy" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no such file"), (b"not an archive", "cannot be unpacked")])
 def test_what_is_no_bundle(tmp_path, content, said):
     path = tmp_path / "bundle.tar.gz"
-    if isinstance(content, bytes):
+    if content:
         path.write_bytes(content)
-    elif content:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            archive.addfile(tarfile.TarInfo(content), io.BytesIO())
-        path.write_bytes(gzip.compress(buffer.getvalue()))
     done = script("verify", path, check=False)
     assert done.returncode == 1 and said in done.stderr and "Remedy" in done.stderr
-    assert not (tmp_path.parent / "evil").exists()
 
 
 def test_a_torn_bundle(bundle, tmp_path):
@@ -161,3 +364,13 @@ def test_a_torn_bundle(bundle, tmp_path):
 def test_help_teaches():
     done = script("verify", "--help", cwd=ROOT)
     assert "without a GPU" in done.stdout and "PATH" in done.stdout
+
+
+def test_options_cannot_be_abbreviated():
+    for arguments in (
+        ("verify", "--cor", 2, "x"),
+        ("audit", "select", "--outp", "x"),
+        ("with_gpus", "--ask", 0, "--", "true"),
+    ):
+        done = script(*arguments, check=False)
+        assert done.returncode == 2 and "usage" in done.stderr

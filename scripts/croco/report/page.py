@@ -273,7 +273,7 @@ def read_manifests(root: Path) -> list[Manifest]:
         if place.parts[0] in NOT_RESULTS or path.name.startswith("."):
             continue
         row = read_json(path)
-        if row.get("stage") in (None, "report"):  # an earlier one of the page itself
+        if row.get("stage") in (None, "report", "bundle"):  # earlier ones of the page itself, and of what holds it
             continue
         manifests.append(Manifest.from_row(str(place), row))
     return manifests
