@@ -36,8 +36,8 @@ rule write_bundle:
             for part in ("--responses", model, code, reward)
             if GRID.config["bundle"]["responses"]
         ],
-        # As Snakemake merged it: with it as a config file anyone can repeat the run.
-        config=lambda wc: json.dumps(config, ensure_ascii=False),
+        # As it was merged: with it as a config file anyone can repeat the run.
+        config=lambda wc: json.dumps(ASKED, ensure_ascii=False),
         code=digest_code("bundle"),
         lock=LOCK,
     message:

@@ -137,7 +137,7 @@ def unpack(path: Path, folder: Path, limits: Limits) -> Path:
     try:
         with gzip.open(path) as packed:
             bounded = _Bounded(path, packed, limits.total + overhead)
-            with tarfile.open(fileobj=bounded, mode="r:") as archive:  # type: ignore[arg-type]
+            with tarfile.open(fileobj=bounded, mode="r:") as archive:  # type: ignore[call-overload]
                 extract(path, archive, folder, limits)
     except FileNotFoundError as error:
         if error.filename != str(path):

@@ -1,0 +1,237 @@
+"""Kill a real run again and again, start the same command each time, and compare what is left with an undisturbed run.
+
+  python tests/torture/torture.py --kills 60                 until so many kills are survived
+  python tests/torture/torture.py --kills 60 --write         and put the table into docs/reliability.md
+
+The run has every stage from prompts to the report: translation by a model, blocks, online and offline arms, training in
+two processes. Nothing is done by hand between a kill and the next start. Afterwards each output must have the bytes of
+the undisturbed run, each manifest the same content but for what a process says of itself, and nothing may be left over.
+Exit code 1 says what was different.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ("Snakefile", "rules", "report", "scripts", "config", "profiles", "envs")
+LOCKS = ("requirements.lock", "requirements-vllm.lock")
+RESULTS = "results/torture"
+COMMAND = ["-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "torture.yaml"]
+# What a process says of itself, and how much of the work it found done.
+OF_THE_PROCESS = (
+    "started",
+    "seconds",
+    "job",
+    "peak_memory_mb",
+    "sampled",
+    "scored",
+    "translated",
+    "reused",
+    "resumed_from",
+)
+KINDS = ("group", "head", "child", "hangup", "terminate")
+PER_RUN = 12  # kills before a run may end
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def main():
+    args = parse_arguments()
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        folder = Path(folder)
+        origin = make_project(folder / "origin")
+        whole = folder / "undisturbed"
+        shutil.copytree(origin, whole, symlinks=True)
+        began = time.monotonic()
+        start(whole).wait()
+        print(f"undisturbed run: {time.monotonic() - began:.0f} s", file=sys.stderr)
+        check_done(whole)
+        survived, differences, deadline = Counter(), [], time.monotonic() + args.minutes * 60
+        draw = random.Random(args.seed)
+        runs = 0
+        while survived.total() < args.kills and time.monotonic() < deadline and not differences:
+            project = folder / f"run{runs}"
+            shutil.copytree(origin, project, symlinks=True)
+            kills = torture(project, draw, min(PER_RUN, args.kills - survived.total()), deadline)
+            differences = compare(whole, project)
+            survived += kills
+            runs += 1
+            shutil.rmtree(project)
+    report(args, survived, runs, differences)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60, help="kills to survive (default: 60)")
+    parser.add_argument("--minutes", type=float, default=60, help="no new run after so many minutes (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and kinds of kills (default: 0)")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    return parser.parse_args()
+
+
+def make_project(folder):
+    """A copy of the project with tiny models, prompts and two GPUs that only nvidia-smi knows of."""
+    folder.mkdir()
+    for name in PROJECT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    for name in LOCKS:
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copy(Path(__file__).with_name("torture.yaml"), folder)
+    made, languages = folder / "data", ["--languages", "en", "de", "nl"]
+    run_script(folder, "world", *languages, "--output", made)
+    sizes = ["--chats", 4000, "--sentences", 1000]
+    run_script(folder, "policy", "--world", made, *languages, *sizes, "--output", made / "policy")
+    run_script(folder, "reward", *languages, "--policy", made / "policy", "--pairs", 100, "--output", made / "reward")
+    fake = folder / "bin" / "nvidia-smi"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nprintf '0, GPU-torture-0\\n1, GPU-torture-1\\n'\n")
+    fake.chmod(0o755)
+    return folder
+
+
+def run_script(folder, *arguments):
+    subprocess.run(
+        [sys.executable, "scripts/miniature.py", *map(str, arguments)], cwd=folder, env=ENVIRONMENT, check=True
+    )
+
+
+def start(project):
+    """Starts the run in a process group of its own; what it prints is in run.log."""
+    environment = ENVIRONMENT | {
+        "PATH": f"{project / 'bin'}:{os.environ['PATH']}",
+        "CROCO_GPU_LOCKS": str(project / "gpus"),
+    }
+    with open(project / "run.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *COMMAND], cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def check_done(project):
+    """Ends the program unless the run in ``project`` has reached its end."""
+    if not (project / RESULTS / "report.html").exists():
+        sys.exit(f"error: the run has not ended well:\n{(project / 'run.log').read_text()[-4000:]}")
+
+
+def torture(project, draw, kills, deadline):
+    """Kills the run so many times at random moments, then lets it end; {(kind, what ran): number}."""
+    survived = Counter()
+    while True:
+        head = start(project)
+        may_kill = survived.total() < kills and time.monotonic() < deadline
+        try:
+            code = head.wait(draw.uniform(0.5, 16) if may_kill else 900)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code == 0:
+            check_done(project)
+            return survived
+        if code is not None or not may_kill:
+            sys.exit(f"error: a start ended with {code}:\n{(project / 'run.log').read_text()[-6000:]}")
+        kind = draw.choice(KINDS)
+        survived[kind, kill(head, kind, draw)] += 1
+        print(f"{survived.total()} kills: {list(survived)[-1]}", file=sys.stderr)
+
+
+def kill(head, kind, draw):
+    """Kills the run, or a part of it, and returns what ran; the head has ended then."""
+    jobs = list_jobs(head)
+    running = draw.choice(sorted(jobs)) if jobs else "planning"
+    if kind == "group":
+        os.killpg(head.pid, signal.SIGKILL)
+    elif kind == "head" or (kind == "child" and not jobs):
+        head.kill()
+    elif kind == "child":
+        jobs[running].kill()
+    else:
+        head.send_signal(signal.SIGHUP if kind == "hangup" else signal.SIGTERM)
+    head.wait(300)
+    return running
+
+
+def list_jobs(head):
+    """{name of a stage script: its process} of the jobs that run."""
+    jobs = {}
+    for process in psutil.Process(head.pid).children(recursive=True):
+        try:
+            name = re.search(r"scripts/(\w+)\.py", " ".join(process.cmdline()[:3]))
+        except psutil.Error:
+            continue
+        if name:
+            jobs[name[1]] = process
+    return jobs
+
+
+def compare(whole, project):
+    """What of the outputs is not as in the undisturbed run."""
+    expected, found = (read_outputs(path / RESULTS) for path in (whole, project))
+    different = [f"{name}: {'missing' if name in expected else 'left over'}" for name in sorted(expected.keys() ^ found)]
+    for name in sorted(expected.keys() & found):
+        one, other = expected[name], found[name]
+        if one != other:
+            keys = [key for key in one if one[key] != other.get(key)] if isinstance(one, dict) else "bytes"
+            different.append(f"{name}: {keys}")
+    return different
+
+
+def read_outputs(results):
+    """{name: content} of all files; of state, records and logs only what must not be left over."""
+    outputs = {}
+    for path in sorted(results.rglob("*")):
+        name = path.relative_to(results)
+        if path.is_dir():
+            continue
+        if name.parts[0] in ("state", ".snakemake", "logs", "benchmarks"):
+            if path.name.endswith(".partial") or (path.name == "lock" and name.parts[0] == ".snakemake"):
+                outputs[name.as_posix()] = None
+        elif name.name == "report.html":
+            outputs[name.as_posix()] = None  # shows times
+        elif name.name.endswith("manifest.json"):
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            outputs[name.as_posix()] = {key: value for key, value in manifest.items() if key not in OF_THE_PROCESS}
+        else:
+            outputs[name.as_posix()] = path.read_bytes()
+    return outputs
+
+
+def report(args, survived, runs, differences):
+    stages = sorted({stage for _, stage in survived})
+    lines = [f"| what ran | {' | '.join(KINDS)} |", f"|---|{'---:|' * len(KINDS)}"]
+    lines += [f"| {stage} | {' | '.join(str(survived[kind, stage]) for kind in KINDS)} |" for stage in stages]
+    lines.append(
+        f"| all {survived.total()} | {' | '.join(str(sum(n for (k, _), n in survived.items() if k == kind)) for kind in KINDS)} |"
+    )
+    text = "\n".join(lines)
+    print(f"{text}\n{runs} runs, {survived.total()} kills, {len(differences)} differences")
+    if args.write and not differences:
+        path = ROOT / "docs" / "reliability.md"
+        marks = r"(<!-- kills -->\n).*?(\n<!-- end of kills -->)"
+        summary = f"{survived.total()} kills in {runs} runs (seed {args.seed}); no difference, nothing left over, no manual step.\n\n"
+        path.write_text(
+            re.sub(
+                marks,
+                lambda match: f"{match[1]}{summary}{text}{match[2]}",
+                path.read_text(encoding="utf-8"),
+                flags=re.S,
+            ),
+            encoding="utf-8",
+        )
+    if differences:
+        sys.exit("error: " + "\n".join(differences))
+
+
+if __name__ == "__main__":
+    main()
