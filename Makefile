@@ -9,7 +9,7 @@ ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test test-vllm bench envs reference lint dag clean
+.PHONY: help env demo test test-vllm torture bench envs reference lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/models/test_vllm.py $(ARGS)
+
+torture: $(ENV)  ## kill a real run again and again (ARGS="--kills 200" for more, "--write" for docs/reliability.md)
+	$(BIN)/python tests/torture/torture.py $(ARGS)
 
 bench: $(ENV)  ## measure a DPO step beside TRL's defaults (ARGS="--help" for other sizes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/dpo_step.py $(ARGS)

@@ -48,8 +48,8 @@ def read_grid():
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     locator = locate_config()
-    check_config(checked, f"{BASE}/config/schema.yaml", locator)
     asked = copy.deepcopy(checked)
+    check_config(checked, f"{BASE}/config/schema.yaml", locator)
     find_shipped_files(checked, BASE)
     grid = Grid(checked, KNOWN_LANGUAGES, locator)
     if workflow.is_main_process:

@@ -40,6 +40,7 @@ REMEDIES = {
     ),
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "shorten the names in the path",
+    errno.ENAMETOOLONG: "choose shorter names",
     errno.EMFILE: "raise the number of open files (ulimit -n) and start again",
 }
 
@@ -117,10 +118,17 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0)
-        if not (remedy and (error.filename or error.errno in FULL)):
+        if (message := explain_os_error(error)) is None:
             raise
-        sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}")
+        sys.exit(message)
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """What to tell the user of a file that cannot be read or written; None for an error of another kind."""
+    remedy = REMEDIES.get(error.errno or 0)
+    if not (remedy and (error.filename or error.errno in FULL)):
+        return None
+    return f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}"
 
 
 def put_interpreter_first() -> None:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def file_digest(path: str | Path, cache: str | Path | None = None) -> str:
     if len(found) != 32:  # not there, or cut by a crash
         found = file_digest(path)
         known.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(known) as file:
+        with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
             file.write(found)
     return found
 

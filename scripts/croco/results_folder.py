@@ -9,6 +9,7 @@ once; after a kill, the lock has to be removed by hand. Here both are in the fol
   start.json               the merged config, code and versions of the last start
 """
 
+import json
 import os
 import platform
 import sys
@@ -30,6 +31,7 @@ from snakemake.settings.enums import StrictDagEvaluation
 from croco import cli
 from croco.digests import file_digest, lock_digest, versions
 from croco.errors import InputError
+from croco.files import replacing
 from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
 
@@ -172,7 +174,7 @@ class RecordsInFolder(FilePersistence):
         if path is None:  # else a job on a machine that does not share the file system
             self._metadata_path = str(self.owner.folder / "metadata")
             self._incomplete_path = str(self.owner.folder / "incomplete")
-            self._max_len = 255
+            self._max_len = 200  # of a file's name, with room for partial_path
         # Else an error of an input function is hidden where the output is there, whatever made it: Snakemake then plans
         # no job for it and for all that it comes from.
         settings = self.dag.workflow.dag_settings
@@ -180,6 +182,15 @@ class RecordsInFolder(FilePersistence):
 
     def _get_key(self, f: Any) -> str:
         return super()._get_key(f).removeprefix(f"{self.owner.results}/")
+
+    def _io_write(self, subject: str, json_value: Any, id: str, mode: int = 0o660) -> None:
+        path = self._record_path(subject, id)
+        try:
+            with replacing(path) as file:
+                json.dump(json_value, file)
+            os.chmod(path, os.stat(path).st_mode | mode)  # a group may share the folder
+        except OSError as error:
+            raise WorkflowError(cli.explain_os_error(error) or f"error: {path}: {error}") from None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -189,7 +200,11 @@ class RecordsInFolder(FilePersistence):
             with self.owner.hold():
                 yield
         except InputError as error:
-            raise WorkflowError(f"error: {error}") from error
+            raise WorkflowError(f"error: {error}") from None
+        except OSError as error:
+            if (message := cli.explain_os_error(error)) is None:
+                raise
+            raise WorkflowError(message) from None
 
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:
@@ -216,7 +231,7 @@ class RecordsInFolder(FilePersistence):
     def params_changed(self, job: Any, file: Any = None) -> Any:
         """Which params differ from the recorded ones; a file without a record differs."""
         files = job.output if file is None else [file]
-        unknown = {file for file in files if self.metadata(file) is None}
+        unknown = {file for file in files if os.path.exists(file) and self.metadata(file) is None}
         changed = super().params_changed(job, file)
         return changed | ParamsChange(only_old={NO_RECORD}, files=unknown) if unknown else changed
 

@@ -116,3 +116,11 @@ def test_bad_input_ends_with_a_message(case, tmp_path, fresh_project):
     message = output[output.index("error: ") :]
     assert all(str(part) in message for part in case["says"]), message
     assert "Remedy: " in message, message
+
+
+def test_the_docs_count_the_cases():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    groups = {"configs": "config", "prompt files": "prompts", "stage files": "records", "command lines": "commands"}
+    for group, name in groups.items():
+        count = len(yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")))
+        assert f"| {group} | {count} | {count} | 0 |" in text

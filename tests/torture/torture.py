@@ -178,7 +178,9 @@ def list_jobs(head):
 def compare(whole, project):
     """What of the outputs is not as in the undisturbed run."""
     expected, found = (read_outputs(path / RESULTS) for path in (whole, project))
-    different = [f"{name}: {'missing' if name in expected else 'left over'}" for name in sorted(expected.keys() ^ found)]
+    different = [
+        f"{name}: {'missing' if name in expected else 'left over'}" for name in sorted(expected.keys() ^ found)
+    ]
     for name in sorted(expected.keys() & found):
         one, other = expected[name], found[name]
         if one != other:

@@ -159,3 +159,27 @@ def test_a_failed_run_ends_with_what_failed(run, tmp_path):
     done = snakemake(run, "broken", "--cores", 1, *changed, check=False)
     assert done.returncode == 1 and "failed: broken, log broken.log\n    the reason\n" in done.stderr
     assert done.stderr.index("failed: broken") > done.stderr.index("Exiting because a job execution failed")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 300 kB, for those who may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_and_a_read_only_one_are_one_message(fresh_project, small_disk, tmp_path):
+    for name, reason, remedy in [
+        ("full", "No space left on device", "free some space"),
+        ("read-only", "Read-only file system", "get the permission"),
+    ]:
+        if name == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        changed = configure(fresh_project, tmp_path / "disk.yaml", results=str(small_disk / name))
+        done = snakemake(fresh_project, "--cores", 2, *changed, check=False)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and reason in said and remedy in said and "Traceback" not in said, said

@@ -21,6 +21,10 @@ def check_results(grid: "Grid") -> Iterator[Fault]:
     own = [base / name for base in (here, checkout) for name in OWN_FOLDERS]
     if here.is_relative_to(path) or checkout.is_relative_to(path) or any(map(path.is_relative_to, own)):
         yield Fault(("results",), f"{given} is no folder of its own", "give one, such as results/NAME")
+    if files := [str(place) for place in (path, *path.parents) if place.exists() and not place.is_dir()]:
+        yield Fault(
+            ("results",), f"{files[0]} is a file, where the results need a folder", "move it, or choose another"
+        )
     if any(part.startswith("-") for part in Path(given).parts):
         yield Fault(("results",), f"{given} has a part that begins with -", "begin it with a letter or a digit")
 
