@@ -183,7 +183,7 @@ def summary_rows(pool, setting, seed, languages):
             }  # fmt: skip
 
 
-def make_report(root, *options, cwd=None):
+def make_report(root, *options, judged=True):
     """Runs scripts/report.py on all that is there and returns the page's path."""
     table = [
         ("mini", pool, setting, seed, "english", 64, ",".join(languages)) for pool, setting, seed, languages in RUNS
@@ -195,7 +195,7 @@ def make_report(root, *options, cwd=None):
     output = root / "report.html"
     script(
         "report", "--root", root, *runs, "--contrast", "dpo", "multi", "base", "--summary", root / "summary.csv",
-        "--findings", root / "findings.json", "--tables", root / "tables", "--judged", "--fidelity", "--tasks",
-        "--output", output, *options,
+        "--findings", root / "findings.json", "--tables", root / "tables", "--fidelity", "--tasks",
+        "--output", output, *(["--judged"] if judged else []), *options,
     )  # fmt: skip
     return output

@@ -273,10 +273,24 @@ def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
     assert {len(ids) for ids in cells.values()} == {10} and len({tuple(ids) for ids in cells.values()}) == 1
     of = len(prompts()) * sum(len(languages) for _, _, seed, languages in RUNS if seed == 1)
     text = " ".join(page.get_element_by_id("examples").text_content().split())
-    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} judged prompts are shown" in text
+    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} answered prompts are shown" in text
     small = write_results(tmp_path / "small")
     fewer = read_embedded(parse(make_report(small, "--examples", 3)), "rows")["examples"]
     assert {row["id"] for row in fewer} < {row["id"] for row in rows}
+
+
+def test_without_a_judge_answers_are_shown_and_nothing_is_called_missing(tmp_path):
+    root = write_results(tmp_path / "small")
+    for folder in root.rglob("arena"):
+        shutil.rmtree(folder)
+    summary = pd.read_csv(root / "summary.csv")
+    summary[summary["task"] != "arena"].to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root, "--contrast", "dpo", "multi", "base", judged=False))
+    answers = [row for row in read_embedded(page, "rows")["examples"] if row["kind"] == "answer"]
+    assert answers and {row["verdict"] for row in answers} == {"not judged"}
+    gaps = [gap.text_content() for gap in page.xpath("//div[@class='gap']")]
+    assert not [gap for gap in gaps if "verdict" in gap or "win rate" in gap], gaps
+    assert "No judge was asked for." in page.get_element_by_id("open-ended").text_content()
 
 
 def test_texts_cannot_break_out_of_the_page(written):

@@ -31,17 +31,7 @@ LOCKS = ("requirements.lock", "requirements-vllm.lock")
 RESULTS = "results/torture"
 COMMAND = ["-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "torture.yaml"]
 # What a process says of itself, and how much of the work it found done.
-OF_THE_PROCESS = (
-    "started",
-    "seconds",
-    "job",
-    "peak_memory_mb",
-    "sampled",
-    "scored",
-    "translated",
-    "reused",
-    "resumed_from",
-)
+OF_THE_PROCESS = ("started", "seconds", "job", "peak_memory_mb", "sampled", "tokens_per_second", "unused_weights")
 KINDS = ("group", "head", "child", "hangup", "terminate")
 PER_RUN = 12  # kills before a run may end
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -56,16 +56,17 @@ def list_pairs(page: Page, run: ReportedRun) -> tuple[list[dict[str, Any]], int]
 
 
 def list_answers(page: Page, run: ReportedRun, code: str, chats: dict[str, list]) -> tuple[list[dict[str, Any]], int]:
-    """Drawn answers of a run in a language with their verdicts, and how many prompts were judged."""
+    """Drawn answers of a run in a language, with their verdicts if there is a judge, and of how many prompts they are."""
     files = {
-        "verdicts": run.folder / "arena" / f"{code}.jsonl",
         "answers": run.folder / "answers" / f"{code}.jsonl",
         "base": page.root.joinpath(run.model, *BASE, "answers", f"{code}.jsonl"),
     }
+    if page.asked.judged:
+        files["verdicts"] = run.folder / "arena" / f"{code}.jsonl"
     if not all([page.gaps.has("examples", path, what) for what, path in files.items()]):
         return [], 0
-    judged = list(rows(files["verdicts"]))
-    drawn = draw(judged, page.asked.examples)
+    answered = list(rows(files["verdicts" if page.asked.judged else "answers"]))
+    drawn = draw(answered, page.asked.examples)
     ids = {line["prompt_id"] for line in drawn}
     ours, theirs = (
         {line["prompt_id"]: line for line in rows(files[kind]) if line["prompt_id"] in ids}
@@ -76,7 +77,7 @@ def list_answers(page: Page, run: ReportedRun, code: str, chats: dict[str, list]
         for line in drawn
         if (key := line["prompt_id"]) in ours and key in theirs
     ]
-    return answers, len(judged)
+    return answers, len(answered)
 
 
 def read_chats(path: Path) -> dict[str, list]:
@@ -119,21 +120,32 @@ def describe_pair(run: str, language: str, pair: dict) -> dict[str, Any]:
 def describe_answer(
     run: str, language: str, line: dict, ours: dict, theirs: dict, messages: list[dict]
 ) -> dict[str, Any]:
-    """The first sample of a prompt with its verdicts in both orders."""
-    orders = [line["verdicts"][name] for name in ("answer_first", "baseline_first")]
-    first = [order[0] if order else "none" for order in orders]
-    replies = [((line.get("replies") or {}).get(name) or [None])[0] for name in ("answer_first", "baseline_first")]
+    """The first sample of a prompt, with its verdicts in both orders if ``line`` is one of a judge's."""
     texts = [(answer["responses"] or [{"text": ""}])[0]["text"] for answer in (ours, theirs)]
-    score = "none" if line["score"] is None else f"{line['score']:.3f}"
     return {
         "kind": "answer",
         "run": run,
         "language": language,
         "id": str(line["prompt_id"]),
-        "verdict": first[0] if first[0] == first[1] else "depends on the order",
         "prompt": say(messages),
         "left": cut(texts[0] or ""),
         "right": cut(texts[1] or ""),
+        **(
+            describe_verdict(line)
+            if "verdicts" in line
+            else {"verdict": "not judged", "facts": f"first sample of {max(1, len(ours['responses']))}"}
+        ),
+    }
+
+
+def describe_verdict(line: dict) -> dict[str, str]:
+    """The verdicts on the first sample of a prompt in both orders, and what the judge replied."""
+    orders = [line["verdicts"][name] for name in ("answer_first", "baseline_first")]
+    first = [order[0] if order else "none" for order in orders]
+    replies = [((line.get("replies") or {}).get(name) or [None])[0] for name in ("answer_first", "baseline_first")]
+    score = "none" if line["score"] is None else f"{line['score']:.3f}"
+    return {
+        "verdict": first[0] if first[0] == first[1] else "depends on the order",
         "facts": f"first sample of {max(1, len(orders[0]))}; tuned first: {first[0]}, base first: {first[1]}; score of the prompt {score}",
         **({"reply": cut("\n\n".join(reply for reply in replies if reply))} if any(replies) else {}),
     }
