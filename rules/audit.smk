@@ -42,7 +42,7 @@ rule select_audited:
             --prompts {input.prompts:q} \
             --count {params.number:q} \
             --output {output.prompts:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -118,5 +118,5 @@ rule audit_reward:
             --seed {params.seed:q} \
             --state {params.state:q} \
             --output {output.report:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -50,5 +50,5 @@ rule write_bundle:
             {params.responses:q} \
             --config {params.config:q} \
             --output {output.bundle:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -46,7 +46,7 @@ rule import_results:
             --root {params.root:q} \
             --runs {input.runs:q} \
             --output {output.table:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -85,5 +85,5 @@ rule compare_evaluations:
             --table {input.table:q} \
             {params.evaluated:q} \
             --output {output.rows:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -53,7 +53,7 @@ rule check_contamination:
             {params.tasks:q} \
             {params.limits:q} \
             --output {output.found:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -92,5 +92,5 @@ rule count_contamination:
             --checked {input.checked:q} \
             --unchecked {params.unchecked:q} \
             --output {output.found:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

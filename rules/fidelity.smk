@@ -48,7 +48,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
                 --prompts {input.prompts:q} \
                 --answers {input.answers:q} \
                 --output {params.folder:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """
 
     rule:
@@ -95,7 +95,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
                 {params.model:q} \
                 --state {params.state:q} \
                 --output {output.scores:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """
 
 

@@ -49,5 +49,5 @@ rule check_findings:
             --low-resource {params.low_resource:q} \
             --tables {params.tables:q} \
             --output {output.findings:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -43,7 +43,7 @@ rule check_template:
             --model {params.model:q} \
             {params.options:q} \
             --output {output.report:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -119,7 +119,7 @@ rule generate:
             --seed {params.seed:q} \
             --state {params.state:q} \
             --output {output.generations:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -156,5 +156,5 @@ rule gather_generations:
             --prompts {input.prompts:q} \
             --parts {input.parts:q} \
             --output {output.gathered:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

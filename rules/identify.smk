@@ -38,7 +38,7 @@ rule identify:
             --language {wildcards.language:q} \
             --processes {threads:q} \
             --output {output.languages:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 

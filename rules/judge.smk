@@ -60,7 +60,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
                 --baseline {input.baseline:q} \
                 --state {params.state:q} \
                 --output {params.folder:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """
 
 

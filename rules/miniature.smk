@@ -50,7 +50,7 @@ rule miniature_world:
             --languages {params.languages:q} \
             --seed {params.seed:q} \
             --output {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -92,7 +92,7 @@ rule miniature_policy:
             {params.options:q} \
             --seed {params.seed:q} \
             --output {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 
@@ -134,5 +134,5 @@ rule miniature_reward:
             --pairs {params.pairs:q} \
             --seed {params.seed:q} \
             --output {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -57,7 +57,7 @@ rule build_pairs:
             --hygiene {params.hygiene:q} \
             --output {output.data:q} \
             --ledger {output.ledger:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 

@@ -68,5 +68,5 @@ rule write_preview:
             --template {input.template:q} \
             --output {output.page:q} \
             --ballots {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -48,7 +48,7 @@ for USE, SECTION in SECTIONS.items():
                 --language {wildcards.language:q} \
                 --seed {params.seed:q} \
                 --output {output.prompts:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """
 
     rule:
@@ -83,5 +83,5 @@ for USE, SECTION in SECTIONS.items():
             python {params.scripts:q}/gather.py \
                 --parts {input.parts:q} \
                 --output {output.prompts:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """

@@ -62,5 +62,5 @@ rule write_release:
             --run {params.run:q} \
             {params.options:q} \
             --output {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -76,5 +76,5 @@ rule write_report:
             {params.miniature:q} \
             --template {input.template[0]:q} \
             --output {output.report:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -44,7 +44,7 @@ rule score:
             {params.model:q} \
             --state {params.state:q} \
             --output {output.scores:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 

@@ -38,5 +38,5 @@ rule stage:
             {params.wanted:q} \
             --state {params.state:q} \
             --output {output.manifest:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

@@ -67,5 +67,5 @@ rule summarise:
             {params.partial:q} \
             {params.imported:q} \
             --output {output.summary:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """

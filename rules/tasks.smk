@@ -62,5 +62,5 @@ for TASK in EVALUATION["tasks"]:
                 --seed {params.seed:q} \
                 --state {params.state:q} \
                 --output {output.data:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """

@@ -76,7 +76,7 @@ rule train:
             {params.guards:q} \
             --state {params.state:q} \
             --output {params.folder:q} \
-            2>&1 | tee -a {log:q}
+            2>&1 | tee {log:q}
         """
 
 

@@ -60,5 +60,5 @@ for USE, SECTION in SECTIONS.items():
                 --seed {params.seed:q} \
                 --state {params.state:q} \
                 --output {output.prompts:q} \
-                2>&1 | tee -a {log:q}
+                2>&1 | tee {log:q}
             """

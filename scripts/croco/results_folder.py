@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,6 +159,14 @@ def remove_partial_files(results: str) -> None:
                 Path(folder, name).unlink(missing_ok=True)
 
 
+def keep_logs(paths: Iterable[str]) -> None:
+    """Renames logs of earlier attempts after their time, because Snakemake removes a job's log when the job starts."""
+    for path in map(Path, paths):
+        if path.is_file() and path.stat().st_size:
+            written = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+            path.rename(path.with_suffix(f".{written}{path.suffix}"))
+
+
 class RecordsInFolder(FilePersistence):
     """Snakemake's records and lock in the results folder; what has no record counts as made in an unknown way.
 
@@ -198,6 +206,7 @@ class RecordsInFolder(FilePersistence):
         self._tell_differences()
         try:
             with self.owner.hold():
+                keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
         except InputError as error:
             raise WorkflowError(f"error: {error}") from None

@@ -31,7 +31,18 @@ LOCKS = ("requirements.lock", "requirements-vllm.lock")
 RESULTS = "results/torture"
 COMMAND = ["-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "torture.yaml"]
 # What a process says of itself, and how much of the work it found done.
-OF_THE_PROCESS = ("started", "seconds", "job", "peak_memory_mb", "sampled", "tokens_per_second", "unused_weights")
+OF_THE_PROCESS = (
+    "started",
+    "seconds",
+    "job",
+    "peak_memory_mb",
+    "sampled",
+    "evaluated",
+    "scored",
+    "translated",
+    "tokens_per_second",
+    "unused_weights",
+)
 KINDS = ("group", "head", "child", "hangup", "terminate")
 PER_RUN = 12  # kills before a run may end
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -132,8 +143,9 @@ def torture(project, draw, kills, deadline):
         if code is not None or not may_kill:
             sys.exit(f"error: a start ended with {code}:\n{(project / 'run.log').read_text()[-6000:]}")
         kind = draw.choice(KINDS)
-        survived[kind, kill(head, kind, draw)] += 1
-        print(f"{survived.total()} kills: {list(survived)[-1]}", file=sys.stderr)
+        running = kill(head, kind, draw)
+        survived[kind, running] += 1
+        print(f"{survived.total()} kills: {kind} while {running}", file=sys.stderr)
 
 
 def kill(head, kind, draw):

@@ -64,6 +64,8 @@ def test_a_renamed_folder_is_made_again_from_finished_work(run, tmp_path):
     snakemake(folder, "--cores", 2, "results/renamed/mini/multi/dpo_random/pairs.jsonl", *changed)
     manifest = json.loads((folder / "results/renamed/mini/de/generations/0.manifest.json").read_text())
     assert manifest["sampled"] == 0
+    logs = sorted((folder / "results/renamed/logs/generate").glob("mini.de.0.*log"))
+    assert ["16 prompts to sample" in path.read_text() for path in logs] == [True, False], "earlier logs are kept"
     was, now = (path / "mini/multi/dpo_random/pairs.jsonl" for path in (run / RESULTS, folder / "results/renamed"))
     assert was.read_bytes() == now.read_bytes()
 
