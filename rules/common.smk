@@ -1,6 +1,5 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
-import copy
 import json
 import re
 import sys
@@ -11,12 +10,11 @@ BASE = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, f"{BASE}/scripts")
 
 from croco.cli import put_interpreter_first
-from croco.config.languages import read_languages
-from croco.config.schema import Locator, check_config
-from croco.config.shipped import find_shipped_files, path_shipped
+from croco.config.read import build_grid
+from croco.config.schema import Locator
+from croco.config.shipped import path_shipped
 from croco.digests import code_digest
 from croco.failures import describe_failures
-from croco.grid import Grid
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
 from croco.results_folder import ResultsFolder, describe_start
@@ -43,22 +41,13 @@ def locate_config():
 
 def read_grid():
     """(run table, the merged config as it was asked for); ends with one message and exit code 1 if the config is wrong."""
-    # A copy, because a workflow that takes this one as a module may use its config for other things, too.
-    checked = copy.deepcopy(config)
-    # In --config, Snakemake converts True but not true.
-    checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
-    locator = locate_config()
-    asked = copy.deepcopy(checked)
-    check_config(checked, f"{BASE}/config/schema.yaml", locator)
-    find_shipped_files(checked, BASE)
-    grid = Grid(checked, KNOWN_LANGUAGES, locator)
+    grid, asked = build_grid(config, BASE, locate_config())
     if workflow.is_main_process:
         check_sources(grid)
         check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
     return grid, asked
 
 
-KNOWN_LANGUAGES = read_languages(BASE / "config/languages.tsv")
 try:
     GRID, ASKED = read_grid()
 except InputError as error:

@@ -72,7 +72,7 @@ rule compare_evaluations:
         scripts=path_scripts,
         evaluated=[
             part
-            for what, codes in list_evaluated(GRID, KNOWN_LANGUAGES).items()
+            for what, codes in list_evaluated(GRID, GRID.known_languages).items()
             for part in ("--evaluated", what, ",".join(codes))
         ],
         code=digest_code("comparability"),

@@ -34,7 +34,7 @@ rule check_findings:
         scripts=path_scripts,
         audits=lambda wc: ["--audit", *readable(paths_audits())],
         found=lambda wc: found_so_far(paths_audits()),
-        low_resource=[code for code in GRID.languages if KNOWN_LANGUAGES[code].get("resource") == "low"],
+        low_resource=[code for code in GRID.languages if GRID.known_languages[code].get("resource") == "low"],
         tables=lambda wc, output: str(Path(output.tables[0]).parent),
         code=digest_code("findings"),
         lock=LOCK,

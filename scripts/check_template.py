@@ -13,7 +13,6 @@ the answers that a reward model scores. A translator's template must take a requ
 and the target language.
 """
 
-import inspect
 import sys
 from pathlib import Path
 
@@ -21,25 +20,15 @@ from croco import cli
 from croco.digests import digest
 from croco.errors import InputError
 from croco.models.options import add_template_options
+from croco.models.roles import ROLES, examine_as, load_with_stops
 from croco.prompts.formats import FORMATS
 from croco.records import write_json
-
-ROLES = ("policy", "reward", "judge", "translator")
 
 
 def main():
     args = parse_arguments()
-    tokenizer, stops = load(args)
-    check_template_options(tokenizer, args.template_options)
-
-    from croco.models.template_check import examine, examine_translator, examine_untrained
-
-    if args.role == "policy":
-        report = examine(tokenizer, stops, args.template_options)
-    elif args.role == "translator":
-        report = examine_translator(tokenizer, args.format, args.template, args.template_options)
-    else:
-        report = examine_untrained(tokenizer, args.template_options, answers=args.role == "reward")
+    tokenizer, stops = load_with_stops(args.model, args.revision, args.trust_remote_code)
+    report = examine_as(args.role, tokenizer, stops, args.template_options, args.format, args.template)
     write_json(args.output, report)
     inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
     counts = {name: report[name] for name in ("errors", "warnings")}
@@ -61,28 +50,6 @@ def parse_arguments():
     if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):
         parser.error("--role translator needs a --format, and --format template a --template; nothing else does")
     return args
-
-
-def load(args):
-    """The tokenizer, and the ids of the tokens that end a generation."""
-    from transformers import AutoTokenizer
-
-    from croco.models.chats import TEMPLATED, load_stops
-    from croco.models.loading import model_errors
-
-    common = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    with model_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model, **common, **TEMPLATED)
-        return tokenizer, load_stops(args.model, tokenizer, **common)
-
-
-def check_template_options(tokenizer, options):
-    """Raises InputError for an option that is an argument of apply_chat_template instead of a template variable."""
-    taken = sorted(set(options) & set(inspect.signature(tokenizer.apply_chat_template).parameters))
-    if taken:
-        raise InputError(
-            f"{', '.join(taken)} cannot be set", "name variables of the template", field="template_options"
-        )
 
 
 def report_findings(args, findings):

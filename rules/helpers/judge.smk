@@ -10,7 +10,7 @@ def options_judge(languages):
     if GRID.judge:
         options += options_model(GRID.judge, "max_tokens", "max_length")
         options += ["--template", GRID.judge["prompt"], *options_of(EVALUATION, "max_unparseable")]
-        options += ["--names", *(KNOWN_LANGUAGES[code]["name"] for code in languages)]
+        options += ["--names", *(GRID.known_languages[code]["name"] for code in languages)]
     return options
 
 

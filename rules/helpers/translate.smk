@@ -7,7 +7,7 @@ def name_languages(wildcards):
     return [
         part
         for code in (GRID.config["source_language"], wildcards.language)
-        for part in (KNOWN_LANGUAGES[code]["name"], KNOWN_LANGUAGES[code]["translation"])
+        for part in (GRID.known_languages[code]["name"], GRID.known_languages[code]["translation"])
     ]
 
 

@@ -44,6 +44,7 @@ class Grid:
         pools: {pool: codes}, the monolingual ones included.
         tuned: names of the policies that are tuned.
         runs: {Run.name: Run}, the run table.
+        known_languages: {code: row of config/languages.tsv}.
         suites: {code: names of lm-eval's tasks} of the evaluated languages, empty without a suite.
         contrasts: (setting, pool, versus) of each declared comparison.
     Raises InputError with all faults of the config that the schema cannot express.
@@ -52,7 +53,7 @@ class Grid:
     resource = staticmethod(resources.resource)
 
     def __init__(self, config: dict[str, Any], known_languages: dict[str, dict[str, str]], locator: "Locator") -> None:
-        self.config, self.locator = config, locator
+        self.config, self.known_languages, self.locator = config, known_languages, locator
         self.results = config["results"].rstrip("/")
         self.hygiene: list[str] | str = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])

@@ -262,7 +262,7 @@ def test_online_dpo_takes_no_reward_of_forged_or_refused_chats(miniature, data, 
     )
     tokenizer.save_pretrained(reward)
     for name, scorer in (("plain", miniature / "reward"), ("patched", reward)):
-        online = ("--reward-model", scorer, "--max-tokens", 16, "--epochs", 1, "--learning-rate", 0)
+        online = ("--reward-model", scorer, "--max-tokens", 16, "--epochs", 1, "--learning-rate", 1e-30)
         script("train", *arguments(miniature, data, tmp_path / name, "online_dpo", *online))
     plain, patched = (manifest(tmp_path / name)["counts"] for name in ("plain", "patched"))
     assert plain["no_reward"] == 0 and patched["no_reward"] == 2 * 3  # the questions of 7, 5 and 15
@@ -808,7 +808,7 @@ ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
         (None, ("--checkpoint", "best"), "nothing is held out"),
         (None, ("--loss-on", "all"), "field loss_on: has no effect on dpo"),
         (None, ("--lora-coverage", "partial"), "field lora_coverage"),
-        (None, ("--validation", 1), "field validation"),
+        (None, ("--validation", 1), "argument --validation"),
         (None, ("--reward-model", "somewhere"), "field reward_model"),
         (None, ("--weights", "full", "--start", "somewhere"), "field start"),
         (None, ("--model", "/nowhere"), "the model cannot be loaded"),

@@ -17,7 +17,11 @@ ANSWERS = {"judge": "none", "tasks": [], "samples": 2, "temperature": 0, "max_to
 def read_bytes(folder):
     """Every declared file's bytes; time stamps live in manifests, benchmarks, logs and on the page that shows these."""
     skip = ("manifest.json", ".log", ".tsv", "report.html")
-    files = (path for path in (folder / RESULTS).rglob("*") if path.is_file() and "state" not in path.parts)
+    files = (
+        path
+        for path in (folder / RESULTS).rglob("*")
+        if path.is_file() and not {"state", ".snakemake"} & set(path.parts)
+    )
     return {path.relative_to(folder): path.read_bytes() for path in files if not path.name.endswith(skip)}
 
 

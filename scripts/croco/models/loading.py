@@ -138,10 +138,10 @@ def check_files(
     revision: str | None = None,
     trust_remote_code: bool = False,
     adapter: str | Path | None = None,
-) -> None:
+) -> "PreTrainedModel":
     """As load_weights and load_adapter, but by the names and shapes in the files: for an engine that loads the weights itself.
 
-    Only the adapter's weights are read. Raises InputError as these two do, except for weights that are not finite.
+    Returns the model on the meta device. Only the adapter's weights are read. Raises InputError as these two do, except for weights that are not finite.
     """
     import torch
     import transformers
@@ -168,8 +168,7 @@ def check_files(
             output_loading_info=True,
         )
         check_found(kind, path, model, forgive_packing(found, model) if quantized else found, revision)
-    if adapter:
-        load_adapter(model, adapter)
+    return load_adapter(model, adapter) if adapter else model
 
 
 def forgive_packing(found: dict[str, set], model: "PreTrainedModel") -> dict[str, set]:

@@ -1,0 +1,57 @@
+"""From config files to the run table, as Snakemake merges them."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.utils import update_config
+
+from croco.config.languages import read_languages
+from croco.config.schema import Locator, check_config
+from croco.config.shipped import find_shipped_files, path_shipped
+from croco.errors import InputError
+from croco.grid import Grid
+
+DEFAULT = "config/config.yaml"
+
+
+def read_files(files: Sequence[str | Path], checkout: Path) -> tuple[dict[str, Any], Locator]:
+    """The default config with the files of --configfile merged into it in their order, and where its keys come from.
+
+    Raises InputError with file and line for a file that is not YAML, and as Locator does.
+    """
+    default = path_shipped(DEFAULT, checkout)
+    merged: dict[str, Any] = {}
+    for path in (default, *files):
+        update_config(merged, load_mapping(path))
+    return merged, Locator([*reversed(files), default], default=default)
+
+
+def load_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = yaml.safe_load(file)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise InputError(f"not YAML: {error.problem}", "correct the line, or the one above it", path, line) from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise InputError(f"not a text file in UTF-8: {error}", "save it as UTF-8", path) from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", "write numbers of ordinary size, and few levels", path) from None
+    if not isinstance(value, dict):
+        raise InputError("no mapping of keys to values", "write key: value lines, as in config/config.yaml", path)
+    return value
+
+
+def build_grid(config: dict[str, Any], checkout: Path, locator: Locator) -> tuple[Grid, dict[str, Any]]:
+    """(run table, the merged config as it was asked for) of a merged config; raises InputError with all its faults."""
+    checked = copy.deepcopy(config)
+    # In --config, Snakemake converts True but not true.
+    checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
+    asked = copy.deepcopy(checked)
+    check_config(checked, checkout / "config/schema.yaml", locator)
+    find_shipped_files(checked, checkout)
+    return Grid(checked, read_languages(checkout / "config/languages.tsv"), locator), asked

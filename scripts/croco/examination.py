@@ -1,0 +1,268 @@
+"""What can be known of a config's models and of this machine before anything expensive runs."""
+
+import errno
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from croco.errors import InputError
+from croco.files import publish
+from croco.grid import Grid
+from croco.locks import FileLock, take_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Of the memory of a GPU, what the weights of one process may take: caches, activations and the runtime need the rest.
+WEIGHTS_AT_MOST = 0.85
+SIZE_TOLERANCE = 0.25  # by which the declared size of a model may be off
+TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
+ERROR, WARNING = "error", "warning"
+
+
+class Finding(NamedTuple):
+    """Something that will go wrong; ``when``: the stage that would have shown it."""
+
+    severity: str
+    where: str
+    what: str
+    when: str
+    remedy: str
+
+
+class Used(NamedTuple):
+    """A model as the config uses it: its role (policy, reward, judge, translator) and its row."""
+
+    role: str
+    row: dict[str, Any]
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.row['name']}"
+
+
+STAGES = {"policy": "generate", "reward": "score", "judge": "judge", "translator": "translate"}
+
+
+def list_models(grid: Grid) -> list[Used]:
+    """The models of the config, except those that the workflow makes itself."""
+    rows = {
+        "policy": grid.policies.values(),
+        "reward": grid.reward_models.values(),
+        "judge": [grid.judge] if grid.judge else [],
+        "translator": grid.translators.values(),
+    }
+    used = [Used(role, row, grid.path(row["path"])) for role, of_role in rows.items() for row in of_role]
+    return [model for model in used if not model.path.startswith(f"{grid.results}/")]
+
+
+def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
+    """What will fail with one model: it is not there, does not fit its role, or its numbers are wrong."""
+    row, stage = used.row, STAGES[used.role]
+
+    def error(what: str, remedy: str, when: str = stage) -> Finding:
+        return Finding(ERROR, str(used), what, when, remedy)
+
+    if row["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield error("vLLM is not installed here", "make env EXTRA=vllm, or write engine: transformers")
+    try:
+        config = load_config(used)
+    except InputError as fault:
+        yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
+        return
+    yield from examine_template(used)
+    try:
+        model = load_skeleton(used, config)
+    except InputError as fault:
+        yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
+        return
+    if model is None:
+        what = "the weights are not on this machine, so they were not looked at"
+        yield Finding(WARNING, str(used), what, stage, "fetch them: snakemake stage")
+    else:
+        yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
+        yield from examine_adapters(grid, used, model)
+    yield from examine_context(used, config)
+
+
+def remedy_of(fault: InputError) -> str:
+    """The remedy in the text of an InputError."""
+    return str(fault).partition("Remedy: ")[2]
+
+
+def load_config(used: Used) -> "PreTrainedConfig":
+    """The model's config; raises InputError where the model cannot be found or is of an unknown class."""
+    from transformers import AutoConfig
+
+    from croco.models.loading import model_errors
+
+    with model_errors(used.path):
+        return AutoConfig.from_pretrained(
+            used.path,
+            revision=used.row.get("revision"),
+            trust_remote_code=used.row.get("trust_remote_code", False),
+        )
+
+
+def load_skeleton(used: Used, config: "PreTrainedConfig") -> "PreTrainedModel | None":
+    """The model on the meta device with the shapes in its files, or None where its weights are not on this machine.
+
+    Raises InputError where the files do not have what the role needs, as loading.check_files does.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    from croco.models.loading import POLICY, REWARD_MODEL, check_files
+
+    revision = used.row.get("revision")
+    if not Path(used.path).is_dir():
+        names = ("model.safetensors", "model.safetensors.index.json")
+        cached = [try_to_load_from_cache(used.path, name, revision=revision) for name in names]
+        if not any(isinstance(path, str) for path in cached):
+            return None
+    kind = REWARD_MODEL if used.role == "reward" else POLICY
+    if kind == REWARD_MODEL and config.num_labels != 1:
+        raise InputError(
+            f"the model has {config.num_labels} outputs ({', '.join(config.architectures or ['no class'])})",
+            "a reward model is a sequence classifier with one output: choose such a model",
+            used.path,
+            field="num_labels",
+        )
+    return check_files(kind, used.path, revision, used.row.get("trust_remote_code", False))
+
+
+def examine_template(used: Used) -> Iterator[Finding]:
+    """Faults and warnings on the chat template, as check_template.py reports them."""
+    from croco.models.roles import examine_as, load_with_stops
+
+    row = used.row
+    try:
+        loaded = load_with_stops(used.path, row.get("revision"), row.get("trust_remote_code", False))
+        report = examine_as(used.role, *loaded, row.get("template_options"), row.get("format"), row.get("template"))
+    except InputError as fault:
+        yield Finding(ERROR, str(used), fault.problem, "check_template", remedy_of(fault))
+        return
+    for finding in report["findings"]:
+        what = f"{finding['name']}: {finding['what']}"
+        yield Finding(finding["severity"], str(used), what, "check_template", finding["remedy"])
+
+
+def examine_size(used: Used, parameters: int) -> Iterator[Finding]:
+    """The declared size decides what jobs ask for; without it they ask for no GPU."""
+    billions, declared = parameters / 1e9, used.row.get("size")
+    if declared is None and billions > 0.1 and "gpu" not in used.row.get("resources", {}):
+        what = f"it has {billions:.1f} billion parameters and no `size`: its jobs ask for no GPU, and for little memory"
+        yield Finding(WARNING, str(used), what, STAGES[used.role], f"write size: {billions:.1f} in its row")
+    elif declared and abs(declared - billions) > SIZE_TOLERANCE * max(declared, billions):
+        what = f"it has {billions:.2f} billion parameters, and size says {declared}: memory and time are asked by it"
+        yield Finding(WARNING, str(used), what, STAGES[used.role], f"write size: {billions:.2g} in its row")
+
+
+def examine_adapters(grid: Grid, used: Used, model: "PreTrainedModel") -> Iterator[Finding]:
+    """Whether the recipes' LoRA reaches the projections of a policy that is tuned."""
+    from croco.models.lora import find_targets
+
+    runs = [run for run in grid.runs.values() if not run.is_base and run.model == used.row["name"]]
+    recipes = {grid.recipe_of(run)["name"]: grid.recipe_of(run) for run in runs if used.role == "policy"}
+    for name, recipe in recipes.items():
+        if recipe["weights"] != "lora":
+            continue
+        try:
+            find_targets(model, recipe.get("lora_targets"), recipe.get("lora_coverage", "all"), used.path)
+        except InputError as fault:
+            yield Finding(ERROR, f"{used}, recipe {name}", fault.problem, "train", remedy_of(fault))
+
+
+def examine_context(used: Used, config: "PreTrainedConfig") -> Iterator[Finding]:
+    """Limits of the config that the model's context cannot hold."""
+    from croco.models.chats import state_context
+
+    context = state_context(config)
+    for key in ("max_tokens", "max_length"):
+        value = used.row.get(key)
+        if context and value and value > context:
+            what = f"{key} is {value}, and the model's context has {context} tokens: longer texts are cut or skipped"
+            yield Finding(WARNING, str(used), what, STAGES[used.role], f"write {key}: {context} or less")
+
+
+def examine_gpus(grid: Grid, memory: float | None, count: int | None) -> Iterator[Finding]:
+    """Whether jobs fit the GPUs; ``memory`` of one in GB and ``count``, None where this machine shows none."""
+    needed = grid.most_gpus()
+    if count is not None and needed > count:
+        what = f"a job asks for {needed} GPUs, and this machine shows {count}"
+        remedy = "start on a machine that has them, or lower resources: {gpu: N} in the config"
+        yield Finding(ERROR if count else WARNING, "GPUs", what, "the first GPU job", remedy)
+    if memory is None:
+        return
+    for used in list_models(grid):
+        weights = used.row.get("size", 0) * BYTES.get(used.row["dtype"], 2)
+        gpus = max(1, grid.resource("gpu", [used.row]))
+        if weights > WEIGHTS_AT_MOST * memory * gpus:
+            what = f"its weights take {weights:.0f} GB in {used.row['dtype']}, on {gpus} GPUs of {memory:.0f} GB"
+            remedy = "ask for more GPUs (resources: {gpu: N} with tensor_parallel_size), or for larger ones"
+            yield Finding(ERROR, str(used), what, STAGES[used.role], remedy)
+
+
+def find_gpus() -> tuple[float | None, int | None]:
+    """(GB of the smallest GPU, number of GPUs) that nvidia-smi lists; (None, None) without it."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    sizes = [float(line) / 1024 for line in done.stdout.split("\n") if line.strip()]
+    return (min(sizes), len(sizes)) if sizes else (None, 0)
+
+
+def expect_bytes(grid: Grid) -> int:
+    """Bytes of responses at most, if each has max_tokens: prompts x languages x samples x tokens x TOKEN_BYTES."""
+    prompts = len(grid.blocks("train")) * grid.config["block"]
+    prompts = min(prompts, grid.limit("train") or prompts)
+    policies = {run.responses for run in grid.runs.values() if run.responses in grid.policies}
+    tokens = sum(grid.policies[name]["max_tokens"] for name in policies)
+    return prompts * len(grid.trained) * grid.config["samples"] * tokens * TOKEN_BYTES
+
+
+def examine_disk(grid: Grid) -> Iterator[Finding]:
+    """Room for the responses, and what the file system of the results can do."""
+    folder = Path(grid.results).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    free, expected = shutil.disk_usage(folder).free, expect_bytes(grid)
+    if expected > free:
+        what = f"responses may take {expected / 2**30:.0f} GB, and {free / 2**30:.0f} GB are free"
+        yield Finding(WARNING, str(folder), what, "generate", "free some space, or choose `results` elsewhere")
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        lock = take_lock(probe, wait=False)
+        if not isinstance(lock, FileLock):
+            what = (
+                "the file system has no flock: lock files with a lease are used, and a killed job's lock lasts longer"
+            )
+            yield Finding(WARNING, str(folder), what, "all stages", "Lustre: mount with -o flock")
+        lock.release()
+        publish(probe, probe.with_suffix(".link"))
+        if probe.stat().st_nlink == 1:
+            what = "the file system has no hard links: results and state/ take their space twice"
+            yield Finding(WARNING, str(folder), what, "all stages", "choose `results` on another file system")
+    except OSError as error:
+        reason = error.strerror or errno.errorcode.get(error.errno or 0, "unknown")
+        what = f"nothing can be written here: {reason}"
+        yield Finding(ERROR, str(folder), what, "the first job", "get the permission, or choose `results` elsewhere")
+    finally:
+        for path in (probe, probe.with_suffix(".link")):
+            path.unlink(missing_ok=True)
+
+
+def examine_audit(grid: Grid) -> Iterator[Finding]:
+    """Whether each reward model was audited before anything is trained on its rewards."""
+    for name in grid.reward_models:
+        if not Path(grid.results, "audit", f"{name}.json").is_file() and not list(
+            Path(grid.results, "audit").glob(f"{name}*.json")
+        ):
+            what = "it has not been audited: nobody knows in which languages it tells answers from damaged copies"
+            yield Finding(WARNING, f"reward {name}", what, "train", "snakemake audit, before training")

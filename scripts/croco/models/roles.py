@@ -1,0 +1,56 @@
+"""What each role asks of a model's tokenizer and chat template."""
+
+import inspect
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from croco.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ROLES = ("policy", "reward", "judge", "translator")
+
+
+def load_with_stops(
+    path: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> "tuple[PreTrainedTokenizerBase, Collection[int]]":
+    """(tokenizer, ids of the tokens that end a generation); raises InputError where they cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    from croco.models.chats import TEMPLATED, load_stops
+    from croco.models.loading import model_errors
+
+    with model_errors(path):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code, **TEMPLATED
+        )
+        return tokenizer, load_stops(path, tokenizer, revision, trust_remote_code)
+
+
+def examine_as(
+    role: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    stops: Collection[int],
+    options: dict | None = None,
+    form: str | None = None,
+    template: str | None = None,
+) -> dict:
+    """The report of template_check on a model in a role, one of ROLES.
+
+    ``options`` are variables of the chat template; ``form`` and ``template`` say how a translator is asked. Raises
+    InputError for an option that is an argument of apply_chat_template instead of a variable.
+    """
+    from croco.models.template_check import examine, examine_translator, examine_untrained
+
+    taken = sorted(set(options or {}) & set(inspect.signature(tokenizer.apply_chat_template).parameters))
+    if taken:
+        raise InputError(
+            f"{', '.join(taken)} cannot be set", "name variables of the template", field="template_options"
+        )
+    if role == "policy":
+        return examine(tokenizer, stops, options)
+    if role == "translator":
+        return examine_translator(tokenizer, str(form), template, options)
+    return examine_untrained(tokenizer, options, answers=role == "reward")

@@ -1,0 +1,71 @@
+"""Say what will fail in a run of a config, when, and what to do, before anything expensive runs.
+
+Example:
+  python scripts/doctor.py --configfile my.yaml
+  python scripts/doctor.py --configfile my.yaml --gpu-memory 80 --gpus 8     for other GPUs than this machine's
+
+Looks at the config, prompt files, models (there, class, weights by name and shape, chat template, context, size, LoRA
+modules), engines, GPUs, the disk and locks of the results folder, and the audit. Loads no weights. Models that the
+workflow makes itself are left out. Give the config files in the order of Snakemake's --configfile.
+
+The exit code is 1 if anything will fail.
+"""
+
+import sys
+from pathlib import Path
+
+from croco import cli
+from croco.config.read import build_grid, read_files
+from croco.errors import InputError
+from croco.examination import (
+    ERROR,
+    examine_audit,
+    examine_disk,
+    examine_gpus,
+    examine_model,
+    find_gpus,
+    list_models,
+)
+from croco.prompts.sources import check_sources
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def main():
+    args = parse_arguments()
+    config, locator = read_files(args.configfile, CHECKOUT)
+    grid, _ = build_grid(config, CHECKOUT, locator)
+    check_sources(grid)
+    findings = list(examine(args, grid))
+    for finding in sorted(findings, key=lambda finding: finding.severity):
+        print(f"{finding.severity}: {finding.where}: {finding.what}")
+        print(f"  Shows in: {finding.when}\n  Remedy: {finding.remedy}")
+    errors = sum(finding.severity == ERROR for finding in findings)
+    print(f"{errors} errors, {len(findings) - errors} warnings")
+    sys.exit(1 if errors else 0)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--configfile", nargs="*", type=Path, default=[], help="files merged into the default config")
+    parser.add_argument("--gpu-memory", type=float, help="GB of one GPU, if not this machine's are to be used")
+    parser.add_argument("--gpus", type=int, help="number of GPUs, if not this machine's are to be used")
+    return parser.parse_args()
+
+
+def examine(args, grid):
+    """All findings; models with a bar."""
+    memory, count = find_gpus()
+    memory, count = args.gpu_memory or memory, args.gpus if args.gpus is not None else count
+    yield from examine_disk(grid)
+    yield from examine_gpus(grid, memory, count)
+    for used in cli.progress(list_models(grid), desc="models", unit="model"):
+        try:
+            yield from examine_model(grid, used)
+        except InputError as error:
+            raise InputError(f"{used}: {error.problem}", "see above") from error
+    yield from examine_audit(grid)
+
+
+if __name__ == "__main__":
+    cli.run(main)

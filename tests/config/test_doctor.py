@@ -1,0 +1,148 @@
+"""scripts/doctor.py on configs that would fail in a run: what, when, and what to do, before anything is sampled."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT, script
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def good(miniature, tmp_path_factory):
+    """A config of own models and prompts with nothing wrong, and copies of its models to break."""
+    folder = tmp_path_factory.mktemp("good")
+    for name in ("policy", "reward"):
+        shutil.copytree(miniature / name, folder / name)
+    prompts = f"{miniature}/prompts"
+    config = {
+        "results": str(folder / "results"),
+        "languages": [{"code": "en"}, {"code": "de"}],
+        "samples": 8,
+        "policies": [{"name": "mini", "path": str(folder / "policy"), "temperature": 1, "max_tokens": 32}],
+        "reward_models": [{"name": "english", "path": str(folder / "reward"), "max_length": 128}],
+        "prompts": [
+            {"use": "train", "path": f"{prompts}/train/{{language}}.jsonl", "reference": "reference", "limit": 16},
+            {"use": "evaluate", "path": f"{prompts}/dev/{{language}}.jsonl", "limit": 6},
+        ],
+        "pools": [{"name": "multi", "languages": ["en", "de"]}],
+        "settings": [
+            {"name": "base", "objective": "none"},
+            {"name": "dpo", "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "pools": ["multi"]},
+        ],
+        "recipes": [{"name": "dpo", "learning_rate": 1e-3, "batch": 8, "micro_batch": 8}],
+        "evaluation": {"samples": 1, "temperature": 0, "max_tokens": 24, "judge": "none", "tasks": []},
+        "contrasts": [],
+    }
+    return folder, config
+
+
+def doctor(tmp_path, config, *options):
+    path = tmp_path / "my.yaml"
+    path.write_text(config if isinstance(config, str) else yaml.safe_dump(config), encoding="utf-8")
+    return script("doctor", "--configfile", path, *options, cwd=ROOT, check=False)
+
+
+def break_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(next(name for name in weights if "down_proj" in name))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def break_template(folder):
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no chats here') }}")
+
+
+def forget_template(folder):
+    (folder / "chat_template.jinja").unlink()
+
+
+def remove_config(folder):
+    (folder / "config.json").unlink()
+
+
+def pickle_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def unknown_class(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "brandnew"}))
+
+
+# Name: (keys of the config's first row of a list, or a function that breaks its model; severity; parts of the message).
+CASES = {
+    "engine missing": ({"policies": {"engine": "vllm"}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
+    "hub typo": ({"policies": {"path": "nobody/nothing"}}, "error", ["policy mini", "cannot be loaded", "hub id"]),
+    "folder typo": ({"reward_models": {"path": "/no/such"}}, "error", ["my.yaml", "/no/such is no folder, and no hub id"]),
+    "causal model as reward": ({"reward_models": {"path": "POLICY"}}, "error", ["reward english: the model has 2 outputs (LlamaForCausalLM)", "Shows in: score", "sequence classifier"]),
+    "weights missing": ({"policies": break_weights}, "error", ["policy mini", "weights that the model needs are not in the file", "down_proj"]),
+    "reward weights missing": ({"reward_models": break_weights}, "error", ["reward english", "not in the file", "down_proj", "Shows in: score"]),
+    "pickled weights": ({"policies": pickle_weights}, "error", ["my.yaml", "safetensors", "pickled"]),
+    "template refuses": ({"policies": break_template}, "error", ["policy mini: template_fails", "no chats here", "check_template"]),
+    "no template": ({"reward_models": forget_template}, "error", ["reward english: no_chat_template", "chat_template.jinja"]),
+    "config missing": ({"policies": remove_config}, "error", ["policy mini", "cannot be loaded"]),
+    "unknown class": ({"policies": unknown_class}, "error", ["policy mini", "brandnew"]),
+    "template option taken": ({"policies": {"template_options": {"tokenize": True}}}, "error", ["policy mini", "tokenize cannot be set"]),
+    "LoRA misses": ({"recipes": {"lora_targets": r".*\.q_proj"}}, "error", ["policy mini, recipe dpo", "misses projections", "Shows in: train"]),
+    "LoRA reaches nothing": ({"recipes": {"lora_targets": "nothing"}}, "error", ["no module of the model has a name like nothing"]),
+    "context too short": ({"policies": {"max_tokens": 100000}}, "warning", ["policy mini: max_tokens is 100000", "context has"]),
+    "size wrong": ({"policies": {"size": 9}}, "warning", ["policy mini: it has 0.00 billion parameters, and size says 9"]),
+    "no audit": ({}, "warning", ["reward english: it has not been audited", "snakemake audit"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_would_fail_later_is_found(good, tmp_path, name):
+    folder, config = good
+    config = json.loads(json.dumps(config))
+    changes, severity, says = CASES[name]
+    for section, change in changes.items():
+        if callable(change):
+            broken = shutil.copytree(config[section][0]["path"], tmp_path / "broken")
+            change(broken)
+            change = {"path": str(broken)}
+        config[section][0] |= {key: str(folder / "policy") if value == "POLICY" else value for key, value in change.items()}  # fmt: skip
+    done = doctor(tmp_path, config)
+    assert done.returncode == (1 if severity == "error" else 0) and "Traceback" not in done.stderr, done.stderr
+    said = done.stdout + done.stderr  # what the config check itself finds is one message on stderr
+    assert f"{severity}: " in said and all(part in said for part in says), said
+
+
+def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["recipes"][0]["micro_batch"] = 4
+    config["policies"][0] |= {"size": 32, "dtype": "bfloat16", "resources": {"gpu": 2}}
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert done.returncode == 1
+    assert "a job asks for 2 GPUs, and this machine shows 1" in done.stdout
+    assert "its weights take 64 GB in bfloat16, on 2 GPUs of 24 GB" in done.stdout
+    done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
+    assert done.returncode == 0 and "GPUs of" not in done.stdout
+
+
+def test_a_good_config_and_the_shipped_ones_have_no_errors(good, tmp_path):
+    done = doctor(tmp_path, good[1])
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("0 errors, 1 warnings"), done.stdout + done.stderr
+    assert not list(good[0].glob(".probe*"))
+    done = script("doctor", cwd=ROOT)
+    assert "0 errors" in done.stdout, "the miniature, whose models are made by the workflow"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: [1, 2\nc: 3\n", ["my.yaml:3", "not YAML"]),
+        ("a:\n\t- 1\n", ["my.yaml:2", "not YAML"]),
+        ("- 1\n", ["my.yaml", "no mapping"]),
+        ("", ["my.yaml", "no mapping"]),
+        ("a: " + "[" * 3000 + "]" * 3000, ["my.yaml", "few levels"]),
+        ("seed: " + "9" * 6000, ["my.yaml", "ordinary size"]),
+        ("results: x\nnonsense: 1\n", ["my.yaml:2", "nonsense", "unknown key"]),
+    ],
+)
+def test_what_is_no_config_is_told_with_its_line(tmp_path, text, says):
+    done = doctor(tmp_path, text)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(part in done.stderr for part in says) and "Remedy: " in done.stderr, done.stderr
