@@ -11,7 +11,7 @@ include: "helpers/generate.smk"
 
 
 rule check_template:
-    """Compares the policy's chat template in sampling and in training; fails if they differ."""
+    """Compares the policy's chat template in sampling and in training; fails if they differ, or weights are missing."""
     input:
         model=lambda wc: paths_model(GRID.policies[wc.model]),
     output:
@@ -42,6 +42,7 @@ rule check_template:
         python {params.scripts:q}/check_template.py \
             --model {params.model:q} \
             {params.options:q} \
+            --weights \
             --output {output.report:q} \
             2>&1 | tee {log:q}
         """

@@ -4,7 +4,8 @@ Example:
   python scripts/check_template.py --model DIR --template-options '{"enable_thinking": false}' \\
       --output template.json
 
-Loads only the tokenizer and the generation config. Something that makes training on the policy's own answers wrong (a
+Loads only the tokenizer and the generation config; with --weights also the names and shapes of the weights, if they are on this
+machine. Something that makes training on the policy's own answers wrong (a
 second BOS, prompts in other tokens, no stop token) is an error, raised once the report is written. Something that
 changes some answers is a warning. The report lists both under `findings`, with the remedy.
 
@@ -20,7 +21,7 @@ from croco import cli
 from croco.digests import digest
 from croco.errors import InputError
 from croco.models.options import add_template_options
-from croco.models.roles import ROLES, examine_as, load_with_stops
+from croco.models.roles import ROLES, examine_as, load_skeleton, load_with_stops
 from croco.prompts.formats import FORMATS
 from croco.records import write_json
 
@@ -28,6 +29,8 @@ from croco.records import write_json
 def main():
     args = parse_arguments()
     tokenizer, stops = load_with_stops(args.model, args.revision, args.trust_remote_code)
+    if args.weights:
+        load_skeleton(args.role, args.model, args.revision, args.trust_remote_code)
     report = examine_as(args.role, tokenizer, stops, args.template_options, args.format, args.template)
     write_json(args.output, report)
     inputs = {"chat_template": report["template_digest"], "vocabulary": digest(tokenizer.get_vocab())}
@@ -45,6 +48,9 @@ def parse_arguments():
     parser.add_argument("--role", choices=ROLES, default="policy", help="what the model does in the workflow")
     parser.add_argument("--format", choices=FORMATS, help="for a translator: how it is asked, as in translate.py")
     parser.add_argument("--template", help="for a translator: the user's turn for --format template")
+    parser.add_argument(
+        "--weights", action="store_true", help="also compare the weights in the files with what the role needs"
+    )
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     args = parser.parse_args()
     if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):

@@ -83,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
             (f"--{name.replace('_', '-')}", name in self.outputs, path)
             for name, value in args.items()
             for path in (value if isinstance(value, list) else [value])
-            if isinstance(path, Path) or (name == "model" and path)
+            if isinstance(path, Path) or (name == "model" and isinstance(path, str) and path)
         ]
         paths.sort(key=lambda entry: not entry[1])
         seen: dict[str, str] = {}

@@ -63,6 +63,8 @@ def list_models(grid: Grid) -> list[Used]:
 
 def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
     """What will fail with one model: it is not there, does not fit its role, or its numbers are wrong."""
+    from croco.models.roles import load_config, load_skeleton
+
     row, stage = used.row, STAGES[used.role]
 
     def error(what: str, remedy: str, when: str = stage) -> Finding:
@@ -70,14 +72,15 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
 
     if row["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
         yield error("vLLM is not installed here", "make env EXTRA=vllm, or write engine: transformers")
+    place = (used.path, row.get("revision"), row.get("trust_remote_code", False))
     try:
-        config = load_config(used)
+        config = load_config(*place)
     except InputError as fault:
         yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
         return
     yield from examine_template(used)
     try:
-        model = load_skeleton(used, config)
+        model = load_skeleton(used.role, *place)
     except InputError as fault:
         yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
         return
@@ -93,46 +96,6 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
 def remedy_of(fault: InputError) -> str:
     """The remedy in the text of an InputError."""
     return str(fault).partition("Remedy: ")[2]
-
-
-def load_config(used: Used) -> "PreTrainedConfig":
-    """The model's config; raises InputError where the model cannot be found or is of an unknown class."""
-    from transformers import AutoConfig
-
-    from croco.models.loading import model_errors
-
-    with model_errors(used.path):
-        return AutoConfig.from_pretrained(
-            used.path,
-            revision=used.row.get("revision"),
-            trust_remote_code=used.row.get("trust_remote_code", False),
-        )
-
-
-def load_skeleton(used: Used, config: "PreTrainedConfig") -> "PreTrainedModel | None":
-    """The model on the meta device with the shapes in its files, or None where its weights are not on this machine.
-
-    Raises InputError where the files do not have what the role needs, as loading.check_files does.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    from croco.models.loading import POLICY, REWARD_MODEL, check_files
-
-    revision = used.row.get("revision")
-    if not Path(used.path).is_dir():
-        names = ("model.safetensors", "model.safetensors.index.json")
-        cached = [try_to_load_from_cache(used.path, name, revision=revision) for name in names]
-        if not any(isinstance(path, str) for path in cached):
-            return None
-    kind = REWARD_MODEL if used.role == "reward" else POLICY
-    if kind == REWARD_MODEL and config.num_labels != 1:
-        raise InputError(
-            f"the model has {config.num_labels} outputs ({', '.join(config.architectures or ['no class'])})",
-            "a reward model is a sequence classifier with one output: choose such a model",
-            used.path,
-            field="num_labels",
-        )
-    return check_files(kind, used.path, revision, used.row.get("trust_remote_code", False))
 
 
 def examine_template(used: Used) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import psutil
+import snakemake.api  # before snakemake.workflow: they import each other
 import snakemake.workflow
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import ParamsChange

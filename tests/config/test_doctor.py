@@ -76,7 +76,7 @@ CASES = {
     "engine missing": ({"policies": {"engine": "vllm"}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
     "hub typo": ({"policies": {"path": "nobody/nothing"}}, "error", ["policy mini", "cannot be loaded", "hub id"]),
     "folder typo": ({"reward_models": {"path": "/no/such"}}, "error", ["my.yaml", "/no/such is no folder, and no hub id"]),
-    "causal model as reward": ({"reward_models": {"path": "POLICY"}}, "error", ["reward english: the model has 2 outputs (LlamaForCausalLM)", "Shows in: score", "sequence classifier"]),
+    "causal model as reward": ({"reward_models": {"path": "POLICY"}}, "error", ["reward english: the model has 2 logits, a reward model has one", "Shows in: score", "sequence classifier"]),
     "weights missing": ({"policies": break_weights}, "error", ["policy mini", "weights that the model needs are not in the file", "down_proj"]),
     "reward weights missing": ({"reward_models": break_weights}, "error", ["reward english", "not in the file", "down_proj", "Shows in: score"]),
     "pickled weights": ({"policies": pickle_weights}, "error", ["my.yaml", "safetensors", "pickled"]),

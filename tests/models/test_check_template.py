@@ -1,6 +1,7 @@
 """scripts/check_template.py on the templates that TRL ships, with small real tokenizers, and on TRL's own trainers."""
 
 import json
+import shutil
 from functools import cache
 from importlib.util import find_spec
 from itertools import chain
@@ -10,6 +11,7 @@ import pytest
 from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from croco.models.chats import Controls
 from croco.models.template_check import (
@@ -365,3 +367,18 @@ def test_sft_trains_on_the_ids_that_are_reported(name, tmp_path):
         prompt_ids, completion_ids = trained_ids(tokenizer, row["prompt"], row["completion"], options)
         assert prepared["input_ids"] == prompt_ids + completion_ids
         assert prepared["labels"] == [-100] * len(prompt_ids) + completion_ids
+
+
+def test_with_weights_a_model_that_does_not_fit_its_role_is_refused(miniature, tmp_path):
+    """Seconds, on the meta device: before the first response is sampled."""
+    options = ("--weights", "--output", tmp_path / "t.json")
+    script("check_template", "--model", miniature / "policy", *options)
+    script("check_template", "--model", miniature / "reward", "--role", "reward", *options)
+    done = script("check_template", "--model", miniature / "policy", "--role", "reward", *options, check=False)
+    assert done.returncode == 1 and "the model has 2 logits, a reward model has one" in done.stderr
+    broken = shutil.copytree(miniature / "policy", tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    done = script("check_template", "--model", broken, *options, check=False)
+    assert done.returncode == 1 and "model.norm.weight" in done.stderr and "Remedy: " in done.stderr

@@ -139,12 +139,7 @@ class ChatScorer:
         self.path, self.template_options = path, template_options or {}
         with model_errors(path):
             config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-            if config.num_labels != 1:
-                raise InputError(
-                    f"the model has {config.num_labels} logits, a reward model has one",
-                    "name a Bradley-Terry reward model (num_labels 1)",
-                    path,
-                )
+            check_one_logit(config, path)
             self.tokenizer = load_tokenizer(path, revision, trust_remote_code, self.template_options)
         self.controls = Controls(self.tokenizer, self.template_options)
         self.vocabulary = config.get_text_config().vocab_size
@@ -237,6 +232,16 @@ def _render_turns(tokenizer: "PreTrainedTokenizerBase", options: dict | None) ->
         return tokenizer.apply_chat_template(chat, tokenize=False, **(options or {}))
     except UNUSABLE:  # a translator's template refuses plain text
         return ""
+
+
+def check_one_logit(config: "PreTrainedConfig", path: str | Path) -> None:
+    """Raises InputError where a model has not the one output of a reward model."""
+    if config.num_labels != 1:
+        raise InputError(
+            f"the model has {config.num_labels} logits, a reward model has one",
+            "name a Bradley-Terry reward model, a sequence classifier with one output (num_labels 1)",
+            path,
+        )
 
 
 def check_reward(logit: float) -> tuple[float | None, str | None]:

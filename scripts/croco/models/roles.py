@@ -1,4 +1,4 @@
-"""What each role asks of a model's tokenizer and chat template."""
+"""What each role asks of a model's class, weights, tokenizer and chat template; no weights are loaded."""
 
 import inspect
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from croco.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ROLES = ("policy", "reward", "judge", "translator")
 
@@ -54,3 +54,35 @@ def examine_as(
     if role == "translator":
         return examine_translator(tokenizer, str(form), template, options)
     return examine_untrained(tokenizer, options, answers=role == "reward")
+
+
+def load_config(path: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> "PreTrainedConfig":
+    """The model's config; raises InputError where the model cannot be found or is of an unknown class."""
+    from transformers import AutoConfig
+
+    from croco.models.loading import model_errors
+
+    with model_errors(path):
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def load_skeleton(
+    role: str, path: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> "PreTrainedModel | None":
+    """The model on the meta device with the shapes in its files, or None where its weights are not on this machine.
+
+    Raises InputError where the files do not have what the role needs, as loading.check_files does.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    from croco.models.chats import check_one_logit
+    from croco.models.loading import POLICY, REWARD_MODEL, check_files
+
+    if not Path(path).is_dir():
+        names = ("model.safetensors", "model.safetensors.index.json")
+        cached = [try_to_load_from_cache(str(path), name, revision=revision) for name in names]
+        if not any(isinstance(found, str) for found in cached):
+            return None
+    if role == "reward":
+        check_one_logit(load_config(path, revision, trust_remote_code), path)
+    return check_files(REWARD_MODEL if role == "reward" else POLICY, path, revision, trust_remote_code)
