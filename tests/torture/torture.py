@@ -223,17 +223,11 @@ def report(args, survived, runs, differences):
     print(f"{text}\n{runs} runs, {survived.total()} kills, {len(differences)} differences")
     if args.write and not differences:
         path = ROOT / "docs" / "reliability.md"
-        marks = r"(<!-- kills -->\n).*?(\n<!-- end of kills -->)"
-        summary = f"{survived.total()} kills in {runs} runs (seed {args.seed}); no difference, nothing left over, no manual step.\n\n"
-        path.write_text(
-            re.sub(
-                marks,
-                lambda match: f"{match[1]}{summary}{text}{match[2]}",
-                path.read_text(encoding="utf-8"),
-                flags=re.S,
-            ),
-            encoding="utf-8",
-        )
+        marks = r"(<!-- kills -->\n).*?(<!-- end of kills -->)"
+        counted = f"{survived.total()} kills in {runs} runs (seed {args.seed}): no difference, nothing left over, no manual step."
+        whole = path.read_text(encoding="utf-8")
+        new = re.sub(marks, lambda match: f"{match[1]}{counted}\n\n{text}\n{match[2]}", whole, flags=re.DOTALL)
+        path.write_text(new, encoding="utf-8")
     if differences:
         sys.exit("error: " + "\n".join(differences))
 
