@@ -17,7 +17,7 @@ from croco.digests import code_digest
 from croco.failures import describe_failures
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
-from croco.results_folder import ResultsFolder, describe_start
+from croco.results_folder import ResultsFolder
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()
@@ -55,7 +55,7 @@ except InputError as error:
 
 # A workflow that takes this one as a module keeps Snakemake's records and lock, in its working directory.
 if workflow.modifier.is_main_snakefile():
-    ResultsFolder(GRID.results, describe_start(ASKED, BASE)).install(workflow)
+    ResultsFolder(GRID.results, ASKED, BASE).install(workflow)
 SCRIPTS = shipped("scripts")
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]

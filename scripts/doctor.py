@@ -16,7 +16,6 @@ from pathlib import Path
 
 from croco import cli
 from croco.config.read import build_grid, read_files
-from croco.errors import InputError
 from croco.examination import (
     ERROR,
     examine_audit,
@@ -60,10 +59,7 @@ def examine(args, grid):
     yield from examine_disk(grid)
     yield from examine_gpus(grid, memory, count)
     for used in cli.progress(list_models(grid), desc="models", unit="model"):
-        try:
-            yield from examine_model(grid, used)
-        except InputError as error:
-            raise InputError(f"{used}: {error.problem}", "see above") from error
+        yield from examine_model(grid, used)
     yield from examine_audit(grid)
 
 

@@ -18,9 +18,7 @@ options of its manifests reach a command line.
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,13 +29,12 @@ from pathlib import Path, PurePosixPath
 
 from audit import format_table
 from croco import cli
-from croco.config.languages import read_languages
-from croco.config.schema import Locator, check_config
-from croco.config.shipped import find_shipped_files
+from croco.config.read import build_grid
+from croco.config.schema import Locator
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
-from croco.grid import Grid
-from croco.records import dump, replacing, rows
+from croco.files import publish, replacing
+from croco.records import dump, rows
 from croco.results.bundles import (
     CONFIG,
     FOLDER,
@@ -52,7 +49,7 @@ from croco.results.bundles import (
 )
 from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
-from croco.runs import read_runs
+from croco.runs import name_data, read_runs
 
 SCRIPTS = Path(__file__).resolve().parent
 CHECKOUT = SCRIPTS.parent
@@ -125,8 +122,12 @@ def parse_arguments():
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report page made again from the bundle")
     parser.add_argument("--cores", type=cli.positive, default=2, help="scripts at once")
     parser.add_argument("--minutes", type=cli.positive, default=60, help="time of one script at most")
-    parser.add_argument("--max-mib", type=cli.positive, default=8192, help="MiB that the bundle may unpack to")
-    parser.add_argument("--max-file-mib", type=cli.positive, default=2048, help="MiB of one file at most")
+    parser.add_argument(
+        "--max-mib", type=cli.positive, default=Limits.total // MIB, help="MiB that the bundle may unpack to"
+    )
+    parser.add_argument(
+        "--max-file-mib", type=cli.positive, default=Limits.single // MIB, help="MiB of one file at most"
+    )
     parser.add_argument("--max-files", type=cli.positive, default=Limits.files, help="number of files at most")
     parser.add_argument("--max-depth", type=cli.positive, default=Limits.depth, help="parts of a path at most")
     parser.add_argument("--max-name", type=cli.positive, default=Limits.name, help="bytes of a file's name at most")
@@ -191,11 +192,7 @@ def check_run_table(folder, runs, account):
     """The run table is the one of the packed config."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        # As the workflow reads it: in --config, Snakemake converts True but not true.
-        config.update({key: value == "true" for key, value in config.items() if value in ("true", "false")})
-        check_config(config, CHECKOUT / "config/schema.yaml", Locator([]))
-        find_shipped_files(config, CHECKOUT)
-        grid = Grid(config, read_languages(CHECKOUT / "config/languages.tsv"), Locator([]))
+        grid, _ = build_grid(config, CHECKOUT, Locator([]))
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
     except InputError as error:
         account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
@@ -327,7 +324,7 @@ def check_ledgers(folder, index, account):
                 where,
                 f"{language}: {counts['responses']} responses, {accounted} accounted for",
             )
-        name = {"pair": "pairs", "prompts": "prompts"}.get(ledger["target"], "completions")
+        name = name_data(ledger["target"])
         data = folder / run / f"{name}.jsonl"
         if not data.is_file():
             account.see("ledgers", False, f"{run}/{name}.jsonl", "is missing")
@@ -396,11 +393,7 @@ def arrange_page(folder, index, manifest, view, again):
     for name in index["files"]:
         later = name.endswith("manifest.json") and isinstance(shown, list) and name not in shown
         if not later and (folder / name).is_file():
-            (evidence / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(folder / name, evidence / name)
-            except OSError:  # on another disk
-                shutil.copyfile(folder / name, evidence / name)
+            publish(folder / name, evidence / name)
     return Places(index["root"], evidence, again)
 
 

@@ -100,6 +100,14 @@ def snakemake(folder, *arguments, check=True):
     return done
 
 
+def refuse_config(project, path, text):
+    """(finished process, message) of a dry-run that refuses a config, which is written to ``path``."""
+    path.write_text(text, encoding="utf-8")
+    done = snakemake(project, "--dry-run", "--configfile", path, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done, done.stderr[done.stderr.index("error: ") :]
+
+
 def planned(folder, *arguments):
     """{rule: number of jobs} that a dry-run lists."""
     output = snakemake(folder, "--dry-run", *arguments)

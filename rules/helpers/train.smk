@@ -1,5 +1,6 @@
 from croco.state import list_checkpoint_files
 from croco.objectives import OBJECTIVES
+from croco.runs import name_data
 
 # Keys of a recipe that are options of scripts/train.py by the same name.
 RECIPE_KEYS = (
@@ -40,5 +41,5 @@ def options_online(wildcards):
 
 
 def path_training_data(wildcards):
-    name = {"pair": "pairs", "prompts": "prompts"}.get(find_run(wildcards).row["target"], "completions")
+    name = name_data(find_run(wildcards).row["target"])
     return place(f"{wildcards.model}/{wildcards.pool}/{wildcards.setting}/{name}.jsonl")

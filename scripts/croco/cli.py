@@ -39,7 +39,6 @@ REMEDIES = {
         "a folder is where a file should be, or the reverse: correct the path",
     ),
     errno.ENOENT: "check the path",
-    errno.ENAMETOOLONG: "shorten the names in the path",
     errno.ENAMETOOLONG: "choose shorter names",
     errno.EMFILE: "raise the number of open files (ulimit -n) and start again",
 }

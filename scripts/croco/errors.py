@@ -14,7 +14,7 @@ class InputError(Exception):
         line: int | None = None,
         field: str | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.remedy = problem, remedy
         where = ":".join(str(part) for part in (path, line) if part is not None)
         where = ", ".join(part for part in (where, field and f"field {field}") if part)
         super().__init__(f"{where}: {problem}\n  Remedy: {remedy}" if where else f"{problem}\n  Remedy: {remedy}")

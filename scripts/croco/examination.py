@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from croco.config.resources import weigh
 from croco.errors import InputError
 from croco.files import publish
 from croco.grid import Grid
@@ -17,7 +18,6 @@ from croco.locks import FileLock, take_lock
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Of the memory of a GPU, what the weights of one process may take: caches, activations and the runtime need the rest.
 WEIGHTS_AT_MOST = 0.85
 SIZE_TOLERANCE = 0.25  # by which the declared size of a model may be off
@@ -66,23 +66,20 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
     from croco.models.roles import load_config, load_skeleton
 
     row, stage = used.row, STAGES[used.role]
-
-    def error(what: str, remedy: str, when: str = stage) -> Finding:
-        return Finding(ERROR, str(used), what, when, remedy)
-
     if row["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
-        yield error("vLLM is not installed here", "make env EXTRA=vllm, or write engine: transformers")
+        remedy = "make env EXTRA=vllm, or write engine: transformers"
+        yield Finding(ERROR, str(used), "vLLM is not installed here", stage, remedy)
     place = (used.path, row.get("revision"), row.get("trust_remote_code", False))
     try:
         config = load_config(*place)
     except InputError as fault:
-        yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
+        yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
         return
     yield from examine_template(used)
     try:
         model = load_skeleton(used.role, *place)
     except InputError as fault:
-        yield Finding(ERROR, str(used), fault.problem, stage, remedy_of(fault))
+        yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
         return
     if model is None:
         what = "the weights are not on this machine, so they were not looked at"
@@ -91,11 +88,6 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
         yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
         yield from examine_adapters(grid, used, model)
     yield from examine_context(used, config)
-
-
-def remedy_of(fault: InputError) -> str:
-    """The remedy in the text of an InputError."""
-    return str(fault).partition("Remedy: ")[2]
 
 
 def examine_template(used: Used) -> Iterator[Finding]:
@@ -107,7 +99,7 @@ def examine_template(used: Used) -> Iterator[Finding]:
         loaded = load_with_stops(used.path, row.get("revision"), row.get("trust_remote_code", False))
         report = examine_as(used.role, *loaded, row.get("template_options"), row.get("format"), row.get("template"))
     except InputError as fault:
-        yield Finding(ERROR, str(used), fault.problem, "check_template", remedy_of(fault))
+        yield Finding(ERROR, str(used), fault.problem, "check_template", fault.remedy)
         return
     for finding in report["findings"]:
         what = f"{finding['name']}: {finding['what']}"
@@ -137,7 +129,7 @@ def examine_adapters(grid: Grid, used: Used, model: "PreTrainedModel") -> Iterat
         try:
             find_targets(model, recipe.get("lora_targets"), recipe.get("lora_coverage", "all"), used.path)
         except InputError as fault:
-            yield Finding(ERROR, f"{used}, recipe {name}", fault.problem, "train", remedy_of(fault))
+            yield Finding(ERROR, f"{used}, recipe {name}", fault.problem, "train", fault.remedy)
 
 
 def examine_context(used: Used, config: "PreTrainedConfig") -> Iterator[Finding]:
@@ -162,7 +154,7 @@ def examine_gpus(grid: Grid, memory: float | None, count: int | None) -> Iterato
     if memory is None:
         return
     for used in list_models(grid):
-        weights = used.row.get("size", 0) * BYTES.get(used.row["dtype"], 2)
+        weights = weigh(used.row)
         gpus = max(1, grid.resource("gpu", [used.row]))
         if weights > WEIGHTS_AT_MOST * memory * gpus:
             what = f"its weights take {weights:.0f} GB in {used.row['dtype']}, on {gpus} GPUs of {memory:.0f} GB"
@@ -224,8 +216,6 @@ def examine_disk(grid: Grid) -> Iterator[Finding]:
 def examine_audit(grid: Grid) -> Iterator[Finding]:
     """Whether each reward model was audited before anything is trained on its rewards."""
     for name in grid.reward_models:
-        if not Path(grid.results, "audit", f"{name}.json").is_file() and not list(
-            Path(grid.results, "audit").glob(f"{name}*.json")
-        ):
+        if not Path(grid.results, "audit", f"{name}.json").is_file():
             what = "it has not been audited: nobody knows in which languages it tells answers from damaged copies"
             yield Finding(WARNING, f"reward {name}", what, "train", "snakemake audit, before training")

@@ -39,6 +39,15 @@ class Holder(msgspec.Struct, frozen=True):
         """The holder that this process is."""
         return cls(host_name(), os.getpid(), psutil.Process().create_time(), time.time())
 
+    @classmethod
+    def read(cls, text: str | bytes) -> Self:
+        """The holder that a JSON text names; raises msgspec.MsgspecError for any other text."""
+        return msgspec.json.decode(text, type=cls)
+
+    def is_process(self, other: "Holder") -> bool:
+        """Whether both are one process, whatever locks they hold."""
+        return (self.host, self.pid, self.began) == (other.host, other.pid, other.began)
+
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"process {self.pid} on {self.host.partition(' ')[0]}, since {since}"
@@ -137,7 +146,7 @@ class LeaseLock:
 
     def _read(self) -> Holder | None:
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Holder)
+            return Holder.read(self.path.read_bytes())
         except (FileNotFoundError, msgspec.MsgspecError):  # just gone, or not written yet
             return None
 
@@ -228,7 +237,7 @@ def end_with_head() -> None:
     machine, this does nothing.
     """
     told = os.environ.get(HEAD)
-    head = msgspec.json.decode(told, type=Holder) if told else None
+    head = Holder.read(told) if told else None
     if head is None or not head.is_here:
         return
 

@@ -41,10 +41,14 @@ NO_RECORD = "unknown, because no record says how this file was made"
 
 
 class ResultsFolder:
-    """Snakemake's persistence for one output root; ``start`` is what start.json shall say of this start."""
+    """Snakemake's persistence for one output root.
 
-    def __init__(self, results: str, start: dict[str, Any]) -> None:
-        self.results, self.start = results, start
+    Args:
+        results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder.
+    """
+
+    def __init__(self, results: str, config: dict[str, Any], checkout: Path) -> None:
+        self.results, self.config, self.checkout = results, config, checkout
         self.folder = Path(results) / ".snakemake"
 
     def install(self, workflow: snakemake.workflow.Workflow) -> None:
@@ -64,7 +68,7 @@ class ResultsFolder:
             last = msgspec.json.decode((self.folder / "start.json").read_bytes())["config"]
         except (OSError, msgspec.DecodeError, KeyError, TypeError):
             return []
-        return [f"{key}: {old} -> {new}" for key, old, new in compare(last, self.start["config"])]
+        return [f"{key}: {old} -> {new}" for key, old, new in compare(last, self.config)]
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -86,7 +90,7 @@ class ResultsFolder:
                 print(f"the run before was killed ({lock.taken_from}): going on after it", file=sys.stderr)
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            write_json(self.folder / "start.json", self.start)
+            write_json(self.folder / "start.json", describe_start(self.config, self.checkout))
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield
 
@@ -135,21 +139,15 @@ def wait_for_jobs(head: Holder) -> None:
 
 def list_jobs(head: Holder) -> list[psutil.Process]:
     """The processes on this machine that ``head`` started."""
-    own = msgspec.json.encode(head).decode()
     found = []
     for process in psutil.process_iter():
         try:
             told = process.environ().get(HEAD)
-            if told and _same_process(told, own) and process.status() != psutil.STATUS_ZOMBIE:
+            if told and Holder.read(told).is_process(head) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):  # gone, or another user's
             continue
     return found
-
-
-def _same_process(told: str, own: str) -> bool:
-    one, other = (msgspec.json.decode(text, type=Holder) for text in (told, own))
-    return (one.host, one.pid, one.began) == (other.host, other.pid, other.began)
 
 
 def remove_partial_files(results: str) -> None:

@@ -193,3 +193,8 @@ def list_arms(runs: Iterable[Run]) -> list[Arm]:
         )
         arm.pools[run.pool] = {"trained": list(run.languages), "evaluated": list(run.evaluated)}
     return list(arms.values())
+
+
+def name_data(target: str | None) -> str:
+    """Name of the file that a setting with this target is trained on, without its ending."""
+    return {"pair": "pairs", "prompts": "prompts"}.get(target or "", "completions")

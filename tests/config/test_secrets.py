@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import ROOT, script, snakemake
+from conftest import ROOT, refuse_config, script
 
 from croco.config.checks.secrets import find_secrets
 
@@ -48,11 +48,8 @@ def assert_nowhere(folder, *texts):
 @pytest.mark.parametrize("place", CONFIGS)
 def test_a_config_with_a_secret_is_refused(place, tmp_path, fresh_project):
     text, key, line = CONFIGS[place]
-    path = tmp_path / "secret.yaml"
-    path.write_text(text, encoding="utf-8")
-    done = snakemake(fresh_project, "--dry-run", "--configfile", path, check=False)
-    message = done.stderr[done.stderr.index("error: ") :]
-    assert done.returncode == 1 and f"secret.yaml:{line}, field {key}: holds a secret" in message
+    done, message = refuse_config(fresh_project, tmp_path / "secret.yaml", text)
+    assert f"secret.yaml:{line}, field {key}: holds a secret" in message
     assert message.count("Remedy: ") == 1 and "HF_TOKEN" in message and "Traceback" not in message
     assert_nowhere(fresh_project, done.stdout, done.stderr)
 

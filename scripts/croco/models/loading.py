@@ -141,7 +141,8 @@ def check_files(
 ) -> "PreTrainedModel":
     """As load_weights and load_adapter, but by the names and shapes in the files: for an engine that loads the weights itself.
 
-    Returns the model on the meta device. Only the adapter's weights are read. Raises InputError as these two do, except for weights that are not finite.
+    Returns the model on the meta device. Only the adapter's weights are read. Raises InputError as these two do, except
+    for weights that are not finite.
     """
     import torch
     import transformers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from croco.results.bundles import CONFIG, README
-from croco.runs import BASE, UNTUNED, Run
+from croco.runs import BASE, UNTUNED, Run, name_data
 
 PLOTS = ("win_rates.svg", "structured.svg", "ledger.svg")
 TABLES = tuple(
@@ -58,16 +58,11 @@ def list_expected(runs: Collection[Run], judged: bool, fidelity: bool) -> list[s
         if judged or fidelity:
             names += [f"answers/{code}.jsonl" for code in run.evaluated]
         if not run.is_base:
-            data = name_data(run)
+            data = name_data(run.target)
             names += ["ledger.json", f"{data}.jsonl", f"{data}.{MANIFEST}"]
             names += [f"checkpoint/{MANIFEST}", "checkpoint/metrics.jsonl"]
         expected |= {f"{run.name}/{name}" for name in names}
     return sorted(expected)
-
-
-def name_data(run: Run) -> str:
-    """Name of the file that a run is tuned on, without its ending."""
-    return {"pair": "pairs", "prompts": "prompts"}.get(run.target or "", "completions")
 
 
 def find_origin(name: str, runs: Mapping[str, Run]) -> Origin:
@@ -84,8 +79,9 @@ def find_origin(name: str, runs: Mapping[str, Run]) -> Origin:
         return Origin(f"{run}/checkpoint/{MANIFEST}", "train", run)
     if part in ("answers", "eval"):
         return Origin(f"{run}/eval/{code}.{MANIFEST}", "evaluate", run)
-    if part == "" and rest in ("ledger.json", f"{name_data(runs[run])}.jsonl"):
-        return Origin(f"{run}/{name_data(runs[run])}.{MANIFEST}", "build_pairs", run)
+    data = name_data(runs[run].target)
+    if part == "" and rest in ("ledger.json", f"{data}.jsonl"):
+        return Origin(f"{run}/{data}.{MANIFEST}", "build_pairs", run)
     stage = {"arena": "judge", "fidelity": "fidelity"}.get(part)
     return Origin(f"{stem}.{MANIFEST}", stage, run)
 
