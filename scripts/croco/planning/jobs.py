@@ -21,7 +21,7 @@ NEW, INPUT, CODE, CUT_OFF, AGAIN, FORCED, TARGET = (
     "input changed",
     "code or parameters changed",
     "cut off",
-    "made again after an earlier stage",
+    "after an earlier stage",
     "forced",
     "target",
 )
@@ -63,15 +63,17 @@ def list_jobs(
 ) -> tuple[Grid, list[PlannedJob]]:
     """(run table, all jobs) of the workflow in the working directory; those with a reason are those of `snakemake -n`.
 
-    ``config`` are texts KEY=VALUE. Raises InputError with Snakemake's message where it cannot plan.
+    ``config`` are texts KEY=VALUE. Raises InputError with Snakemake's message where it cannot plan. A wrong config ends
+    the program with its own message, as with `snakemake -n`.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             workflow = _dry_run(snakefile, configfiles, config, targets)
-    except (Exception, SystemExit) as error:
-        message = str(error).removeprefix("error: ") or said.getvalue().strip()
-        raise InputError(f"Snakemake cannot plan this config: {message}", "see what `snakemake -n` says") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"Snakemake cannot plan this config: {error}", "see what `snakemake -n` says") from error
     return workflow.globals["GRID"], _read_dag(workflow.dag)
 
 

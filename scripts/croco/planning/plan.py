@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
 
 from croco.grid import Grid
 from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob
@@ -72,20 +73,11 @@ class Plan:
 
     def longest_chain(self) -> float:
         """Hours of the longest chain of jobs that wait for each other, each on the GPUs that it asks for."""
-        ends: list[float | None] = [None] * len(self.steps)
-        for start in range(len(self.steps)):
-            waiting = [start]
-            while waiting:
-                number = waiting[-1]
-                open_ones = [before for before in self.steps[number].job.after if ends[before] is None]
-                if open_ones:
-                    waiting.extend(open_ones)
-                    continue
-                waiting.pop()
-                ends[number] = self._wall_hours(number) + max(
-                    (ends[before] or 0.0 for before in self.steps[number].job.after), default=0.0
-                )
-        return max((end or 0.0 for end in ends), default=0.0)
+        ends: dict[int, float] = {}
+        for number in TopologicalSorter({i: step.job.after for i, step in enumerate(self.steps)}).static_order():
+            before = max((ends[needed] for needed in self.steps[number].job.after), default=0.0)
+            ends[number] = before + self._wall_hours(number)
+        return max(ends.values(), default=0.0)
 
     def _wall_hours(self, number: int) -> float:
         step = self.steps[number]
@@ -157,5 +149,6 @@ def to_row(step: Step) -> dict:
 
 
 def shorten_reasons(reasons: dict[str, int]) -> str:
-    """The reasons with their numbers, without `new` where all jobs are new."""
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) if set(reasons) != {NEW} else "all new"
+    """The reasons with their numbers; targets, which are no work, are left out."""
+    causes = {reason: count for reason, count in reasons.items() if reason != TARGET}
+    return "all new" if set(causes) == {NEW} else ", ".join(f"{count} {reason}" for reason, count in causes.items())

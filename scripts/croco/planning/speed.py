@@ -113,7 +113,7 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
     for manifest in _read_manifests(results):
         stage, model = manifest["stage"], manifest["options"].get("model")
         counts = manifest.get("counts", {})
-        if stage == "generate" and counts.get("responses"):
+        if stage == "generate" and counts.get("responses") and not manifest["options"]["adapter"]:
             total = lengths[model, Path(manifest["options"]["prompts"]).parent.name]
             total[0] += counts["tokens"]
             total[1] += counts["responses"]

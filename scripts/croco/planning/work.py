@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from croco.config.resources import weigh
 from croco.grid import Grid
@@ -71,8 +72,6 @@ class Facts:
         grid: the run table.
         response_tokens: {(path of the policy, language): measured mean}.
         stale: paths that will be made again from a changed config or input; they say nothing of the run.
-    Attributes:
-        assumptions: sentences on what was assumed, in the order of their use.
     """
 
     def __init__(
@@ -87,9 +86,11 @@ class Facts:
 
     @property
     def assumptions(self) -> list[str]:
+        """Sentences on what was assumed, in the order of their use."""
         return list(self._noted)
 
     def note(self, assumption: str) -> None:
+        """Adds an assumption, once."""
         self._noted[assumption] = None
 
     def count_lines(self, path: str) -> int | None:
@@ -160,7 +161,7 @@ def work_of(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     return function(facts, rule, wildcards) if function else NO_WORK
 
 
-def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, **fields) -> Work:
+def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, **fields: Any) -> Work:
     """Sampling ``samples`` responses per prompt; the engine reads a prompt once for all of them."""
     items = prompts * samples
     tokens = items * facts.tokens_of_response(row, language, row["max_tokens"])
@@ -183,6 +184,7 @@ def _setting_of(grid: Grid, policy: str) -> str | None:
 
 
 def sample_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Samples of one block of prompts."""
     grid, policy, language = facts.grid, wildcards["policy"], wildcards["language"]
     prompts = facts.count_prompts("train", language, int(wildcards["start"]))
     row = grid.policies[policy.split("/")[0]]
@@ -192,13 +194,14 @@ def sample_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
 
 
 def sample_audited(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """The answers that the audit damages."""
     grid, language = facts.grid, wildcards["language"]
     prompts = min(grid.config["audit"]["prompts"], facts.count_prompts("train", language))
     row = grid.policies[wildcards["policy"]]
     return _sample(facts, row, language, prompts, grid.config["audit"]["samples"], stage="generate")
 
 
-def _score(facts: Facts, reward: str, items: int, tokens_in: float, **fields) -> Work:
+def _score(facts: Facts, reward: str, items: int, tokens_in: float, **fields: Any) -> Work:
     return Work(
         stage="score",
         **describe_model(facts.grid, facts.grid.reward_models[reward]),
@@ -211,6 +214,7 @@ def _score(facts: Facts, reward: str, items: int, tokens_in: float, **fields) ->
 
 
 def score_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of the responses to one block of prompts."""
     sampled = sample_block(facts, rule, wildcards)
     tokens = sampled.items * facts.tokens_of_prompt() + sampled.tokens_out
     fields = {"prompts": sampled.prompts, "language": sampled.language, "setting": sampled.setting}
@@ -218,6 +222,7 @@ def score_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
 
 
 def audit_reward(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of answers and their damaged copies."""
     grid = facts.grid
     counts = [facts.count_prompts("train", language) for language in grid.trained]
     prompts = sum(min(grid.config["audit"]["prompts"], count) for count in counts)
@@ -257,6 +262,7 @@ def _name_language(languages: Iterable[str]) -> str | None:
 
 
 def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Answers of a run to the evaluation prompts, and structured tasks."""
     grid = facts.grid
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
@@ -289,6 +295,7 @@ def _count_task_rows(facts: Facts, language: str) -> int:
 
 
 def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Verdicts on a run's answers; the oracle loads no model."""
     grid = facts.grid
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
@@ -312,6 +319,7 @@ def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
 
 
 def score_answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of a run's answers."""
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
     read = count * facts.tokens_of_prompt() + tokens
@@ -320,6 +328,7 @@ def score_answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work
 
 
 def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Tuning of a run."""
     grid = facts.grid
     name = f"{wildcards['model']}/{wildcards['pool']}/{wildcards['setting']}"
     run = grid.runs[name]
@@ -374,6 +383,7 @@ def _translate(facts: Facts, row: dict, language: str, rows: int, tokens: float)
 
 
 def translate_prompts(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Translation of one block of prompts."""
     use = rule.removeprefix("translate_")
     row = facts.grid.translators[facts.grid.prompts[use]["translator"]]
     language = wildcards["language"]
@@ -382,6 +392,7 @@ def translate_prompts(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> 
 
 
 def translate_task(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Translation of a structured task."""
     grid, name, language = facts.grid, rule.removeprefix("translate_task_"), wildcards["language"]
     task = next(task for task in grid.config["evaluation"]["tasks"] if task["name"] == name)
     count = facts.count_lines(grid.path(task["source"]))
