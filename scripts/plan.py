@@ -107,14 +107,18 @@ def format_count(number):
 def format_totals(plan, speed, gpus, downloads):
     """Lines below the table: time, what is made again, downloads, and what the figures rest on."""
     total = add_up(plan.to_run)
-    yield f"GPU-hours  {total.gpu_hours:,.1f} on {speed.gpu} ({speed.memory_gb:g} GB)"
+    uses_gpus = any(step.job.gpus for step in plan.to_run)
+    where = f"on {speed.gpu} ({speed.memory_gb:g} GB)" if uses_gpus else "because no job that will run asks for a GPU"
+    yield f"GPU-hours  {total.gpu_hours:,.1f} {where}"
     if interval := plan.interval():
         low, high = interval
         yield f"           95 % interval of the measured part: {low:,.1f} to {high:,.1f} (blocks and languages only)"
-    if gpus:
+    if uses_gpus:
         shared, chain = total.gpu_hours / gpus, plan.longest_chain()
         limit = "all GPUs busy" if shared >= chain else "the longest chain of jobs that wait for each other"
         yield f"Wall time  at least {max(shared, chain):,.1f} hours on {gpus} GPUs, limited by {limit}"
+        if (most := max(step.job.gpus for step in plan.to_run)) > gpus:
+            yield f"           a job asks for {most} GPUs and cannot start: lower `resources: {{gpu: ...}}` in the config"
     yield f"Disk       {total.bytes / 1e9:,.1f} GB written, training state included"
     if plan.redone:
         redone = add_up(plan.redone)
@@ -132,14 +136,14 @@ def describe_download(download):
 
 
 def wrap(head, parts):
-    """Lines with as many parts as fit, at most six lines; nothing without parts."""
+    """Lines with as many parts as fit; nothing without parts. What is beyond six lines is in the file of --json."""
     lines = []
     for part in parts:
         if lines and len(lines[-1]) + len(part) + 2 <= WIDTH:
             lines[-1] += f"; {part}"
         else:
             lines.append(f"{' ' * len(head) if lines else head}{part}"[:WIDTH])
-    return lines[:6]
+    return lines if len(lines) <= 6 else [*lines[:5], f"{' ' * len(head)}and more: see --json"]
 
 
 def describe(plan, speed, gpus, downloads):

@@ -127,9 +127,9 @@ def add_up(steps: Iterable[Step]) -> Sum:
 
 GROUPS: dict[str, Callable[[Step], str]] = {
     "rule": lambda step: step.job.rule,
-    "model": lambda step: step.work.model or "no model",
-    "language": lambda step: step.work.language or ("several" if step.work.model else "no model"),
-    "setting": lambda step: step.work.setting or ("shared by settings" if step.work.model else "no model"),
+    "model": lambda step: step.work.model or ("oracle" if step.work.stage else "no model"),
+    "language": lambda step: step.work.language or ("several" if step.work.stage else "no model"),
+    "setting": lambda step: step.work.setting or ("shared by settings" if step.work.stage else "no model"),
 }
 
 

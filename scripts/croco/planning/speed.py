@@ -58,19 +58,17 @@ def read_speeds(path: Path) -> dict[str, Speed]:
     """{GPU type: its speed}; raises InputError for a figure that is no positive number."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    texts = {"gpu", "source"}
+    figures = [field.name for field in fields(Speed) if field.name not in ("gpu", "source")]
     speeds = {}
     for line, row in enumerate(rows, start=2):
         try:
-            values = {
-                field.name: row[field.name] if field.name in texts else float(row[field.name])
-                for field in fields(Speed)
-            }
+            values = {name: float(row[name]) for name in figures}
+            speed = Speed(gpu=row["gpu"], source=row["source"], **values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a row of GPU speeds ({error})", "write a number per column", path, line) from error
-        if any(value <= 0 for name, value in values.items() if name not in texts):
+        if not all(0 < value < math.inf for value in values.values()):
             raise InputError("a speed that is not above 0", "write a positive number", path, line)
-        speeds[row["gpu"]] = Speed(**values)
+        speeds[speed.gpu] = speed
     return speeds
 
 

@@ -36,7 +36,7 @@ class Work:
         stage: as in manifests; model: name of its row in the config, None where no model is loaded; path: of the model.
         size, active: billions of parameters, all of them and those that a token passes (fewer in a mixture of experts).
         gigabytes: of the weights that are loaded once per load.
-        language, setting: what the work is for, None where it is for several.
+        language, setting: what the work is for, None where it is for several; a setting as the config names it.
         loads: how many models are loaded. prompts: how many.
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
@@ -180,7 +180,7 @@ def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, 
 
 def _setting_of(grid: Grid, policy: str) -> str | None:
     """The setting whose later round samples, None for an untuned policy."""
-    return grid.runs[policy].setting if policy in grid.runs else None
+    return grid.runs[policy].arm if policy in grid.runs else None
 
 
 def sample_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
@@ -271,7 +271,7 @@ def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         stage="evaluate",
         **describe_model(grid, grid.policies[run.model]),
         language=_name_language(answers),
-        setting=run.setting,
+        setting=run.arm,
         loads=1,
         prompts=prompts,
         items=count,
@@ -300,7 +300,7 @@ def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
     calls = 2 * count  # each pair of answers in both orders
-    shared = {"stage": "judge", "language": _name_language(answers), "setting": run.setting}
+    shared: dict[str, Any] = {"stage": "judge", "language": _name_language(answers), "setting": run.arm}
     if grid.judge is None:
         return Work(**shared, prompts=prompts, items=calls)
     replies = calls * round(ASSUMED_SHARE * grid.judge["max_tokens"])
@@ -323,7 +323,7 @@ def score_answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
     read = count * facts.tokens_of_prompt() + tokens
-    fields = {"prompts": prompts, "language": _name_language(answers), "setting": run.setting}
+    fields = {"prompts": prompts, "language": _name_language(answers), "setting": run.arm}
     return _score(facts, wildcards["reward"], count, read, **fields)
 
 
@@ -345,7 +345,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         stage="train",
         **describe_model(grid, row),
         language=_name_language(run.languages),
-        setting=run.setting,
+        setting=run.arm,
         loads=2 if objective.samples else 1,  # the reward model, too
         prompts=rows,
         items=seen,
