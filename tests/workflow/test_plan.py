@@ -1,7 +1,6 @@
 """The plan against Snakemake's own dry run, and against what a finished run says that it did."""
 
 import json
-import shutil
 import subprocess
 from collections import Counter, defaultdict
 
@@ -76,22 +75,23 @@ def test_plan_before_a_run_is_its_fact(fresh_project, untouched_run, tmp_path):
 
 
 def test_rows_of_a_training_are_known_once_pairs_exist(untouched_run, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(untouched_run, project, symlinks=True)
+    results = untouched_run / RESULTS
     seen = {}
-    for path in (project / RESULTS).glob("*/*/*/checkpoint"):
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        seen[str(path.parent.relative_to(project / RESULTS))] = manifest["rows_seen"]["sum"]
-        shutil.rmtree(path)
-    planned = plan_jobs(project, tmp_path, "--configfile", "two_languages.yaml")
+    for path in results.glob("*/*/*/checkpoint/manifest.json"):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        seen[str(path.parents[1].relative_to(results))] = manifest["rows_seen"]["sum"]
+    text = (untouched_run / "two_languages.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "changed.yaml"
+    config.write_text(text.replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"), encoding="utf-8")
+    planned = plan_jobs(untouched_run, tmp_path, "--configfile", config)
     trained = [job for job in planned["jobs"] if job["rule"] == "train"]
     names = ("model", "pool", "setting")
     assert {"/".join(job["wildcards"][name] for name in names): job["work"]["items"] for job in trained} == seen
-    assert {job["why"] for job in trained} == {"new"}
+    assert {job["why"] for job in trained} == {"code or parameters changed"}
     # What was evaluated with these checkpoints is there and would be made again.
-    assert planned["made_again"]["reasons"] == {
-        "after an earlier stage": sum(job["why"] == "after an earlier stage" for job in planned["jobs"])
-    }
+    evaluated = [job for job in planned["jobs"] if job["rule"].startswith("evaluate_")]
+    assert {job["why"] for job in evaluated} == {"after an earlier stage"} and len(evaluated) == len(seen)
+    assert planned["made_again"]["jobs"] == sum(bool(job["outputs"]) for job in planned["jobs"])
 
 
 def test_more_samples_are_another_plan(untouched_run, tmp_path):
