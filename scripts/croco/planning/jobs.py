@@ -1,0 +1,144 @@
+"""The jobs of a workflow, as a dry run of Snakemake finds them."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_args, parse_config
+from snakemake.exceptions import CliException
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, WorkflowSettings
+
+from croco.errors import InputError
+from croco.grid import Grid
+
+NEW, INPUT, CODE, CUT_OFF, AGAIN, FORCED, TARGET = (
+    "new",
+    "input changed",
+    "code or parameters changed",
+    "cut off",
+    "after an earlier stage",
+    "forced",
+    "target",
+)
+# A dry run asks for no machine, so that no request of a job is cut to the GPUs of this one.
+UNLIMITED_GPUS = 10_000
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of the workflow.
+
+    Attributes:
+        rule: name of the rule.
+        wildcards: {name: value}.
+        why: the reason to run it, one of the constants of this module; None for a finished job, which does not run.
+        gpus, runtime: what it asks for; the runtime is in minutes, at the first attempt.
+        outputs: paths, relative to the working directory.
+        outputs_exist: whether all outputs are there.
+        after: positions, in the list of all jobs, of the jobs whose outputs it needs.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    why: str | None
+    gpus: int
+    runtime: float
+    outputs: tuple[str, ...]
+    outputs_exist: bool
+    after: tuple[int, ...]
+
+    @property
+    def is_redone(self) -> bool:
+        """Whether it runs although its outputs are there."""
+        return self.why is not None and bool(self.outputs) and self.outputs_exist
+
+
+def list_jobs(
+    snakefile: Path, configfiles: Sequence[Path] = (), config: Sequence[str] = (), targets: Sequence[str] = ()
+) -> tuple[Grid, list[PlannedJob]]:
+    """(run table, all jobs) of the workflow in the working directory; those with a reason are those of `snakemake -n`.
+
+    ``config`` are texts KEY=VALUE. Raises InputError with Snakemake's message where it cannot plan. A wrong config ends
+    the program with its own message, as with `snakemake -n`.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            workflow = _dry_run(snakefile, configfiles, config, targets)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"Snakemake cannot plan this config: {error}", "see what `snakemake -n` says") from error
+    return workflow.globals["GRID"], _read_dag(workflow.dag)
+
+
+def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str], targets: Sequence[str]) -> Any:
+    """The workflow after a dry run with the settings of the default profile."""
+    options = ["--snakefile", str(snakefile), "--dry-run"]
+    options += ["--configfile", *map(str, configfiles)] if configfiles else []
+    options += ["--config", *config] if config else []
+    try:
+        _, args = parse_args([*options, "--", *targets])
+    except CliException as error:
+        raise InputError(str(error), "see what `snakemake -n` says") from error
+    quiet = {Quietness.RULES, Quietness.PROGRESS}  # a dry run then ends when it has counted its jobs
+    with SnakemakeApi(OutputSettings(dryrun=True, quiet=quiet, stdout=True, enable_file_logging=False)) as api:
+        planned = api.workflow(
+            resource_settings=ResourceSettings(cores=UNLIMITED_GPUS, resources={"gpu": UNLIMITED_GPUS}),
+            config_settings=ConfigSettings(
+                config=parse_config(args.config),
+                configfiles=args.configfile,
+                config_args=args.config,
+            ),
+            workflow_settings=WorkflowSettings(persistence_backend=args.persistence_backend),
+            snakefile=snakefile,
+        )
+        dag = planned.dag(
+            dag_settings=DAGSettings(
+                targets=set(targets),
+                force_incomplete=args.rerun_incomplete,
+                rerun_triggers=args.rerun_triggers,
+                max_checksum_file_size=args.max_checksum_file_size,
+                trust_io_cache=args.trust_io_cache,
+                strict_evaluation=args.strict_dag_evaluation,
+            )
+        )
+        dag.execute_workflow(pseudo_executor="dryrun")
+        return planned._workflow  # the public interface prints jobs and returns none
+
+
+def _read_dag(dag: Any) -> list[PlannedJob]:
+    jobs = list(dag.jobs)
+    positions = {job: position for position, job in enumerate(jobs)}
+    return [
+        PlannedJob(
+            rule=job.rule.name,
+            wildcards=dict(job.wildcards.items()),
+            why=_name_reason(dag.reason(job), job) if dag.needrun(job) else None,
+            gpus=int(job.resources.get("gpu", 0)),
+            runtime=float(job.resources.get("runtime", 0)),
+            outputs=tuple(map(str, job.output)),
+            outputs_exist=all(Path(path).exists() for path in job.output),
+            after=tuple(sorted(positions[needed] for needed in dag.dependencies[job])),
+        )
+        for job in jobs
+    ]
+
+
+def _name_reason(reason: Any, job: Any) -> str:
+    """The first cause of a job: what is missing, then what changed, then what only follows from other jobs."""
+    if not job.output:
+        return TARGET
+    named = {
+        NEW: reason.missing_output and not all(Path(path).exists() for path in job.output),
+        CUT_OFF: reason.incomplete_output,
+        FORCED: reason.forced,
+        CODE: reason.params_changed or reason.code_changed or reason.software_stack_changed,
+        INPUT: reason.updated_input or reason.input_changed,
+    }
+    return next((name for name, applies in named.items() if applies), AGAIN)

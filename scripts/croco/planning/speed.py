@@ -1,0 +1,189 @@
+"""How long model work takes: by the manifests of a pilot where there are some, else by a table of GPU types."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import mean, stdev
+
+from croco.errors import InputError
+from croco.planning.work import Work
+from croco.records import read_json
+
+TERA = 1e12
+BILLION = 1e9
+# At least this share of a measured time counts as work on items, however long the table says that loading takes.
+LEAST_SHARE = 0.2
+Z = 1.96  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A row of config/speeds.tsv.
+
+    Attributes:
+        gpu: the type. memory_gb: of one. tflops: peak of dense bf16 operations, in 10^12 per second.
+        sampling, prefill, training: share of the peak that is reached.
+        load_gb_s: GB of weights that are loaded per second.
+        source: of each figure, or `estimate`.
+    """
+
+    gpu: str
+    memory_gb: float
+    tflops: float
+    sampling: float
+    prefill: float
+    training: float
+    load_gb_s: float
+    source: str
+
+    def load_seconds(self, work: Work) -> float:
+        """Seconds of all model loads of a job."""
+        return work.loads * work.gigabytes / self.load_gb_s
+
+    def item_seconds(self, work: Work) -> float:
+        """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled."""
+        parameters = work.active * BILLION
+        per_peak = (
+            2 * work.tokens_in / self.prefill
+            + 2 * work.tokens_out / self.sampling
+            + work.training_factor * work.tokens_trained / self.training
+        )
+        return parameters * per_peak / (self.tflops * TERA)
+
+
+def read_speeds(path: Path) -> dict[str, Speed]:
+    """{GPU type: its speed}; raises InputError for a figure that is no positive number."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    figures = [field.name for field in fields(Speed) if field.name not in ("gpu", "source")]
+    speeds = {}
+    for line, row in enumerate(rows, start=2):
+        try:
+            values = {name: float(row[name]) for name in figures}
+            speed = Speed(gpu=row["gpu"], source=row["source"], **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a row of GPU speeds ({error})", "write a number per column", path, line) from error
+        if not all(0 < value < math.inf for value in values.values()):
+            raise InputError("a speed that is not above 0", "write a positive number", path, line)
+        speeds[speed.gpu] = speed
+    return speeds
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Measured GPU-seconds per item of one stage and model.
+
+    Attributes:
+        mean: over all items.
+        error: standard error of the mean over jobs, blocks and languages; None with fewer than two of them.
+        jobs: how many were measured.
+    """
+
+    mean: float
+    error: float | None
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the manifests of finished jobs say.
+
+    Attributes:
+        rates: {(stage, path of the model): Rate}, of jobs on GPUs.
+        response_tokens: {(path of the policy, language): mean tokens of a response}.
+    """
+
+    rates: Mapping[tuple[str, str], Rate]
+    response_tokens: Mapping[tuple[str, str], float]
+
+
+def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -> Measured:
+    """Rates and response lengths by the manifests in a results folder, empty without any.
+
+    ``gigabytes`` is {path of a model: GB of its weights}; the time that loading them takes by the table of speeds is
+    subtracted, so that a pilot with few items does not look slow.
+    """
+    jobs: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    lengths: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for manifest in _read_manifests(results):
+        stage, model = manifest["stage"], manifest["options"].get("model")
+        counts = manifest.get("counts", {})
+        if stage == "generate" and counts.get("responses") and not manifest["options"]["adapter"]:
+            total = lengths[model, Path(manifest["options"]["prompts"]).parent.name]
+            total[0] += counts["tokens"]
+            total[1] += counts["responses"]
+        items, gpus = _count_done(manifest), manifest.get("gpus", 0)
+        if not items or not gpus or not model:
+            continue
+        loading = gpus * gigabytes.get(model, 0) / speed.load_gb_s
+        seconds = max(gpus * manifest["seconds"] - loading, LEAST_SHARE * gpus * manifest["seconds"])
+        # Manifests of one job, one per language, each have the seconds since the job's start.
+        before = jobs[stage, model].get(manifest["job"], (0.0, 0.0))
+        jobs[stage, model][manifest["job"]] = (max(before[0], seconds), before[1] + items)
+    return Measured(
+        rates={key: _rate(list(of_key.values())) for key, of_key in jobs.items()},
+        response_tokens={key: tokens / count for key, (tokens, count) in lengths.items()},
+    )
+
+
+def _read_manifests(results: Path) -> Iterable[dict]:
+    for path in sorted(results.glob("**/*manifest.json")):
+        if path.relative_to(results).parts[0] not in ("state", "partial", "audit"):
+            manifest = read_json(path)
+            if "stage" in manifest and "options" in manifest:
+                yield manifest
+
+
+def _count_done(manifest: dict) -> float:
+    """Items that a job did itself; 0 if finished work was taken over, or if the stage counts none."""
+    counts = manifest.get("counts", {})
+    done = {
+        "generate": (manifest.get("sampled"), counts.get("responses")),
+        "score": (manifest.get("scored"), counts.get("responses")),
+        "judge": (1, counts.get("verdicts")),
+        "translate": (manifest.get("translated"), counts.get("prompts", counts.get("rows"))),
+        "train": (1, manifest.get("rows_seen", {}).get("sum")),
+    }.get(manifest["stage"], (0, 0))
+    if manifest["stage"] == "generate" and manifest["sampled"] < counts["prompts"]:
+        return 0  # the rest was sampled before, by a job that was cut off or by the audit
+    return done[1] if all(done) else 0
+
+
+def _rate(jobs: Sequence[tuple[float, float]]) -> Rate:
+    """The rate of (GPU-seconds, items) per job, with the standard error of a ratio of means."""
+    seconds, items = (sum(values) for values in zip(*jobs, strict=True))
+    ratio = seconds / items
+    error = None
+    if len(jobs) > 1:
+        residuals = [second - ratio * count for second, count in jobs]
+        error = stdev(residuals) / math.sqrt(len(jobs)) / mean(count for _, count in jobs)
+    return Rate(ratio, error, len(jobs))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """GPU-seconds of a job.
+
+    Attributes:
+        seconds: all of them. error: their standard error where they were measured, else None.
+        source: the stage and model of the rate, or None for the table.
+    """
+
+    seconds: float
+    error: float | None = None
+    source: tuple[str, str] | None = None
+
+
+def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
+    """GPU-seconds of a job on ``gpus``; none of a job that asks for no GPU."""
+    if not gpus or work.model is None:
+        return Cost(0)
+    loading = gpus * speed.load_seconds(work)
+    rate = measured.rates.get((work.stage, work.path))
+    if rate is None:
+        return Cost(loading + speed.item_seconds(work))
+    error = None if rate.error is None else rate.error * work.items
+    return Cost(loading + rate.mean * work.items, error, (work.stage, work.path))

@@ -1,0 +1,423 @@
+"""The model work of a job: a table of functions from a rule's wildcards to loads, items, tokens and bytes.
+
+A rule that is not in the table loads no model, and costs no GPU time.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from croco.config.resources import weigh
+from croco.grid import Grid
+from croco.objectives import OBJECTIVES
+from croco.runs import Run, name_data
+
+# What is assumed where neither the config nor a file that exists says it. The plan prints each one that it used.
+ASSUMED_PROMPTS = 500
+ASSUMED_PROMPT_TOKENS = 150
+ASSUMED_SHARE = 0.15  # of max_tokens that a response has
+ASSUMED_TASK_ROWS = 1000
+ASSUMED_TASK_TOKENS = 600
+ASSUMED_COPIES = 10  # texts that the audit scores per answer
+JUDGE_INSTRUCTION_TOKENS = 350
+BYTES_PER_TOKEN = 5
+BYTES_PER_REWARD = 20
+ADAPTER_SHARE = 0.005  # of the parameters, for LoRA with rank 16 on all linear layers
+BYTES_PER_TRAINED_PARAMETER = 16  # float32 weights, two moments, and the weights that are published
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job asks of a model.
+
+    Attributes:
+        stage: as in manifests; model: name of its row in the config, None where no model is loaded; path: of the model.
+        size, active: billions of parameters, all of them and those that a token passes (fewer in a mixture of experts).
+        gigabytes: of the weights that are loaded once per load.
+        language, setting: what the work is for, None where it is for several; a setting as the config names it.
+        loads: how many models are loaded. prompts: how many.
+        items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
+        tokens_in, tokens_out: read by and sampled from the model.
+        tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
+        bytes: written.
+    """
+
+    stage: str = ""
+    model: str | None = None
+    path: str = ""
+    size: float = 0
+    active: float = 0
+    gigabytes: float = 0
+    language: str | None = None
+    setting: str | None = None
+    loads: int = 0
+    prompts: int = 0
+    items: int = 0
+    tokens_in: float = 0
+    tokens_out: float = 0
+    tokens_trained: float = 0
+    training_factor: int = 0
+    bytes: float = 0
+
+
+NO_WORK = Work()
+
+
+class Facts:
+    """What is known of prompts and texts before a run, from the config, existing files and measured means.
+
+    Args:
+        grid: the run table.
+        response_tokens: {(path of the policy, language): measured mean}.
+        stale: paths that will be made again from a changed config or input; they say nothing of the run.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        response_tokens: Mapping[tuple[str, str], float] | None = None,
+        stale: Iterable[str] = (),
+    ) -> None:
+        self.grid, self.response_tokens, self.stale = grid, response_tokens or {}, set(stale)
+        self._noted: dict[str, None] = {}
+        self._lines: dict[str, int | None] = {}
+
+    @property
+    def assumptions(self) -> list[str]:
+        """Sentences on what was assumed, in the order of their use."""
+        return list(self._noted)
+
+    def note(self, assumption: str) -> None:
+        """Adds an assumption, once."""
+        self._noted[assumption] = None
+
+    def count_lines(self, path: str) -> int | None:
+        """Lines of a JSONL file that are not skipped, None without a file that says something of the run."""
+        if path not in self._lines:
+            known = path not in self.stale and Path(path).is_file()
+            self._lines[path] = _count(Path(path)) if known else None
+        return self._lines[path]
+
+    def count_prompts(self, use: str, language: str, start: int | None = None) -> int:
+        """Prompts of a block, or of all blocks of a language."""
+        if start is None:
+            return sum(self.count_prompts(use, language, start) for start in self.grid.blocks(use))
+        folder = "prompts" if use == "train" else "prompts/evaluate"
+        count = self.count_lines(f"{self.grid.results}/{folder}/{language}/{start}.jsonl")
+        if count is None:
+            count = self.grid.block_limit(use, start)
+        if count is None:
+            count = self.count_lines(self.grid.prompt_file(use, language) or "")
+        if count is None:
+            self.note(f"{ASSUMED_PROMPTS} prompts per language where no limit is given ({use})")
+            count = ASSUMED_PROMPTS
+        return count
+
+    def tokens_of_response(self, row: dict, language: str, max_tokens: int) -> float:
+        """Expected tokens of a response of the policy in ``row``."""
+        measured = self.response_tokens.get((self.grid.path(row["path"]), language))
+        if measured is not None:
+            return measured
+        tokens = round(ASSUMED_SHARE * max_tokens)
+        self.note(f"a response of {row['name']} has {tokens} tokens, {ASSUMED_SHARE:.0%} of max_tokens {max_tokens}")
+        return tokens
+
+    def tokens_of_prompt(self) -> float:
+        """Expected tokens of a prompt."""
+        self.note(f"a prompt has {ASSUMED_PROMPT_TOKENS} tokens")
+        return ASSUMED_PROMPT_TOKENS
+
+
+def _count(path: Path) -> int:
+    with open(path, "rb") as file:
+        return sum(1 for line in file if line.strip() and not _is_skipped(line))
+
+
+def _is_skipped(line: bytes) -> bool:
+    found = re.search(rb'"skip": ?(null|")', line)
+    return found is not None and found[1] != b"null"
+
+
+def describe_model(grid: Grid, row: dict) -> dict:
+    """The fields of Work that say which model it is."""
+    size = row.get("size", 0)
+    active = re.search(r"-A([\d.]+)B\b", row["path"])
+    return {
+        "model": row["name"],
+        "path": grid.path(row["path"]),
+        "size": size,
+        "active": min(size, float(active[1])) if active else size,
+        "gigabytes": weigh(row),
+    }
+
+
+def work_of(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """The model work of a job."""
+    function = WORK.get(rule)
+    if function is None:
+        function = next((work for start, work in WORK_BY_START.items() if rule.startswith(start)), None)
+    return function(facts, rule, wildcards) if function else NO_WORK
+
+
+def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, **fields: Any) -> Work:
+    """Sampling ``samples`` responses per prompt; the engine reads a prompt once for all of them."""
+    items = prompts * samples
+    tokens = items * facts.tokens_of_response(row, language, row["max_tokens"])
+    return Work(
+        **describe_model(facts.grid, row),
+        language=language,
+        loads=1,
+        prompts=prompts,
+        items=items,
+        tokens_in=prompts * facts.tokens_of_prompt(),
+        tokens_out=tokens,
+        bytes=tokens * BYTES_PER_TOKEN,
+        **fields,
+    )
+
+
+def _setting_of(grid: Grid, policy: str) -> str | None:
+    """The setting whose later round samples, None for an untuned policy."""
+    return grid.runs[policy].arm if policy in grid.runs else None
+
+
+def sample_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Samples of one block of prompts."""
+    grid, policy, language = facts.grid, wildcards["policy"], wildcards["language"]
+    prompts = facts.count_prompts("train", language, int(wildcards["start"]))
+    row = grid.policies[policy.split("/")[0]]
+    return _sample(
+        facts, row, language, prompts, grid.config["samples"], stage="generate", setting=_setting_of(grid, policy)
+    )
+
+
+def sample_audited(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """The answers that the audit damages."""
+    grid, language = facts.grid, wildcards["language"]
+    prompts = min(grid.config["audit"]["prompts"], facts.count_prompts("train", language))
+    row = grid.policies[wildcards["policy"]]
+    return _sample(facts, row, language, prompts, grid.config["audit"]["samples"], stage="generate")
+
+
+def _score(facts: Facts, reward: str, items: int, tokens_in: float, **fields: Any) -> Work:
+    return Work(
+        stage="score",
+        **describe_model(facts.grid, facts.grid.reward_models[reward]),
+        loads=1,
+        items=items,
+        tokens_in=tokens_in,
+        bytes=items * BYTES_PER_REWARD,
+        **fields,
+    )
+
+
+def score_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of the responses to one block of prompts."""
+    sampled = sample_block(facts, rule, wildcards)
+    tokens = sampled.items * facts.tokens_of_prompt() + sampled.tokens_out
+    fields = {"prompts": sampled.prompts, "language": sampled.language, "setting": sampled.setting}
+    return _score(facts, wildcards["reward"], sampled.items, tokens, **fields)
+
+
+def audit_reward(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of answers and their damaged copies."""
+    grid = facts.grid
+    counts = [facts.count_prompts("train", language) for language in grid.trained]
+    prompts = sum(min(grid.config["audit"]["prompts"], count) for count in counts)
+    items = prompts * ASSUMED_COPIES
+    facts.note(f"the audit scores {ASSUMED_COPIES} texts per prompt")
+    work = _score(facts, wildcards["reward"], items, items * ASSUMED_TASK_TOKENS, prompts=prompts)
+    return Work(**{**vars(work), "stage": "audit"})
+
+
+def _languages_of(rule: str, wildcards: Mapping[str, str], run: Run) -> tuple[str, ...]:
+    """The languages of a job of one batch of a run's evaluation."""
+    if "language" in wildcards:
+        return (wildcards["language"],)
+    return next(codes for name, codes in run.batches.items() if rule.endswith(f"_{name}"))
+
+
+def _answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> tuple[Run, dict[str, tuple[int, int, float]]]:
+    """(run, {language: (prompts, answers, tokens of all answers)}) of an evaluation job."""
+    grid, run = facts.grid, facts.grid.runs[wildcards["run"]]
+    evaluation, row = grid.config["evaluation"], grid.policies[run.model]
+    answers = {}
+    for language in _languages_of(rule, wildcards, run):
+        prompts = facts.count_prompts("evaluate", language)
+        count = prompts * evaluation["samples"]
+        answers[language] = prompts, count, count * facts.tokens_of_response(row, language, evaluation["max_tokens"])
+    return run, answers
+
+
+def _totals(answers: Mapping[str, tuple[int, int, float]]) -> tuple[int, int, float]:
+    prompts, counts, tokens = zip(*answers.values(), strict=True)
+    return sum(prompts), sum(counts), sum(tokens)
+
+
+def _name_language(languages: Iterable[str]) -> str | None:
+    codes = list(languages)
+    return codes[0] if len(codes) == 1 else None
+
+
+def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Answers of a run to the evaluation prompts, and structured tasks."""
+    grid = facts.grid
+    run, answers = _answers(facts, rule, wildcards)
+    prompts, count, tokens = _totals(answers)
+    rows = sum(_count_task_rows(facts, language) for language in answers)
+    return Work(
+        stage="evaluate",
+        **describe_model(grid, grid.policies[run.model]),
+        language=_name_language(answers),
+        setting=run.arm,
+        loads=1,
+        prompts=prompts,
+        items=count,
+        tokens_in=prompts * facts.tokens_of_prompt() + rows * ASSUMED_TASK_TOKENS,
+        tokens_out=tokens,
+        bytes=(tokens + rows * ASSUMED_TASK_TOKENS) * BYTES_PER_TOKEN,
+    )
+
+
+def _count_task_rows(facts: Facts, language: str) -> int:
+    """Rows of all structured tasks in a language."""
+    grid, rows = facts.grid, 0
+    for task, _ in grid.own_tasks([language]):
+        count = facts.count_lines(grid.task_file(task, language))
+        rows += ASSUMED_TASK_ROWS if count is None else count
+    limit = grid.config["evaluation"].get("suite_limit", ASSUMED_TASK_ROWS)
+    rows += len(grid.suites.get(language, [])) * min(limit, ASSUMED_TASK_ROWS)
+    if rows:
+        facts.note(f"a structured task has {ASSUMED_TASK_ROWS} rows of {ASSUMED_TASK_TOKENS} tokens")
+    return rows
+
+
+def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Verdicts on a run's answers; the oracle loads no model."""
+    grid = facts.grid
+    run, answers = _answers(facts, rule, wildcards)
+    prompts, count, tokens = _totals(answers)
+    calls = 2 * count  # each pair of answers in both orders
+    shared: dict[str, Any] = {"stage": "judge", "language": _name_language(answers), "setting": run.arm}
+    if grid.judge is None:
+        return Work(**shared, prompts=prompts, items=calls)
+    replies = calls * round(ASSUMED_SHARE * grid.judge["max_tokens"])
+    facts.note(f"a reply of the judge has {ASSUMED_SHARE:.0%} of its max_tokens")
+    read = calls * (JUDGE_INSTRUCTION_TOKENS + facts.tokens_of_prompt()) + 2 * 2 * tokens
+    return Work(
+        **shared,
+        **describe_model(grid, grid.judge),
+        loads=1,
+        prompts=prompts,
+        items=calls,
+        tokens_in=read,
+        tokens_out=replies,
+        bytes=replies * BYTES_PER_TOKEN,
+    )
+
+
+def score_answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Rewards of a run's answers."""
+    run, answers = _answers(facts, rule, wildcards)
+    prompts, count, tokens = _totals(answers)
+    read = count * facts.tokens_of_prompt() + tokens
+    fields = {"prompts": prompts, "language": _name_language(answers), "setting": run.arm}
+    return _score(facts, wildcards["reward"], count, read, **fields)
+
+
+def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Tuning of a run."""
+    grid = facts.grid
+    name = f"{wildcards['model']}/{wildcards['pool']}/{wildcards['setting']}"
+    run = grid.runs[name]
+    objective, recipe, row = OBJECTIVES[run.objective], grid.recipe_of(run), grid.policies[run.model]
+    rows = count_rows(facts, run)
+    seen = round(rows * recipe["epochs"])
+    means = [facts.tokens_of_response(row, language, row["max_tokens"]) for language in run.languages]
+    response = sum(means) / len(means)
+    responses = 2 if objective.has_pairs or objective.samples else 1
+    sampled = seen * responses * response if objective.samples else 0
+    full = recipe["weights"] == "full"
+    trained = row.get("size", 0) * 1e9 * (1 if full else ADAPTER_SHARE)
+    return Work(
+        stage="train",
+        **describe_model(grid, row),
+        language=_name_language(run.languages),
+        setting=run.arm,
+        loads=2 if objective.samples else 1,  # the reward model, too
+        prompts=rows,
+        items=seen,
+        # The reward model reads what was sampled; it is taken to be of the policy's size.
+        tokens_in=sampled + (seen * responses * facts.tokens_of_prompt() if sampled else 0),
+        tokens_out=sampled,
+        tokens_trained=seen * responses * (facts.tokens_of_prompt() + response),
+        training_factor=(6 if full else 4) + (2 if objective.has_reference else 0),
+        bytes=trained * BYTES_PER_TRAINED_PARAMETER,
+    )
+
+
+def count_rows(facts: Facts, run: Run) -> int:
+    """Rows that a run is tuned on: those of its data if there, else one per prompt, which is an upper bound."""
+    count = facts.count_lines(f"{facts.grid.results}/{run.name}/{name_data(run.target)}.jsonl")
+    if count is not None:
+        return count
+    counts = [facts.count_prompts("train", language) for language in run.languages]
+    facts.note("each training prompt forms a row, as an upper bound")
+    return sum(counts) if run.target == "reference" and run.row["per_prompt"] == "all" else max(counts)
+
+
+def _translate(facts: Facts, row: dict, language: str, rows: int, tokens: float) -> Work:
+    return Work(
+        stage="translate",
+        **describe_model(facts.grid, row),
+        language=language,
+        loads=1,
+        prompts=rows,
+        items=rows,
+        tokens_in=rows * tokens,
+        tokens_out=rows * tokens,
+        bytes=rows * tokens * BYTES_PER_TOKEN,
+    )
+
+
+def translate_prompts(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Translation of one block of prompts."""
+    use = rule.removeprefix("translate_")
+    row = facts.grid.translators[facts.grid.prompts[use]["translator"]]
+    language = wildcards["language"]
+    rows = facts.count_prompts(use, facts.grid.config["source_language"], int(wildcards["start"]))
+    return _translate(facts, row, language, rows, facts.tokens_of_prompt())
+
+
+def translate_task(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """Translation of a structured task."""
+    grid, name, language = facts.grid, rule.removeprefix("translate_task_"), wildcards["language"]
+    task = next(task for task in grid.config["evaluation"]["tasks"] if task["name"] == name)
+    count = facts.count_lines(grid.path(task["source"]))
+    if count is None:
+        facts.note(f"a structured task has {ASSUMED_TASK_ROWS} rows of {ASSUMED_TASK_TOKENS} tokens")
+        count = ASSUMED_TASK_ROWS
+    return _translate(facts, grid.translators[task["translator"]], language, count, ASSUMED_TASK_TOKENS)
+
+
+Function = Callable[[Facts, str, Mapping[str, str]], Work]
+
+WORK: dict[str, Function] = {
+    "translate_train": translate_prompts,
+    "translate_evaluate": translate_prompts,
+    "generate": sample_block,
+    "generate_audited": sample_audited,
+    "score": score_block,
+    "audit_reward": audit_reward,
+    "train": train_run,
+    "train_full": train_run,
+}
+# Rules that exist once per pool or task.
+WORK_BY_START: dict[str, Function] = {
+    "translate_task_": translate_task,
+    "evaluate_": evaluate_run,
+    "judge_": judge_run,
+    "score_answers_": score_answers,
+}

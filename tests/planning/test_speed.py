@@ -1,0 +1,115 @@
+"""What model work costs: by the table of GPU types, and by the manifests of a pilot."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+from croco.errors import InputError
+from croco.planning.jobs import NEW, PlannedJob
+from croco.planning.plan import Plan, Step
+from croco.planning.speed import Measured, Speed, estimate, read_measured, read_speeds
+from croco.planning.work import Work
+
+SPEED = Speed("x", 80, 100, sampling=0.1, prefill=0.5, training=0.4, load_gb_s=2, source="estimate")
+NOTHING = Measured({}, {})
+POLICY = {"model": "p", "path": "org/p", "size": 9, "active": 9, "gigabytes": 18}
+
+
+def write_manifest(results, name, **values):
+    path = results / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus=1, sampled=100):
+    write_manifest(
+        results,
+        f"p/{language}/generations/0.manifest.json",
+        stage="generate",
+        options={"model": "org/p", "adapter": None, "prompts": f"{results}/prompts/{language}/0.jsonl"},
+        counts={"prompts": 100, "responses": responses, "tokens": tokens},
+        sampled=sampled,
+        seconds=seconds,
+        gpus=gpus,
+        job=language,
+    )
+
+
+def step(work, gpus=1, measured=NOTHING, after=(), outputs=("a",), exist=False):
+    job = PlannedJob("generate", {}, NEW, gpus, 60, outputs, exist, after)
+    return Step(job, work, estimate(work, gpus, SPEED, measured))
+
+
+def test_shipped_speeds_name_their_sources():
+    speeds = read_speeds(ROOT / "config" / "speeds.tsv")
+    assert {"h100", "a100", "l40s", "rtx4090", "h200", "mi250"} <= speeds.keys()
+    assert all("estimate" in speed.source for speed in speeds.values())
+    assert all(share < 1 for speed in speeds.values() for share in (speed.sampling, speed.prefill, speed.training))
+
+
+def test_wrong_figure_is_refused(tmp_path):
+    text = (ROOT / "config" / "speeds.tsv").read_text(encoding="utf-8")
+    for wrong in ("fast", "-1", "0"):
+        path = tmp_path / "speeds.tsv"
+        path.write_text(text.replace("989", wrong, 1), encoding="utf-8")
+        with pytest.raises(InputError, match=r"speeds\.tsv.*2"):
+            read_speeds(path)
+
+
+def test_operations_and_loads():
+    sampled = Work("generate", **POLICY, loads=1, tokens_out=1e6)
+    # 2 x 9e9 parameters x 1e6 tokens at a tenth of 1e14 operations per second, and 18 GB at 2 GB per second.
+    assert estimate(sampled, 1, SPEED, NOTHING).seconds == pytest.approx(1800 + 9)
+    tuned = Work("train", **POLICY, loads=1, tokens_trained=1e6, training_factor=6)
+    # Each of 8 processes loads the weights.
+    assert estimate(tuned, 8, SPEED, NOTHING).seconds == pytest.approx(6 * 9e15 / 4e13 + 8 * 9)
+    assert estimate(sampled, 0, SPEED, NOTHING).seconds == 0
+
+
+def test_pilot_replaces_the_table(tmp_path):
+    write_pilot(tmp_path, "en", seconds=169)
+    write_pilot(tmp_path, "de", seconds=209, tokens=320_000)
+    measured = read_measured(tmp_path, SPEED, {"org/p": 18})
+    assert measured.response_tokens == {("org/p", "en"): 100, ("org/p", "de"): 200}
+    rate = measured.rates["generate", "org/p"]
+    assert rate.mean == pytest.approx((160 + 200) / 3200) and rate.jobs == 2
+    steps = [step(Work("generate", **POLICY, loads=1, items=32_000), measured=measured)]
+    low, high = Plan(steps, [], []).interval()
+    assert steps[0].hours == pytest.approx((3600 + 9) / 3600)
+    assert low < steps[0].hours < high and low + high == pytest.approx(2 * steps[0].hours)
+
+
+def test_one_measured_job_gives_no_interval(tmp_path):
+    write_pilot(tmp_path, "en", seconds=169)
+    measured = read_measured(tmp_path, SPEED, {})
+    steps = [step(Work("generate", **POLICY, loads=1, items=32_000), measured=measured)]
+    assert Plan(steps, [], []).interval() is None
+
+
+@pytest.mark.parametrize("values", [{"gpus": 0}, {"sampled": 0}, {"sampled": 40}])
+def test_jobs_that_say_nothing_of_speed(tmp_path, values):
+    write_pilot(tmp_path, "en", seconds=169, **values)
+    assert not read_measured(tmp_path, SPEED, {}).rates
+
+
+def test_languages_of_one_job_share_its_time(tmp_path):
+    for language, seconds in (("en", 50), ("de", 100)):
+        write_manifest(
+            tmp_path,
+            f"m/multi/dpo/arena/{language}.manifest.json",
+            stage="judge",
+            options={"model": "org/j"},
+            counts={"verdicts": 100},
+            seconds=seconds,
+            gpus=2,
+            job="one",
+        )
+    assert read_measured(tmp_path, SPEED, {}).rates["judge", "org/j"].mean == pytest.approx(2 * 100 / 200)
+
+
+def test_longest_chain_waits_for_each_job():
+    hour = Work("generate", **POLICY, tokens_out=2e6)
+    steps = [step(hour), step(hour, after=(0,)), step(hour, gpus=2, after=(1,)), step(hour, after=(0,))]
+    assert steps[0].hours == pytest.approx(1)
+    assert Plan(steps, [], []).longest_chain() == pytest.approx(2.5)
