@@ -151,8 +151,9 @@ def test_added_tokens_of_the_template_and_what_a_tokenizer_normalises(miniature,
     assert encoder.encode(Comparison("German", "q", "</think> a<br>b", "x")) == (None, CONTROL)
 
 
-def test_shipped_prompt_has_all_fields_and_marks(tmp_path):
-    text = read_template("config/judge_prompt.txt")
+@pytest.mark.parametrize("name", ["judge_prompt", "judge_prompt_single"])
+def test_shipped_prompt_has_all_fields_and_marks(tmp_path, name):
+    text = read_template(f"config/{name}.txt")
     assert all(mark in text for mark in MARKS) and text.count("{nonce}") >= 6
     (tmp_path / "prompt.txt").write_text(text.replace("{answer_b}", ""))
     with pytest.raises(InputError, match="answer_b"):
