@@ -47,7 +47,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             languages=LANGUAGES,
             model=options_evaluated_model,
             identity=lambda wc: identify_model(GRID.policies[find_run(wc).model]),
-            options=options_of(EVALUATION, "samples", "temperature", "max_tokens", "batch"),
+            options=options_answers,
             tasks=lambda wc, languages=LANGUAGES: options_tasks(wc, languages),
             seed=GRID.config["seed"],
             folder=lambda wc: place(f"{wc.run}"),

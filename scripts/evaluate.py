@@ -13,6 +13,8 @@ Writes for each language, under --output:
                                lower_is_better: metrics where lower is better (in the samples, too)
                                control_tokens: how many documents spell control tokens of the policy; they are
                                excluded from n, the means and the samples
+  eval/LANGUAGE.manifest.json  counts: how many answers were cut off (truncated), and how many of these where the
+                               model's context ends, before --max-tokens (cut_by_context)
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
 lm-eval runs the tasks: your own, with a YAML file and local data (--task), and lm-eval's by name (--suite), where a
@@ -62,7 +64,11 @@ def main():
         for name, place in OUTPUTS.items():
             finished[language].publish_as(name, args.output / place.format(language))
         manifest = args.output / "eval" / f"{language}.manifest.json"
-        cli.write_manifest(manifest, __file__, args, inputs[language], evaluated=language in missing)
+        counts = count_answers(args.output / OUTPUTS["answers.jsonl"].format(language), args.max_tokens)
+        cli.write_manifest(manifest, __file__, args, inputs[language], evaluated=language in missing, counts=counts)
+        if counts["cut_by_context"]:
+            cut = f"{counts['cut_by_context']} of {counts['answers']} answers"
+            print(f"warning: {language}: {cut} were cut where the model's context ends", file=sys.stderr)
 
 
 def parse_arguments():
@@ -260,6 +266,21 @@ def answer_prompts(args, policy, prompts):
     for (line, _, _), response in zip(work, responses, strict=True):
         line["responses"].append(response)
     return lines
+
+
+def count_answers(path, max_tokens):
+    """Numbers of answers, of those that were cut off, of those that the context cut off, and of skipped prompts."""
+    counts = {"prompts": 0, "answers": 0, "truncated": 0, "cut_by_context": 0, "skipped": {}}
+    for _, line in read_jsonl(path):
+        counts["prompts"] += 1
+        if line["skip"]:
+            counts["skipped"][line["skip"]] = counts["skipped"].get(line["skip"], 0) + 1
+        for response in line["responses"]:
+            truncated = response["finish_reason"] == "length"
+            counts["answers"] += 1
+            counts["truncated"] += truncated
+            counts["cut_by_context"] += truncated and response["n_tokens"] < max_tokens
+    return counts
 
 
 def run_tasks(args, model, own, suite):

@@ -5,8 +5,9 @@ Example:
       --languages en de --prompts prompts/evaluate/en.jsonl ... --answers mini/multi/dpo/answers/en.jsonl ... \\
       --baseline mini/untuned/base/answers/en.jsonl ... --state state --output mini/multi/dpo/arena
 
-Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. A language model replies
-with greedy decoding, and the last line of its reply must be [[A]], [[B]] or [[C]] and nothing else. Other replies,
+Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. With ``--orders one`` each
+prompt is judged in one order, which its id decides. A language model replies with greedy decoding unless
+``--temperature`` is above 0, and the last line of its reply must be [[A]], [[B]] or [[C]] and nothing else. Other replies,
 cut-off replies and pairs that are too long are unparseable: they are counted and are never a tie. Replies are kept
 under --state and never asked for again. ``--judge oracle`` judges by the rules of the miniature's world, without a
 model and independent of the position, so both orders agree.
@@ -19,12 +20,14 @@ from itertools import count
 from pathlib import Path
 
 from croco import cli
-from croco.digests import behaviour_digest
+from croco.digests import behaviour_digest, derive_seed
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import Comparison, Encoder, read_template, write_question
 from croco.evaluation.verdicts import (
+    NOT_ASKED,
     ORDERS,
     UNPARSEABLE,
+    draw_order,
     mean,
     parse_reply,
     score_samples,
@@ -83,6 +86,11 @@ def parse_arguments():
     parser.set_defaults(batch=8)  # two answers each
     parser.add_argument("--template", type=Path, help="file with the judge's prompt")
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="tokens of a reply at most")
+    parser.add_argument("--temperature", type=cli.number(0), default=0, help="of the replies; 0 is greedy")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="the run's seed, for a temperature above 0")
+    parser.add_argument(
+        "--orders", choices=("both", "one"), default="both", help="orders in which a judge model sees two answers"
+    )
     parser.add_argument("--max-length", type=cli.positive, default=16384, help="tokens of the judge's prompt at most")
     parser.add_argument(
         "--max-unparseable",
@@ -147,7 +155,7 @@ def judge_prompt(code, translated, row, rule, counts, reasons):
     verdicts = {order: [verdict for verdict, *_ in rulings[order]] for order in ORDERS}
     replies = {order: [reply for _, reply, _ in rulings[order]] for order in ORDERS}
     counts["prompts"] += 1
-    counts["verdicts"] += 2 * len(texts)
+    counts["verdicts"] += sum(verdict != NOT_ASKED for order in ORDERS for verdict in verdicts[order])
     reasons.update(reason for order in ORDERS for *_, reason in rulings[order] if reason)
     counts["unparseable"] += sum(verdicts[order].count(UNPARSEABLE) for order in ORDERS)
     languages, baseline_languages = ([find_language(text, code) for text in some] for some in (texts, others))
@@ -209,7 +217,7 @@ def open_judge(args, tables):
         for code, table in tables.items()
         for row in table
         for pair in list_pairs(row)
-        for order in ORDERS
+        for order in list_orders(args, row[1]["prompt_id"])
     )
     wanted = {comparison.key: comparison for comparison in comparisons}
     inputs = {
@@ -219,6 +227,8 @@ def open_judge(args, tables):
         "template": template,
         "asking": behaviour_digest("croco/evaluation/judge_prompt.py"),
     }
+    if args.temperature:
+        inputs |= {"temperature": args.temperature, "seed": args.seed}
     parts = Parts(args.state, "verdicts", inputs, wanted)
     missing = [comparison for key, comparison in wanted.items() if not is_done(args, parts, key)]
     print(f"{len(wanted)} comparisons; {len(missing)} to ask {args.judge} for", file=sys.stderr)
@@ -227,8 +237,12 @@ def open_judge(args, tables):
 
     def rule(prompt, pairs):
         rulings = {order: [] for order in ORDERS}
+        asked = list_orders(args, prompt["prompt_id"])
         for pair in pairs:
             for order in ORDERS:
+                if order not in asked:
+                    rulings[order].append((NOT_ASKED, None, None))
+                    continue
                 line = find_reply(parts, seat(prompt, names[prompt["language"]], pair, order).key)
                 choice, reason = None, line["skip"]
                 if not reason:
@@ -237,6 +251,11 @@ def open_judge(args, tables):
         return rulings, None
 
     return {"name": args.judge, "path": args.model, "identity": identity}, rule
+
+
+def list_orders(args, prompt_id):
+    """The orders in which the judge sees the answers to a prompt."""
+    return ORDERS if args.orders == "both" else (draw_order(prompt_id),)
 
 
 def seat(prompt, language, pair, order):
@@ -262,8 +281,10 @@ def ask(args, template, parts, missing):
         for begin in range(0, len(missing), args.chunk):
             chunk = missing[begin : begin + args.chunk]
             encoded = [encoder.encode(comparison) for comparison in chunk]
-            prompts = [tokens for tokens, skip in encoded if not skip]
-            responses = iter(model.respond(prompts, [0] * len(prompts), 0, 1.0, args.max_tokens))
+            asked = [(pair, tokens) for pair, (tokens, skip) in zip(chunk, encoded, strict=True) if not skip]
+            seeds = [derive_seed(args.seed, pair.key) for pair, _ in asked]
+            prompts = [tokens for _, tokens in asked]
+            responses = iter(model.respond(prompts, seeds, args.temperature, 1.0, args.max_tokens))
             parts.add([describe(args, *pair, responses) for pair in zip(chunk, encoded, strict=True)])
             bar.update(len(chunk))
 

@@ -39,6 +39,12 @@ def options_evaluated_model(wildcards):
     return [*options_model(row), "--adapter", checkpoint]
 
 
+def options_answers(wildcards):
+    """Options of how a run's model answers evaluation prompts; its policy may have a temperature of its own."""
+    row = {**EVALUATION, **GRID.policies[find_run(wildcards).model]["answers"]}
+    return options_of(row, "samples", "temperature", "max_tokens", "batch")
+
+
 def options_tasks(wildcards, languages):
     """--task NAME YAML DATA [LANGUAGE ...] for each own task, --suite LANGUAGE TASK ... for each language."""
     languages, options = fill(languages, wildcards), []

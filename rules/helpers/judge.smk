@@ -8,7 +8,8 @@ def options_judge(languages):
     if translated := [code for code in languages if code in GRID.translated("evaluate")]:
         options += ["--translated", *translated]
     if GRID.judge:
-        options += options_model(GRID.judge, "max_tokens", "max_length")
+        options += options_model(GRID.judge, "max_tokens", "max_length", "temperature", "orders")
+        options += ["--seed", str(GRID.config["seed"])]
         options += ["--template", GRID.judge["prompt"], *options_of(EVALUATION, "max_unparseable")]
         options += ["--names", *(GRID.known_languages[code]["name"] for code in languages)]
     return options

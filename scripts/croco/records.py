@@ -201,7 +201,7 @@ class Completion(Row, frozen=True, kw_only=True):
 class Verdict(Record, frozen=True, kw_only=True):
     """A line of the arena's files; scores are in [0, 1], one per sample in ``verdicts``."""
 
-    verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable"]]]
+    verdicts: dict[str, list[Literal["win", "tie", "loss", "unparseable", "not_asked"]]]
     score: Finite | None
     skip: str | None = None
 

@@ -316,6 +316,9 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
     )
     assert "generate: eurollm, da, prompts from 19000 (1 GPU)" in output
     assert re.search(r"train: aya, multi, dpo \(8 GPU\)", output)
+    # Each policy answers at its own temperature, before and after tuning.
+    answers = re.findall(r"evaluate.py --model (\S+) .*--samples 1 --temperature (\S+) --max-tokens 8192 ", output)
+    assert set(answers) == {("utter-project/EuroLLM-9B-Instruct-2512", "0"), ("CohereLabs/tiny-aya-global", "0.1")}
     grid = read_grid(ROOT / "config/paper.yaml")
     eurollm, aya = grid.policies["eurollm"], grid.policies["aya"]
     assert grid.resource("mem_mb", [eurollm]) > grid.resource("mem_mb", [aya]) > 2000 * 3.35

@@ -10,6 +10,7 @@ import yaml
 from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows, write_runs
 
 from croco.evaluation import directions
+from evaluate import count_answers
 
 
 def evaluate(miniature, prompts, folder, languages, *options, check=True):
@@ -54,6 +55,27 @@ def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
     long = {"en": write_rows(tmp_path / "long.jsonl", long)}
     done = evaluate(miniature, long, tmp_path, ["en"], check=False)
     assert done.returncode == 1 and "prompt_too_long" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_answers_are_cut_where_the_context_ends_and_counted(miniature, prompts, tmp_path):
+    """A prompt that leaves less room than --max-tokens is answered all the same, as far as the context reaches."""
+    context = json.loads((miniature / "policy" / "config.json").read_text())["max_position_embeddings"]
+    evaluate(miniature, prompts, tmp_path, ["en"], "--max-tokens", context, "--samples", 1)
+    answers = rows(tmp_path / "run" / "answers" / "en.jsonl")
+    responses = [response for line in answers for response in line["responses"]]
+    cut = [response for response in responses if response["finish_reason"] == "length"]
+    assert len(responses) == len(answers) and all(0 < response["n_tokens"] < context for response in responses)
+    counts = json.loads((tmp_path / "run" / "eval" / "en.manifest.json").read_text())["counts"]
+    assert counts == {
+        "prompts": len(answers), "answers": len(answers), "truncated": len(cut), "cut_by_context": len(cut), "skipped": {}
+    }  # fmt: skip
+    lines = [
+        {"skip": None, "responses": [{"finish_reason": "length", "n_tokens": n} for n in (8, 5)]},
+        {"skip": "x", "responses": []},
+    ]
+    assert count_answers(write_rows(tmp_path / "some.jsonl", lines), 8) == {
+        "prompts": 2, "answers": 2, "truncated": 2, "cut_by_context": 1, "skipped": {"x": 1}
+    }  # fmt: skip
 
 
 CHOICE = {

@@ -26,6 +26,7 @@ from croco.evaluation.verdicts import (
     see_from_tuned,
 )
 from croco.models.chats import TOO_LONG, ChatModel
+from croco.results.win_rates import position_consistency, unparseable
 from judge import check_readable
 
 TEMPLATE = "{language}? {nonce}\n{question}\n{nonce}A\n{answer_a}\n{nonce}B\n{answer_b}\n{nonce}"
@@ -150,8 +151,9 @@ def test_added_tokens_of_the_template_and_what_a_tokenizer_normalises(miniature,
     assert encoder.encode(Comparison("German", "q", "</think> a<br>b", "x")) == (None, CONTROL)
 
 
-def test_shipped_prompt_has_all_fields_and_marks(tmp_path):
-    text = read_template("config/judge_prompt.txt")
+@pytest.mark.parametrize("name", ["judge_prompt", "judge_prompt_single"])
+def test_shipped_prompt_has_all_fields_and_marks(tmp_path, name):
+    text = read_template(f"config/{name}.txt")
     assert all(mark in text for mark in MARKS) and text.count("{nonce}") >= 6
     (tmp_path / "prompt.txt").write_text(text.replace("{answer_b}", ""))
     with pytest.raises(InputError, match="answer_b"):
@@ -236,6 +238,26 @@ def test_a_judge_by_place_is_seen_through(arguments):
     manifest = json.loads((arguments.arena / "de.manifest.json").read_text())
     assert manifest["counts"] == {"prompts": 12, "verdicts": 48, "unparseable": 0, "reasons": {}}
     assert manifest["judge"]["name"] == "tiny" and len(manifest["judge"]["identity"]) == 32
+
+
+def test_one_order_asks_once_and_a_temperature_asks_anew(arguments):
+    """The drawn order is that of the single-order score, and the other order is neither a verdict nor unreadable."""
+    script("judge", *arguments("en"))
+    both = rows(arguments.arena / "en.jsonl")
+    done = script("judge", *arguments("en"), "--orders", "one")
+    assert "; 0 to ask tiny for" in done.stderr
+    lines = rows(arguments.arena / "en.jsonl")
+    for line, asked_twice in zip(lines, both, strict=True):
+        assert line["score"] == line["score_single_order"] == asked_twice["score_single_order"]
+        assert sorted(verdicts == ["not_asked"] * 2 for verdicts in line["verdicts"].values()) == [False, True]
+    manifest = json.loads((arguments.arena / "en.manifest.json").read_text())
+    assert manifest["counts"] == {"prompts": 12, "verdicts": 24, "unparseable": 0, "reasons": {}}
+    assert set(unparseable(lines).values()) == {0} and position_consistency(lines) == {}
+    done = script("judge", *arguments("en"), "--orders", "one", "--temperature", "0.7")
+    assert " 0 to ask tiny for" not in done.stderr
+    before = (arguments.arena / "en.jsonl").read_bytes()
+    assert " 0 to ask tiny for" in script("judge", *arguments("en"), "--orders", "one", "--temperature", "0.7").stderr
+    assert (arguments.arena / "en.jsonl").read_bytes() == before
 
 
 def test_a_killed_judge_goes_on_and_long_pairs_are_counted(arguments, tmp_path):

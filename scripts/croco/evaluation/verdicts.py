@@ -8,6 +8,7 @@ MARKS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
 ORDERS = ("answer_first", "baseline_first")
 WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 UNPARSEABLE = "unparseable"
+NOT_ASKED = "not_asked"  # the judge saw the answers in the other order only
 CUT, NO_VERDICT = "cut", "no_verdict"
 
 
@@ -43,7 +44,7 @@ def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
     """For each sample the mean of both orders in [0, 1], or None where neither can be read.
 
     Args:
-        verdicts: {order: [win, tie, loss or unparseable, one per sample]} with both ORDERS.
+        verdicts: {order: [win, tie, loss, unparseable or not_asked, one per sample]} with both ORDERS.
     """
     return [
         mean([WORTH.get(verdict) for verdict in of_sample])
@@ -51,10 +52,14 @@ def score_samples(verdicts: dict[str, list[str]]) -> list[float | None]:
     ]
 
 
+def draw_order(prompt_id: str) -> str:
+    """One of ORDERS, which a hash of the prompt's id chooses."""
+    return ORDERS[derive_seed("order", prompt_id, bits=1)]
+
+
 def score_single_order(verdicts: dict[str, list[str]], prompt_id: str) -> float | None:
-    """The mean over samples in one order, which a hash of the prompt's id chooses; None if no verdict can be read."""
-    order = ORDERS[derive_seed("order", prompt_id, bits=1)]
-    return mean([WORTH.get(verdict) for verdict in verdicts[order]])
+    """The mean over samples in the order of draw_order; None if no verdict can be read."""
+    return mean([WORTH.get(verdict) for verdict in verdicts[draw_order(prompt_id)]])
 
 
 def score_strict(

@@ -57,8 +57,8 @@ OPTIONS: dict[str, dict[str, Kind]] = {
     },
     "judge": {
         **dict.fromkeys(("answers", "baseline", "prompts"), EVIDENCE),
-        **dict.fromkeys(("judge", "languages", "names", "translated"), TEXT),
-        **dict.fromkeys(MODEL, Kind.WITHOUT_EFFECT),
+        **dict.fromkeys(("judge", "languages", "names", "translated", "orders"), TEXT),
+        **dict.fromkeys((*MODEL, "temperature", "seed"), Kind.WITHOUT_EFFECT),
         "max_unparseable": NUMBER,
         "output": OUTPUT,
     },

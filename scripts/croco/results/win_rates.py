@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from croco.evaluation.verdicts import ORDERS, WORTH
+from croco.evaluation.verdicts import NOT_ASKED, ORDERS, WORTH
 
 PENALTY = 1.0  # of phi squared, in the length-controlled win rate
 
@@ -65,10 +65,10 @@ def position_consistency(lines: Iterable[dict]) -> dict[str, float]:
 
 
 def unparseable(lines: Iterable[dict]) -> dict[str, float]:
-    """Share of a prompt's verdicts, both orders, that cannot be read."""
+    """Share of a prompt's verdicts, in the orders that were asked for, that cannot be read."""
     shares = {}
     for line in lines:
-        verdicts = [verdict for order in ORDERS for verdict in line["verdicts"][order]]
+        verdicts = [verdict for order in ORDERS for verdict in line["verdicts"][order] if verdict != NOT_ASKED]
         if verdicts:
             shares[line["prompt_id"]] = sum(verdict not in WORTH for verdict in verdicts) / len(verdicts)
     return shares

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from croco.digests import derive_seed
+from croco.evaluation.verdicts import NOT_ASKED
 from croco.records import rows
 from croco.report.elements import BASE, Section
 from croco.report.page import Page, ReportedRun
@@ -139,13 +140,14 @@ def describe_answer(
 
 
 def describe_verdict(line: dict) -> dict[str, str]:
-    """The verdicts on the first sample of a prompt in both orders, and what the judge replied."""
+    """The verdicts on the first sample of a prompt in the orders that were asked for, and what the judge replied."""
     orders = [line["verdicts"][name] for name in ("answer_first", "baseline_first")]
     first = [order[0] if order else "none" for order in orders]
     replies = [((line.get("replies") or {}).get(name) or [None])[0] for name in ("answer_first", "baseline_first")]
+    asked = {verdict for verdict in first if verdict != NOT_ASKED}
     score = "none" if line["score"] is None else f"{line['score']:.3f}"
     return {
-        "verdict": first[0] if first[0] == first[1] else "depends on the order",
+        "verdict": asked.pop() if len(asked) == 1 else "depends on the order",
         "facts": f"first sample of {max(1, len(orders[0]))}; tuned first: {first[0]}, base first: {first[1]}; score of the prompt {score}",
         **({"reply": cut("\n\n".join(reply for reply in replies if reply))} if any(replies) else {}),
     }
