@@ -17,11 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from croco.runs import Run  # noqa: E402
+from croco.warm import warm_interpreter  # noqa: E402
 
-MODULES = [
-    *("torch", "pandas", "jinja2", "matplotlib.figure", "datasets", "transformers", "peft", "trl", "lm_eval.evaluator"),
-    *("transformers.models.llama.modeling_llama", "transformers.trainer", "snakemake.cli"),
-]
 # Two threads on a busy machine are slower than one, and the bytes must not depend on their number.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
 
@@ -31,22 +28,13 @@ INTERPRETER = Path(tempfile.mkdtemp(prefix="croco-")) / "python" if WARM else Pa
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_interpreter():
+def start_warm():
     """Until the session ends INTERPRETER runs scripts in forks of one process that has imported their libraries."""
     if not WARM:
         yield
         return
-    folder, address = ROOT / "tests" / "warm", INTERPRETER.parent / "socket"
-    start = f"exec {sys.executable} -IS {folder / 'client.py'} {sys.executable} {address}"
-    INTERPRETER.write_text(f'#!/bin/sh\n{start} "$@"\n', encoding="utf-8")
-    INTERPRETER.chmod(0o755)
-    command = [sys.executable, folder / "server.py", address, INTERPRETER, *MODULES]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([*map(str, command)], env=ENVIRONMENT, **pipes) as server:
-        assert server.stdout.readline() == b"ready\n"
+    with warm_interpreter(INTERPRETER.parent, ENVIRONMENT):
         yield
-        server.stdin.close()
-    shutil.rmtree(INTERPRETER.parent)
 
 
 def script(name, *arguments, cwd=ROOT, check=True):

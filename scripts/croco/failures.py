@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 SHOWN, LINES = 10, 8  # jobs, and last lines of the log of each
 ERROR = re.compile(
@@ -15,16 +16,28 @@ ERROR = re.compile(
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.MULTILINE)
 
 
-def describe_failures(log: str | Path) -> str:
-    """Each failed job of Snakemake's log file ``log`` with the end of its own log; empty if none is left failed."""
+class Failure(NamedTuple):
+    """A job that failed: its rule, and the path of its log."""
+
+    rule: str
+    log: str
+
+
+def list_failures(log: str | Path) -> list[Failure]:
+    """The failed jobs of Snakemake's log file; one that was done at another attempt did not fail."""
     text = Path(log).read_text(encoding="utf-8", errors="replace")
-    # A job that failed and then was done at another attempt did not fail.
     done = {match[1]: match.start() for match in FINISHED.finditer(text)}
     failed = {error["job"]: error for error in ERROR.finditer(text) if done.get(error["job"], -1) < error.start()}
+    return [Failure(error["rule"], error["log"]) for error in failed.values()]
+
+
+def describe_failures(log: str | Path) -> str:
+    """Each failed job of Snakemake's log file with the end of its own log; empty if none is left failed."""
+    failed = list_failures(log)
     lines = []
-    for error in list(failed.values())[:SHOWN]:
-        lines.append(f"failed: {error['rule']}, log {error['log']}")
-        lines += [f"    {line}" for line in read_end(error["log"])]
+    for failure in failed[:SHOWN]:
+        lines.append(f"failed: {failure.rule}, log {failure.log}")
+        lines += [f"    {line}" for line in read_end(failure.log)]
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more jobs failed: see {log}")
     return "\n".join(lines)

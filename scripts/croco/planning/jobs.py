@@ -38,7 +38,7 @@ class PlannedJob:
         wildcards: {name: value}.
         why: the reason to run it, one of the constants of this module; None for a finished job, which does not run.
         gpus, runtime: what it asks for; the runtime is in minutes, at the first attempt.
-        outputs: paths, relative to the working directory.
+        outputs, log: paths, relative to the working directory; the log is None for a rule without one.
         outputs_exist: whether all outputs are there.
         after: positions, in the list of all jobs, of the jobs whose outputs it needs.
     """
@@ -49,6 +49,7 @@ class PlannedJob:
     gpus: int
     runtime: float
     outputs: tuple[str, ...]
+    log: str | None
     outputs_exist: bool
     after: tuple[int, ...]
 
@@ -123,6 +124,7 @@ def _read_dag(dag: Any) -> list[PlannedJob]:
             gpus=int(job.resources.get("gpu", 0)),
             runtime=float(job.resources.get("runtime", 0)),
             outputs=tuple(map(str, job.output)),
+            log=next(map(str, job.log), None),
             outputs_exist=all(Path(path).exists() for path in job.output),
             after=tuple(sorted(positions[needed] for needed in dag.dependencies[job])),
         )

@@ -1,6 +1,6 @@
-"""What tests start in place of the interpreter: a process of server.py runs the command with this one's files and signals.
+"""What is started in place of the interpreter: a process of server.py runs the command with this one's files and signals.
 
-conftest.py puts the interpreter and the server's address in front of the arguments. What the server cannot do as the
+croco.warm puts the interpreter and the server's address in front of the arguments. What the server cannot do as the
 interpreter would (other options, other variables that libraries read on import) goes to the interpreter itself.
 """
 

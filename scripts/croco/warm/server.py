@@ -54,8 +54,8 @@ def receive(connection):
 def become(request, files, executable):
     """Runs the command as the interpreter would."""
     os.setsid()
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for name in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, file in enumerate(files):
         os.dup2(file, number)

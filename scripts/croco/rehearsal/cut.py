@@ -1,0 +1,145 @@
+"""A config cut to minutes on a CPU: three languages, few prompts, samples and tokens; every setting stays."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from croco.grid import Grid
+
+LANGUAGES = 3
+PROMPTS, SAMPLES, BLOCK, ANSWER_SAMPLES = 4, 8, 2, 2
+TOKENS, CONTEXT = 24, 4000  # of what a model writes, and of what it reads at most
+TASK_ROWS = 4
+LEARNING_RATE = 2e-2  # so large that an adapter changes what a replica answers
+MODELS = ("policies", "reward_models", "translators", "judges")
+OF_THE_MACHINE = ("revision", "size", "resources", "lock")
+
+
+def choose_languages(grid: Grid, wanted: Sequence[str] = ()) -> list[str]:
+    """Codes of the languages of a rehearsal: the source, one whose prompts are translated, one that is only evaluated."""
+    if wanted:
+        return [code for code in grid.languages if code in {*wanted, grid.config["source_language"]}]
+    translated = set(grid.translated("train"))
+    first = [code for code in grid.trained if code in translated] + grid.trained
+    only_evaluated = [code for code in grid.languages if code not in grid.trained]
+    order = [grid.config["source_language"], *first[:1], *only_evaluated[:1], *first[1:], *grid.languages]
+    chosen = list(dict.fromkeys(order))[:LANGUAGES]
+    return [code for code in grid.languages if code in chosen]
+
+
+def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str], engine: str) -> dict[str, Any]:
+    """A copy of the config ``asked`` for a rehearsal under ``results``.
+
+    Models, prompts and tasks still have their own paths. ``engine`` is that of all models.
+    """
+    config = copy.deepcopy(asked)
+    config |= {
+        "results": results,
+        "languages": [row for row in config["languages"] if row["code"] in languages],
+        "samples": SAMPLES,
+        "limit": PROMPTS,
+        "block": BLOCK,
+        "imports": [],
+        # A replica translates all prompts with the same few words.
+        "max_overlap": {"exact": 1, "ngram": 1},
+    }
+    for name in OF_THE_MACHINE:
+        config.pop(name, None)
+    for kind in MODELS:
+        config[kind] = [cut_model(row, kind, engine) for row in config.get(kind, [])]
+    config["prompts"] = [cut_languages(row, languages) for row in config["prompts"]]
+    for row in config["prompts"]:
+        row["translations"] = [own for own in row.get("translations", []) if own["language"] in languages]
+    config["pools"] = cut_pools(config["pools"], languages, grid)
+    names = {row["name"] for row in config["pools"]} | {"monolingual", *languages}
+    config["settings"] = [cut_setting(row, names, languages, grid) for row in config["settings"]]
+    config["contrasts"] = [row for row in config["contrasts"] if row["pool"] in names]
+    config["recipes"] = [cut_recipe(row) for row in config["recipes"]]
+    config["evaluation"] = cut_evaluation(config["evaluation"], languages)
+    config["audit"] = {**config.get("audit", {}), "prompts": PROMPTS, "samples": 1}
+    config["release"] = choose_releases(grid, languages)
+    cut_miniature(config["miniature"])
+    return config
+
+
+def cut_model(row: dict, kind: str, engine: str) -> dict:
+    """A model's row without what only the real model needs."""
+    row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
+    row |= {"dtype": "float32", "engine": engine, "batch": 8}
+    row["engine_options"] = {"max_model_len": CONTEXT + 96} if engine == "vllm" else {}
+    limits = {"max_tokens": TOKENS, "max_length": CONTEXT}
+    return (
+        {name: min(value, limits[name]) if name in limits else value for name, value in row.items()}
+        | ({"max_tokens": TOKENS} if kind in ("translators", "judges") else {})
+        | ({"max_length": CONTEXT} if kind == "judges" else {})
+    )
+
+
+def cut_languages(row: dict, languages: Sequence[str]) -> dict:
+    """A row with those of its ``languages`` that are left; without any, the key is left out."""
+    kept = [code for code in row.get("languages", []) if code in languages]
+    return {name: value for name, value in row.items() if name != "languages"} | ({"languages": kept} if kept else {})
+
+
+def cut_pools(pools: Sequence[dict], languages: Sequence[str], grid: Grid) -> list[dict]:
+    """The pools with the languages that are left; a pool that has lost too many takes all that are trained."""
+    trained = [code for code in grid.trained if code in languages]
+    cut = [{**row, "languages": [code for code in row["languages"] if code in languages]} for row in pools]
+    return [row if len(row["languages"]) > 1 else {**row, "languages": trained} for row in cut if len(trained) > 1]
+
+
+def cut_setting(row: dict, pools: set[str], languages: Sequence[str], grid: Grid) -> dict:
+    """A setting with one seed, two rounds, and the pools and languages that are left."""
+    row = {**row, "seeds": [1]} if row["objective"] != "none" else dict(row)
+    if "pools" in row:
+        kept = [name for name in row["pools"] if name in pools]
+        row["pools"] = kept or ["monolingual"]
+    if "rounds" in row:
+        row["rounds"] = min(row["rounds"], 2)
+    if "pool_size" in row:
+        row["pool_size"] = min(row["pool_size"], SAMPLES)
+    if row.get("rejected") == "mean-2sd":
+        row["allow_degenerate"] = True
+    if row.get("prompt_language") in grid.languages and row["prompt_language"] not in languages:
+        row["prompt_language"] = grid.config["source_language"]
+    return row
+
+
+def cut_recipe(row: dict) -> dict:
+    """Two steps per checkpoint; the learning rate is large, and nothing stops a training of random models."""
+    row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
+    row |= {"learning_rate": LEARNING_RATE, "epochs": 4, "batch": 2, "micro_batch": 1, "save_every": 2}
+    return row | ({"max_length": CONTEXT} if "max_length" in row else {})
+
+
+def cut_evaluation(evaluation: dict, languages: Sequence[str]) -> dict:
+    """Few short answers, any share of unparseable verdicts, and no task from the hub."""
+    evaluation = {name: value for name, value in evaluation.items() if name not in OF_THE_MACHINE}
+    evaluation |= {
+        "samples": min(evaluation["samples"], ANSWER_SAMPLES),
+        "max_tokens": min(evaluation["max_tokens"], TOKENS),
+        "max_unparseable": 1,
+        "suite": "none",
+    }
+    tasks = [cut_languages(task, languages) for task in evaluation["tasks"]]
+    before = [set(task.get("languages", languages)) for task in evaluation["tasks"]]
+    evaluation["tasks"] = [task for task, codes in zip(tasks, before, strict=True) if codes & set(languages)]
+    return evaluation
+
+
+def choose_releases(grid: Grid, languages: Sequence[str]) -> list[dict]:
+    """The first LoRA run of each tuned policy, merged, so that both engines can load what a run gives away."""
+    found: dict[str, str] = {}
+    for run in grid.runs.values():
+        lora = not run.is_base and grid.recipe_of(run)["weights"] == "lora" and run.round == 1 and run.replicate == 1
+        if lora and set(run.languages) & set(languages) and (run.pool in languages or len(run.languages) > 1):
+            found.setdefault(run.model, run.name)
+    return [{"run": name, "weights": "merged"} for name in found.values()]
+
+
+def cut_miniature(miniature: dict) -> None:
+    """Models of the miniature that are trained just enough to answer."""
+    for row in miniature["policies"]:
+        row |= {"chats": 4000, "sentences": 200}
+    for row in miniature["reward_models"]:
+        row |= {"pairs": 64}

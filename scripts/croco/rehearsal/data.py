@@ -1,0 +1,127 @@
+"""The first usable rows of a config's prompts and tasks, as local files."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from croco.errors import InputError
+from croco.grid import Grid
+from croco.prompts.sources import Source, Unanswerable, is_chosen, open_dataset, read_entry
+from croco.records import read_jsonl, write_jsonl
+
+LOOKED_AT = 50  # rows of each dataset
+WANTED = 8  # rows of each dataset; some are left out again by the prompts' own checks
+
+
+def stream_rows(name: str, subset: str | None, revision: str | None, split: str) -> Iterator[dict]:
+    """Rows of a dataset in their order; of one on the hub, only what is read is fetched.
+
+    Raises InputError where the dataset cannot be read.
+    """
+    if Path(name).is_dir():
+        yield from open_dataset(name, subset, revision, split)
+        return
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(name, subset, revision=revision, split=split, streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"the dataset cannot be read: {error}",
+            "check id, subset, revision, split and access; log in for a gated one (hf auth login)",
+            name,
+        ) from error
+
+
+def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[dict], Counter]:
+    """(the usable rows, {why another is not: number}) of the first LOOKED_AT."""
+    usable: list[dict] = []
+    faults: Counter = Counter()
+    seen: set[str] = set()
+    for number, row in enumerate(itertools.islice(rows, LOOKED_AT), start=1):
+        if not is_chosen(row, source, seen):
+            faults["not chosen by where"] += 1
+            continue
+        try:
+            read_entry(row, source, name, number, number)
+        except Unanswerable as error:
+            faults[error.problem] += 1
+        except InputError as error:
+            faults[error.problem] += 1
+        else:
+            usable.append(row)
+    return usable, faults
+
+
+def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tuple[dict, str]:
+    """(the row of the config with local files, what was found): a dataset becomes a file of its first usable rows.
+
+    Raises InputError where none of its first rows is usable.
+    """
+    if "dataset" not in row:
+        return row, "local file"
+    use, parallel = row["use"], "{language}" in row.get("subset", "")
+    source = Source(row.get("id", "id"), row.get("text", "text"), row.get("reference"), None, row.get("where", {}))
+    name = grid.path(row["dataset"])
+    codes = [code for code in languages if parallel and grid.has_prompts(use, code)]
+    wanted: set[str] | None = None
+    found = ""
+    for code in dict.fromkeys([grid.config["source_language"], *codes]):
+        subset = grid.path(row.get("subset", ""), language=code) or None
+        rows = stream_rows(name, subset, row.get("revision"), row.get("split", "train"))
+        if wanted is None:
+            usable, faults = take_usable(rows, source, name)
+            said = "; ".join(f"{count} {why}" for why, count in faults.most_common())
+            if not usable:
+                raise InputError(
+                    f"none of the first {faults.total()} rows can be used: {said}",
+                    "correct `id`, `text`, `reference` or `where`",
+                    name,
+                )
+            looked_at = len(usable) + faults.total()
+            found = f"{len(usable)} of the first {looked_at} rows can be used{': ' * bool(said)}{said}"
+            usable = usable[:WANTED]
+            wanted = {read_id(one, source, number) for number, one in enumerate(usable)}
+        else:
+            ids = (
+                (one, read_id(one, source, number)) for number, one in enumerate(itertools.islice(rows, 4 * LOOKED_AT))
+            )
+            usable = [one for one, prompt_id in ids if prompt_id in wanted]
+        write_jsonl(folder / f"{use}.{code if parallel else 'all'}.jsonl", map(plain, usable))
+    kept = {name: value for name, value in row.items() if name not in ("dataset", "subset", "revision", "split")}
+    return {**kept, "path": f"{folder}/{use}.{'{language}' if parallel else 'all'}.jsonl"}, found
+
+
+def read_id(row: dict, source: Source, number: int) -> str:
+    """The id by which a row is the same prompt in several languages."""
+    return str(number) if source.id == "row_number" else str(row.get(source.id))
+
+
+def plain(row: dict) -> dict:
+    """A row as JSON can hold it."""
+    return json.loads(json.dumps(row, default=str, ensure_ascii=False))
+
+
+def cut_task(grid: Grid, task: dict, languages: list[str], count: int, folder: Path) -> dict:
+    """The row of an own task with local files of its first rows."""
+    if "source" in task:
+        name = grid.path(task["source"])
+        rows: Iterator[Any] = (
+            (row for _, row in read_jsonl(Path(name)))
+            if name.endswith(".jsonl")
+            else stream_rows(name, task.get("subset"), task.get("revision"), task.get("split", "test"))
+        )
+        path = folder / f"{task['name']}.jsonl"
+        write_jsonl(path, (plain(row) for row in itertools.islice(rows, count)))
+        return {**{key: task[key] for key in task if key not in ("subset", "revision", "split")}, "source": str(path)}
+    if task["data"].startswith("{results}"):  # the workflow makes it
+        return task
+    for code in languages:
+        given = Path(grid.task_file(task, code))
+        if given.is_file():
+            rows = (row for _, row in read_jsonl(given))
+            write_jsonl(folder / task["name"] / f"{code}.jsonl", itertools.islice(rows, count))
+    return {**task, "data": f"{folder}/{task['name']}/{{language}}.jsonl"}

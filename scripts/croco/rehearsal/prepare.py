@@ -1,0 +1,149 @@
+"""What a rehearsal needs before it starts: replicas of the config's models, first rows of its data, and its config."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from croco.digests import derive_seed
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import Comparison, read_template, write_request
+from croco.examination import list_models
+from croco.grid import Grid
+from croco.models.chats import UNUSABLE, encode_prompt
+from croco.models.roles import load_with_stops
+from croco.prompts.formats import request
+from croco.prompts.sources import Source, read_source
+from croco.rehearsal.cut import TASK_ROWS, cut
+from croco.rehearsal.data import cut_prompts, cut_task
+from croco.rehearsal.replicas import fetch_small_files, make_replica, teach_answers
+
+VERDICTS = ("[[A]]", "[[B]]", "[[C]]")
+WORD = re.compile(r"[^\W\d_]{3,12}")
+CHATS, WORDS = 12, 12  # that a replica learns to answer, and to answer with
+KIND = {"policy": "policies", "reward": "reward_models", "judge": "judges", "translator": "translators"}
+
+
+@dataclass
+class Prepared:
+    """A rehearsal's config, what was made for it, and what of it could not be made: {where: what is wrong}."""
+
+    config: dict[str, Any]
+    made: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(
+    grid: Grid, asked: dict[str, Any], folder: Path, languages: Sequence[str], engine: str, models: Path
+) -> Prepared:
+    """Makes what a rehearsal with one engine needs; what another engine's made under ``models`` is used again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = Prepared(cut(grid, asked, str(folder / "results"), languages, engine))
+    texts = prepare_data(grid, prepared, list(languages), folder / "data")
+    for used in list_models(grid):
+        where = str(used)
+        replica = models / used.role / used.row["name"]
+        rows = prepared.config[KIND[used.role]]
+        try:
+            if not replica.exists():
+                taught = replicate(grid, used, replica, texts)
+                prepared.made[where] = f"{used.path}: {taught}"
+        except InputError as error:
+            prepared.broken[where] = str(error)
+            continue
+        for row in rows:
+            if row["name"] == used.row["name"]:
+                row["path"] = str(replica)
+    replace_tokenizers(grid, prepared, models)
+    return prepared
+
+
+def prepare_data(grid: Grid, prepared: Prepared, languages: list[str], folder: Path) -> list[str]:
+    """Puts first rows in the place of datasets; returns some prompts' texts."""
+    config, texts = prepared.config, []
+    for position, row in enumerate(config["prompts"]):
+        where = f"prompts {row['use']}"
+        try:
+            config["prompts"][position], prepared.made[where] = cut_prompts(grid, row, languages, folder)
+            texts += read_texts(grid, config["prompts"][position])
+        except InputError as error:
+            prepared.broken[where] = str(error)
+    for position, task in enumerate(config["evaluation"]["tasks"]):
+        try:
+            config["evaluation"]["tasks"][position] = cut_task(grid, task, languages, TASK_ROWS, folder)
+        except InputError as error:
+            prepared.broken[f"task {task['name']}"] = str(error)
+    return texts or ["Name three rivers.", "Why is the sky blue?", "Write a poem about winter mornings."]
+
+
+def read_texts(grid: Grid, row: dict) -> list[str]:
+    """Texts of the first prompts of a local source; none where the workflow makes the file."""
+    path = grid.path(row["path"], language=grid.config["source_language"])
+    if row["path"].startswith("{results}"):
+        return []
+    source = Source(
+        row.get("id", "id"), row.get("text", "text"), row.get("reference"), row.get("columns"), row.get("where", {})
+    )
+    entries, _ = read_source(path, source)
+    return [entry.messages[-1]["content"] for entry in entries[:CHATS] if entry.messages]
+
+
+def replicate(grid: Grid, used: Any, folder: Path, texts: list[str]) -> str:
+    """Makes a replica and teaches it to answer; says how large it is, and whether it has learned to stop."""
+    row, seed = used.row, derive_seed(grid.config["seed"], "rehearsal", used.row["name"], bits=31)
+    trusted = row.get("trust_remote_code", False)
+    model = make_replica(used.path, row.get("revision"), folder, used.role, seed, trusted)
+    size = f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} million parameters"
+    if used.role == "reward":
+        return size
+    tokenizer, stops = load_with_stops(folder, None, trusted)
+    words = list(dict.fromkeys(WORD.findall(" ".join(texts))))[:WORDS]
+    requests = {
+        "policy": lambda text: [{"role": "user", "content": text}],
+        "translator": lambda text: request(text, row["format"], row.get("template"), name_two(grid)),
+        "judge": lambda text: ask_judge(row, text, words),
+    }
+    try:
+        chats = [
+            encode_prompt(tokenizer, requests[used.role](text[:400]), row.get("template_options"))
+            for text in texts[:CHATS]
+        ]
+    except UNUSABLE:  # the check of templates says so in the run
+        return f"{size}, without answers: its template refuses requests"
+    answers = VERDICTS if used.role == "judge" else words
+    learned = teach_answers(model, tokenizer, list(stops), chats, answers, seed)
+    model.save_pretrained(folder)
+    return size if learned else f"{size}, and has not learned to stop: its answers may be cut off and left out"
+
+
+def ask_judge(row: dict, text: str, words: list[str]) -> list[dict]:
+    """The chat that asks a judge for a verdict on two words."""
+    template = read_template(row["prompt"])
+    return [{"role": "user", "content": write_request(template, Comparison("English", text, words[0], words[-1]))}]
+
+
+def name_two(grid: Grid) -> dict[str, str]:
+    """Names and codes of the source language and another, for a request to a translator."""
+    source = grid.config["source_language"]
+    target = next((code for code in grid.languages if code != source), source)
+    return {
+        f"{end}_{what}": grid.known_languages[code][column]
+        for end, code in (("source", source), ("target", target))
+        for what, column in (("name", "name"), ("code", "translation"))
+    }
+
+
+def replace_tokenizers(grid: Grid, prepared: Prepared, models: Path) -> None:
+    """Tokenizers that count prompts' tokens: a replica has the same one, others are fetched."""
+    replicas = {used.path: models / used.role / used.row["name"] for used in list_models(grid)}
+    for row in prepared.config["prompts"]:
+        if "tokenizer" not in row or row["tokenizer"].startswith("{results}"):
+            continue
+        path = grid.path(row["tokenizer"])
+        try:
+            folder = replicas.get(path) or fetch_small_files(path, None)
+        except InputError as error:
+            prepared.broken[f"tokenizer {path}"] = str(error)
+        else:
+            row["tokenizer"] = str(folder)

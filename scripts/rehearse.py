@@ -1,0 +1,105 @@
+"""Run a config's whole workflow on tiny copies of its own models, in minutes on a CPU, before you pay for the real run.
+
+Example:
+  python scripts/rehearse.py --configfile my.yaml
+  python scripts/rehearse.py --configfile my.yaml --engines transformers vllm --languages da mt --keep
+
+Each model of the config becomes a random replica: its class, tokenizer, chat template and special tokens, with layers,
+widths, experts and image towers shrunk. Only configs and tokenizers are fetched, a few megabytes. Prompts, samples,
+tokens and languages are cut; every setting stays. A stage that breaks does not stop the others.
+
+The table at the end says what ran, what broke, and what a rehearsal cannot show. rehearsal.json has the same, with the
+end of each failed job's log. The exit code is 1 if anything broke. Prompts and tasks come from the first rows of the
+config's datasets.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from croco import cli
+from croco.config.read import build_grid, read_files
+from croco.models.options import ENGINES
+from croco.records import write_json
+from croco.rehearsal.cut import choose_languages
+from croco.rehearsal.outcome import describe, read_outcome
+from croco.rehearsal.prepare import prepare
+from croco.warm import warm_interpreter
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TARGETS = ("all", "release")
+
+
+def main():
+    args = parse_arguments()
+    config, locator = read_files(args.configfile, CHECKOUT)
+    grid, asked = build_grid(config, CHECKOUT, locator)
+    shutil.rmtree(args.output, ignore_errors=True)
+    languages = choose_languages(grid, args.languages)
+    outcomes = []
+    for engine in args.engines:
+        folder = args.output / engine
+        prepared = prepare(grid, asked, folder, languages, engine, args.output / "models")
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        run(path, args.cores, engine)
+        outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS))
+    report = {"config": [str(file) for file in args.configfile], "languages": languages, "engines": outcomes}
+    write_json(args.output / "rehearsal.json", report)
+    print(describe(report))
+    broken = any(outcome["broken"] for outcome in outcomes)
+    if not args.keep:
+        for folder in (args.output / "models", *(args.output / engine for engine in args.engines)):
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if broken else 0)
+
+
+def parse_arguments():
+    parser = cli.parser(__doc__)
+    parser.add_argument("--configfile", nargs="*", type=Path, default=[], help="files merged into the default config")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=["transformers"],
+        help="engines to run all models on, one after the other",
+    )
+    parser.add_argument(
+        "--languages", nargs="+", default=[], help="languages besides the source (default: two of each kind)"
+    )
+    parser.add_argument("--cores", type=cli.positive, default=2, help="jobs at a time")
+    parser.add_argument("--output", type=Path, default=Path("results/rehearsal"), help="folder to write, emptied first")
+    parser.add_argument("--keep", action="store_true", help="keep replicas and results for a look")
+    return parser.parse_args()
+
+
+def run(config, cores, engine):
+    """Runs the workflow on the CPU, past what breaks; what it says is in run.log beside the config."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = ["-m", "snakemake", "--snakefile", CHECKOUT / "Snakefile", "--configfile", config, "--cores", cores]
+    command += ["--keep-going", "--rerun-incomplete", "--", *TARGETS]
+    path = config.parent / "run.log"
+    print(f"rehearsing with {engine}: {path}", file=sys.stderr)
+    with starter(engine, environment) as python, open(path, "wb") as log:
+        called = [str(python), *map(str, command)]
+        subprocess.run(called, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+
+
+@contextmanager
+def starter(engine, environment):
+    """The interpreter for the jobs: a warm one, except for vLLM, which starts processes of its own."""
+    if engine == "vllm":
+        yield Path(sys.executable)
+    else:
+        with warm_interpreter(Path(tempfile.mkdtemp(prefix="croco-")), environment) as python:
+            yield python
+
+
+if __name__ == "__main__":
+    cli.run(main)
