@@ -4,6 +4,7 @@ In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, t
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
      with its N responses. {model}/template.json: whether the sampled tokens are those that will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator can be used.
+     templates/models.json: every check of a model in short. Jobs that load a model wait for it.
 """
 
 
@@ -22,7 +23,7 @@ rule check_template:
     benchmark:
         place("benchmarks/generate/{model}.template.tsv")
     conda:
-        "../envs/croco.yaml"
+        environment_of(*rows_checked())
     threads: 1
     resources:
         gpu=0,
@@ -31,7 +32,9 @@ rule check_template:
     params:
         scripts=path_scripts,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
-        options=lambda wc: options_of(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
+        options=lambda wc: options_of(
+            GRID.policies[wc.model], "revision", "trust_remote_code", "template_options", "engine"
+        ),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
         code=digest_code("check_template"),
         lock=LOCK,
@@ -58,7 +61,6 @@ use rule check_template as check_role_template with:
         place("logs/templates/{role}.{title}.log"),
     benchmark:
         place("benchmarks/templates/{role}.{title}.tsv")
-    priority: 1  # before anything is sampled
     params:
         model=lambda wc: GRID.path(ROLES[wc.role][wc.title]["path"]),
         # A translator's `template` is the text of its request, not a chat template.
@@ -66,7 +68,13 @@ use rule check_template as check_role_template with:
             "--role",
             wc.role,
             *options_of(
-                ROLES[wc.role][wc.title], "revision", "trust_remote_code", "template_options", "format", "template"
+                ROLES[wc.role][wc.title],
+                "revision",
+                "trust_remote_code",
+                "template_options",
+                "engine",
+                "format",
+                "template",
             ),
         ],
         identity=lambda wc: identify_model(ROLES[wc.role][wc.title]),
@@ -76,12 +84,47 @@ use rule check_template as check_role_template with:
         "chat template: {wildcards.role} {wildcards.title}"
 
 
+rule check_models:
+    """Joins the checks of all models of the config. Nothing that loads a model starts before it."""
+    input:
+        reports=paths_checks(),
+    output:
+        report=place("templates/models.json"),
+        manifest=place("templates/models.manifest.json"),
+    log:
+        place("logs/templates/models.log"),
+    benchmark:
+        place("benchmarks/templates/models.tsv")
+    localrule: True
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        scripts=path_scripts,
+        code=digest_code("check_models"),
+        lock=LOCK,
+    message:
+        "check of all models"
+    shell:
+        r"""
+        python {params.scripts:q}/check_models.py \
+            --reports {input.reports:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
+        """
+
+
 rule generate:
     """Samples N responses to each prompt of a block; finished chunks under state/ survive a kill."""
     input:
         prompts=place("prompts/{language}/{start}.jsonl"),
         checked=lambda wc: paths_contamination([wc.language], [wc.start]),
         template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
+        checks=gate_models(),
         adapter=lambda wc: paths_checkpoint(sampled_round(wc)),
         model=lambda wc: paths_model(find_policy(wc)),
     output:
