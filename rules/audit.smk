@@ -50,7 +50,6 @@ use rule generate as generate_audited with:
     input:
         prompts=rules.select_audited.output.prompts,
         template=place("{policy}/template.json"),
-        checks=gate_models(),
         adapter=[],
         model=lambda wc: paths_model(find_policy(wc)),
     output:
@@ -75,7 +74,6 @@ rule audit_reward:
         answers=expand(rules.generate_audited.output.generations, policy=AUDIT_POLICY, language=GRID.trained),
         comparisons=paths_comparisons(),
         template=path_template("reward", "{reward}"),
-        checks=gate_models(),
         model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
     output:
         report=place("audit/{reward}.json"),

@@ -22,7 +22,6 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             yamls=lambda wc, languages=LANGUAGES: paths_task_files(wc, languages),
             model=lambda wc: paths_model(GRID.policies[find_run(wc).model]),
             tuned=lambda wc: paths_checkpoint(find_run(wc)),
-            checks=gate_models(),
         output:
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             results=expand(

@@ -58,7 +58,6 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             answers=expand(place("{run}/answers/{language}.jsonl"), language=LANGUAGES, allow_missing=True),
             template=path_template("reward", "{reward}"),
-            checks=gate_models(),
             model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
         output:
             scores=expand(place("{run}/fidelity/{reward}/{language}.jsonl"), language=LANGUAGES, allow_missing=True),

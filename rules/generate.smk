@@ -4,7 +4,7 @@ In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, t
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
      with its N responses. {model}/template.json: whether the sampled tokens are those that will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator can be used.
-     templates/models.json: every check of a model in short. Jobs that load a model wait for it.
+     templates/models.json: every check of a model in short.
 """
 
 
@@ -22,6 +22,7 @@ rule check_template:
         place("logs/generate/{model}.template.log"),
     benchmark:
         place("benchmarks/generate/{model}.template.tsv")
+    priority: 1  # before anything is sampled
     conda:
         environment_of(*rows_checked())
     threads: 1
@@ -85,7 +86,12 @@ use rule check_template as check_role_template with:
 
 
 rule check_models:
-    """Joins the checks of all models of the config. Nothing that loads a model starts before it."""
+    """Joins the checks of all models of the config.
+
+    It is no input of the jobs that load a model, not even as ancient(): Snakemake 9.27 does not look at a job's own
+    changes (params, inputs) if a job before it runs again, and would take stale samples for finished. Priorities put
+    the checks first.
+    """
     input:
         reports=paths_checks(),
     output:
@@ -95,6 +101,7 @@ rule check_models:
         place("logs/templates/models.log"),
     benchmark:
         place("benchmarks/templates/models.tsv")
+    priority: 1
     localrule: True
     conda:
         "../envs/croco.yaml"
@@ -124,7 +131,6 @@ rule generate:
         prompts=place("prompts/{language}/{start}.jsonl"),
         checked=lambda wc: paths_contamination([wc.language], [wc.start]),
         template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
-        checks=gate_models(),
         adapter=lambda wc: paths_checkpoint(sampled_round(wc)),
         model=lambda wc: paths_model(find_policy(wc)),
     output:

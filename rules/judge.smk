@@ -22,7 +22,6 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             prompt=[GRID.judge["prompt"]] if GRID.judge else [],
             template=[path_template("judge", GRID.judge["name"])] if GRID.judge else [],
-            checks=gate_models() if GRID.judge else [],
             model=paths_model(GRID.judge) if GRID.judge else [],
         output:
             arena=expand(place("{run}/arena/{language}.jsonl"), language=LANGUAGES, allow_missing=True),

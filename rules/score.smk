@@ -12,7 +12,6 @@ rule score:
         prompts=place("prompts/{language}/{start}.jsonl"),
         generations=rules.generate.output.generations,
         template=path_template("reward", "{reward}"),
-        checks=gate_models(),
         model=lambda wc: paths_model(GRID.reward_models[wc.reward]),
     output:
         scores=place("{policy}/{language}/scores/{reward}/{start}.jsonl"),

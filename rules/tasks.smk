@@ -18,7 +18,6 @@ for TASK in EVALUATION["tasks"]:
         input:
             source=[GRID.path(TASK["source"])] if TASK["source"].endswith(".jsonl") else [],
             template=path_template("translator", TASK["translator"]),
-            checks=gate_models(),
             model=paths_model(GRID.translators[TASK["translator"]]),
         output:
             data=place(f"tasks/{TASK['name']}/{{language}}.jsonl"),

@@ -21,7 +21,6 @@ rule train:
         start=lambda wc: paths_checkpoint(GRID.round_before(find_run(wc))),
         reward=lambda wc: paths_model(online_reward(wc)) if online_reward(wc) else [],
         template=lambda wc: path_template("reward", find_run(wc).reward_model) if online_reward(wc) else [],
-        checks=gate_models(),
     output:
         expand(
             place("{model}/{pool}/{setting}/checkpoint/{file}"), file=list_checkpoint_files("lora"), allow_missing=True

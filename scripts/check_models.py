@@ -3,7 +3,7 @@
 Example:
   python scripts/check_models.py --reports mini/template.json templates/reward/english.json --output models.json
 
-Writes the number of errors and warnings of each report, and their sums. Jobs that load a model wait for this file.
+Writes the number of errors and warnings of each report, and their sums.
 """
 
 from pathlib import Path

@@ -87,15 +87,6 @@ def path_template(role, name):
     return place(f"templates/{role}/{name}.json")
 
 
-def gate_models():
-    """The report that all models of the config were checked, for every job that loads a model.
-
-    It is a gate and no data: the job waits for the report and never runs again because of it. So this is the one place
-    for ``ancient``, and a further judge or reward model makes no finished job run again.
-    """
-    return ancient(place("templates/models.json"))
-
-
 def recipe_of(wildcards):
     return GRID.recipe_of(find_run(wildcards))
 
