@@ -51,6 +51,7 @@ rule all:
     """Everything: tuned adapters, the summary table and the report page."""
     default_target: True
     input:
+        rules.check_models.output.report,
         rules.summarise.output.summary,
         rules.check_findings.output.findings,
         rules.write_report.output.report,

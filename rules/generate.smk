@@ -4,6 +4,7 @@ In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, t
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
      with its N responses. {model}/template.json: whether the sampled tokens are those that will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator can be used.
+     templates/models.json: every check of a model in short.
 """
 
 
@@ -21,8 +22,9 @@ rule check_template:
         place("logs/generate/{model}.template.log"),
     benchmark:
         place("benchmarks/generate/{model}.template.tsv")
+    priority: 1  # before anything is sampled
     conda:
-        "../envs/croco.yaml"
+        environment_of(*rows_checked())
     threads: 1
     resources:
         gpu=0,
@@ -31,7 +33,9 @@ rule check_template:
     params:
         scripts=path_scripts,
         model=lambda wc: GRID.path(GRID.policies[wc.model]["path"]),
-        options=lambda wc: options_of(GRID.policies[wc.model], "revision", "trust_remote_code", "template_options"),
+        options=lambda wc: options_of(
+            GRID.policies[wc.model], "revision", "trust_remote_code", "template_options", "engine"
+        ),
         identity=lambda wc: identify_model(GRID.policies[wc.model]),
         code=digest_code("check_template"),
         lock=LOCK,
@@ -58,7 +62,6 @@ use rule check_template as check_role_template with:
         place("logs/templates/{role}.{title}.log"),
     benchmark:
         place("benchmarks/templates/{role}.{title}.tsv")
-    priority: 1  # before anything is sampled
     params:
         model=lambda wc: GRID.path(ROLES[wc.role][wc.title]["path"]),
         # A translator's `template` is the text of its request, not a chat template.
@@ -66,7 +69,13 @@ use rule check_template as check_role_template with:
             "--role",
             wc.role,
             *options_of(
-                ROLES[wc.role][wc.title], "revision", "trust_remote_code", "template_options", "format", "template"
+                ROLES[wc.role][wc.title],
+                "revision",
+                "trust_remote_code",
+                "template_options",
+                "engine",
+                "format",
+                "template",
             ),
         ],
         identity=lambda wc: identify_model(ROLES[wc.role][wc.title]),
@@ -74,6 +83,46 @@ use rule check_template as check_role_template with:
         lock=LOCK,
     message:
         "chat template: {wildcards.role} {wildcards.title}"
+
+
+rule check_models:
+    """Joins the checks of all models of the config.
+
+    It is no input of the jobs that load a model, not even as ancient(): Snakemake 9.27 does not look at a job's own
+    changes (params, inputs) if a job before it runs again, and would take stale samples for finished. Priorities put
+    the checks first.
+    """
+    input:
+        reports=paths_checks(),
+    output:
+        report=place("templates/models.json"),
+        manifest=place("templates/models.manifest.json"),
+    log:
+        place("logs/templates/models.log"),
+    benchmark:
+        place("benchmarks/templates/models.tsv")
+    priority: 1
+    localrule: True
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        scripts=path_scripts,
+        code=digest_code("check_models"),
+        lock=LOCK,
+    message:
+        "check of all models"
+    shell:
+        r"""
+        python {params.scripts:q}/check_models.py \
+            --reports {input.reports:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
+        """
 
 
 rule generate:

@@ -14,6 +14,7 @@ the answers that a reward model scores. A translator's template must take a requ
 and the target language.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from croco.records import write_json
 
 def main():
     args = parse_arguments()
+    check_engine(args)
     tokenizer, stops = load_with_stops(args.model, args.revision, args.trust_remote_code)
     if args.weights:
         load_skeleton(args.role, args.model, args.revision, args.trust_remote_code)
@@ -51,11 +53,22 @@ def parse_arguments():
     parser.add_argument(
         "--weights", action="store_true", help="also compare the weights in the files with what the role needs"
     )
+    parser.add_argument("--engine", choices=("transformers", "vllm"), help="also check that this engine is installed")
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     args = parser.parse_args()
     if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):
         parser.error("--role translator needs a --format, and --format template a --template; nothing else does")
     return args
+
+
+def check_engine(args):
+    """Raises InputError if the model's engine is not installed here."""
+    if args.engine and importlib.util.find_spec(args.engine) is None:
+        raise InputError(
+            f"the engine {args.engine} is not installed here",
+            "make env EXTRA=vllm, or write engine: transformers in the model's row",
+            args.model,
+        )
 
 
 def report_findings(args, findings):

@@ -10,3 +10,28 @@ def sampled_round(wildcards):
 
 def options_adapter(option, run):
     return [option, place(f"{run.name}/checkpoint")] if run else []
+
+
+def models_checked():
+    """The rows of the models that this config loads, by role; policies and reward models are all loaded."""
+    translators = [translator_of(use)["name"] for use in SECTIONS if GRID.translated(use)]
+    translators += [task["translator"] for task in EVALUATION["tasks"] if "source" in task]
+    return {
+        "policy": list(GRID.policies.values()),
+        "reward": list(GRID.reward_models.values()),
+        "judge": [GRID.judge] if GRID.judge else [],
+        "translator": [GRID.translators[name] for name in dict.fromkeys(translators)],
+    }
+
+
+def rows_checked():
+    return [row for rows in models_checked().values() for row in rows]
+
+
+def paths_checks():
+    """The report of each model's check."""
+    return [
+        place(f"{row['name']}/template.json") if role == "policy" else path_template(role, row["name"])
+        for role, rows in models_checked().items()
+        for row in rows
+    ]

@@ -390,6 +390,6 @@ def test_the_workflow_judges_with_a_model(finished_run, judge, tmp_path):
     assert not planned(project, "--configfile", "judged.yaml")
     (project / "prompt.txt").write_text(TEMPLATE + "\n", encoding="utf-8")
     # The world's own comparisons belong to the oracle.
-    for once in ("compare_evaluations", "check_role_template", "audit_reward"):
+    for once in ("compare_evaluations", "check_role_template", "check_models", "audit_reward"):
         del jobs[once]
     assert planned(project, "--configfile", "judged.yaml") == jobs

@@ -65,7 +65,7 @@ AUDITED = {"audit_reward": 1}
 SCORED = PAIRED | AUDITED | {"score": 2, "gather_scores": 2}
 SAMPLED = SCORED | {"generate": 2, "gather_generations": 2, "generate_audited": 2}
 EVALUATED = {"evaluate_multi": 2, "measure_multi": 2, "score_answers_multi": 2, "judge_multi": 1}
-POLICY = SAMPLED | EVALUATED | {"check_template": 1}
+POLICY = SAMPLED | EVALUATED | {"check_template": 1, "check_models": 1}
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,10 @@ CHANGES = {
     "policy generation config": (replace_text("models/policy/generation_config.json", "{", "{ "), POLICY),
     "policy weights": (flip_last_byte("models/policy/model.safetensors"), POLICY),
     "samples": (set_config("samples", value=5), SAMPLED | {"write_runs": 1, "generate_audited": 0, "audit_reward": 0}),
-    "reward weights": (flip_last_byte("models/reward/model.safetensors"), REWARDED | {"check_role_template": 1}),
+    "reward weights": (
+        flip_last_byte("models/reward/model.safetensors"),
+        REWARDED | {"check_role_template": 1, "check_models": 1},
+    ),
     "reward max_length": (set_config("reward_models", 0, "max_length", value=100), REWARDED),
     "recipe learning rate": (set_config("recipes", 0, "learning_rate", value=2e-3), TRAINED),
     "recipe batch": (set_config("recipes", 0, "batch", value=8), TRAINED),
@@ -163,7 +166,10 @@ CHANGES = {
         SAMPLED | CHECKED,
     ),
     "judge's prompt": (replace_text("data/judge.txt", "You", "You there"), JUDGED),
-    "judge weights": (flip_last_byte("models/judge/model.safetensors"), JUDGED | {"check_role_template": 1}),
+    "judge weights": (
+        flip_last_byte("models/judge/model.safetensors"),
+        JUDGED | {"check_role_template": 1, "check_models": 1},
+    ),
     "comparisons": (replace_text("data/comparisons.de.jsonl", "No no.", "No!"), FINDINGS | AUDITED),
     "dataset": (replace_text("data/train/train.jsonl", "?", " ?"), SAMPLED | SELECTED),
     "translations": (replace_text("data/train.de.jsonl", "?", " ?"), SAMPLED | SELECTED | ONE_LANGUAGE),
@@ -174,7 +180,7 @@ CHANGES = {
             "follows_clock(tokenizer, options)",
             "follows_clock(tokenizer, {**options})",
         ),
-        SAMPLED | {"check_template": 1, "check_role_template": 2, "score_answers_multi": 2},
+        SAMPLED | {"check_template": 1, "check_role_template": 2, "check_models": 1, "score_answers_multi": 2},
     ),
     "code of an engine": (
         replace_text("scripts/croco/models/transformers_engine.py", "return responses", "return [*responses]"),
@@ -219,4 +225,8 @@ def test_a_kill_when_the_template_report_appears_leaves_the_rest_to_do(outside_r
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     jobs = planned(outside_run, "--configfile", "outside.yaml")
-    assert {**POLICY, **jobs, "check_template": 1} == {**jobs, "check_template": 1}
+    assert {**POLICY, **jobs, "check_template": 1, "check_models": 1} == {
+        **jobs,
+        "check_template": 1,
+        "check_models": 1,
+    }
