@@ -50,6 +50,7 @@ use rule generate as generate_audited with:
     input:
         prompts=rules.select_audited.output.prompts,
         template=place("{policy}/template.json"),
+        models=wait_for_checks("audit/{policy}/{language}.jsonl"),
         adapter=[],
         model=lambda wc: paths_model(find_policy(wc)),
     output:

@@ -17,7 +17,7 @@ from croco.digests import code_digest
 from croco.failures import describe_failures
 from croco.errors import InputError
 from croco.prompts.sources import check_sources
-from croco.results_folder import ResultsFolder
+from croco.results_folder import CHECKED, ResultsFolder
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()

@@ -20,6 +20,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             prompts=expand(place("prompts/evaluate/{language}.jsonl"), language=LANGUAGES),
             tasks=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages),
             yamls=lambda wc, languages=LANGUAGES: paths_task_files(wc, languages),
+            models=wait_for_checks(f"{{run}}/answers/{LANGUAGES[0]}.jsonl"),
             model=lambda wc: paths_model(GRID.policies[find_run(wc).model]),
             tuned=lambda wc: paths_checkpoint(find_run(wc)),
         output:

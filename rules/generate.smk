@@ -22,7 +22,6 @@ rule check_template:
         place("logs/generate/{model}.template.log"),
     benchmark:
         place("benchmarks/generate/{model}.template.tsv")
-    priority: 1  # before anything is sampled
     conda:
         environment_of(*rows_checked())
     threads: 1
@@ -86,22 +85,16 @@ use rule check_template as check_role_template with:
 
 
 rule check_models:
-    """Joins the checks of all models of the config.
-
-    It is no input of the jobs that load a model, not even as ancient(): Snakemake 9.27 does not look at a job's own
-    changes (params, inputs) if a job before it runs again, and would take stale samples for finished. Priorities put
-    the checks first.
-    """
+    """Joins the checks of all models of the config; nothing is sampled before it is there."""
     input:
         reports=paths_checks(),
     output:
-        report=place("templates/models.json"),
+        report=place(CHECKED),
         manifest=place("templates/models.manifest.json"),
     log:
         place("logs/templates/models.log"),
     benchmark:
         place("benchmarks/templates/models.tsv")
-    priority: 1
     localrule: True
     conda:
         "../envs/croco.yaml"
@@ -131,6 +124,7 @@ rule generate:
         prompts=place("prompts/{language}/{start}.jsonl"),
         checked=lambda wc: paths_contamination([wc.language], [wc.start]),
         template=lambda wc: place(f"{find_policy(wc)['name']}/template.json"),
+        models=wait_for_checks("{policy}/{language}/generations/{start}.jsonl"),
         adapter=lambda wc: paths_checkpoint(sampled_round(wc)),
         model=lambda wc: paths_model(find_policy(wc)),
     output:

@@ -18,6 +18,7 @@ for TASK in EVALUATION["tasks"]:
         input:
             source=[GRID.path(TASK["source"])] if TASK["source"].endswith(".jsonl") else [],
             template=path_template("translator", TASK["translator"]),
+            models=wait_for_checks(f"tasks/{TASK['name']}/{{language}}.jsonl"),
             model=paths_model(GRID.translators[TASK["translator"]]),
         output:
             data=place(f"tasks/{TASK['name']}/{{language}}.jsonl"),

@@ -18,6 +18,7 @@ for USE, SECTION in SECTIONS.items():
         input:
             prompts=place(f"{SECTION}/{GRID.config['source_language']}/{{start}}.jsonl"),
             template=path_template("translator", translator_of(USE)["name"]),
+            models=wait_for_checks(f"{SECTION}/{{language}}/{{start}}.jsonl"),
             model=paths_model(translator_of(USE)),
         output:
             prompts=place(f"{SECTION}/{{language}}/{{start}}.jsonl"),

@@ -82,6 +82,21 @@ def options_gpus(granted, *rows):
     return ["--asked", str(GRID.resource("gpu", rows)), "--granted", str(granted.get("gpu", 0))]
 
 
+def wait_for_checks(pattern):
+    """Input function of a job that runs a model and makes ``pattern``: the check of all models, until its file is there.
+
+    Sampling waits until every model of the config has passed. Once a file is there, a new model to check, such as
+    another judge, does not make it stale: the records leave this input out, see croco.results_folder. Snakemake's
+    ancient() would also hide other changes of the job behind it.
+    """
+
+    def find(wildcards):
+        made = Path(place(pattern).format(**wildcards)).exists()
+        return [] if made or not workflow.modifier.is_main_snakefile() else [place(CHECKED)]
+
+    return find
+
+
 def path_template(role, name):
     """The report on the chat template of a reward model, judge or translator, whose job fails if it cannot be used."""
     return place(f"templates/{role}/{name}.json")

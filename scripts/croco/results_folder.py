@@ -37,6 +37,7 @@ from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
+CHECKED = "templates/models.json"  # the check of all models, under the output root
 NO_RECORD = "unknown, because no record says how this file was made"
 
 
@@ -242,6 +243,10 @@ class RecordsInFolder(FilePersistence):
         unknown = {file for file in files if os.path.exists(file) and self.metadata(file) is None}
         changed = super().params_changed(job, file)
         return changed | ParamsChange(only_old={NO_RECORD}, files=unknown) if unknown else changed
+
+    def _input(self, job: Any) -> list[str]:
+        """The inputs that a record holds: without the check of models, for which a job waits only until it has run once."""
+        return [path for path in super()._input(job) if path != f"{self.owner.results}/{CHECKED}"]
 
     def _input_changed(self, job: Any, file: Any = None) -> bool:
         return super()._input_changed(job, file) or self._outside_changed(job, file)

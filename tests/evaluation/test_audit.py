@@ -334,7 +334,7 @@ def project(miniature, tmp_path_factory):
 def test_target_plans_a_few_answers_to_the_first_prompts_alone(project):
     folder, arguments = project
     assert planned(folder, "audit", *arguments) == {
-        "audit": 1, "audit_reward": 1, "check_template": 1, "check_role_template": 1, "generate_audited": 2, "select_audited": 2, "select_train": 4, "select_evaluate": 8, "gather_prompts_evaluate": 2, "check_contamination": 4,
+        "audit": 1, "audit_reward": 1, "check_models": 1, "check_template": 1, "check_role_template": 1, "generate_audited": 2, "select_audited": 2, "select_train": 4, "select_evaluate": 8, "gather_prompts_evaluate": 2, "check_contamination": 4,
     }  # fmt: skip
 
 
