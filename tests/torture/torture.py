@@ -53,7 +53,7 @@ OF_THE_PROCESS = (
 )
 KINDS = ("group", "head", "child", "hangup", "terminate")
 PER_RUN = 12  # kills before a run may end
-POLL = 0.05  # seconds between two looks at the jobs
+POLL = 0.1  # seconds between two looks at the jobs
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
