@@ -50,7 +50,8 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/models/test_vllm.py $(ARGS)
 
-torture: $(ENV)  ## kill a real run again and again (ARGS="--kills 200" for more, "--write" for docs/reliability.md)
+# With vLLM, after make test-vllm: .venv-vllm/bin/python tests/torture/torture.py --vllm
+torture: $(ENV)  ## kill a real run again and again (ARGS="--kills 200" for more, "--help" for vLLM and the table in docs)
 	$(BIN)/python tests/torture/torture.py $(ARGS)
 
 bench: $(ENV)  ## measure a DPO step beside TRL's defaults (ARGS="--help" for other sizes)

@@ -30,6 +30,7 @@ STARTED = time.time()
 UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
 # Remedies for a file that cannot be read or written.
 REMEDIES = {
     **dict.fromkeys(FULL, "free some space and start again: finished chunks are kept under --state"),
@@ -40,8 +41,10 @@ REMEDIES = {
     ),
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose shorter names",
-    errno.EMFILE: "raise the number of open files (ulimit -n) and start again",
+    **dict.fromkeys(TOO_MANY, "raise the number of open files (ulimit -n) and start again"),
 }
+# What failed where the error has no file name: a write to an open file, or a pipe to another program.
+WITHOUT_FILE_NAME = {**dict.fromkeys(FULL, "writing"), **dict.fromkeys(TOO_MANY, "opening a file")}
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -125,9 +128,10 @@ def run(main: Callable[[], None]) -> None:
 def explain_os_error(error: OSError) -> str | None:
     """What to tell the user of a file that cannot be read or written; None for an error of another kind."""
     remedy = REMEDIES.get(error.errno or 0)
-    if not (remedy and (error.filename or error.errno in FULL)):
+    subject = error.filename or WITHOUT_FILE_NAME.get(error.errno or 0)
+    if not (remedy and subject):
         return None
-    return f"error: {error.filename or 'writing'}: {error.strerror}\n  Remedy: {remedy}"
+    return f"error: {subject}: {error.strerror}\n  Remedy: {remedy}"
 
 
 def put_interpreter_first() -> None:

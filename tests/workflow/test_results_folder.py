@@ -2,14 +2,16 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
+import sys
 import time
 
 import msgspec
 import pytest
 import yaml
-from conftest import ENVIRONMENT, INTERPRETER, copy_project, planned, snakemake
+from conftest import ENVIRONMENT, INTERPRETER, copy_project, planned, snakemake, write_rows
 
 from croco.locks import HEAD, Holder, LeaseLock
 
@@ -185,3 +187,55 @@ def test_a_full_disk_and_a_read_only_one_are_one_message(fresh_project, small_di
         done = snakemake(fresh_project, "--cores", 2, *changed, check=False)
         said = done.stdout + done.stderr
         assert done.returncode == 1 and reason in said and remedy in said and "Traceback" not in said, said
+
+
+SELECT = ["scripts/prompts.py", "--language", "en", "--input"]
+# A user without the right to open every file; root keeps its own files but loses that right.
+ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@pytest.fixture
+def small_prompts(tmp_path):
+    return write_rows(tmp_path / "prompts.jsonl", [{"id": "1", "text": "What is it?"}])
+
+
+def refuse(folder, *command, reason, remedy, limit=None):
+    """Starts a command that must end with one message; ``limit`` is its number of open files."""
+    if ORDINARY and not shutil.which(ORDINARY[0]):
+        pytest.skip("root without setpriv may open every file")
+
+    def set_limit():
+        if limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    # The interpreter itself, because a fork of the warm one would have other rights and limits.
+    command = [*ORDINARY, sys.executable, *map(str, command)]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=set_limit)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and said.count(reason) == 1 and said.count(remedy) == 1, said
+    assert "Traceback" not in said, said
+
+
+def test_no_permission_is_one_message(fresh_project, small_prompts, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    message = {"reason": "Permission denied", "remedy": "get the permission, or choose another folder"}
+    refuse(fresh_project, *SELECT, small_prompts, "--output", closed / "out.jsonl", **message)
+    small_prompts.chmod(0)
+    refuse(fresh_project, *SELECT, small_prompts, "--output", tmp_path / "out.jsonl", **message)
+    config = configure(fresh_project, tmp_path / "closed.yaml", results=str(closed / "results"))
+    refuse(fresh_project, "-m", "snakemake", "--cores", "1", *config, **message)
+
+
+def test_names_that_are_too_long_are_one_message(fresh_project, small_prompts, tmp_path):
+    message = {"reason": "File name too long", "remedy": "choose shorter names"}
+    name = f"{'a' * 300}.jsonl"
+    refuse(fresh_project, *SELECT, small_prompts, "--output", tmp_path / name, **message)
+    refuse(fresh_project, *SELECT, tmp_path / name, "--output", tmp_path / "out.jsonl", **message)
+
+
+@pytest.mark.parametrize("limit", [5, 6, 7, 8])
+def test_too_many_open_files_are_one_message(fresh_project, small_prompts, tmp_path, limit):
+    """Fewer than a file needs, and fewer than a pipe to git needs."""
+    message = {"reason": "Too many open files", "remedy": "raise the number of open files (ulimit -n) and start again"}
+    refuse(fresh_project, *SELECT, small_prompts, "--output", tmp_path / "out.jsonl", **message, limit=limit)
