@@ -23,7 +23,7 @@ from croco.slurm import job_prefix
 
 pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {' '.join(missing_programs())}")
 
-GENERATIONS = [f"results/slurm/mini/{language}/generations.jsonl" for language in ("en", "de")]
+GENERATIONS = "results/slurm/mini/en/generations/0.jsonl"
 CHECKPOINT = "results/slurm/mini/multi/dpo/checkpoint/manifest.json"
 COMMAND = [
     *("--workflow-profile", "profiles/slurm", "--configfile", "slurm.yaml"),
@@ -118,9 +118,9 @@ def test_jobs_share_the_gpus_and_never_a_device(cluster, project, start):
 
 
 def test_a_cancelled_job_is_submitted_again(cluster, project, start):
-    head = start(*GENERATIONS)
+    head = start(GENERATIONS)
     job = cluster.wait_for(
-        lambda: next((job for job in jobs_of(cluster, project, "RUNNING") if "gres/gpu" in job.get("TRES", "")), None),
+        lambda: next((job for job in jobs_of(cluster, project, "RUNNING") if "rule_generate" in job["Comment"]), None),
         "a GPU job runs",
         300,
     )
@@ -131,13 +131,13 @@ def test_a_cancelled_job_is_submitted_again(cluster, project, start):
 
 
 def test_a_restart_cancels_the_jobs_of_a_killed_run(cluster, project, start):
-    head = start(*GENERATIONS)
+    head = start(GENERATIONS)
     cluster.wait_for(lambda: jobs_of(cluster, project, "RUNNING"), "a job runs", 300)
     head.send_signal(signal.SIGKILL)
     head.wait()
     left = {job["JobId"] for job in jobs_of(cluster, project, "RUNNING", "PENDING")}
     assert left
-    finish(start(*GENERATIONS), project)
+    finish(start(GENERATIONS), project)
     ended = {job["JobId"]: job for job in jobs_of(cluster, project)}
     assert {ended[number]["JobState"] for number in left} <= {"CANCELLED", "COMPLETED"}
     assert "cancelling SLURM jobs of the run before" in (project / "run.log").read_text()
