@@ -232,6 +232,12 @@ class RecordsInFolder(FilePersistence):
         executor = plugin.name if plugin else "local"
         if executor == "slurm":
             workflow.executor_settings.jobname_prefix = job_prefix(self.owner.results)
+            if (limit := workflow.global_resources.get("gpu")) is not None:
+                print(
+                    f"warning: all jobs on the cluster together get at most {limit.value} GPUs (gpu={limit.value}): "
+                    "to end this limit, use --workflow-profile profiles/slurm and no --resources gpu=N",
+                    file=sys.stderr,
+                )
         return executor
 
     @contextmanager
