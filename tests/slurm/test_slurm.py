@@ -89,7 +89,7 @@ def jobs_of(cluster, project, *states):
 
 def finish(head, project):
     """Waits for the end of a run that must end well."""
-    code = head.wait(900)
+    code = head.wait(1800)
     assert code == 0, (project / "run.log").read_text()[-6000:]
 
 
