@@ -9,7 +9,7 @@ ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
 
-.PHONY: help env demo test test-vllm torture bench envs reference lint dag clean
+.PHONY: help env demo test test-vllm test-slurm torture bench envs reference lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,10 +45,15 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 # A file's tests stay in one process, which makes its models once; the longest files go first.
 LONGEST := tests/workflow/test_workflow.py tests/training/test_train.py
 test: $(ENV)  ## run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py tests/slurm/test_slurm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/models/test_vllm.py $(ARGS)
+
+test-slurm: $(ENV)  ## run a small grid on a SLURM of one node, started for the test
+	@for name in slurmctld slurmd sbatch munged; do PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || { \
+		echo "error: $$name not found. Install it: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"; exit 1; }; done
+	$(BIN)/python -m pytest tests/slurm/test_slurm.py $(ARGS)
 
 # With vLLM, after make test-vllm: .venv-vllm/bin/python tests/torture/torture.py --vllm
 torture: $(ENV)  ## kill a real run again and again (ARGS="--kills 200" for more, "--help" for vLLM and the table in docs)

@@ -6,7 +6,7 @@ once; after a kill, the lock has to be removed by hand. Here both are in the fol
 
   metadata/, incomplete/   Snakemake's records, by paths relative to the folder
   lock                     the process that writes to the folder (croco.locks.LeaseLock)
-  start.json               the merged config, code and versions of the last start
+  start.json               the merged config, code, versions and executor of the last start
 """
 
 import json
@@ -35,6 +35,7 @@ from croco.errors import InputError
 from croco.files import replacing
 from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
+from croco.slurm import cancel_jobs, job_prefix
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 CHECKED = "templates/models.json"  # the check of all models, under the output root
@@ -65,17 +66,24 @@ class ResultsFolder:
 
     def list_differences(self) -> list[str]:
         """What the last start had that this one has not: "key: old -> new" for each key of the config."""
-        try:
-            last = msgspec.json.decode((self.folder / "start.json").read_bytes())["config"]
-        except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        last = self.read_start().get("config")
+        if last is None:
             return []
         return [f"{key}: {old} -> {new}" for key, old, new in compare(last, self.config)]
 
+    def read_start(self) -> dict[str, Any]:
+        """start.json of the last start; empty where there is none that can be read."""
+        try:
+            return msgspec.json.decode((self.folder / "start.json").read_bytes(), type=dict)
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self, executor: str = "local") -> Iterator[None]:
         """Locks the folder for this process; clears up first if the holder before was killed.
 
-        Raises InputError where another process holds it, or jobs of a killed one do not end.
+        ``executor`` is the name of Snakemake's plugin that starts the jobs. Raises InputError where another process
+        holds the folder, or jobs of a killed one do not end.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -89,9 +97,12 @@ class ResultsFolder:
         with lock:
             if lock.taken_from is not None:
                 print(f"the run before was killed ({lock.taken_from}): going on after it", file=sys.stderr)
+            if "slurm" in (executor, self.read_start().get("executor")):
+                cancel_jobs(self.results)
+            if lock.taken_from is not None:
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            write_json(self.folder / "start.json", describe_start(self.config, self.checkout))
+            write_json(self.folder / "start.json", {"executor": executor, **describe_start(self.config, self.checkout)})
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield
 
@@ -205,7 +216,7 @@ class RecordsInFolder(FilePersistence):
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
         try:
-            with self.owner.hold():
+            with self.owner.hold(self._name_jobs()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
         except InputError as error:
@@ -214,6 +225,21 @@ class RecordsInFolder(FilePersistence):
             if (message := cli.explain_os_error(error)) is None:
                 raise
             raise WorkflowError(message) from None
+
+    def _name_jobs(self) -> str:
+        """Gives jobs of SLURM names that a later run recognises; returns the executor's name."""
+        workflow = self.dag.workflow
+        plugin = workflow.executor_plugin
+        executor = plugin.name if plugin else "local"
+        if executor == "slurm":
+            workflow.executor_settings.jobname_prefix = job_prefix(self.owner.results)
+            if (limit := workflow.global_resources.get("gpu")) is not None:
+                print(
+                    f"warning: all jobs on the cluster together get at most {limit.value} GPUs (gpu={limit.value}): "
+                    "to end this limit, use --workflow-profile profiles/slurm and no --resources gpu=N",
+                    file=sys.stderr,
+                )
+        return executor
 
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:

@@ -1,0 +1,81 @@
+"""croco.slurm and the wrapper for sites that refuse --gpus, with programs of the test's own in place of SLURM's."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+from croco import slurm
+from croco.errors import InputError
+
+# Jobs are files, named by their ids, that hold their names.
+SQUEUE = 'cd "$0.jobs" || exit 1; for job in *; do test -e "$job" && echo "$job $(cat $job)"; done; exit 0'
+SCANCEL = 'cd "$(dirname "$0")/squeue.jobs" && rm -f "$@"'
+
+
+def add_program(folder, name, body):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """The folder of the jobs that SLURM has."""
+    programs = tmp_path / "bin"
+    jobs = programs / "squeue.jobs"
+    jobs.mkdir(parents=True)
+    add_program(programs, "squeue", SQUEUE)
+    add_program(programs, "scancel", SCANCEL)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "POLL", 0.01)
+    monkeypatch.setattr(slurm, "PATIENCE", 0.2)
+    return jobs
+
+
+def test_only_the_jobs_of_the_folder_are_cancelled(queue, tmp_path, capsys):
+    ours, other = (slurm.job_prefix(str(tmp_path / name)) for name in ("ours", "other"))
+    for number, name in enumerate([f"{ours}_a-b", f"{other}_a-b", "somebody else's", f"{ours}_c"], start=9):
+        (queue / str(number)).write_text(name)
+    slurm.cancel_jobs(str(tmp_path / "ours"))
+    assert sorted(path.name for path in queue.iterdir()) == ["10", "11"]
+    assert capsys.readouterr().err == "cancelling SLURM jobs of the run before: 9 12\n"
+
+
+def test_a_folder_has_one_prefix_by_whatever_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "link").symlink_to("results")
+    prefixes = {slurm.job_prefix(path) for path in ("results", "link", f"{tmp_path}/results", "./results/")}
+    assert len(prefixes) == 1
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,50}", prefixes.pop()), "Snakemake's plugin takes no other prefix"
+
+
+def test_jobs_that_do_not_end_stop_the_start(queue, tmp_path):
+    (queue / "7").write_text(slurm.job_prefix(str(tmp_path)))
+    add_program(queue.parent, "scancel", "exit 0")
+    with pytest.raises(InputError, match="do not end: 7"):
+        slurm.cancel_jobs(str(tmp_path))
+
+
+def test_a_controller_that_does_not_answer_stops_the_start(queue, tmp_path):
+    add_program(queue.parent, "squeue", "exit 1")
+    with pytest.raises(InputError, match="SLURM does not answer"):
+        slurm.cancel_jobs(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["sbatch", "srun"])
+def test_the_wrapper_asks_for_gres(name, tmp_path):
+    add_program(tmp_path, name, 'printf "%s\\n" "$@"')
+    wrappers = ROOT / "profiles" / "slurm" / "gres"
+    done = subprocess.run(
+        [name, "--gpus=h100:2", "--comment", "two words", "--gpus=1"],
+        env={"PATH": f"{wrappers}:{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["--gres=gpu:h100:2", "--comment", "two words", "--gres=gpu:1"]
