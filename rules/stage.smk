@@ -1,6 +1,7 @@
 """Fetches what a run needs from the hub, so that compute nodes need no network (HF_HUB_OFFLINE=1).
 
 Out: {results}/stage.manifest.json
+     {results}/stage.lock.json: commit and content digest of each item, for the config's key `lock`
 """
 
 
@@ -11,6 +12,7 @@ rule stage:
     """Models, tokenizers, datasets of prompts and tasks, and the tasks of the suites."""
     output:
         manifest=place("stage.manifest.json"),
+        lock=place("stage.lock.json"),
     log:
         place("logs/stage.log"),
     benchmark:
@@ -37,6 +39,7 @@ rule stage:
         python {params.scripts:q}/stage.py \
             {params.wanted:q} \
             --state {params.state:q} \
+            --lock {output.lock:q} \
             --output {output.manifest:q} \
             2>&1 | tee {log:q}
         """

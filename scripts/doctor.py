@@ -25,6 +25,7 @@ from croco.examination import (
     find_gpus,
     list_models,
 )
+from croco.pins import check_local_items
 from croco.prompts.sources import check_sources
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,7 @@ def main():
     args = parse_arguments()
     config, locator = read_files(args.configfile, CHECKOUT)
     grid, _ = build_grid(config, CHECKOUT, locator)
+    check_local_items(grid)
     check_sources(grid)
     findings = list(examine(args, grid))
     for finding in sorted(findings, key=lambda finding: finding.severity):

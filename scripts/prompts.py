@@ -105,6 +105,7 @@ def parse_arguments():
         "--max-tokens", type=cli.positive, help="exclude prompts with more tokens, counted by --tokenizer"
     )
     parser.add_argument("--tokenizer", help="local folder or hub id of the tokenizer that counts for --max-tokens")
+    parser.add_argument("--tokenizer-revision", help="commit or tag of the tokenizer on the hub")
     parser.add_argument("--select", type=Path, help="take the prompts of this file, selected in the source language")
     parser.add_argument(
         "--unique", action="store_true", help="a duplicate id in a dataset is an error, instead of taking the first"
@@ -290,7 +291,7 @@ def load_counter(args):
     from croco.models.loading import model_errors
 
     with model_errors(args.tokenizer):
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, revision=args.tokenizer_revision)
     return lambda message: len(tokenizer(message["content"], add_special_tokens=False)["input_ids"])
 
 

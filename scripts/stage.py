@@ -2,25 +2,36 @@
 
 Example:
   python scripts/stage.py --model eurollm utter-project/EuroLLM-1.7B-Instruct main --tokenizer org/tokenizer - \\
-      --dataset train allenai/Dolci-Instruct-SFT - main train --suite belebele_dan_Latn multiblimp_dan \\
-      --state state --output stage.manifest.json
+      --dataset train allenai/Dolci-Instruct-SFT - main train id=id text=messages reference=last_turn \\
+      --suite belebele_dan_Latn multiblimp_dan --state state --lock stage.lock.json --output stage.manifest.json
 
 Run it on a machine with a network; jobs with HF_HUB_OFFLINE=1 and the same HF_HOME then need none. Write a dash for an
-omitted value. The manifest lists every item with its commit and size, and local folders as such. If items cannot be
-fetched, the error at the end lists all of them, and nothing is written.
+omitted value. KEY=COLUMN (id, text, reference, fields) declares a column that the dataset must have.
+
+The manifest lists every item with its commit and size, and local folders as such. The lock lists every item with its
+commit and a digest of its content; a config's key `lock` holds a run to it. If items cannot be fetched, or lack a
+declared column, the error at the end lists all of them, and nothing is written.
 """
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 from croco import cli
-from croco.digests import WEIGHTS, model_identity
+from croco.digests import WEIGHTS
 from croco.errors import InputError
 from croco.evaluation.tasks import describe, load_suite
-from croco.prompts.sources import open_dataset
+from croco.pins import DATASET, MODEL, TOKENIZER, local_digest
+from croco.prompts.sources import find_commit, find_missing_fields, open_dataset
+from croco.records import read_jsonl, write_json
 
 # Other forms of the same weights.
 IGNORED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ckpt", "original/*", "consolidated*"]
+COLUMN = re.compile(r"(id|text|reference|fields)=(.+)", re.DOTALL)
+ROWS_AT_ONCE = 1000
+# What the lock says of an item.
+IN_LOCK = ("kind", "name", "path", "subset", "split", "asked", "commit", "digest")
 
 
 def main():
@@ -37,11 +48,13 @@ def main():
     failures += missing
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(items) + len(failures)} items cannot be fetched:"
+            f"{len(failures)} of {len(items) + len(failures)} items cannot be fetched, or lack columns:"
             + "".join(f"\n    {failure}" for failure in failures),
-            "run it where the hub can be reached, without HF_HUB_OFFLINE; check ids and revisions; for a gated one accept "
+            "run it where the hub can be reached, without HF_HUB_OFFLINE; check ids, revisions and columns; for a gated one accept "
             "its licence on the hub and log in (hf auth login)",
         )
+    if args.lock:
+        write_lock(args.lock, items)
     cli.write_manifest(args.output, __file__, args, {}, items=items)
 
 
@@ -50,12 +63,24 @@ def parse_arguments():
     of = {"action": "append", "default": []}
     parser.add_argument("--model", nargs=3, metavar=("NAME", "PATH", "REVISION"), help="a model with its weights", **of)
     parser.add_argument("--tokenizer", nargs=2, metavar=("PATH", "REVISION"), help="a model without its weights", **of)
-    columns = ("NAME", "PATH", "SUBSET", "REVISION", "SPLIT")
-    parser.add_argument("--dataset", nargs=5, metavar=columns, help="a dataset of prompts or of a task", **of)
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="VALUE",
+        help="a dataset of prompts or of a task: NAME PATH SUBSET REVISION SPLIT, then KEY=COLUMN for declared columns",
+        **of,
+    )
     parser.add_argument("--suite", nargs="+", default=[], help="tasks of lm-eval, by name")
     parser.add_argument("--state", type=Path, required=True, help="folder that remembers hashes of local files")
+    parser.add_argument("--lock", type=Path, help="lock to write")
     parser.add_argument("--output", type=Path, required=True, help="manifest to write")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for values in args.dataset:
+        if len(values) < 5 or not all(map(COLUMN.fullmatch, values[5:])):
+            parser.error(
+                "--dataset takes NAME PATH SUBSET REVISION SPLIT, then KEY=COLUMN of id, text, reference, fields"
+            )
+    return args
 
 
 def list_items(args):
@@ -65,25 +90,39 @@ def list_items(args):
         return [None if value == "-" else value for value in values]
 
     for name, path, revision in args.model:
-        yield "model", name, lambda p=path, r=revision: stage_model(p, *given(r), args.state)
+        yield MODEL, name, lambda p=path, r=revision: stage_model(MODEL, p, *given(r), args.state)
     for path, revision in args.tokenizer:
-        yield "tokenizer", path, lambda p=path, r=revision: stage_model(p, *given(r), args.state, weights=False)
-    for name, path, *rest in args.dataset:
-        yield "dataset", name, lambda p=path, r=rest: stage_dataset(p, *given(*r))
+        yield TOKENIZER, path, lambda p=path, r=revision: stage_model(TOKENIZER, p, *given(r), args.state)
+    for name, path, subset, revision, split, *columns in args.dataset:
+        declared = read_columns(columns)
+        what = given(subset, revision, split)
+        yield DATASET, name, lambda p=path, w=what, d=declared: stage_dataset(p, *w, d, args.state)
 
 
-def stage_model(path, revision, state, weights=True):
-    """A model's path, commit or content hash, and size; it is fetched unless it is a local folder."""
+def read_columns(texts):
+    """{key: columns} of KEY=COLUMN."""
+    declared = {}
+    for key, column in (COLUMN.fullmatch(text).groups() for text in texts):
+        declared.setdefault(key, []).append(column)
+    return declared
+
+
+def stage_model(kind, path, revision, state):
+    """What the manifest and the lock say of a model or tokenizer; it is fetched unless it is a local folder."""
+    facts = {"path": path, "asked": revision}
     if Path(path).is_dir():
-        identity = model_identity(path, cache=state / "digests") if weights else None
-        return {"path": path, "state": "local", "revision": None, "identity": identity, "bytes": measure(path)}
+        content = local_digest(kind, path, state / "digests")
+        identity = content if kind == MODEL else None
+        local = {"state": "local", "revision": None, "commit": None, "identity": identity, "digest": content}
+        return {**facts, **local, "bytes": measure(path)}
     from huggingface_hub import snapshot_download
 
-    ignored = IGNORED if weights else [*IGNORED, WEIGHTS]
+    ignored = IGNORED if kind == MODEL else [*IGNORED, WEIGHTS]
     folder = Path(snapshot_download(path, revision=revision, ignore_patterns=ignored))
-    if weights:
+    if kind == MODEL:
         check_weights(path, folder)
-    return {"path": path, "state": "fetched", "revision": folder.name, "identity": None, "bytes": measure(folder)}
+    fetched = {"state": "fetched", "revision": folder.name, "commit": folder.name, "identity": None}
+    return {**facts, **fetched, "digest": local_digest(kind, folder, state / "digests"), "bytes": measure(folder)}
 
 
 def check_weights(path, folder):
@@ -99,21 +138,55 @@ def measure(folder):
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def stage_dataset(path, subset, revision, split):
-    if Path(path).exists():
+def stage_dataset(path, subset, revision, split, declared, state):
+    """What the manifest and the lock say of a dataset; raises InputError where it lacks a declared column."""
+    facts = {"path": path, "subset": subset, "split": split, "asked": revision}
+    local, is_file = Path(path).exists(), Path(path).suffix == ".jsonl"
+    data = None if local and (is_file or not declared) else open_dataset(path, subset, revision, split)
+    if declared:
+        check_columns((row for _, row in read_jsonl(path)) if data is None else data, declared, data)
+    if local:
         size = measure(path) if Path(path).is_dir() else Path(path).stat().st_size
-        return {"path": path, "state": "local", "revision": None, "bytes": size}
-    data = open_dataset(path, subset, revision, split)
-    return {"path": path, "state": "fetched", "subset": subset, "split": split, "rows": len(data), **find_commit(data)}
+        content = local_digest(DATASET, path, state / "digests")
+        return {**facts, "state": "local", "revision": None, "commit": None, "digest": content, "bytes": size}
+    return {**facts, "state": "fetched", "rows": len(data), **describe_rows(data)}
 
 
-def find_commit(data):
-    """The commit of a prepared dataset, which names its folder in the cache, and its size."""
+def check_columns(rows, declared, data):
+    missing = find_missing_fields(rows, declared)
+    if missing:
+        columns = f"; it has {', '.join(data.column_names)}" if data is not None else ""
+        raise InputError(f"no column {', '.join(missing)}{columns}", "correct the columns in the config")
+
+
+def describe_rows(data):
+    """The commit of a prepared dataset, a digest of its rows, and its size."""
     files = [Path(file["filename"]) for file in data.cache_files]
     return {
+        # Datasets that are not of the hub are in a folder with another name.
         "revision": files[0].parent.name if files else None,
+        "commit": find_commit(data),
+        "digest": digest_rows(data),
         "bytes": sum(file.stat().st_size for file in files if file.is_file()),
     }
+
+
+def digest_rows(data):
+    """SHA-256 of a dataset's rows, 32 hex digits; neither the cache's path nor the libraries' file format changes it."""
+    found = hashlib.sha256()
+    for table in data.with_format("arrow").iter(ROWS_AT_ONCE):  # pictures and sound stay bytes
+        for row in table.to_pylist():
+            text = json.dumps(row, sort_keys=True, default=lambda value: value.hex() if isinstance(value, bytes) else str(value))  # fmt: skip
+            found.update(f"{text}\n".encode())
+    return found.hexdigest()[:32]
+
+
+def write_lock(path, items):
+    """Writes the lock: the same bytes for the same commits and contents, in whatever order the items came."""
+    entries = [{key: item.get(key) for key in IN_LOCK} for item in items]
+    for entry in entries:
+        entry["revision"] = entry.pop("asked")
+    write_json(path, {"items": sorted(entries, key=lambda entry: json.dumps(list(entry.values())))})
 
 
 def stage_suite(names):
@@ -125,15 +198,15 @@ def stage_suite(names):
     except InputError as error:
         return [], [error.problem]
     items = [
-        {"kind": "task", "name": name, "path": path, "state": "fetched", "split": split, "rows": len(data), **find_commit(data)}
+        {"kind": "task", "name": name, "path": path, "state": "fetched", "subset": subset, "split": split, "rows": len(data), **describe_rows(data)}
         for name, tasks in loaded.items()
-        for path, split, data in sorted(
+        for path, subset, split, data in sorted(
             {
-                (task.DATASET_PATH, task.DATASET_NAME, split): (str(task.DATASET_PATH), split, data)
+                (task.DATASET_PATH, task.DATASET_NAME, split): (str(task.DATASET_PATH), task.DATASET_NAME, split, data)
                 for task in tasks.values()
                 for split, data in task.dataset.items()
             }.values(),
-            key=lambda item: item[:2],
+            key=lambda item: tuple(map(str, item[:3])),
         )
     ]  # fmt: skip
     return items, [f"task {name}: {why}" for name, why in failures.items()]

@@ -192,7 +192,7 @@ def check_run_table(folder, runs, account):
     """The run table is the one of the packed config."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        grid, _ = build_grid(config, CHECKOUT, Locator([]))
+        grid, _ = build_grid(config, CHECKOUT, Locator([]), use_lock=False)
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
     except InputError as error:
         account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")

@@ -18,7 +18,8 @@ def options_prompt_source(use, language, start):
     options += options_of(row, "columns", "id", "text", "reference")
     if language != source:
         return [*options, "--select", place(f"{SECTIONS[use]}/{source}/{start}.jsonl")]
-    options += options_of({**row, "limit": GRID.block_limit(use, int(start))}, "limit", "max_tokens", "tokenizer")
+    counting = ("limit", "max_tokens", "tokenizer", "tokenizer_revision")
+    options += options_of({**row, "limit": GRID.block_limit(use, int(start))}, *counting)
     for column, values in row.get("where", {}).items():
         for value in values if isinstance(values, list) else [values]:
             options += ["--where", f"{column}={value if isinstance(value, str) else json.dumps(value)}"]

@@ -13,6 +13,7 @@ from croco.config.schema import Locator, check_config
 from croco.config.shipped import find_shipped_files, path_shipped
 from croco.errors import InputError
 from croco.grid import Grid
+from croco.pins import hold_to_lock
 
 DEFAULT = "config/config.yaml"
 
@@ -46,12 +47,20 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def build_grid(config: dict[str, Any], checkout: Path, locator: Locator) -> tuple[Grid, dict[str, Any]]:
-    """(run table, the merged config as it was asked for) of a merged config; raises InputError with all its faults."""
+def build_grid(
+    config: dict[str, Any], checkout: Path, locator: Locator, use_lock: bool = True
+) -> tuple[Grid, dict[str, Any]]:
+    """(run table, the merged config as it was asked for) of a merged config; raises InputError with all its faults.
+
+    Revisions in the run table are the commits of the config's lock. With ``use_lock=False`` they are as in the config.
+    """
     checked = copy.deepcopy(config)
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     asked = copy.deepcopy(checked)
     check_config(checked, checkout / "config/schema.yaml", locator)
     find_shipped_files(checked, checkout)
-    return Grid(checked, read_languages(checkout / "config/languages.tsv"), locator), asked
+    grid = Grid(checked, read_languages(checkout / "config/languages.tsv"), locator)
+    if use_lock:
+        hold_to_lock(grid)
+    return grid, asked

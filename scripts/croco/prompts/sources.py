@@ -4,9 +4,10 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,14 @@ from croco.text.normalise import is_blank, normalise_id
 if TYPE_CHECKING:
     from datasets import Dataset
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
 FIRST_TURN = "first_turn"
 FEW_PROMPTS = 3  # fewer than these may be the same in two languages
 NOT_CHOSEN = "not chosen by where"
+MISSING_FIELD = "missing field"
+FIRST_ROWS = 100  # in which a declared field is looked for: a nested record may be null in single rows
 # Roles as the public chat formats write them: OpenAI, ShareGPT, OASST.
 ROLES = {
     "user": "user",
@@ -164,7 +168,7 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
+        data = datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
         raise InputError(
@@ -174,6 +178,55 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
             else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
             name,
         ) from error
+    _check_commit(data, name, revision)
+    return data
+
+
+def find_commit(data: "Dataset") -> str | None:
+    """The commit of a dataset of the hub, which names its folder in the cache; None where it does not."""
+    names = [Path(file["filename"]).parent.name for file in data.cache_files[:1]]
+    return names[0] if names and COMMIT.fullmatch(names[0]) else None
+
+
+def _check_commit(data: "Dataset", name: str, revision: str | None) -> None:
+    """Raises InputError for other rows than those of the commit: without a network, the newest ones are taken."""
+    found = find_commit(data)
+    if found and COMMIT.fullmatch(revision or "") and found != revision:
+        folder = Path(data.cache_files[0]["filename"]).parent
+        raise InputError(
+            f"the dataset is asked for at commit {revision}, and the cache gives commit {found}",
+            f"remove {folder}, or start where the hub can be reached, without HF_HUB_OFFLINE",
+            name,
+        )
+
+
+def find_missing_fields(rows: Iterable[dict], declared: dict[str, list[str]]) -> list[str]:
+    """The declared columns that the first rows of a source all lack.
+
+    ``declared`` is {key of the config: columns}: id, text and reference as in Source, and ``fields``, which are not
+    nested.
+    """
+    missing: set[str] | None = None
+    for row in islice(rows, FIRST_ROWS):
+        lacked = set(_list_missing(row, declared))
+        missing = lacked if missing is None else missing & lacked
+        if not missing:
+            break
+    return sorted(missing or ())
+
+
+def _list_missing(row: dict, declared: dict[str, list[str]]) -> Iterator[str]:
+    read = {"id": read_prompt_id, "text": _read_messages, "reference": _read_reference}
+    source = Source(**{key: columns[0] for key, columns in declared.items() if key in read})
+    for key, columns in declared.items():
+        if key not in read:
+            yield from (column for column in columns if column not in row)
+        elif columns[0] not in (ROW_NUMBER, LAST_TURN):
+            try:
+                read[key](row, source, None, None)
+            except InputError as error:
+                if error.problem == MISSING_FIELD:
+                    yield columns[0]
 
 
 def _find_cache(name: str) -> str | None:
@@ -314,7 +367,7 @@ def _get(row: dict, column: str, path: str | Path | None, line: int | None) -> A
     for part in [column] if column in row else column.split("."):
         if not isinstance(value, dict) or part not in value:
             raise InputError(
-                "missing field",
+                MISSING_FIELD,
                 f"add it, or name another column in the config; here are {', '.join(row)}",
                 path,
                 line,

@@ -142,8 +142,9 @@ def replace_tokenizers(grid: Grid, prepared: Prepared, models: Path) -> None:
             continue
         path = grid.path(row["tokenizer"])
         try:
-            folder = replicas.get(path) or fetch_small_files(path, None)
+            folder = replicas.get(path) or fetch_small_files(path, row.get("tokenizer_revision"))
         except InputError as error:
             prepared.broken[f"tokenizer {path}"] = str(error)
         else:
             row["tokenizer"] = str(folder)
+            row.pop("tokenizer_revision", None)
