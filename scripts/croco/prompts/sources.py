@@ -217,7 +217,8 @@ def find_missing_fields(rows: Iterable[dict], declared: dict[str, list[str]]) ->
 
 def _list_missing(row: dict, declared: dict[str, list[str]]) -> Iterator[str]:
     read = {"id": read_prompt_id, "text": _read_messages, "reference": _read_reference}
-    source = Source(**{key: columns[0] for key, columns in declared.items() if key in read})
+    columns_read: dict[str, Any] = {key: columns[0] for key, columns in declared.items() if key in read}
+    source = Source(**columns_read)
     for key, columns in declared.items():
         if key not in read:
             yield from (column for column in columns if column not in row)
