@@ -40,25 +40,16 @@ def locate_config():
     )
 
 
-def is_staging():
-    """Whether this start makes nothing but the lock, which it therefore does not need; also where it is in a module."""
-    targets = workflow.dag_settings.targets if workflow.dag_settings else ()
-    made = ("stage.lock.json", "stage.manifest.json")
-    return bool(targets) and all(re.fullmatch(r"(\w+_)?stage", name) or Path(name).name in made for name in targets)
-
-
 def read_grid():
     """(run table, the merged config as it was asked for); ends with one message and exit code 1 if the config is wrong."""
-    grid, asked = build_grid(config, BASE, locate_config(), use_lock=not STAGING)
+    grid, asked = build_grid(config, BASE, locate_config())
     if workflow.is_main_process:
-        if not STAGING:
-            check_local_items(grid)
+        check_local_items(grid)
         check_sources(grid)
         check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
     return grid, asked
 
 
-STAGING = is_staging()
 try:
     GRID, ASKED = read_grid()
 except InputError as error:
@@ -66,7 +57,7 @@ except InputError as error:
 
 # A workflow that takes this one as a module keeps Snakemake's records and lock, in its working directory.
 if workflow.modifier.is_main_snakefile():
-    ResultsFolder(GRID.results, ASKED, BASE).install(workflow)
+    ResultsFolder(GRID.results, ASKED, BASE, list_unpinned(GRID)).install(workflow)
 SCRIPTS = shipped("scripts")
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]
@@ -99,20 +90,6 @@ def warn_of_too_few_gpus():
 
 
 warn_of_too_few_gpus()
-
-
-def warn_of_unpinned_items():
-    """Warns at the start of a run about what may change on the hub while the run goes on."""
-    unpinned = list_unpinned(GRID) if workflow.is_main_process and not STAGING else []
-    if unpinned:
-        print(
-            f"warning: not pinned to a commit: {', '.join(unpinned)}: run `snakemake stage`, and name its "
-            "stage.lock.json under `lock`",
-            file=sys.stderr,
-        )
-
-
-warn_of_unpinned_items()
 
 
 def match_any(names):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MODEL, TOKENIZER, DATASET = "model", "tokenizer", "dataset"
 NEWEST = "main"  # what the hub takes where no revision is given
-STAGE_AGAIN = "run `snakemake stage -f` again and use the new lock"
+NONE = "none"
+STAGE_AGAIN = "run `snakemake stage -f --config lock=none` and use the new lock"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def hold_to_lock(grid: "Grid") -> None:
 
     Raises InputError with all items that the lock lacks or contradicts.
     """
-    if "lock" not in grid.config:
+    if grid.config["lock"] == NONE:
         return
     path = grid.path(grid.config["lock"])
     locked, commits, errors = read_lock(path), [], []
@@ -111,7 +112,7 @@ def hold_to_lock(grid: "Grid") -> None:
 
 def check_local_items(grid: "Grid") -> None:
     """Raises InputError with all local folders and files whose content is not the one in the config's lock."""
-    if "lock" not in grid.config:
+    if grid.config["lock"] == NONE:
         return
     path = grid.path(grid.config["lock"])
     locked, errors = read_lock(path), []
@@ -128,9 +129,7 @@ def check_local_items(grid: "Grid") -> None:
 def read_lock(path: str | Path) -> list[dict]:
     """The entries of a lock; raises InputError where it is missing or no lock."""
     if not Path(path).is_file():
-        raise InputError(
-            "the lock is not here", "run `snakemake stage`, and give the path of its stage.lock.json", path
-        )
+        raise InputError("the lock is not here", f"give the path of a stage.lock.json, or {STAGE_AGAIN}", path)
     entries = read_json(path).get("items")
     keys = {"kind": str, "path": str, "subset": str | None, "split": str | None, "revision": str | None}
     keys |= {"commit": str | None, "digest": str | None}

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,11 +46,12 @@ class ResultsFolder:
     """Snakemake's persistence for one output root.
 
     Args:
-        results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder.
+        results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder;
+            ``unpinned``: what of the config may change on the hub, for a warning.
     """
 
-    def __init__(self, results: str, config: dict[str, Any], checkout: Path) -> None:
-        self.results, self.config, self.checkout = results, config, checkout
+    def __init__(self, results: str, config: dict[str, Any], checkout: Path, unpinned: Sequence[str] = ()) -> None:
+        self.results, self.config, self.checkout, self.unpinned = results, config, checkout, unpinned
         self.folder = Path(results) / ".snakemake"
 
     def install(self, workflow: snakemake.workflow.Workflow) -> None:
@@ -215,6 +216,7 @@ class RecordsInFolder(FilePersistence):
     def lock(self) -> Iterator[None]:
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
+        self._warn_of_unpinned_items()
         try:
             with self.owner.hold(self._name_jobs()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
@@ -245,12 +247,21 @@ class RecordsInFolder(FilePersistence):
     def lock_warn_only(self) -> Iterator[None]:
         """For a dry-run, which writes nothing."""
         self._tell_differences()
+        self._warn_of_unpinned_items()
         yield
 
     def _tell_differences(self) -> None:
         if differences := self.owner.list_differences():
             lines = "".join(f"\n  {line}" for line in differences)
             print(f"{self.owner.results}: the config differs from that of the last start:{lines}", file=sys.stderr)
+
+    def _warn_of_unpinned_items(self) -> None:
+        if self.owner.unpinned and set(self.dag.workflow.dag_settings.targets) != {"stage"}:
+            print(
+                f"warning: not pinned to a commit: {', '.join(self.owner.unpinned)}: run `snakemake stage`, and name a "
+                "copy of its stage.lock.json under `lock`",
+                file=sys.stderr,
+            )
 
     def unlock(self) -> None:
         """Does nothing: the lock is given back where it was taken."""
