@@ -159,10 +159,10 @@ def check_files(
         if kind == POLICY and type(config) not in auto._model_mapping and not hasattr(config, "auto_map"):
             auto = transformers.AutoModelForImageTextToText
         with torch.device("meta"):
-            of_class = type(auto.from_config(config, trust_remote_code=trust_remote_code))
-        model, found = of_class.from_pretrained(
+            made = auto.from_config(config, trust_remote_code=trust_remote_code)
+        model, found = type(made).from_pretrained(
             None,
-            config=config,
+            config=made.config,  # for some image-text models the class takes the part for text alone
             state_dict=read_headers(path, revision),
             device_map="meta",
             ignore_mismatched_sizes=True,

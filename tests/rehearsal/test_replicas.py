@@ -1,0 +1,80 @@
+"""Replicas of many architectures: tiny, of the same kinds of layers, and accepted by the project's own checks."""
+
+import pytest
+import torch
+import transformers
+from rehearsal.stand_ins import MODELS, make_tokenizer, write_model
+
+from croco.models.lora import find_targets
+from croco.models.roles import load_skeleton, load_with_stops
+from croco.rehearsal.replicas import make_replica, shrink, teach_answers
+
+# {class: its config with transformers' own sizes}
+ARCHITECTURES = {
+    "ApertusForCausalLM": "ApertusConfig",
+    "Cohere2ForCausalLM": "Cohere2Config",
+    "Gemma2ForSequenceClassification": "Gemma2Config",
+    "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Gemma3ForConditionalGeneration": "Gemma3Config",
+    "GptOssForCausalLM": "GptOssConfig",
+    "LlamaForCausalLM": "LlamaConfig",
+    "MistralForCausalLM": "MistralConfig",
+    "MixtralForCausalLM": "MixtralConfig",
+    "Olmo2ForCausalLM": "Olmo2Config",
+    "Olmo3ForCausalLM": "Olmo3Config",
+    "Phi3ForCausalLM": "Phi3Config",
+    "Qwen3ForCausalLM": "Qwen3Config",
+    "Qwen3MoeForCausalLM": "Qwen3MoeConfig",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5Config",
+    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
+    "SmolLM3ForCausalLM": "SmolLM3Config",
+}
+TEXTS = ["All human beings are born free and equal in dignity and rights.", "Alle Menschen sind frei und gleich geboren."]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_replica_has_every_kind_of_layer_and_passes_the_checks(architecture, tmp_path):
+    """A model folder as a hub has it, without weights, becomes a model that the loader and the adapters accept."""
+    options = {"num_labels": 1} if "Sequence" in architecture else {}
+    config = getattr(transformers, ARCHITECTURES[architecture])(**options)
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or [])
+    tokenizer = make_tokenizer("qwen", TEXTS)
+    write_model(tmp_path / "real", tokenizer, architecture, config)
+    role = "reward" if "Sequence" in architecture else "policy"
+    model = make_replica(str(tmp_path / "real"), None, tmp_path / "replica", role, seed=0)
+    assert type(model).__name__ == architecture and sum(weight.numel() for weight in model.parameters()) < 6e6
+    text = model.config.get_text_config()
+    assert set(getattr(text, "layer_types", None) or []) == kinds and text.num_hidden_layers >= 2
+    skeleton = load_skeleton(role, tmp_path / "replica")
+    assert skeleton is not None
+    if role == "policy":
+        _, reached, _ = find_targets(skeleton, None, "partial", tmp_path / "replica")
+        assert reached
+
+
+def test_replica_of_another_head_count_keeps_its_grouping():
+    for kv, expected in ((32, 4), (8, 2), (1, 1)):
+        config = transformers.LlamaConfig(num_attention_heads=32, num_key_value_heads=kv)
+        shrink(config)
+        assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (4, expected, 128)
+
+
+@pytest.mark.parametrize("name", ["CohereLabs/tiny-aya-global", "Infomaniak-AI/vllm-translategemma-27b-it"])
+def test_replica_learns_to_stop(name, tmp_path):
+    """Also with tied embeddings; most of its sampled answers are one of those that it was taught."""
+    family, make = MODELS[name]
+    tokenizer = make_tokenizer(family, TEXTS)
+    write_model(tmp_path / "real", tokenizer, *make())
+    model = make_replica(str(tmp_path / "real"), None, tmp_path / "replica", "policy", seed=0)
+    tokenizer, stops = load_with_stops(tmp_path / "replica")
+    chats = [
+        tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)["input_ids"]
+        for text in TEXTS
+    ]
+    assert teach_answers(model, tokenizer, list(stops), chats, ["born", "frei"], seed=0)
+    torch.manual_seed(0)
+    sampled = model.generate(
+        torch.tensor([chats[0]] * 16), do_sample=True, max_new_tokens=8, eos_token_id=list(stops), pad_token_id=0
+    )
+    answers = [tokenizer.decode(row[len(chats[0]) :], skip_special_tokens=True).strip() for row in sampled]
+    assert sum(answer in ("born", "frei") for answer in answers) >= 8, answers
