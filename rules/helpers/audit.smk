@@ -1,6 +1,6 @@
 AUDIT = GRID.config["audit"]
 # The policy whose answers are audited, by default the first policy that is tuned.
-AUDIT_POLICY = AUDIT.get("policy", next(name for name, row in GRID.policies.items() if row["tune"]))
+AUDIT_POLICY = GRID.audit_policy
 
 
 def audited_starts():

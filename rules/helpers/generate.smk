@@ -13,11 +13,11 @@ def options_adapter(option, run):
 
 
 def models_checked():
-    """The rows of the models that this config loads, by role; policies and reward models are all loaded."""
+    """The rows of the models that this config loads, by role; the audit loads every reward model."""
     translators = [translator_of(use)["name"] for use in SECTIONS if GRID.translated(use)]
     translators += [task["translator"] for task in EVALUATION["tasks"] if "source" in task]
     return {
-        "policy": list(GRID.policies.values()),
+        "policy": GRID.used_policies(),
         "reward": list(GRID.reward_models.values()),
         "judge": [GRID.judge] if GRID.judge else [],
         "translator": [GRID.translators[name] for name in dict.fromkeys(translators)],

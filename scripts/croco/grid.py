@@ -80,6 +80,16 @@ class Grid:
             text = text.replace(f"{{{name}}}", value)
         return text
 
+    @property
+    def audit_policy(self) -> str:
+        """Name of the policy whose answers the audit of the reward models takes."""
+        return self.config["audit"].get("policy", self.tuned[0])
+
+    def used_policies(self) -> list[dict]:
+        """Rows of the policies that are tuned, give responses or are audited; others are not loaded."""
+        names = {name for run in self.runs.values() for name in (run.model, run.responses)} | {self.audit_policy}
+        return [row for name, row in self.policies.items() if name in names]
+
     def prompt_languages(self, use: str) -> list[str]:
         """The languages in which prompts are needed; ``use`` is train or evaluate, here and below."""
         return self.trained if use == "train" else self.languages

@@ -19,11 +19,11 @@ OF_THE_JOB = ("name", "size", "resources")
 # (section, script, command of the script): {key: option} for options with another name, None for keys that are no
 # option of this script. Each other key of the section is an option with the key's name.
 OPTIONS = {
-    ("policies", "generate", None): {"path": "model", "tune": None, **dict.fromkeys(OF_THE_JOB)},
+    ("policies", "generate", None): {"path": "model", "tune": None, "answers": None, **dict.fromkeys(OF_THE_JOB)},
     # Training always runs on transformers; its --batch is the recipe's.
     ("policies", "train", None): {
         "path": "model",
-        **dict.fromkeys((*OF_THE_JOB, "tune", "engine", "engine_options", "batch")),
+        **dict.fromkeys((*OF_THE_JOB, "tune", "answers", "engine", "engine_options", "batch")),
     },
     ("reward_models", "score", None): {"path": "model", **dict.fromkeys(OF_THE_JOB)},
     ("reward_models", "audit", "score"): {"path": "model", **dict.fromkeys(OF_THE_JOB)},

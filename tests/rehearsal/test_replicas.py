@@ -29,7 +29,10 @@ ARCHITECTURES = {
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
     "SmolLM3ForCausalLM": "SmolLM3Config",
 }
-TEXTS = ["All human beings are born free and equal in dignity and rights.", "Alle Menschen sind frei und gleich geboren."]
+TEXTS = [
+    "All human beings are born free and equal in dignity and rights.",
+    "Alle Menschen sind frei und gleich geboren.",
+]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

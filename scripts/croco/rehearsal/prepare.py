@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import Comparison, read_template, write_request
@@ -41,7 +42,7 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(cut(grid, asked, str(folder / "results"), languages, engine))
     texts = prepare_data(grid, prepared, list(languages), folder / "data")
-    for used in list_models(grid):
+    for used in cli.progress(list_models(grid), desc="replicas", unit="model"):
         where = str(used)
         replica = models / used.role / used.row["name"]
         rows = prepared.config[KIND[used.role]]

@@ -32,6 +32,7 @@ STEPS, LEARNING_RATES, BATCH = (
     (1e-2, 4e-2),
     8,
 )  # per learning rate; the second is for models that scale logits down
+TAIL, CHECKED = 96, 4  # tokens of a chat that it learns behind, and chats that are then tried whole
 STOPS_AT_LEAST, STOPS_EARLY_AT_MOST = 0.5, 5e-3  # probability of the stop token after an answer, and instead of one
 
 
@@ -188,12 +189,12 @@ def teach_answers(
     for rate in LEARNING_RATES:
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         for step in range(STEPS):
-            rows = [(draw.choice(chats), draw.choice(texts)) for _ in range(BATCH)]
+            rows = [(draw.choice(chats)[-TAIL:], draw.choice(texts)) for _ in range(BATCH)]
             optimizer.zero_grad()
             answer_loss(model, rows, draw.choice(sorted(stops))).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            if step % 10 == 9 and stops_well(model, chats, texts, stops):
+            if step % 10 == 9 and stops_well(model, chats[:CHECKED], texts, stops):
                 model.eval()
                 return True
     model.eval()
