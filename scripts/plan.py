@@ -28,7 +28,7 @@ from croco.errors import InputError
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import GROUPS, add_up, group, make_plan, shorten_reasons, to_row
-from croco.planning.speed import read_measured, read_speeds
+from croco.planning.speed import list_gigabytes, read_measured, read_speeds
 from croco.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -64,12 +64,6 @@ def parse_arguments():
     parser.add_argument("--json", type=Path, help="file to write all jobs and sums to")
     parser.add_argument("targets", nargs="*", help="as Snakemake's targets (default: everything); write -- before them")
     return parser.parse_args()
-
-
-def list_gigabytes(grid):
-    """{path of a model: GB of its weights}."""
-    rows = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
-    return {grid.path(row["path"]): row.get("size", 0) * (4 if row["dtype"] == "float32" else 2) for row in rows}
 
 
 def format_table(plan, by):

@@ -6,7 +6,7 @@ once; after a kill, the lock has to be removed by hand. Here both are in the fol
 
   metadata/, incomplete/   Snakemake's records, by paths relative to the folder
   lock                     the process that writes to the folder (croco.locks.LeaseLock)
-  start.json               the merged config, code, versions and executor of the last start
+  start.json               the merged config, code, versions, executor and Snakemake's log of the last start
 """
 
 import json
@@ -79,11 +79,11 @@ class ResultsFolder:
             return {}
 
     @contextmanager
-    def hold(self, executor: str = "local") -> Iterator[None]:
+    def hold(self, executor: str = "local", log: str | None = None) -> Iterator[None]:
         """Locks the folder for this process; clears up first if the holder before was killed.
 
-        ``executor`` is the name of Snakemake's plugin that starts the jobs. Raises InputError where another process
-        holds the folder, or jobs of a killed one do not end.
+        ``executor`` is the name of Snakemake's plugin that starts the jobs, ``log`` the path of Snakemake's log. Raises
+        InputError where another process holds the folder, or jobs of a killed one do not end.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -102,7 +102,8 @@ class ResultsFolder:
             if lock.taken_from is not None:
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            write_json(self.folder / "start.json", {"executor": executor, **describe_start(self.config, self.checkout)})
+            start = {"executor": executor, "log": log, **describe_start(self.config, self.checkout)}
+            write_json(self.folder / "start.json", start)
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield
 
@@ -216,7 +217,7 @@ class RecordsInFolder(FilePersistence):
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
         try:
-            with self.owner.hold(self._name_jobs()):
+            with self.owner.hold(self._name_jobs(), self._name_log()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
         except InputError as error:
@@ -241,6 +242,11 @@ class RecordsInFolder(FilePersistence):
                 )
         return executor
 
+    def _name_log(self) -> str | None:
+        """The absolute path of Snakemake's log; None where it writes none."""
+        paths = self.dag.workflow.logger_manager.get_logfile()
+        return os.path.abspath(paths[0]) if paths else None
+
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:
         """For a dry-run, which writes nothing."""
@@ -251,6 +257,17 @@ class RecordsInFolder(FilePersistence):
         if differences := self.owner.list_differences():
             lines = "".join(f"\n  {line}" for line in differences)
             print(f"{self.owner.results}: the config differs from that of the last start:{lines}", file=sys.stderr)
+
+    def is_started(self, job: Any) -> bool:
+        """Whether a run started the job, and has not seen its end."""
+        return bool(self._filter_incomplete_keys({self._get_key(path) for path in job.output}))
+
+    def seconds_of(self, job: Any) -> float | None:
+        """How long a finished job took, the time in a queue included; None where no record says it."""
+        record = self.metadata(job.output[0]) if job.output else None
+        if record is None or record.starttime is None or record.endtime is None:
+            return None
+        return record.endtime - record.starttime
 
     def unlock(self) -> None:
         """Does nothing: the lock is given back where it was taken."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 
+from croco.config.resources import weigh
 from croco.errors import InputError
+from croco.grid import Grid
 from croco.planning.work import Work
 from croco.records import read_json
 
@@ -98,6 +100,12 @@ class Measured:
 
     rates: Mapping[tuple[str, str], Rate]
     response_tokens: Mapping[tuple[str, str], float]
+
+
+def list_gigabytes(grid: Grid) -> dict[str, float]:
+    """{path of a model: GB of its weights}."""
+    rows = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
+    return {grid.path(row["path"]): weigh(row) for row in rows}
 
 
 def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -> Measured:
