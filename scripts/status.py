@@ -29,6 +29,7 @@ from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import make_plan
 from croco.planning.progress import DONE, FAILED, RUNNING, STATES, Progress, find_progress
+from croco.planning.redo import GPU_TYPE
 from croco.planning.speed import list_gigabytes, read_measured, read_speeds
 from croco.results_folder import ResultsFolder
 
@@ -51,7 +52,7 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
-    parser.add_argument("--gpu-type", default="h100", help="a row of config/speeds.tsv")
+    parser.add_argument("--gpu-type", default=GPU_TYPE, help="a row of config/speeds.tsv")
     parser.add_argument(
         "--watch", nargs="?", type=cli.positive, const=60, metavar="SECONDS", help="show it again every so many seconds"
     )

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,10 @@ from croco.slurm import cancel_jobs, job_prefix
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 CHECKED = "templates/models.json"  # the check of all models, under the output root
+ALLOW = (
+    "undo the change that `python scripts/plan.py` names, use another value of `results`, or allow it once by "
+    "--config redo=true"
+)
 NO_RECORD = "unknown, because no record says how this file was made"
 
 
@@ -47,10 +51,17 @@ class ResultsFolder:
 
     Args:
         results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder.
+        find_excess: what is wrong with starting the jobs of Snakemake's DAG, None where nothing is.
     """
 
-    def __init__(self, results: str, config: dict[str, Any], checkout: Path) -> None:
-        self.results, self.config, self.checkout = results, config, checkout
+    def __init__(
+        self,
+        results: str,
+        config: dict[str, Any],
+        checkout: Path,
+        find_excess: Callable[[Any], str | None] = lambda dag: None,
+    ) -> None:
+        self.results, self.config, self.checkout, self.find_excess = results, config, checkout, find_excess
         self.folder = Path(results) / ".snakemake"
 
     def install(self, workflow: snakemake.workflow.Workflow) -> None:
@@ -217,6 +228,8 @@ class RecordsInFolder(FilePersistence):
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
         try:
+            if excess := self.owner.find_excess(self.dag):
+                raise InputError(excess, ALLOW, self.owner.results)
             with self.owner.hold(self._name_jobs(), self._name_log()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
@@ -251,6 +264,8 @@ class RecordsInFolder(FilePersistence):
     def lock_warn_only(self) -> Iterator[None]:
         """For a dry-run, which writes nothing."""
         self._tell_differences()
+        if excess := self.owner.find_excess(self.dag):
+            print(f"warning: a start would be refused: {excess}\n  Remedy: {ALLOW}", file=sys.stderr)
         yield
 
     def _tell_differences(self) -> None:

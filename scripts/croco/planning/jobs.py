@@ -79,7 +79,7 @@ def list_jobs(
         raise
     except Exception as error:
         raise InputError(f"Snakemake cannot plan this config: {error}", "see what `snakemake -n` says") from error
-    return workflow.globals["GRID"], _read_dag(workflow.dag)
+    return workflow.globals["GRID"], read_dag(workflow.dag)
 
 
 def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str], targets: Sequence[str]) -> Any:
@@ -117,7 +117,8 @@ def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str]
         return planned._workflow  # the public interface prints jobs and returns none
 
 
-def _read_dag(dag: Any) -> list[PlannedJob]:
+def read_dag(dag: Any) -> list[PlannedJob]:
+    """All jobs of a DAG that Snakemake has built."""
     jobs = list(dag.jobs)
     positions = {job: position for position, job in enumerate(jobs)}
     records = dag.workflow.persistence

@@ -140,7 +140,10 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
 def _read_manifests(results: Path) -> Iterable[dict]:
     for path in sorted(results.glob("**/*manifest.json")):
         if path.relative_to(results).parts[0] not in ("state", "partial", "audit"):
-            manifest = read_json(path)
+            try:
+                manifest = read_json(path)
+            except InputError:  # it is cut off, and says nothing of speed
+                continue
             if "stage" in manifest and "options" in manifest:
                 yield manifest
 
