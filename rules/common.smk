@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 # The checkout, also where another workflow takes this one as a module.
@@ -16,6 +17,7 @@ from croco.config.shipped import path_shipped
 from croco.digests import code_digest
 from croco.failures import describe_failures
 from croco.errors import InputError
+from croco.planning.redo import find_excess
 from croco.pins import check_local_items, list_unpinned
 from croco.prompts.sources import check_sources
 from croco.results_folder import CHECKED, ResultsFolder
@@ -57,7 +59,7 @@ except InputError as error:
 
 # A workflow that takes this one as a module keeps Snakemake's records and lock, in its working directory.
 if workflow.modifier.is_main_snakefile():
-    ResultsFolder(GRID.results, ASKED, BASE, list_unpinned(GRID)).install(workflow)
+    ResultsFolder(GRID.results, ASKED, BASE, list_unpinned(GRID), partial(find_excess, GRID, BASE)).install(workflow)
 SCRIPTS = shipped("scripts")
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]

@@ -28,7 +28,8 @@ from croco.errors import InputError
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import GROUPS, add_up, group, make_plan, shorten_reasons, to_row
-from croco.planning.speed import read_measured, read_speeds
+from croco.planning.redo import GPU_TYPE, describe_excess
+from croco.planning.speed import list_gigabytes, read_measured, read_speeds
 from croco.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -49,6 +50,8 @@ def main():
     downloads = list_downloads(grid)
     gpus = args.gpus or max((step.job.gpus for step in plan.to_run), default=0)
     print("\n".join([*format_table(plan, args.by), "", *format_totals(plan, speed, gpus, downloads)]))
+    if excess := describe_excess(grid, plan):
+        print(f"Refused    a start ends at once, unless it has --config redo=true: {excess}")
     if args.json:
         write_json(args.json, describe(plan, speed, gpus, downloads))
 
@@ -57,19 +60,13 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
-    parser.add_argument("--gpu-type", default="h100", help="a row of config/speeds.tsv (default: %(default)s)")
+    parser.add_argument("--gpu-type", default=GPU_TYPE, help="a row of config/speeds.tsv (default: %(default)s)")
     parser.add_argument("--gpus", type=cli.positive, help="how many there are (default: those of the largest job)")
     parser.add_argument("--measured", type=Path, help="results folder of a pilot (default: the config's own results)")
     parser.add_argument("--by", choices=list(GROUPS), default="rule", help="what a line of the table is for")
     parser.add_argument("--json", type=Path, help="file to write all jobs and sums to")
     parser.add_argument("targets", nargs="*", help="as Snakemake's targets (default: everything); write -- before them")
     return parser.parse_args()
-
-
-def list_gigabytes(grid):
-    """{path of a model: GB of its weights}."""
-    rows = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
-    return {grid.path(row["path"]): row.get("size", 0) * (4 if row["dtype"] == "float32" else 2) for row in rows}
 
 
 def format_table(plan, by):

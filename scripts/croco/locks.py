@@ -205,6 +205,20 @@ class LeaseLock:
         self.release()
 
 
+def find_holder(path: Path) -> Holder | None:
+    """The process that holds the LeaseLock at ``path``, None where nobody does. This takes no lock and writes nothing.
+
+    The lease of a holder on another machine is measured by this machine's clock.
+    """
+    try:
+        holder = Holder.read(path.read_bytes())
+        untouched = time.time() - path.stat().st_mtime
+    except (OSError, msgspec.MsgspecError):
+        return None
+    is_held = holder.is_alive if holder.is_here else untouched <= LEASE
+    return holder if is_held else None
+
+
 def take_lock(path: Path, wait: bool = True, say: Callable[[], None] = lambda: None) -> FileLock | LeaseLock:
     """Locks ``path`` until the lock is released or its process ends; ``say`` is called once before waiting.
 

@@ -6,7 +6,7 @@ once; after a kill, the lock has to be removed by hand. Here both are in the fol
 
   metadata/, incomplete/   Snakemake's records, by paths relative to the folder
   lock                     the process that writes to the folder (croco.locks.LeaseLock)
-  start.json               the merged config, code, versions and executor of the last start
+  start.json               the merged config, code, versions, executor and Snakemake's log of the last start
 """
 
 import json
@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,10 @@ from croco.slurm import cancel_jobs, job_prefix
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 CHECKED = "templates/models.json"  # the check of all models, under the output root
+ALLOW = (
+    "undo the change that `python scripts/plan.py` names, use another value of `results`, or allow it once by "
+    "--config redo=true"
+)
 NO_RECORD = "unknown, because no record says how this file was made"
 
 
@@ -46,12 +50,21 @@ class ResultsFolder:
     """Snakemake's persistence for one output root.
 
     Args:
-        results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder;
-            ``unpinned``: what of the config may change on the hub, for a warning.
+        results: the output root; ``config``: the merged config as it was asked for; ``checkout``: the code's folder.
+        unpinned: what of the config may change on the hub, for a warning.
+        find_excess: what is wrong with starting the jobs of Snakemake's DAG, None where nothing is.
     """
 
-    def __init__(self, results: str, config: dict[str, Any], checkout: Path, unpinned: Sequence[str] = ()) -> None:
-        self.results, self.config, self.checkout, self.unpinned = results, config, checkout, unpinned
+    def __init__(
+        self,
+        results: str,
+        config: dict[str, Any],
+        checkout: Path,
+        unpinned: Sequence[str] = (),
+        find_excess: Callable[[Any], str | None] = lambda dag: None,
+    ) -> None:
+        self.results, self.config, self.checkout = results, config, checkout
+        self.unpinned, self.find_excess = unpinned, find_excess
         self.folder = Path(results) / ".snakemake"
 
     def install(self, workflow: snakemake.workflow.Workflow) -> None:
@@ -80,11 +93,11 @@ class ResultsFolder:
             return {}
 
     @contextmanager
-    def hold(self, executor: str = "local") -> Iterator[None]:
+    def hold(self, executor: str = "local", log: str | None = None) -> Iterator[None]:
         """Locks the folder for this process; clears up first if the holder before was killed.
 
-        ``executor`` is the name of Snakemake's plugin that starts the jobs. Raises InputError where another process
-        holds the folder, or jobs of a killed one do not end.
+        ``executor`` is the name of Snakemake's plugin that starts the jobs, ``log`` the path of Snakemake's log. Raises
+        InputError where another process holds the folder, or jobs of a killed one do not end.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -103,7 +116,8 @@ class ResultsFolder:
             if lock.taken_from is not None:
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            write_json(self.folder / "start.json", {"executor": executor, **describe_start(self.config, self.checkout)})
+            start = {"executor": executor, "log": log, **describe_start(self.config, self.checkout)}
+            write_json(self.folder / "start.json", start)
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield
 
@@ -218,7 +232,9 @@ class RecordsInFolder(FilePersistence):
         self._tell_differences()
         self._warn_of_unpinned_items()
         try:
-            with self.owner.hold(self._name_jobs()):
+            if excess := self.owner.find_excess(self.dag):
+                raise InputError(excess, ALLOW, self.owner.results)
+            with self.owner.hold(self._name_jobs(), self._name_log()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
         except InputError as error:
@@ -243,11 +259,18 @@ class RecordsInFolder(FilePersistence):
                 )
         return executor
 
+    def _name_log(self) -> str | None:
+        """The absolute path of Snakemake's log; None where it writes none."""
+        paths = self.dag.workflow.logger_manager.get_logfile()
+        return os.path.abspath(paths[0]) if paths else None
+
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:
         """For a dry-run, which writes nothing."""
         self._tell_differences()
         self._warn_of_unpinned_items()
+        if excess := self.owner.find_excess(self.dag):
+            print(f"warning: a start would be refused: {excess}\n  Remedy: {ALLOW}", file=sys.stderr)
         yield
 
     def _tell_differences(self) -> None:
@@ -262,6 +285,17 @@ class RecordsInFolder(FilePersistence):
                 "copy of its stage.lock.json under `lock`",
                 file=sys.stderr,
             )
+
+    def is_started(self, job: Any) -> bool:
+        """Whether a run started the job, and has not seen its end."""
+        return bool(self._filter_incomplete_keys({self._get_key(path) for path in job.output}))
+
+    def seconds_of(self, job: Any) -> float | None:
+        """How long a finished job took, the time in a queue included; None where no record says it."""
+        record = self.metadata(job.output[0]) if job.output else None
+        if record is None or record.starttime is None or record.endtime is None:
+            return None
+        return record.endtime - record.starttime
 
     def unlock(self) -> None:
         """Does nothing: the lock is given back where it was taken."""

@@ -37,7 +37,7 @@ def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus
 
 
 def step(work, gpus=1, measured=NOTHING, after=(), outputs=("a",), exist=False):
-    job = PlannedJob("generate", {}, NEW, gpus, 60, outputs, exist, after)
+    job = PlannedJob("generate", {}, NEW, gpus, 60, outputs, None, exist, after)
     return Step(job, work, estimate(work, gpus, SPEED, measured))
 
 

@@ -58,6 +58,7 @@ def build_grid(
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     asked = copy.deepcopy(checked)
+    asked.pop("redo", None)  # it is for one start, and says nothing of the results
     check_config(checked, checkout / "config/schema.yaml", locator)
     find_shipped_files(checked, checkout)
     grid = Grid(checked, read_languages(checkout / "config/languages.tsv"), locator)

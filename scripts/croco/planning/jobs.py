@@ -41,6 +41,8 @@ class PlannedJob:
         outputs, log: paths, relative to the working directory; the log is None for a rule without one.
         outputs_exist: whether all outputs are there.
         after: positions, in the list of all jobs, of the jobs whose outputs it needs.
+        is_started: whether a run started it and has not seen its end.
+        seconds: how long a finished job took, None where no record says it.
     """
 
     rule: str
@@ -52,6 +54,8 @@ class PlannedJob:
     log: str | None
     outputs_exist: bool
     after: tuple[int, ...]
+    is_started: bool = False
+    seconds: float | None = None
 
     @property
     def is_redone(self) -> bool:
@@ -75,7 +79,7 @@ def list_jobs(
         raise
     except Exception as error:
         raise InputError(f"Snakemake cannot plan this config: {error}", "see what `snakemake -n` says") from error
-    return workflow.globals["GRID"], _read_dag(workflow.dag)
+    return workflow.globals["GRID"], read_dag(workflow.dag)
 
 
 def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str], targets: Sequence[str]) -> Any:
@@ -113,9 +117,11 @@ def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str]
         return planned._workflow  # the public interface prints jobs and returns none
 
 
-def _read_dag(dag: Any) -> list[PlannedJob]:
+def read_dag(dag: Any) -> list[PlannedJob]:
+    """All jobs of a DAG that Snakemake has built."""
     jobs = list(dag.jobs)
     positions = {job: position for position, job in enumerate(jobs)}
+    records = dag.workflow.persistence
     return [
         PlannedJob(
             rule=job.rule.name,
@@ -127,6 +133,8 @@ def _read_dag(dag: Any) -> list[PlannedJob]:
             log=next(map(str, job.log), None),
             outputs_exist=all(Path(path).exists() for path in job.output),
             after=tuple(sorted(positions[needed] for needed in dag.dependencies[job])),
+            is_started=records.is_started(job),
+            seconds=None if dag.needrun(job) else records.seconds_of(job),
         )
         for job in jobs
     ]

@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 
+from croco.config.resources import weigh
 from croco.errors import InputError
+from croco.grid import Grid
 from croco.planning.work import Work
 from croco.records import read_json
 
@@ -100,6 +102,12 @@ class Measured:
     response_tokens: Mapping[tuple[str, str], float]
 
 
+def list_gigabytes(grid: Grid) -> dict[str, float]:
+    """{path of a model: GB of its weights}."""
+    rows = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
+    return {grid.path(row["path"]): weigh(row) for row in rows}
+
+
 def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -> Measured:
     """Rates and response lengths by the manifests in a results folder, empty without any.
 
@@ -132,7 +140,10 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
 def _read_manifests(results: Path) -> Iterable[dict]:
     for path in sorted(results.glob("**/*manifest.json")):
         if path.relative_to(results).parts[0] not in ("state", "partial", "audit"):
-            manifest = read_json(path)
+            try:
+                manifest = read_json(path)
+            except InputError:  # it is cut off, and says nothing of speed
+                continue
             if "stage" in manifest and "options" in manifest:
                 yield manifest
 

@@ -1,0 +1,106 @@
+"""How far a run is: the state of each job, and the time left by what finished jobs took."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+
+from croco.planning.jobs import TARGET, PlannedJob
+from croco.planning.plan import Step
+
+DONE, RUNNING, WAITING, FAILED = STATES = "done", "running", "waiting", "failed"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All jobs of a config with their states.
+
+    Attributes:
+        steps: the jobs, in the order of PlannedJob.after.
+        states: of each job one of STATES, None for a target, which is no work.
+    """
+
+    steps: Sequence[Step]
+    states: Sequence[str | None]
+
+    def count(self) -> Counter[str]:
+        """{state: number of jobs}."""
+        return Counter(state for state in self.states if state)
+
+    def count_by_rule(self) -> dict[str, Counter[str]]:
+        """{rule: {state: number of jobs}}; a rule comes after the rules that it needs."""
+        rules: dict[str, Counter[str]] = {}
+        for number in self._order():
+            if (state := self.states[number]) is not None:
+                rules.setdefault(self.steps[number].job.rule, Counter())[state] += 1
+        return rules
+
+    def seconds_left(self) -> tuple[float, int]:
+        """(seconds until the end, number of jobs of unknown duration, which count as none).
+
+        As many jobs as are running now stay busy (at least one), and no job starts before those that it needs. A
+        running job counts in full.
+        """
+        durations = estimate_durations(self.steps)
+        left = [
+            0.0 if state in (None, DONE) else duration for state, duration in zip(self.states, durations, strict=True)
+        ]
+        unknown = sum(seconds is None for seconds in left)
+        ends: dict[int, float] = {}
+        for number in self._order():
+            before = max((ends[needed] for needed in self.steps[number].job.after), default=0.0)
+            ends[number] = before + (left[number] or 0.0)
+        total = sum(seconds or 0.0 for seconds in left)
+        return max(total / max(1, self.count()[RUNNING]), *ends.values(), 0.0), unknown
+
+    def _order(self) -> Iterable[int]:
+        return TopologicalSorter({i: step.job.after for i, step in enumerate(self.steps)}).static_order()
+
+
+def find_progress(steps: Sequence[Step], failed_logs: Iterable[str], runs: bool) -> Progress:
+    """The progress of a run. ``failed_logs`` are the logs of its failed jobs; ``runs`` is whether it goes on."""
+    failed = set(failed_logs)
+    return Progress(steps, [_find_state(step.job, failed, runs) for step in steps])
+
+
+def _find_state(job: PlannedJob, failed: set[str], runs: bool) -> str | None:
+    if job.why == TARGET or not job.outputs:
+        return None
+    if runs and job.is_started:
+        return RUNNING
+    if job.why is None:
+        return DONE
+    return FAILED if job.log in failed else WAITING
+
+
+def estimate_durations(steps: Sequence[Step]) -> list[float | None]:
+    """Seconds of each job: by finished jobs of its rule, else by its planned GPU time; None where neither is known.
+
+    A finished job of a rule counts by its planned GPU time, or by its items if it uses no GPU.
+    """
+    rates = _measure_rates(steps)
+    return [_estimate_duration(step, rates) for step in steps]
+
+
+def _measure_rates(steps: Iterable[Step]) -> dict[str, float]:
+    """{rule: seconds per unit of _size} of finished jobs."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for step in steps:
+        if step.job.why is None and step.job.seconds is not None:
+            sums[step.job.rule][0] += step.job.seconds
+            sums[step.job.rule][1] += _size(step)
+    return {rule: seconds / size for rule, (seconds, size) in sums.items() if size}
+
+
+def _size(step: Step) -> float:
+    return _planned_seconds(step) or step.work.items or 1
+
+
+def _planned_seconds(step: Step) -> float:
+    return step.cost.seconds / max(1, step.job.gpus)
+
+
+def _estimate_duration(step: Step, rates: Mapping[str, float]) -> float | None:
+    if step.job.rule in rates:
+        return rates[step.job.rule] * _size(step)
+    return _planned_seconds(step) or None

@@ -1,0 +1,39 @@
+"""Finished work that a start would make again: it is refused above the config's redo_limit."""
+
+from pathlib import Path
+from typing import Any
+
+from croco.grid import Grid
+from croco.planning.jobs import read_dag
+from croco.planning.plan import Plan, add_up, group, make_plan, shorten_reasons
+from croco.planning.speed import list_gigabytes, read_measured, read_speeds
+
+GPU_TYPE = "h100"  # of config/speeds.tsv, where no other is asked for
+RULES = 5  # that a message names
+
+
+def describe_excess(grid: Grid, plan: Plan) -> str | None:
+    """What is made again above redo_limit, and why; None where the limit is kept, or there is none, or redo allows it."""
+    limit = grid.config.get("redo_limit")
+    redone = add_up(plan.redone)
+    if limit is None or grid.config.get("redo") or redone.gpu_hours <= limit:
+        return None
+    rules = [f"{name} ({sums.jobs})" for name, sums in group(plan.redone, "rule").items()]
+    hours = f"{redone.gpu_hours:,.1f}" if redone.gpu_hours >= 1 else f"{redone.gpu_hours:.2g}"
+    more = [f"{len(rules) - RULES} more rules"] if len(rules) > RULES else []
+    return (
+        f"finished work of at most {hours} GPU-hours would be made again, and redo_limit is {limit:g}: "
+        f"{', '.join([*rules[:RULES], *more])}; reasons: {shorten_reasons(redone.reasons)}"
+    )
+
+
+def find_excess(grid: Grid, checkout: Path, dag: Any) -> str | None:
+    """describe_excess of the jobs in Snakemake's DAG."""
+    if grid.config.get("redo_limit") is None or grid.config.get("redo"):
+        return None
+    jobs = read_dag(dag)
+    if not any(job.is_redone and job.gpus for job in jobs):
+        return None
+    speed = read_speeds(checkout / "config/speeds.tsv")[GPU_TYPE]
+    measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))
+    return describe_excess(grid, make_plan(grid, jobs, speed, measured))
