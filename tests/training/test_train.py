@@ -711,6 +711,22 @@ def test_best_checkpoint_has_the_lowest_validation_loss(miniature, data, tmp_pat
     assert {int(row) for row in json.loads(last.read_text())["seen"]} == set(training)
 
 
+def test_checkpointing_changes_last_bits_alone_and_no_key_and_the_optimizer_another_key(
+    miniature, data, undisturbed, tmp_path
+):
+    """A training that is finished already is one whose key is the same."""
+    again = [*arguments(miniature, data, undisturbed, "dpo"), "--checkpointing", "always"]
+    again[again.index("--output") + 1] = tmp_path / "again" / "checkpoint"
+    assert "finished already" in script("train", *again).stderr
+    script("train", *arguments(miniature, data, tmp_path / "always", "dpo", "--checkpointing", "always"))
+    losses = [[line["loss"] for line in metrics(folder)] for folder in (undisturbed, tmp_path / "always")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    other = [*arguments(miniature, data, undisturbed, "dpo"), "--optimizer", "adafactor"]
+    other[other.index("--output") + 1] = tmp_path / "other" / "checkpoint"
+    assert "finished already" not in script("train", *other).stderr
+    assert adapter(tmp_path / "other") != adapter(undisturbed)
+
+
 def test_how_often_is_validated_changes_nothing(miniature, data, tmp_path):
     for often in (2, 3):
         command = arguments(miniature, data, tmp_path / str(often), "dpo", "--validation", 0.2, "--save-every", often)

@@ -76,7 +76,10 @@ def describe_settings(job: Namespace, rows: int, validated: bool) -> dict[str, A
         "seed": job.seed,
         "bf16": job.dtype == "bfloat16",
         "fp16": job.dtype == "float16",
-        "gradient_checkpointing": torch.cuda.is_available(),
+        "gradient_checkpointing": {"always": True, "never": False, "auto": torch.cuda.is_available()}[
+            job.checkpointing
+        ],
+        "optim": job.optimizer,
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
