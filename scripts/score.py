@@ -14,6 +14,8 @@ are kept under --state. A response that cannot be scored has the reward null and
 
 import functools
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from croco import cli
@@ -86,12 +88,14 @@ def cache_key_inputs(args, identity, language, generations):
 
 def score_missing(args, parts, load, prompts, generations, output, total):
     """Scores the texts that no finished part holds, chunk by chunk; returns how many."""
-    scored, chunk = 0, []
-
-    def score_chunk():
-        nonlocal scored
-        answers = [(row["messages"], text) for row, texts in chunk for text in texts]
-        results = iter(load().score(answers))
+    steps = prompts_with_responses(prompts, generations)
+    steps = cli.progress(steps, total=total, desc=f"score {output.stem}", unit="prompt")
+    scored = 0
+    # The main thread loads the model: a library that sets signal handlers can do so only there.
+    chunks = ((load(), chunk) for chunk in missing_chunks(parts, steps, args.chunk))
+    # The next chunk is tokenised while the model classifies this one, so that a GPU does not wait for the CPU.
+    for (model, chunk), encoded in run_ahead(encode_chunk, chunks):
+        results = iter(model.classify(encoded))
         parts.add(
             [
                 {
@@ -102,22 +106,43 @@ def score_missing(args, parts, load, prompts, generations, output, total):
                 for row, texts in chunk
             ]
         )
-        scored += len(answers)
-        chunk.clear()
+        scored += len(encoded)
+    print(f"{scored} texts scored", file=sys.stderr)
+    return scored
 
-    steps = prompts_with_responses(prompts, generations)
-    for prompt, generation in cli.progress(steps, total=total, desc=f"score {output.stem}", unit="prompt"):
+
+def missing_chunks(parts, steps, size):
+    """Yields lists of up to ``size`` (prompt row, texts that no finished part holds, each once)."""
+    chunk = []
+    for prompt, generation in steps:
         known = known_results(parts, prompt)
         texts = dict.fromkeys(response["text"] for response in generation["responses"])
         texts = [text for text in texts if digest(text) not in known]
         if texts:
             chunk.append((prompt, texts))
-        if len(chunk) == args.chunk:
-            score_chunk()
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
     if chunk:
-        score_chunk()
-    print(f"{scored} texts scored", file=sys.stderr)
-    return scored
+        yield chunk
+
+
+def encode_chunk(model, chunk):
+    """The texts of a chunk as the reward model's ``encode`` returns them."""
+    return [model.encode(row["messages"], text) for row, texts in chunk for text in texts]
+
+
+def run_ahead(function, items):
+    """Yields (item, function(*item)); a second thread computes the next result while the caller uses this one."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        ahead = deque()
+        for item in items:
+            ahead.append((item, thread.submit(function, *item)))
+            if len(ahead) == 2:
+                item, result = ahead.popleft()
+                yield item, result.result()
+        for item, result in ahead:
+            yield item, result.result()
 
 
 def prompts_with_responses(prompts, generations):

@@ -33,11 +33,12 @@ from croco.training.process import die_with_parent
 from croco.training.recipe import SMOOTHED, find_faults
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "adafactor")
 LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
 
 # Options that say where, how fast and how long it is trained. The numbers of processes and of rows in a micro-batch
 # change last bits, and the draws of dropout and of online DPO's sampling. They are not in the key, so that they can
-# follow the memory and the GPUs at hand.
+# follow the memory and the GPUs at hand. Gradient checkpointing changes last bits alone.
 NOT_IN_CACHE_KEY = [
     "data",
     "model",
@@ -45,6 +46,7 @@ NOT_IN_CACHE_KEY = [
     "state",
     "output",
     "save_every",
+    "checkpointing",
     "ledger",
     "off_policy",
     "processes",
@@ -117,6 +119,13 @@ def parse_arguments():
     parser.add_argument("--warmup", type=cli.number(0), default=0.05, help="share of steps (below 1) or steps")
     parser.add_argument("--epochs", type=cli.number(above=0), default=1.0, help="passes over the data")
     parser.add_argument("--weight-decay", type=cli.number(0), default=0.01, help="of AdamW")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="by its name in transformers")
+    parser.add_argument(
+        "--checkpointing",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="gradient checkpointing, which saves memory; auto uses it on a GPU",
+    )
     parser.add_argument("--batch", type=cli.positive, default=64, help="effective batch: rows per optimizer step")
     parser.add_argument("--micro-batch", type=cli.positive, default=1, help="rows per forward pass and process")
     parser.add_argument("--processes", type=cli.positive, default=1, help="processes, one for each GPU")

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 from conftest import rows, script, write_rows
+
+from score import run_ahead
 
 
 def response(text):
@@ -151,3 +154,66 @@ def test_a_template_that_writes_the_date_is_refused_until_an_option_sets_it(mini
         rewards.setdefault(day, []).append(rows(tmp_path / "scores.jsonl")[0]["rewards"][0])
     (same, again), (other,) = rewards.values()
     assert same == again != other
+
+
+def test_chunks_that_are_encoded_ahead_move_no_reward(miniature, prompts, tmp_path):
+    """The files, parts and rewards are those of chunks that are scored one after the other, in the same order."""
+    from croco.models.transformers_engine import RewardModel
+
+    some = rows(prompts["en"])[:5]
+    lines = [
+        {**{k: row[k] for k in ("prompt_id", "language")}, "skip": None,
+         "responses": [response(f"It is {i}." + " yes" * (i % 4)) for i in range(number, number + 3)]}
+        for number, row in enumerate(some)
+    ]  # fmt: skip
+    files = write_rows(tmp_path / "prompts.jsonl", some), write_rows(tmp_path / "generations.jsonl", lines)
+    done = score(miniature, *files, tmp_path, "--chunk", 2)
+    assert "15 texts scored" in done.stderr
+    assert len(list(tmp_path.glob("state/scores/*/*.jsonl"))) == 3
+    model, expected = RewardModel(miniature / "reward"), []
+    for start in range(0, 5, 2):
+        chunk = zip(some[start : start + 2], lines[start : start + 2], strict=True)
+        answers = [(row["messages"], sample["text"]) for row, line in chunk for sample in line["responses"]]
+        expected += [reward for reward, _ in model.score(answers)]
+    assert [reward for line in rows(tmp_path / "scores.jsonl") for reward in line["rewards"]] == expected
+
+
+def test_an_error_of_a_later_chunk_keeps_the_chunks_before_it(miniature, prompts, tmp_path):
+    some = rows(prompts["en"])[:3]
+    lines = [
+        {**{k: row[k] for k in ("prompt_id", "language")}, "skip": None, "responses": [response("It is 7.")]}
+        for row in some
+    ]
+    reward = tmp_path / "reward"
+    shutil.copytree(miniature / "reward", reward)
+    # An id without an embedding, in the chat of the last prompt alone.
+    tokenizer = json.loads((reward / "tokenizer.json").read_text())
+    beyond = json.loads((reward / "config.json").read_text())["vocab_size"]
+    token = {"id": beyond, "content": "beyond", "single_word": False, "lstrip": False, "rstrip": False}
+    tokenizer["added_tokens"].append({**token, "normalized": False, "special": False})
+    (reward / "tokenizer.json").write_text(json.dumps(tokenizer))
+    lines[2]["responses"] = [response("It is beyond.")]
+    files = write_rows(tmp_path / "prompts.jsonl", some), write_rows(tmp_path / "generations.jsonl", lines)
+    done = score(miniature, *files, tmp_path, "--model", reward, "--chunk", 1, check=False)
+    assert done.returncode == 1 and "embeddings" in done.stderr and "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("state/scores/*/*.jsonl"))) == 2
+
+
+def test_the_next_item_is_worked_on_while_the_caller_uses_this_one():
+    started = [threading.Event() for _ in range(3)]
+
+    def work(number):
+        started[number].set()
+        return number * 10
+
+    results = run_ahead(work, ((number,) for number in range(3)))
+    assert next(results) == ((0,), 0)
+    assert started[1].wait(10)
+    assert list(results) == [((1,), 10), ((2,), 20)]
+
+
+def test_an_error_ahead_comes_after_the_results_before_it():
+    results = run_ahead(lambda number: 1 // number, ((number,) for number in (1, 1, 0)))
+    assert [next(results)[1], next(results)[1]] == [1, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

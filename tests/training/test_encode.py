@@ -1,7 +1,12 @@
 """What becomes of rows of text on their way to a trainer: ids, cuts, drops and counts, with a real byte tokenizer."""
 
+import os
+from argparse import Namespace
+
 import numpy as np
 import pytest
+from conftest import write_rows
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +14,7 @@ from croco.errors import InputError
 from croco.models.chats import ChatModel, digest_tokens, encode_prompt
 from croco.objectives import OBJECTIVES
 from croco.training.encode import encode_rows, hold_out, trained_ids, truncate
+from croco.training.process import read_examples, save_examples
 
 # A line break follows the stop token, as in ChatML.
 TEMPLATE = (
@@ -207,19 +213,50 @@ def test_sampled_tokens_are_compared_where_they_are_known(answers):
     st.randoms(use_true_random=False),
 )
 def test_whole_prompts_are_held_out_whatever_the_order(ids, share, seed, random):
-    examples = [{"row": number, "prompt_id": f"p{i}"} for number, i in enumerate(ids)]
-    training, validation = hold_out(examples, share, seed)
-    assert sorted(e["row"] for e in training + validation) == list(range(len(ids)))
-    held, prompts = {e["prompt_id"] for e in validation}, {e["prompt_id"] for e in examples}
-    assert not held & {e["prompt_id"] for e in training}
-    assert len(held) == (max(1, round(share * len(prompts))) if share else 0)
-    random.shuffle(examples)
-    assert {e["prompt_id"] for e in hold_out(examples, share, seed)[1]} == held
+    prompt_ids = [f"p{i}" for i in ids]
+    training, validation = hold_out(prompt_ids, share, seed)
+    assert sorted(training + validation) == list(range(len(ids)))
+    held = {prompt_ids[number] for number in validation}
+    assert not held & {prompt_ids[number] for number in training}
+    assert len(held) == (max(1, round(share * len(set(prompt_ids)))) if share else 0)
+    random.shuffle(prompt_ids)
+    assert {prompt_ids[number] for number in hold_out(prompt_ids, share, seed)[1]} == held
 
 
 def test_another_seed_holds_out_other_prompts_and_never_all():
-    examples = [{"row": i, "prompt_id": f"p{i}"} for i in range(50)]
-    drawn = {frozenset(e["row"] for e in hold_out(examples, 0.2, seed)[1]) for seed in range(5)}
+    prompt_ids = [f"p{i}" for i in range(50)]
+    drawn = {frozenset(hold_out(prompt_ids, 0.2, seed)[1]) for seed in range(5)}
     assert len(drawn) == 5
     with pytest.raises(InputError, match="held out"):
-        hold_out(examples[:1], 0.5, 0)
+        hold_out(prompt_ids[:1], 0.5, 0)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_rows_are_encoded_once_and_the_same_whatever_the_number_of_processes(
+    miniature, tmp_path, monkeypatch, processes
+):
+    monkeypatch.setenv("CROCO_PARENT", str(os.getpid()))
+    lines = [
+        {
+            "prompt_id": f"p{i}",
+            "prompt": chat("user", f"What is {i}?"),
+            "completion": chat("assistant", "yes " * (i % 4 + 1)),
+            "reward": None,
+        }
+        for i in range(11)
+    ]
+    lines[5]["completion"][0]["content"] = "yes " * 200
+    data = write_rows(tmp_path / "completions.jsonl", lines)
+    job = Namespace(
+        data=data, folder=tmp_path, objective="sft", model=miniature / "policy", revision=None, trust_remote_code=False,
+        template_options={}, max_length=64, too_long="drop", max_tokens=16, loss_on="answer", batch=8, processes=processes,
+    )  # fmt: skip
+    save_examples(job)
+    examples, counts = read_examples(job)
+    policy = ChatModel(miniature / "policy")
+    expected, expected_counts = encode_rows(lines, "sft", policy.tokenizer, policy.stops, 64)
+    assert list(examples) == list(Dataset.from_list(expected)) and counts == expected_counts
+    assert counts["dropped"] == {"too_long": 1} and examples.features == Dataset.from_list(expected).features
+    data.unlink()
+    save_examples(job)  # a training that is resumed finds them
+    assert list(read_examples(job)[0]) == list(examples)

@@ -704,11 +704,27 @@ def test_best_checkpoint_has_the_lowest_validation_loss(miniature, data, tmp_pat
     facts = manifest(tmp_path)
     assert facts["best_checkpoint"] == {"step": best, "eval_loss": pytest.approx(losses[best])}
     assert adapter(tmp_path) == (kept / f"{best}.safetensors").read_bytes()
-    training, validation = hold_out([{"row": i, "prompt_id": f"p{i}"} for i in range(COUNT)], 0.2, 0)
+    training, validation = hold_out([f"p{i}" for i in range(COUNT)], 0.2, 0)
     assert facts["counts"]["validation"] == len(validation) == 5
     assert facts["rows_seen"] == {"sum": 3 * len(training), "repeats": 0}
     last = max(kept.glob("*.json"), key=lambda path: int(path.stem))
-    assert {int(row) for row in json.loads(last.read_text())["seen"]} == {example["row"] for example in training}
+    assert {int(row) for row in json.loads(last.read_text())["seen"]} == set(training)
+
+
+def test_checkpointing_changes_last_bits_alone_and_no_key_and_the_optimizer_another_key(
+    miniature, data, undisturbed, tmp_path
+):
+    """A training that is finished already is one whose key is the same."""
+    again = [*arguments(miniature, data, undisturbed, "dpo"), "--checkpointing", "always"]
+    again[again.index("--output") + 1] = tmp_path / "again" / "checkpoint"
+    assert "finished already" in script("train", *again).stderr
+    script("train", *arguments(miniature, data, tmp_path / "always", "dpo", "--checkpointing", "always"))
+    losses = [[line["loss"] for line in metrics(folder)] for folder in (undisturbed, tmp_path / "always")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    other = [*arguments(miniature, data, undisturbed, "dpo"), "--optimizer", "adafactor"]
+    other[other.index("--output") + 1] = tmp_path / "other" / "checkpoint"
+    assert "finished already" not in script("train", *other).stderr
+    assert adapter(tmp_path / "other") != adapter(undisturbed)
 
 
 def test_how_often_is_validated_changes_nothing(miniature, data, tmp_path):

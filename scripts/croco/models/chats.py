@@ -118,7 +118,7 @@ class ChatModel:
 
 
 class ChatScorer:
-    """A reward model's tokenizer and sizes; the engines add the model.
+    """A reward model's tokenizer and sizes; the engines add the model, and ``classify``.
 
     Args:
         max_length: tokens of a chat at most; template_options: further variables of the chat template, or None.
@@ -160,6 +160,14 @@ class ChatScorer:
             return None, REFUSED
         ids = ids["input_ids"]
         return (check_ids(ids, self.vocabulary, self.path), None) if len(ids) <= self.max_length else (None, LONG_CHAT)
+
+    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
+        """(raw logit, None), or (None, reason), of answers [(messages of the prompt, text)], in order."""
+        return self.classify([self.encode(messages, text) for messages, text in answers])
+
+    def classify(self, encoded: list[tuple[list[int] | None, str | None]]) -> list[tuple[float | None, str | None]]:
+        """As score, for chats that ``encode`` returned."""
+        raise NotImplementedError
 
 
 class Controls:

@@ -116,6 +116,9 @@ class RewardEngine(Protocol):
         The reasons are LONG_CHAT, REFUSED, CONTROL and NOT_FINITE of croco.models.chats. Raises InputError as encode.
         """
 
+    def classify(self, encoded: list[tuple[list[int] | None, str | None]]) -> list[tuple[float | None, str | None]]:
+        """As score, for chats that ``encode`` returned. Another thread may call ``encode`` meanwhile."""
+
 
 def load_policy(args: Namespace, adapter: Path | None = None) -> PolicyEngine:
     """A policy from the options of options.add_chat_options; raises InputError as PolicyEngine says."""

@@ -236,12 +236,8 @@ class RewardModel(ChatScorer):
         )
 
     @torch.inference_mode()
-    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
-        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order.
-
-        Chats of similar length share a batch, to need little padding.
-        """
-        encoded = [self.encode(messages, text) for messages, text in answers]
+    def classify(self, encoded: list[tuple[list[int] | None, str | None]]) -> list[tuple[float | None, str | None]]:
+        """As score, for chats that ``encode`` returned. Chats of similar length share a batch, to need little padding."""
         ids = [tokens or [] for tokens, _ in encoded]
         order = sorted((i for i, (tokens, _) in enumerate(encoded) if tokens is not None), key=lambda i: len(ids[i]))
         rewards: list[tuple[float | None, str | None]] = [(None, reason) for _, reason in encoded]

@@ -190,9 +190,8 @@ class RewardModel(ChatScorer):
         self.max_length = min(self.max_length, options.get("max_model_len", self.max_length))
         self.llm = start(path, revision, dtype, trust_remote_code, options, self.max_length, runner="pooling")
 
-    def score(self, answers: list[tuple[list[dict], str]]) -> list[tuple[float | None, str | None]]:
-        """(raw logit, None) or (None, reason) of answers [(messages of the prompt, text)], in order."""
-        encoded = [self.encode(messages, text) for messages, text in answers]
+    def classify(self, encoded: list[tuple[list[int] | None, str | None]]) -> list[tuple[float | None, str | None]]:
+        """As score, for chats that ``encode`` returned."""
         fitting = [{"prompt_token_ids": tokens} for tokens, _ in encoded if tokens is not None]
         # The default activation would give sigmoid(logit).
         outputs = iter(

@@ -142,8 +142,3 @@ def with_row_numbers(collate: Callable[[list[dict]], dict]) -> Callable[[list[di
         return batch
 
     return collate_with_rows
-
-
-def without_row(example: dict) -> dict:
-    """An example for validation, whose rows are not counted."""
-    return {name: value for name, value in example.items() if name != "row"}

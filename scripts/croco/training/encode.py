@@ -195,18 +195,33 @@ def compare(row: dict, answers: Sequence[str], ids: list[list[int]], stops: Coll
             counts["token_mismatches"] += digest_tokens(trained[:end]) != sampled
 
 
-def hold_out(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
-    """(training, validation) examples: whole prompts, in all their languages, drawn by a hash of their ids.
+def hold_out(prompt_ids: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """(training, validation) examples by their numbers: whole prompts, in all their languages, drawn by a hash of their ids.
 
-    The same on every process and for every order of rows. Raises InputError where nothing is left to train on.
+    ``prompt_ids``: of the examples. The prompts drawn are the same on every process and for every order of examples.
+    Raises InputError where nothing is left to train on.
     """
     if not share:
-        return examples, []
-    prompts = sorted({example["prompt_id"] for example in examples}, key=lambda p: derive_seed(seed, "validation", p))
+        return list(range(len(prompt_ids))), []
+    prompts = sorted(set(prompt_ids), key=lambda p: derive_seed(seed, "validation", p))
     held = set(prompts[: max(1, round(share * len(prompts)))])
-    training = [example for example in examples if example["prompt_id"] not in held]
+    training = [number for number, prompt in enumerate(prompt_ids) if prompt not in held]
     if not training:
         raise InputError(
             f"all of {len(prompts)} prompts would be held out for validation", "lower it, or give more rows", field="validation"
         )  # fmt: skip
-    return training, [example for example in examples if example["prompt_id"] in held]
+    return training, [number for number, prompt in enumerate(prompt_ids) if prompt in held]
+
+
+def merge_shares(parts: Sequence[tuple[list[dict], dict[str, Any]]]) -> tuple[list[dict], dict[str, Any]]:
+    """As encode_rows for all rows, from its results for every len(parts)-th row, the first from row 0, the next from 1."""
+    examples = [
+        {**example, "row": example["row"] * len(parts) + share}
+        for share, (encoded, _) in enumerate(parts)
+        for example in encoded
+    ]
+    dropped: Counter[str] = Counter()
+    for _, counts in parts:
+        dropped.update(counts["dropped"])
+    counts = {name: sum(counts[name] for _, counts in parts) for name in parts[0][1] if name != "dropped"}
+    return sorted(examples, key=lambda example: example["row"]), {**counts, "dropped": dict(dropped)}

@@ -9,6 +9,8 @@ starter alone reports it.
 """
 
 import ctypes
+import functools
+import itertools
 import json
 import os
 import re
@@ -16,22 +18,28 @@ import shutil
 import signal
 import sys
 from argparse import Namespace
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from croco import cli
 from croco.errors import InputError
+from croco.files import partial_path
 from croco.objectives import OBJECTIVES
-from croco.records import write_json
-from croco.training.encode import encode_rows, hold_out, read_rows
+from croco.records import read_json, write_json
+from croco.training.encode import encode_rows, hold_out, merge_shares, read_rows
 from croco.training.guards import Guards
 from croco.training.resume import RANK, WORLD, Progress, newest_whole_checkpoint, remove_after
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, Trainer
 
     from croco.training.policy import Tuned
 
+# The encoded data in the folder of a job, and the file in it that counts what became of the rows.
+EXAMPLES, COUNTS = "examples", "counts.json"
 # How torch and safetensors report a full disk or an exceeded quota.
 DISK_FULL = re.compile(
     r"No space left|File too large|quota exceeded|PytorchStreamWriter failed|inline_container.*unexpected pos|os error 2[78]",
@@ -46,6 +54,8 @@ def main() -> None:
     die_with_parent()
     job = read_job(sys.argv[1])
     try:
+        if "RANK" not in os.environ:
+            save_examples(job)
         launch(job) if job.processes > 1 and "RANK" not in os.environ else train(job)
     except Exception as error:
         report_failure(job, error)
@@ -113,8 +123,11 @@ def train(job: Namespace) -> None:
     if job.processes != WORLD:
         raise RuntimeError(f"{WORLD} processes were started, not {job.processes}")
     tokenizer, stops = load_vocabulary(job)
-    examples, counts = read_examples(job, tokenizer, stops)
-    training, validation = hold_out(examples, job.validation, job.seed)
+    examples, counts = read_examples(job)
+    training, validation = (
+        examples if len(numbers) == len(examples) else examples.select(numbers)
+        for numbers in hold_out(list(examples["prompt_id"]), job.validation, job.seed)
+    )
     progress, guards = Progress(job), Guards(**job.guards)
     tuned = load_policy(job)
     trainer = make_trainer(
@@ -138,14 +151,41 @@ def train(job: Namespace) -> None:
     save(job, trainer, tuned, tokenizer, {"counts": counts, **facts})
 
 
-def read_examples(job: Namespace, tokenizer: "PreTrainedTokenizerBase", stops: list[int]) -> tuple[list[dict], dict]:
-    """(examples, counts) of the job's data, as encode_rows returns them; the first process prints the counts.
+def save_examples(job: Namespace) -> None:
+    """Encodes the job's data once for all its processes and starts, into the folder of the job, whose key decides them.
 
     Raises InputError where too few rows are left to train on.
     """
-    rows = read_rows(job.data, job.objective)
-    examples, counts = encode_rows(
-        cli.progress(rows, desc="tokenise", unit="row", disable=RANK > 0),
+    from croco.training.policy import load_vocabulary
+
+    saved = job.folder / EXAMPLES
+    if saved.exists():
+        return
+    examples, counts = encode_examples(job, *load_vocabulary(job))
+    check_counts(job, counts)
+    write_examples(saved, examples, counts)
+
+
+def encode_examples(
+    job: Namespace, tokenizer: "PreTrainedTokenizerBase", stops: list[int]
+) -> tuple[list[dict], dict[str, Any]]:
+    """(examples, counts) of the job's data, as encode_rows returns them, from as many processes as are to train."""
+    if job.processes == 1:
+        return encode_share(job, tokenizer, stops, 0)
+    os.environ["CROCO_PARENT"] = str(os.getpid())
+    encode = functools.partial(encode_share, job, tokenizer, stops)
+    # Forked, because each new interpreter would import the libraries again.
+    with ProcessPoolExecutor(job.processes, get_context("fork"), initializer=die_with_parent) as pool:
+        return merge_shares(list(pool.map(encode, range(job.processes))))
+
+
+def encode_share(
+    job: Namespace, tokenizer: "PreTrainedTokenizerBase", stops: list[int], share: int
+) -> tuple[list[dict], dict[str, Any]]:
+    """(examples, counts) of every row of the job's data whose number is ``share``, modulo the number of processes."""
+    rows = itertools.islice(read_rows(job.data, job.objective), share, None, job.processes)
+    return encode_rows(
+        cli.progress(rows, desc="tokenise", unit="row", disable=share > 0),
         job.objective,
         tokenizer,
         stops,
@@ -155,17 +195,48 @@ def read_examples(job: Namespace, tokenizer: "PreTrainedTokenizerBase", stops: l
         job.max_tokens,
         job.loss_on,
     )
+
+
+def write_examples(path: Path, examples: list[dict], counts: dict) -> None:
+    """Writes examples and counts to the folder ``path``, which appears whole or not at all."""
+    from datasets import Dataset
+
+    partial = partial_path(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    Dataset.from_list(examples).save_to_disk(partial)
+    write_json(partial / COUNTS, counts)
+    for file in partial.iterdir():
+        with open(file, "rb+") as written:
+            os.fsync(written.fileno())
+    os.replace(partial, path)
+
+
+def read_examples(job: Namespace) -> tuple["Dataset", dict]:
+    """(examples of encode_rows, mapped into memory, and their counts), as save_examples left them.
+
+    The first process prints the counts. Raises InputError where too few rows are left to train on.
+    """
+    from datasets import Dataset
+
+    counts = read_json(job.folder / EXAMPLES / COUNTS)
+    dropped = check_counts(job, counts)
+    if RANK == 0:
+        print(f"{counts['rows']} rows, {counts['trained']} to train on; dropped: {dropped}", file=sys.stderr)
+        warn_of_examples(job, counts["trained"], counts)
+    return Dataset.load_from_disk(job.folder / EXAMPLES), counts
+
+
+def check_counts(job: Namespace, counts: dict) -> str:
+    """The dropped rows by reason, as text; raises InputError where too few rows are left to train on."""
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts["dropped"].items()) or "none"
-    if len(examples) < max(2, WORLD):
+    if counts["trained"] < max(2, job.processes):
         raise InputError(
-            f"{len(examples)} of {counts['rows']} rows are left to train on (dropped: {dropped}), in {WORLD} processes",
+            f"{counts['trained']} of {counts['rows']} rows are left to train on (dropped: {dropped}), "
+            f"in {job.processes} processes",
             "raise max_length, give more rows, or ask for fewer GPUs",
             job.data,
         )
-    if RANK == 0:
-        print(f"{counts['rows']} rows, {len(examples)} to train on; dropped: {dropped}", file=sys.stderr)
-        warn_of_examples(job, len(examples), counts)
-    return examples, counts
+    return dropped
 
 
 def warn_of_examples(job: Namespace, examples: int, counts: dict) -> None:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from croco.training.by_rows import ByRows, with_row_numbers, without_row
+from croco.training.by_rows import ByRows, with_row_numbers
 from croco.training.policy import still_reference
 from croco.training.resume import WORLD, Progress
 
@@ -31,22 +31,23 @@ def make_trainer(
     tuned: "Tuned",
     tokenizer: PreTrainedTokenizerBase,
     stops: list[int],
-    training: list[dict],
-    validation: list[dict],
+    training: Dataset,
+    validation: Dataset,
     progress: Progress,
     callback: TrainerCallback,
 ) -> Trainer:
     """The trainer of the job's objective, whose rows ``progress`` counts; the reference is the policy as it starts.
 
     Args:
-        stops: ids of the stop tokens; training, validation: examples of encode_rows, the latter possibly none.
+        stops: ids of the stop tokens; training, validation: examples of encode_rows, the latter possibly empty.
     """
-    settings = describe_settings(job, len(training), bool(validation))
+    settings = describe_settings(job, len(training), len(validation) > 0)
     parts = {
         "model": tuned.model,
         "processing_class": tokenizer,
-        "train_dataset": Dataset.from_list(training),
-        "eval_dataset": Dataset.from_list([without_row(example) for example in validation]) if validation else None,
+        "train_dataset": training,
+        # The rows of a validation are not counted.
+        "eval_dataset": validation.remove_columns("row") if len(validation) else None,
         "peft_config": tuned.lora,
         "callbacks": [callback],
         "progress": progress,
@@ -75,7 +76,10 @@ def describe_settings(job: Namespace, rows: int, validated: bool) -> dict[str, A
         "seed": job.seed,
         "bf16": job.dtype == "bfloat16",
         "fp16": job.dtype == "float16",
-        "gradient_checkpointing": torch.cuda.is_available(),
+        "gradient_checkpointing": {"always": True, "never": False, "auto": torch.cuda.is_available()}[
+            job.checkpointing
+        ],
+        "optim": job.optimizer,
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
