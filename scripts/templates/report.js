@@ -197,6 +197,35 @@ if (manifestForm) {
     });
 }
 
+// --- tables that are sorted by a click on a column's name ------------------------------------------------------------
+const valueOf = (row, column) => {
+  const text = row.cells[column].dataset.value ?? row.cells[column].textContent;
+  return text === "" ? null : Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
+};
+function sortRows(table, column, descending) {
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+  rows.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null); // what was not measured is last in both orders
+    return (a < b ? -1 : a > b ? 1 : 0) * (descending ? -1 : 1);
+  });
+  body.append(...rows.map(([, row]) => row));
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const sort = make("button", null, head.textContent);
+    sort.type = "button";
+    sort.addEventListener("click", () => {
+      const descending = head.ariaSort ? head.ariaSort !== "descending" : head.classList.contains("number");
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      sortRows(table, column, descending);
+    });
+    head.replaceChildren(sort);
+  });
+}
+
 // --- where one is ----------------------------------------------------------------------------------------------------
 const links = new Map([...document.querySelectorAll(".side li a")].map((link) => [link.hash.slice(1), link]));
 const spy = new IntersectionObserver((entries) => {
