@@ -81,6 +81,7 @@ def render(template: Path, page: Page, sections: Mapping[str, Section], figures:
     records = {name: rows for section in sections.values() for name, rows in section.records.items()}
     return environment.get_template(template.name).render(
         title=page.root.name,
+        subject=name_subject(page),
         partial=page.asked.partial,
         names={name: heading for name, heading, _ in SECTIONS if name in sections},
         sections=sections,
@@ -93,6 +94,15 @@ def render(template: Path, page: Page, sections: Mapping[str, Section], figures:
         plots=embed({name: [chart["spec"] for chart in figure.charts] for name, figure in figures.items()}),
         rows=embed(records),
     )
+
+
+def name_subject(page: Page) -> str:
+    """What was tuned, for the title of the page."""
+    policies = ", ".join(dict.fromkeys(run.model for run in page.runs))
+    languages = dict.fromkeys(code for run in page.runs for code in run.languages)
+    if not policies:
+        return "no runs"
+    return f"preference tuning of {policies} in {len(languages)} language{'s' if len(languages) > 1 else ''}"
 
 
 def write_key_plots(folder: Path, figures: Mapping[str, Figure], css: str) -> None:

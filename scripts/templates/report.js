@@ -228,13 +228,27 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // --- where one is ----------------------------------------------------------------------------------------------------
 const links = new Map([...document.querySelectorAll(".side li a")].map((link) => [link.hash.slice(1), link]));
-const spy = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    for (const link of links.values()) link.removeAttribute("aria-current");
-    links.get(entry.target.id)?.setAttribute("aria-current", "location");
+const sections = [...document.querySelectorAll("main > section")];
+function markCurrent() {
+  const atEnd = scrollY + innerHeight >= root.scrollHeight - 2;
+  const begun = sections.filter((section) => section.getBoundingClientRect().top <= innerHeight / 3);
+  const current = (atEnd ? sections : begun).at(-1) ?? sections[0];
+  for (const [id, link] of links) {
+    if (id === current.id) link.setAttribute("aria-current", "location");
+    else link.removeAttribute("aria-current");
   }
-}, { rootMargin: "-10% 0px -80% 0px" });
-for (const section of document.querySelectorAll("main > section")) spy.observe(section);
+}
+addEventListener("scroll", () => requestAnimationFrame(markCurrent), { passive: true });
+markCurrent();
+// The heights that charts reserve are close, not exact: all charts above the target are drawn before the page goes there.
+async function land() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const above = places.filter((place) => place.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING);
+  await Promise.all(above.filter((place) => !place.dataset.drawn).map(draw));
+  target.scrollIntoView({ behavior: "instant" });
+}
+addEventListener("hashchange", land);
+land();
 const contents = document.getElementById("contents");
 if (matchMedia("(max-width: 60rem)").matches) contents.open = false;

@@ -70,7 +70,10 @@ def test_page_is_one_file_that_needs_no_network(request, source):
     found = request.getfixturevalue(source)
     page = found[1] if source == "written" else found
     assert not page.xpath("//script[@src] | //iframe | //object | //embed")
-    addresses = page.xpath("//*/@href | //*/@src | //*/@*[local-name()='href']")
+    # Links to models on the hub are followed only by a click.
+    addresses = page.xpath(
+        "//*[not(self::a[starts-with(@href, 'https://huggingface.co/')])]/@href | //*/@src | //*/@*[local-name()='href' and not(parent::a)]"
+    )
     assert all(address.startswith(("#", "data:")) for address in addresses)
     assert "@import" not in page.xpath("string(//style)") and "url(" not in page.xpath("string(//style)")
     policy = page.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
@@ -306,6 +309,21 @@ def test_the_leaderboard_is_a_csv_file_to_download(written):
         ("en", "dpo", "1"),
     ]
     assert all(float(line["win_rate"]) == float(wins[line["pool"], line["setting"]]["value"]) for line in lines)
+
+
+def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
+    root = write_results(tmp_path / "small")
+    options = {"model": "org/policy-1B", "revision": "abc123", "seed": 1}
+    edit_manifests(root, "mini/*/*/checkpoint/manifest.json", options=options)
+    page = parse(make_report(root))
+    facts = {part.find("dt").text: part.find("dd") for part in page.xpath("//dl[@class='facts']/div")}
+    assert facts["policies"].xpath("./a/@href") == ["https://huggingface.co/org/policy-1B/tree/abc123"]
+    assert facts["policies"].text_content() == "org/policy-1B (abc123)"
+    assert facts["date"].text == "2026-01-01" and facts["hardware"].text == "at most 2 GPUs per job"
+    assert facts["code"].text == "0123456789" and facts["training seeds"].text == "2"
+    methods = page.xpath("string(//details[@class='methods']/p)")
+    assert "org/policy-1B (abc123)" in methods and "arXiv 2605.26293" in methods and "commit 0123456789" in methods
+    assert page.xpath("string(//h1)") == "small: preference tuning of mini in 2 languages"
 
 
 def test_caveats_are_beside_the_headline(written, tmp_path):

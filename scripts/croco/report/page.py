@@ -34,6 +34,7 @@ class Manifest:
         memory: peak memory of the process in MB.
         gpus: GPUs that the process had, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
+        options: of the command line.
     """
 
     file: str
@@ -50,6 +51,7 @@ class Manifest:
     gpus: int | None
     inputs: list[list[str]]
     more: int
+    options: dict[str, Any]
 
     @classmethod
     def from_row(cls, file: str, row: dict[str, Any]) -> "Manifest":
@@ -70,6 +72,7 @@ class Manifest:
             gpus=row.get("gpus"),
             inputs=inputs[:INPUTS_SHOWN],
             more=max(0, len(inputs) - INPUTS_SHOWN),
+            options=row.get("options") or {},
         )
 
     @property

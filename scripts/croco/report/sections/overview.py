@@ -4,6 +4,7 @@ from typing import Any
 
 from croco.report.caveats import list_caveats
 from croco.report.elements import Section
+from croco.report.facts import list_facts, write_methods
 from croco.report.leaderboard import list_lines, write_csv, write_headlines
 from croco.report.page import Page
 
@@ -11,8 +12,10 @@ from croco.report.page import Page
 def show(page: Page) -> Section:
     """The section: headline, caveats, leaderboard and facts."""
     lines = list_lines(page)
+    facts = list_facts(page)
     content = {
-        "facts": list_facts(page),
+        "facts": facts,
+        "methods": write_methods(facts, page) if page.manifests else None,
         "contamination": describe_contamination(page.contamination),
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
@@ -20,28 +23,6 @@ def show(page: Page) -> Section:
         "csv": write_csv(lines),
     }
     return Section(content=content)
-
-
-def list_facts(page: Page) -> list[tuple[str, Any]]:
-    """[(what, value)] of what was run."""
-    runs = page.runs
-    tuned = {(run.model, run.pool, run.setting.removesuffix(f".s{run.seed}")) for run in runs}
-    seeds = {run.seed for run in runs}
-    prompts = max((ledger["prompts"] for ledger in page.ledgers.values()), default=None)
-    return [
-        (name, value)
-        for name, value in (
-            ("policies", ", ".join(dict.fromkeys(run.model for run in runs))),
-            ("reward models", ", ".join(dict.fromkeys(run.reward_model for run in runs if run.reward_model))),
-            ("trained in", ", ".join(dict.fromkeys(code for run in runs for code in run.languages))),
-            ("evaluated in", ", ".join(dict.fromkeys(code for run in runs for code in run.evaluated))),
-            ("settings by pool", len(tuned)),
-            ("tuned runs", len(runs)),
-            ("training seeds", len(seeds)),
-            ("training prompts", prompts),
-        )
-        if value
-    ]
 
 
 def describe_contamination(contamination: dict | None) -> dict[str, Any] | None:
