@@ -313,7 +313,7 @@ def test_the_leaderboard_is_a_csv_file_to_download(written):
 
 def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
     root = write_results(tmp_path / "small")
-    options = {"model": "org/policy-1B", "revision": "abc123", "seed": 1}
+    options = {"model": "org/policy-1B", "revision": "abc123", "objective": "dpo", "beta": 0.1, "seed": 1}
     edit_manifests(root, "mini/*/*/checkpoint/manifest.json", options=options)
     page = parse(make_report(root))
     facts = {part.find("dt").text: part.find("dd") for part in page.xpath("//dl[@class='facts']/div")}
