@@ -54,6 +54,7 @@ rule write_report:
             "fidelity",
             "tasks",
         ),
+        findings=lambda wc, input: ["--findings", input.findings] if GRID.config["findings"] == "paper" else [],
         tables=lambda wc, input: str(Path(input.tables[0]).parent),
         partial=["--partial"] if PARTIAL else [],
         miniature="--miniature" if EVALUATION["judge"] == "oracle" else [],
@@ -69,7 +70,7 @@ rule write_report:
             --runs {input.runs:q} \
             {params.contrasts:q} \
             --summary {input.summary:q} \
-            --findings {input.findings:q} \
+            {params.findings:q} \
             --tables {params.tables:q} \
             {params.asked:q} \
             {params.partial:q} \

@@ -37,7 +37,7 @@ from croco.runs import add_contrast_option, add_run_options
 # The sections of the page in their order: the name in links and gaps, the heading, and what makes the section. A section
 # that needs more than an introduction, figures and tables has a macro in the template.
 SECTIONS = (
-    ("overview", "Overview", overview.show),
+    ("overview", "Result", overview.show),
     ("data", "Data", data.show),
     ("rewards", "Rewards", rewards.show),
     ("training", "Training", training.show),
@@ -57,14 +57,14 @@ KEY_PLOTS = {"win_rates": "win-rates", "structured": "task-0", "ledger": "prompt
 def main() -> None:
     args = parse_arguments()
     page = read_page(args)
-    sections = {name: show(page) for name, _, show in SECTIONS}
+    sections = {name: show(page) for name, _, show in SECTIONS if name != "findings" or args.findings}
     figures = {figure.id: figure for section in sections.values() for figure in section.figures}
     css = (args.template.parent / "report.css").read_text(encoding="utf-8")
     with replacing(args.output) as file:
         file.write(render(args.template, page, sections, figures, css))
     write_key_plots(args.output.parent, figures, css)
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
-    missing = {name: len(gaps) for name, _, _ in SECTIONS if (gaps := page.gaps.of(name))}
+    missing = {name: len(gaps) for name in sections if (gaps := page.gaps.of(name))}
     shown = [manifest.file for manifest in page.manifests]
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing, manifests=shown)
 
@@ -81,8 +81,9 @@ def render(template: Path, page: Page, sections: Mapping[str, Section], figures:
     records = {name: rows for section in sections.values() for name, rows in section.records.items()}
     return environment.get_template(template.name).render(
         title=page.root.name,
+        subject=name_subject(page),
         partial=page.asked.partial,
-        names={name: heading for name, heading, _ in SECTIONS},
+        names={name: heading for name, heading, _ in SECTIONS if name in sections},
         sections=sections,
         gaps={name: page.gaps.of(name) for name in sections},
         commits=sorted({manifest.short_commit for manifest in page.manifests}),
@@ -93,6 +94,15 @@ def render(template: Path, page: Page, sections: Mapping[str, Section], figures:
         plots=embed({name: [chart["spec"] for chart in figure.charts] for name, figure in figures.items()}),
         rows=embed(records),
     )
+
+
+def name_subject(page: Page) -> str:
+    """What was tuned, for the title of the page."""
+    policies = ", ".join(dict.fromkeys(run.model for run in page.runs))
+    languages = dict.fromkeys(code for run in page.runs for code in run.languages)
+    if not policies:
+        return "no runs"
+    return f"preference tuning of {policies} in {len(languages)} language{'s' if len(languages) > 1 else ''}"
 
 
 def write_key_plots(folder: Path, figures: Mapping[str, Figure], css: str) -> None:
@@ -108,7 +118,9 @@ def parse_arguments():
     add_run_options(parser)
     add_contrast_option(parser)
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
-    parser.add_argument("--findings", type=Path, help="findings.json")
+    parser.add_argument(
+        "--findings", type=Path, help="findings.json; without it the page has no section on the paper's findings"
+    )
     parser.add_argument("--tables", type=Path, help="folder of tables in the paper's shape, *.csv")
     parser.add_argument("--judged", action="store_true", help="the config asks for verdicts")
     parser.add_argument("--fidelity", action="store_true", help="the config asks for measures of the answers")

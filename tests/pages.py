@@ -183,19 +183,29 @@ def summary_rows(pool, setting, seed, languages):
             }  # fmt: skip
 
 
-def make_report(root, *options, judged=True):
-    """Runs scripts/report.py on all that is there and returns the page's path."""
+def make_report(root, *options, judged=True, findings=True, control=None, seeds=2):
+    """Runs scripts/report.py on all that is there and returns the page's path.
+
+    ``control`` is a setting whose pairs are drawn whatever their rewards; runs have training seeds up to ``seeds``.
+    """
     table = [
-        ("mini", pool, setting, seed, "english", 64, ",".join(languages)) for pool, setting, seed, languages in RUNS
+        ("mini", pool, setting, seed, "english", 64, ",".join(languages))
+        for pool, setting, seed, languages in RUNS
+        if seed <= seeds
     ]
     bases = [
         ("mini", "untuned", "base", 1, "-", "-", ",".join(dict.fromkeys(code for *_, codes in RUNS for code in codes)))
     ]
     runs = ["--runs", write_runs(root / "runs.jsonl", *bases, *table)]
+    if control:
+        rows = [json.loads(line) for line in (root / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            row["row"] |= {"rejected": "random"} if row["arm"] == control else {}
+        write_rows(root / "runs.jsonl", rows)
     output = root / "report.html"
     script(
         "report", "--root", root, *runs, "--contrast", "dpo", "multi", "base", "--summary", root / "summary.csv",
-        "--findings", root / "findings.json", "--tables", root / "tables", "--fidelity", "--tasks",
+        *(["--findings", root / "findings.json"] if findings else []), "--tables", root / "tables", "--fidelity", "--tasks",
         "--output", output, *(["--judged"] if judged else []), *options,
     )  # fmt: skip
     return output

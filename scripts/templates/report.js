@@ -197,15 +197,58 @@ if (manifestForm) {
     });
 }
 
+// --- tables that are sorted by a click on a column's name ------------------------------------------------------------
+const valueOf = (row, column) => {
+  const text = row.cells[column].dataset.value ?? row.cells[column].textContent;
+  return text === "" ? null : Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
+};
+function sortRows(table, column, descending) {
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+  rows.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null); // what was not measured is last in both orders
+    return (a < b ? -1 : a > b ? 1 : 0) * (descending ? -1 : 1);
+  });
+  body.append(...rows.map(([, row]) => row));
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const sort = make("button", null, head.textContent);
+    sort.type = "button";
+    sort.addEventListener("click", () => {
+      const descending = head.ariaSort ? head.ariaSort !== "descending" : head.classList.contains("number");
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      sortRows(table, column, descending);
+    });
+    head.replaceChildren(sort);
+  });
+}
+
 // --- where one is ----------------------------------------------------------------------------------------------------
 const links = new Map([...document.querySelectorAll(".side li a")].map((link) => [link.hash.slice(1), link]));
-const spy = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    for (const link of links.values()) link.removeAttribute("aria-current");
-    links.get(entry.target.id)?.setAttribute("aria-current", "location");
+const sections = [...document.querySelectorAll("main > section")];
+function markCurrent() {
+  const atEnd = scrollY + innerHeight >= root.scrollHeight - 2;
+  const begun = sections.filter((section) => section.getBoundingClientRect().top <= innerHeight / 3);
+  const current = (atEnd ? sections : begun).at(-1) ?? sections[0];
+  for (const [id, link] of links) {
+    if (id === current.id) link.setAttribute("aria-current", "location");
+    else link.removeAttribute("aria-current");
   }
-}, { rootMargin: "-10% 0px -80% 0px" });
-for (const section of document.querySelectorAll("main > section")) spy.observe(section);
+}
+addEventListener("scroll", () => requestAnimationFrame(markCurrent), { passive: true });
+markCurrent();
+// The heights that charts reserve are close, not exact: all charts above the target are drawn before the page goes there.
+async function land() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const above = places.filter((place) => place.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING);
+  await Promise.all(above.filter((place) => !place.dataset.drawn).map(draw));
+  target.scrollIntoView({ behavior: "instant" });
+}
+addEventListener("hashchange", land);
+land();
 const contents = document.getElementById("contents");
 if (matchMedia("(max-width: 60rem)").matches) contents.open = false;

@@ -212,3 +212,36 @@ def test_structure_is_announced(open_page):
     assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_links_of_the_contents_land_at_their_sections(browser, report, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(report.as_uri())
+    page.evaluate("document.getElementById('contents').open = true")
+    for link in page.locator(".side li a").all():
+        name = link.get_attribute("href")
+        link.click()
+        page.wait_for_function(
+            """(name) => {
+              const top = document.querySelector(name).getBoundingClientRect().top;
+              const atEnd = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
+              return (top >= -2 && top < innerHeight / 3) || atEnd;
+            }""",
+            arg=name,
+        )
+        expect(page.locator(".side [aria-current]")).to_have_count(1)
+        page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    page.close()
+
+
+def test_the_leaderboard_is_sorted_by_a_click(open_page):
+    page = open_page()
+    rates = page.locator("#leaderboard tbody tr td:nth-of-type(2)")
+    page.locator("#leaderboard th button", has_text="win rate").click()
+    expect(page.locator("#leaderboard th").nth(2)).to_have_attribute("aria-sort", "descending")
+    down = rates.all_inner_texts()
+    assert down == sorted(down, key=float, reverse=True) and len(set(down)) > 1
+    page.locator("#leaderboard th button", has_text="win rate").click()
+    expect(page.locator("#leaderboard th").nth(2)).to_have_attribute("aria-sort", "ascending")
+    assert rates.all_inner_texts() == down[::-1]

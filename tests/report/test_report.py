@@ -7,6 +7,7 @@ import shutil
 import sys
 from argparse import Namespace
 from types import SimpleNamespace
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -69,7 +70,10 @@ def test_page_is_one_file_that_needs_no_network(request, source):
     found = request.getfixturevalue(source)
     page = found[1] if source == "written" else found
     assert not page.xpath("//script[@src] | //iframe | //object | //embed")
-    addresses = page.xpath("//*/@href | //*/@src | //*/@*[local-name()='href']")
+    # Links to models on the hub are followed only by a click.
+    addresses = page.xpath(
+        "//*[not(self::a[starts-with(@href, 'https://huggingface.co/')])]/@href | //*/@src | //*/@*[local-name()='href' and not(parent::a)]"
+    )
     assert all(address.startswith(("#", "data:")) for address in addresses)
     assert "@import" not in page.xpath("string(//style)") and "url(" not in page.xpath("string(//style)")
     policy = page.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
@@ -234,18 +238,113 @@ def test_without_a_launcher_the_number_of_gpus_is_0_or_unknown(monkeypatch, modu
     assert cli.count_gpus() == gpus
 
 
-def test_findings_and_headlines_say_the_same(written):
+def test_findings_have_a_card_each_with_their_pools_as_rows(written):
     page = written[1]
     finding, *others = read_table(page.get_element_by_id("findings-table"))
     assert [(other["finding"], other["verdict"]) for other in others] == [("F2", "not tested"), ("F4", "not tested")]
     assert others[1]["claim"].endswith("no such setting"), "the reason"
-    marks = [line.text_content() for line in page.xpath("//ul[@class='headlines']/li")]
-    assert ["F2" in mark for mark in marks] == [True, False] and "F4 · not tested" in marks[1]
     assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
-    headline = page.xpath("//ul[@class='headlines']/li")[0].text_content()
-    assert "F2 · supported" in headline and "+0.100" in headline
+    cards = page.xpath("//section[@id='findings']//article")
+    assert [(card.find("h3").text[:2], len(card.xpath(".//li"))) for card in cards] == [("F2", 2), ("F4", 1)]
+    first = " ".join(cards[0].text_content().split())
+    assert (
+        "supported multi/dpo - base (mini): +0.100" in first
+        and "not tested en/dpo - base (mini): needs a judge" in first
+    )
     claim = "preference tuning on own responses improves on the base"
-    assert finding["claim"].startswith(claim) and claim in headline.lower()
+    assert finding["claim"].startswith(claim) and claim in first.lower()
+
+
+def test_without_findings_the_page_has_no_section_on_the_paper(tmp_path):
+    page = parse(make_report(write_results(tmp_path / "small"), findings=False))
+    assert page.xpath("//main/section/@id") == [name for name in SECTIONS if name != "findings"]
+    assert "F2" not in page.get_element_by_id("overview").text_content()
+    assert not page.xpath("//div[@class='gap']"), "nothing is missing"
+
+
+def percent(text):
+    return f"{100 * float(text):.1f}"
+
+
+def read_pooled(root, task, metric):
+    """{(pool, setting): row} of the summary over all languages, against the base."""
+    with open(root / "summary.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["task"], row["metric"], row["eval_language"]) == (task, metric, "all")]  # fmt: skip
+    return {(row["pool"], row["setting"]): row for row in rows if row["baseline"] in ("", "base")}
+
+
+@pytest.mark.parametrize("source", ["results", "written"])
+def test_leaderboard_and_headline_have_the_numbers_of_the_summary(request, source):
+    root, page = request.getfixturevalue("written") if source == "written" else (
+        request.getfixturevalue("results"), request.getfixturevalue("page"))  # fmt: skip
+    wins = read_pooled(root, "arena", "win_rate")
+    right = read_pooled(root, "fidelity", "language_fidelity")
+    lines = page.xpath("//table[@id='leaderboard']/tbody/tr")
+    shown = {}
+    for line, cells in zip(lines, read_table(page.get_element_by_id("leaderboard")), strict=True):
+        _, pool, setting = line.find("th").get("title").split("/")
+        shown[pool, setting] = cells
+    assert shown.keys() - {("untuned", "base")} == {key for key in wins if not key[1].endswith(".s2")}
+    for key, cells in shown.items():
+        if key[0] == "untuned":
+            assert cells["arm"] == "Untuned model" and cells["win rate"] == ABSENT
+            continue
+        assert cells["win rate"] == percent(wins[key]["value"]) and cells["n"] == wins[key]["n"].removesuffix(".0")
+        assert cells["95 % interval"] == f"{percent(wins[key]['value_low'])} to {percent(wins[key]['value_high'])}"
+        share = right[key]["value"]
+        assert cells["right language"] == (percent(share) if share else ABSENT)
+    main = wins["multi", "dpo"] if source == "written" else wins["en", "dpo"]
+    headline = page.xpath("string(//p[@class='headline'])")
+    interval = f"[{percent(main['value_low'])}, {percent(main['value_high'])}]"
+    assert f"wins {percent(main['value'])} % {interval} against the untuned model" in headline
+
+
+def test_the_leaderboard_is_a_csv_file_to_download(written):
+    root, page = written
+    link = page.xpath("//a[@download='leaderboard.csv']/@href")[0]
+    lines = list(csv.DictReader(unquote(link.partition(",")[2]).splitlines()))
+    wins = read_pooled(root, "arena", "win_rate")
+    assert [(line["pool"], line["setting"], line["seeds"]) for line in lines] == [
+        ("multi", "dpo", "2"),
+        ("en", "dpo", "1"),
+    ]
+    assert all(float(line["win_rate"]) == float(wins[line["pool"], line["setting"]]["value"]) for line in lines)
+
+
+def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
+    root = write_results(tmp_path / "small")
+    options = {"model": "org/policy-1B", "revision": "abc123", "objective": "dpo", "beta": 0.1, "seed": 1}
+    edit_manifests(root, "mini/*/*/checkpoint/manifest.json", options=options)
+    page = parse(make_report(root))
+    facts = {part.find("dt").text: part.find("dd") for part in page.xpath("//dl[@class='facts']/div")}
+    assert facts["policies"].xpath("./a/@href") == ["https://huggingface.co/org/policy-1B/tree/abc123"]
+    assert facts["policies"].text_content() == "org/policy-1B (abc123)"
+    assert facts["date"].text == "2026-01-01" and facts["hardware"].text == "at most 2 GPUs per job"
+    assert facts["code"].text == "0123456789" and facts["training seeds"].text == "2"
+    methods = page.xpath("string(//details[@class='methods']/p)")
+    assert "org/policy-1B (abc123)" in methods and "arXiv 2605.26293" in methods and "commit 0123456789" in methods
+    assert page.xpath("string(//h1)") == "small: preference tuning of mini in 2 languages"
+
+
+def test_caveats_are_beside_the_headline(written, tmp_path):
+    def badges(page):
+        return [" ".join(badge.text_content().split()) for badge in page.xpath("//ul[@class='badges']//a")]
+
+    said = badges(written[1])
+    assert any("Audit: reward model english is weak in en" in text for text in said)
+    assert any("Contamination: 1 training prompt is part" in text for text in said)
+    assert not any("One training seed" in text or "Null control" in text for text in said)
+    root = write_results(tmp_path / "small")
+    manifest(root / "prompts" / "de.manifest.json", "translate")
+    summary = pd.read_csv(root / "summary.csv")
+    consistency = summary[summary["metric"] == "win_rate"].assign(
+        metric="position_consistency", value=0.7, baseline=None
+    )
+    pd.concat([summary, consistency]).to_csv(root / "summary.csv", index=False)
+    said = badges(parse(make_report(root, "--partial", control="dpo", seeds=1)))
+    for text in ("Partial results", "Null control multi/dpo is off chance: 62.1 %, not 50 %", "One training seed",
+                 "machine-translated", "same verdict in both orders for at least 70.0 %"):  # fmt: skip
+        assert any(text in badge for badge in said), (text, said)
 
 
 def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
@@ -254,7 +353,7 @@ def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
     text = " ".join(paragraph.text_content().split())
     assert "en: of 20 1 exact, 1 more with 13 words in common" in text and "de" not in text.split("Not compared")[0]
     assert text.endswith("Not compared: belebele_deu_Latn.") and paragraph.get("class") == "gap"
-    table = next(t for t in page.xpath("//section[@id='findings']//table") if "removed" in t.text_content())
+    table = next(t for t in page.xpath("//section[@id='data']//table") if "removed" in t.text_content())
     assert [(row["language"], row["exact, prompts"]) for row in read_table(table)] == [("en", "1"), ("de", "0")]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from croco.report.contrasts import Contrast, read_contrasts
 from croco.report.elements import BASE, Gaps, name_arm, read_json
+from croco.report.names import UNTUNED_NAME, is_control, name_arms
 from croco.results.table import empty_summary, read_summary
 from croco.runs import Run, read_runs
 
@@ -33,6 +34,7 @@ class Manifest:
         memory: peak memory of the process in MB.
         gpus: GPUs that the process had, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
+        options: of the command line.
     """
 
     file: str
@@ -49,6 +51,7 @@ class Manifest:
     gpus: int | None
     inputs: list[list[str]]
     more: int
+    options: dict[str, Any]
 
     @classmethod
     def from_row(cls, file: str, row: dict[str, Any]) -> "Manifest":
@@ -69,6 +72,7 @@ class Manifest:
             gpus=row.get("gpus"),
             inputs=inputs[:INPUTS_SHOWN],
             more=max(0, len(inputs) - INPUTS_SHOWN),
+            options=row.get("options") or {},
         )
 
     @property
@@ -82,7 +86,9 @@ class ReportedRun:
     """A run of the run table as the page shows it; an untuned policy, too.
 
     Attributes:
-        setting: with its replicate's number, without its round.
+        setting: with its replicate's number, without its round; ``arm`` is without both.
+        plain_name: of the arm, for readers.
+        is_control: it is a null control.
         seed: training seed.
         responses: the policy whose responses the run is tuned on.
         languages: languages that it is tuned on.
@@ -93,6 +99,9 @@ class ReportedRun:
     model: str
     pool: str
     setting: str
+    arm: str
+    plain_name: str
+    is_control: bool
     seed: str
     round: int
     responses: str
@@ -103,12 +112,15 @@ class ReportedRun:
     has_pairs: bool
 
     @classmethod
-    def from_run(cls, run: Run, root: Path) -> "ReportedRun":
+    def from_run(cls, run: Run, root: Path, plain_name: str) -> "ReportedRun":
         """The run with its folder under ``root``, the output root."""
         return cls(
             model=run.model,
             pool=run.pool,
             setting=run.setting,
+            arm=run.arm,
+            plain_name=plain_name,
+            is_control=is_control(run),
             seed=str(run.replicate),
             round=run.round,
             responses=run.responses,
@@ -188,6 +200,9 @@ class Page:
                 model=model,
                 pool=pool,
                 setting=setting,
+                arm=setting,
+                plain_name=UNTUNED_NAME,
+                is_control=False,
                 seed="1",
                 round=1,
                 responses=model,
@@ -248,7 +263,9 @@ def read_page(args: Namespace) -> Page:
 
 def read_reported(args: Namespace) -> list[ReportedRun]:
     """The tuned runs of the run table, in its order."""
-    return [ReportedRun.from_run(run, args.root) for run in read_runs(args.runs) if not run.is_base]
+    runs = [run for run in read_runs(args.runs) if not run.is_base]
+    names = name_arms(runs)
+    return [ReportedRun.from_run(run, args.root, names[run.arm]) for run in runs]
 
 
 def index_claims(findings: dict | None) -> dict[tuple[str, str], dict]:

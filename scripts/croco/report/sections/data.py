@@ -13,8 +13,11 @@ INTRO = (
 
 
 def show(page: Page) -> Section:
-    """The section: where responses and prompts were lost."""
-    return Section(intro=INTRO, figures=[*show_responses(page), *show_prompts(page)])
+    """The section: where responses and prompts were lost, and which prompts are part of the evaluation data."""
+    tables = []
+    if page.contamination:
+        tables.append(table_of("Training prompts in the evaluation data", list_contamination(page.contamination)))
+    return Section(intro=INTRO, figures=[*show_responses(page), *show_prompts(page)], tables=tables)
 
 
 def show_responses(page: Page) -> list[Figure]:
@@ -105,4 +108,24 @@ def show_prompts(page: Page) -> list[Figure]:
                 "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 1, mean - 2 sd is the same as the rule min.",
             ),
         )
+    ]
+
+
+def list_contamination(contamination: dict) -> list[dict[str, Any]]:
+    """Rows of the page's table: training prompts and evaluated ones, by language and source."""
+    return [
+        {
+            "language": code,
+            "training prompts": total["prompts"],
+            "removed": total["removed"],
+            "among": name,
+            "of": source["evaluated"],
+            **{
+                f"{kind}, {what}": source[kind][what]
+                for kind in ("exact", "ngram_13")
+                for what in ("prompts", "evaluated")
+            },
+        }
+        for code, total in contamination["languages"].items()
+        for name, source in total["sources"].items()
     ]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import asdict
+from typing import Any
 
 from croco.report.elements import Section, Table, table, table_of
 from croco.report.page import Manifest, Page
@@ -19,12 +20,19 @@ def show(page: Page) -> Section:
     for manifest in manifests:
         if manifest.versions not in versions:
             versions.append(manifest.versions)
-    compact = [{**asdict(manifest), "versions": versions.index(manifest.versions)} for manifest in manifests]
+    compact = [compact_row(manifest, versions) for manifest in manifests]
     return Section(
         intro=INTRO,
         tables=[list_stages(manifests, versions), list_versions(versions)],
         records={"versions": versions, "rows": compact},
     )
+
+
+def compact_row(manifest: Manifest, versions: list[dict[str, str | None]]) -> dict[str, Any]:
+    """What the page's list shows of a manifest; its versions are a number of a set."""
+    row = {**asdict(manifest), "versions": versions.index(manifest.versions)}
+    del row["options"]
+    return row
 
 
 def list_stages(manifests: list[Manifest], versions: list[dict[str, str | None]]) -> Table:

@@ -1,0 +1,93 @@
+"""The caveats beside the headline: what limits how far its numbers can be trusted, each with its place on the page."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from croco.report.elements import prefer_all_seeds, read_json
+from croco.report.leaderboard import Line, percent
+from croco.report.page import Page
+from croco.results.statistics import FEWEST
+from croco.results.table import ALL, ARENA
+
+# Below this share of equal verdicts in both orders, the order decides many verdicts.
+CONSISTENT = 0.8
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """A badge: ``kind`` is bad, warn or good; ``section`` is the section of the page that says more."""
+
+    kind: str
+    text: str
+    section: str
+
+
+def list_caveats(page: Page, lines: Sequence[Line]) -> list[Caveat]:
+    """The caveats of the run, those on unfinished or unusable results first."""
+    caveats = [*_partial(page), *_audits(page), *_contamination(page), *_controls(lines), *_seeds(lines)]
+    return [*caveats, *_prompts(lines), *_translated(page), *_judge(page)]
+
+
+def _partial(page: Page) -> Iterable[Caveat]:
+    if page.asked.partial:
+        yield Caveat("bad", "Partial results: the run is not finished", "overview")
+
+
+def _audits(page: Page) -> Iterable[Caveat]:
+    for reward in dict.fromkeys(run.reward_model for run in page.runs if run.reward_model):
+        path = page.root / "audit" / f"{reward}.json"
+        if not path.is_file():
+            continue
+        verdicts = {code: found.get("verdict") for code, found in read_json(path)["languages"].items()}
+        for verdict, kind in (("unfit", "bad"), ("weak", "warn")):
+            codes = [code for code, said in verdicts.items() if said == verdict]
+            if codes:
+                expected = ", as expected in the miniature" if page.asked.miniature else ""
+                yield Caveat(
+                    kind, f"Audit: reward model {reward} is {verdict} in {', '.join(codes)}{expected}", "rewards"
+                )
+
+
+def _contamination(page: Page) -> Iterable[Caveat]:
+    if page.contamination is None:
+        return
+    count = sum(found["exact_left_in"] for found in page.contamination["languages"].values())
+    if count:
+        noun = "prompt is" if count == 1 else "prompts are"
+        yield Caveat("bad", f"Contamination: {count} training {noun} part of the evaluation data", "data")
+
+
+def _controls(lines: Sequence[Line]) -> Iterable[Caveat]:
+    for line in lines:
+        if line.control and line.is_off_chance and line.win_rate is not None:
+            rate = percent(line.win_rate)
+            yield Caveat(
+                "warn", f"Null control {line.pool}/{line.setting} is off chance: {rate} %, not 50 %", "open-ended"
+            )
+
+
+def _seeds(lines: Sequence[Line]) -> Iterable[Caveat]:
+    tuned = [line for line in lines if line.languages]
+    if tuned and all(line.seeds == 1 for line in tuned):
+        yield Caveat("warn", "One training seed: intervals do not cover the noise between trainings", "claims")
+
+
+def _prompts(lines: Sequence[Line]) -> Iterable[Caveat]:
+    fewest = min((line.n for line in lines if line.n is not None), default=FEWEST)
+    if fewest < FEWEST:
+        yield Caveat("warn", f"Few prompts: {fewest}; under {FEWEST} no arm is called better or worse", "claims")
+
+
+def _translated(page: Page) -> Iterable[Caveat]:
+    if any(manifest.stage == "translate" for manifest in page.manifests):
+        yield Caveat("warn", "Some prompts are machine-translated", "data")
+
+
+def _judge(page: Page) -> Iterable[Caveat]:
+    rows = page.summary
+    rows = rows[(rows["task"] == ARENA) & (rows["metric"] == "position_consistency") & (rows["eval_language"] == ALL)]
+    shares = prefer_all_seeds(rows).drop_duplicates(["model", "pool", "arm"])["value"].dropna()
+    if len(shares):
+        lowest = float(shares.min())
+        text = f"Judge: the same verdict in both orders for at least {percent(lowest)} % of answers, per arm"
+        yield Caveat("good" if lowest >= CONSISTENT else "warn", text, "open-ended")

@@ -1,0 +1,184 @@
+"""The leaderboard and the headline of the report page: one line per arm, from summary.csv alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import pandas as pd
+
+from croco.evaluation.directions import HIGHER
+from croco.report.elements import BASE, number, prefer_all_seeds
+from croco.report.names import UNTUNED_NAME
+from croco.report.page import Page, ReportedRun
+from croco.results.statistics import FEWEST
+from croco.results.table import ALL, ARENA, FIDELITY
+from croco.spreadsheets import to_csv
+
+CHANCE = "chance"  # a baseline in summary.csv
+IN_HEADLINE = 3  # arms that the headline compares with its first one
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm in one pool, over its languages and, where there are several, its training seeds.
+
+    Attributes:
+        name: plain name; ``run``: model, pool and setting as in paths.
+        win_rate: against the untuned model, with its 95 % interval from ``low`` to ``high``, in shares.
+        length_controlled: win rate at equal length.
+        tasks: mean over the structured tasks where higher is better, each by its first metric.
+        task_change: mean change of these tasks from the untuned model.
+        right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
+        n: prompts of the win rate; ``seeds``: training seeds.
+    """
+
+    model: str
+    pool: str
+    setting: str
+    name: str
+    run: str
+    languages: tuple[str, ...]
+    control: bool
+    win_rate: float | None
+    low: float | None
+    high: float | None
+    length_controlled: float | None
+    tasks: float | None
+    task_change: float | None
+    right_language: float | None
+    tokens: float | None
+    n: int | None
+    seeds: int
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether it is tuned on several languages."""
+        return len(self.languages) > 1
+
+    @property
+    def is_off_chance(self) -> bool:
+        """Whether the interval of its win rate excludes one half."""
+        return (self.n or 0) >= FEWEST and ((self.low or 0) > 0.5 or (1 if self.high is None else self.high) < 0.5)
+
+
+def list_lines(page: Page) -> list[Line]:
+    """The multilingual arms, the others, and the untuned models; an arm of several rounds has the last one's results."""
+    arms: dict[tuple[str, str, str], list[ReportedRun]] = {}
+    for run in page.runs:
+        arms.setdefault((run.model, run.pool, run.arm), []).append(run)
+    lines = sorted((_line(page.summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
+    lines += [_line(page.summary, [base]) for base in page.bases]
+    return [line for line in lines if not _is_empty(line)]
+
+
+def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
+    last = max(run.round for run in runs)
+    first = next(run for run in runs if run.round == last)
+    rows = summary[(summary["model"] == first.model) & (summary["pool"] == first.pool) & (summary["round"] == last)]
+    names = {run.setting for run in runs} | {first.arm}
+    rows = rows[rows["setting"].isin(names) & (rows["eval_language"] == ALL)]
+    is_base = first.pool == BASE[0]
+    rows = rows[rows["baseline"].isna() | rows["baseline"].isin((BASE[1], CHANCE))]
+    rows = prefer_all_seeds(rows)
+    arena, fidelity = rows[rows["task"] == ARENA], rows[rows["task"] == FIDELITY]
+    tasks = rows[~rows["task"].isin((ARENA, FIDELITY)) & rows["suite"].isna() & (rows["better"].isna() | (rows["better"] == HIGHER))]  # fmt: skip
+    tasks = tasks.drop_duplicates("task")
+    wins = arena[arena["metric"] == "win_rate"]
+    count = None if is_base else _first(wins, "n")
+    return Line(
+        model=first.model,
+        pool=first.pool,
+        setting=first.arm,
+        name=first.plain_name,
+        run=f"{first.model}/{first.pool}/{first.arm}",
+        languages=first.languages,
+        control=first.is_control,
+        win_rate=None if is_base else _first(wins, "value"),
+        low=None if is_base else _first(wins, "value_low"),
+        high=None if is_base else _first(wins, "value_high"),
+        length_controlled=None if is_base else _first(arena[arena["metric"] == "win_rate_lc"], "value"),
+        tasks=number(tasks["value"].mean()),
+        task_change=number(tasks["delta"].mean()),
+        right_language=_first(fidelity[fidelity["metric"] == "language_fidelity"], "value"),
+        tokens=_first(fidelity[fidelity["metric"] == "n_tokens"], "value"),
+        n=None if count is None else int(count),
+        seeds=len({run.seed for run in runs}),
+    )
+
+
+def _first(rows: pd.DataFrame, column: str) -> float | None:
+    return number(rows.iloc[0][column]) if len(rows) else None
+
+
+def _is_empty(line: Line) -> bool:
+    measured = (line.win_rate, line.length_controlled, line.tasks, line.right_language, line.tokens)
+    return all(value is None for value in measured)
+
+
+def write_csv(lines: Iterable[Line]) -> str:
+    """The leaderboard as CSV in a data link; rates are shares, as in summary.csv."""
+    columns = ["model", "pool", "setting", "name", "win_rate", "low", "high", "length_controlled", "tasks", "right_language", "tokens", "n", "seeds"]  # fmt: skip
+    frame = pd.DataFrame([[getattr(line, column) for column in columns] for line in lines], columns=columns)
+    frame["n"] = frame["n"].astype("Int64")
+    return f"data:text/csv;charset=utf-8,{quote(to_csv(frame))}"
+
+
+def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:
+    """A sentence on the main arm of each model with the other arms of its pool beside it.
+
+    The main arm is the one of the first declared contrast. It is the first multilingual arm, or the first arm, where
+    the contrast names none that has results.
+    """
+    said = []
+    for model in dict.fromkeys(line.model for line in lines):
+        tuned = [line for line in lines if line.model == model and line.pool != BASE[0]]
+        judged = [line for line in tuned if line.win_rate is not None]
+        measured = judged or [line for line in tuned if line.task_change is not None]
+        if not measured:
+            continue
+        main = _find_main(page, measured)
+        others = [line for line in measured if line is not main and line.pool == main.pool]
+        others.sort(key=lambda line: not line.control)
+        texts = [_say_first(main), *(_say_other(line) for line in others[:IN_HEADLINE])]
+        several = len({line.model for line in lines}) > 1
+        said.append((f"{model}: " if several else "") + "; ".join(texts) + ".")
+    return said
+
+
+def _find_main(page: Page, lines: Sequence[Line]) -> Line:
+    for setting, pool, _ in page.declared:
+        for line in lines:
+            if (line.setting, line.pool) == (setting, pool) and not line.control:
+                return line
+    return next((line for line in lines if line.is_multilingual and not line.control), lines[0])
+
+
+def name_with_pool(line: Line) -> str:
+    """The plain name with the languages that the arm is tuned on."""
+    if not line.languages:
+        return UNTUNED_NAME
+    return f"Multilingual {line.name}" if line.is_multilingual else f"{line.name}, tuned on {line.languages[0]}"
+
+
+def percent(value: float) -> str:
+    """A share in per cent with one digit."""
+    return f"{100 * value:.1f}"
+
+
+def _interval(line: Line) -> str:
+    return "" if line.low is None or line.high is None else f" [{percent(line.low)}, {percent(line.high)}]"
+
+
+def _say_first(line: Line) -> str:
+    if line.win_rate is None:
+        return f"{name_with_pool(line)} changes the structured tasks by {_points(line)} against the untuned model"
+    return f"{name_with_pool(line)} wins {percent(line.win_rate)} %{_interval(line)} against the untuned model"
+
+
+def _say_other(line: Line) -> str:
+    value = _points(line) if line.win_rate is None else f"{percent(line.win_rate)} %{_interval(line)}"
+    return f"{line.name} {value}"
+
+
+def _points(line: Line) -> str:
+    return f"{100 * (line.task_change or 0.0):+.1f} points"
