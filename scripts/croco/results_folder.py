@@ -28,6 +28,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.persistence import ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import StrictDagEvaluation
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from croco import cli
 from croco.digests import file_digest, lock_digest, versions
@@ -35,7 +36,7 @@ from croco.errors import InputError
 from croco.files import replacing
 from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
-from croco.slurm import cancel_jobs, job_prefix
+from croco.slurm import cancel_jobs, find_local_storage, job_prefix, tabulate_requests
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 CHECKED = "templates/models.json"  # the check of all models, under the output root
@@ -231,6 +232,7 @@ class RecordsInFolder(FilePersistence):
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
         self._warn_of_unpinned_items()
+        self._refuse_containers()
         try:
             if excess := self.owner.find_excess(self.dag):
                 raise InputError(excess, ALLOW, self.owner.results)
@@ -257,6 +259,12 @@ class RecordsInFolder(FilePersistence):
                     "to end this limit, use --workflow-profile profiles/slurm and no --resources gpu=N",
                     file=sys.stderr,
                 )
+            if (reason := find_local_storage(self.owner.results)) is not None:
+                print(
+                    f"warning: {self.owner.results}: {reason}, so jobs on other nodes will not see this folder: "
+                    "set `results` to a path on a file system that all nodes share",
+                    file=sys.stderr,
+                )
         return executor
 
     def _name_log(self) -> str | None:
@@ -264,13 +272,28 @@ class RecordsInFolder(FilePersistence):
         paths = self.dag.workflow.logger_manager.get_logfile()
         return os.path.abspath(paths[0]) if paths else None
 
+    def _refuse_containers(self) -> None:
+        """Raises WorkflowError where containers are asked for and no job has one: all would run without."""
+        methods = self.dag.workflow.deployment_settings.deployment_method
+        if DeploymentMethod.APPTAINER in methods and not any(job.container_img_url for job in self.dag.needrun_jobs()):
+            error = InputError(
+                "--sdm apptainer: no rule of this workflow has a container image, so nothing would run in one",
+                "start Snakemake itself in your site's container, without --sdm apptainer",
+            )
+            raise WorkflowError(f"error: {error}")
+
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:
-        """For a dry-run, which writes nothing."""
+        """For a dry-run, which writes nothing. With a cluster's profile it says what the jobs ask for."""
         self._tell_differences()
         self._warn_of_unpinned_items()
         if excess := self.owner.find_excess(self.dag):
             print(f"warning: a start would be refused: {excess}\n  Remedy: {ALLOW}", file=sys.stderr)
+        self._refuse_containers()
+        jobs = list(self.dag.needrun_jobs())
+        # A dry-run does not know the executor. Only profiles of clusters set the number of nodes.
+        if any(job.resources.get("nodes") for job in jobs):
+            print(tabulate_requests((job for job in jobs if job.output), self.dag.workflow._localrules))
         yield
 
     def _tell_differences(self) -> None:

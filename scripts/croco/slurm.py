@@ -1,4 +1,4 @@
-"""The SLURM jobs of one results folder: their names, and the end of those whose run was killed.
+"""The SLURM jobs of one results folder: their names, what they ask for, and the end of those whose run was killed.
 
 SLURM goes on with a job when the run that submitted it is gone. A run that is started again would submit a second job
 for the same files. So the names of the jobs begin with a prefix that belongs to the results folder, and a new run
@@ -10,6 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
 
 from croco.digests import digest
 from croco.errors import InputError
@@ -17,6 +23,9 @@ from croco.errors import InputError
 COMMAND_TIMEOUT = 60.0  # seconds for one answer of SLURM's controller
 PATIENCE = 600.0  # seconds for cancelled jobs to end, and for the controller to come back
 POLL = 2.0  # seconds between two questions
+# File systems that only one machine sees.
+NODE_LOCAL = ("tmpfs", "ramfs", "overlay", "squashfs")
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def job_prefix(results: str) -> str:
@@ -70,3 +79,32 @@ def ask_slurm(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
+
+
+def find_local_storage(results: str) -> str | None:
+    """Why other nodes will probably not see the results folder; None where nothing says so."""
+    path = Path(os.path.realpath(results))
+    folder = next((name for name in TEMPORARY if path.is_relative_to(name)), None)
+    if folder is not None:
+        return f"it is under {folder}"
+    kinds = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    kind = next((kinds[parent] for parent in [path, *path.parents] if parent in kinds), "")
+    return f"its file system is {kind}" if kind in NODE_LOCAL else None
+
+
+def tabulate_requests(jobs: Iterable[Any], local_rules: Collection[str]) -> str:
+    """A table of what Snakemake's jobs ask SLURM for: a line per rule and request, at the first attempt.
+
+    Memory is in MB, time in minutes. Jobs of ``local_rules`` run where Snakemake runs: their partition is ``local``.
+    """
+    requests = Counter((job.rule.name, *_describe_request(job, local_rules)) for job in jobs)
+    rows = [("rule", "jobs", "partition", "GPUs", "CPUs", "MB", "minutes")]
+    rows += [(rule, str(number), *asked) for (rule, *asked), number in sorted(requests.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _describe_request(job: Any, local_rules: Collection[str]) -> tuple[str, ...]:
+    asked = job.resources
+    partition = "local" if job.rule.name in local_rules else asked.get("slurm_partition", "default")
+    return tuple(map(str, (partition, asked.get("gpu", 0), job.threads, asked.get("mem_mb"), asked.get("runtime"))))

@@ -173,3 +173,10 @@ def free_port():
 def seconds(text):
     """Seconds of the epoch for a time as SLURM writes it."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def minutes(text):
+    """Minutes of a time limit as SLURM writes it: [days-]hours:minutes:seconds."""
+    days, _, clock = text.rpartition("-")
+    hours, minutes, _ = map(int, clock.split(":"))
+    return int(days or 0) * 1440 + hours * 60 + minutes

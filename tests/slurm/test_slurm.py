@@ -1,55 +1,86 @@
 """The profile for SLURM on a real SLURM of one node with two GPUs that are names only.
 
-`make test-slurm` runs these; they need Debian's packages slurmctld, slurmd, slurm-client and munge.
+`make test-slurm` runs these; they need Debian's packages slurmctld, slurmd, slurm-client and munge. One local run in a
+SLURM job makes all that the tests need. Each test works on a copy of its results, and runs as few jobs as possible.
 """
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import ROOT
-
-sys.path.append(str(ROOT / "tests" / "torture"))
-
-from cluster import GPUS, Cluster, missing_programs, seconds
-from torture import make_project
+from cluster import GPUS, Cluster, minutes, missing_programs, seconds
+from conftest import copy_project
 
 from croco.slurm import job_prefix
 
 pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {' '.join(missing_programs())}")
 
 GENERATIONS = "results/slurm/mini/en/generations/0.jsonl"
-CHECKPOINT = "results/slurm/mini/multi/dpo/checkpoint/manifest.json"
-COMMAND = [
-    *("--workflow-profile", "profiles/slurm", "--configfile", "slurm.yaml"),
-    *("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10", "--slurm-keep-successful-logs"),
+ALL_GENERATIONS = [
+    f"results/slurm/{name}/{code}/generations/0.jsonl" for name in ("mini", "warm") for code in ("en", "de")
 ]
+PAIRS = "results/slurm/mini/multi/dpo/pairs.jsonl"
+CHECKPOINT = "results/slurm/mini/multi/dpo/checkpoint/manifest.json"
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "slurm.yaml"]
+# The shortest waits that the plugin has: it asks after 1 s, 11 s, 21 s and so on.
+PROFILE = [
+    *("--workflow-profile", "profiles/slurm", "--latency-wait", "10"),
+    *("--slurm-init-seconds-before-status-checks", "1", "--slurm-keep-successful-logs"),
+]
+OUTAGE = 30  # seconds without a controller
 
 
 @pytest.fixture(scope="module")
 def cluster():
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         cluster = Cluster(Path(folder))
+        cluster.environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         yield cluster
         cluster.close()
 
 
 @pytest.fixture(scope="module")
-def origin(tmp_path_factory):
-    project = make_project(tmp_path_factory.mktemp("project") / "origin")
-    (project / "bin" / "nvidia-smi").unlink()  # the cluster has its own
+def local_run(cluster, miniature, tmp_path_factory):
+    """The project of a local run in an allocation of two GPUs, which has made everything up to the pairs."""
+    project = tmp_path_factory.mktemp("project") / "origin"
+    project.mkdir()
+    copy_project(project)
+    shutil.copytree(miniature, project / "data")
     shutil.copy(Path(__file__).with_name("slurm.yaml"), project)
+    command = [*SNAKEMAKE, "--cores", "2", "--resources", f"gpu={GPUS}", "--", PAIRS]
+    options = [f"--gpus={GPUS}", "--ntasks=1", "--cpus-per-task=4", "--mem=8000", f"--chdir={project}"]
+    environment = f"--export=ALL,CROCO_GPU_LOCKS={project / 'locks'}"
+    files = [f"--output={project / 'run.log'}", "--parsable", "--wait"]
+    subprocess.run(
+        ["sbatch", *options, environment, *files, "--wrap", subprocess.list2cmdline(command)],
+        env=cluster.environment,
+        check=False,
+        timeout=900,
+    )
+    assert (project / PAIRS).exists(), (project / "run.log").read_text()[-6000:]
     return project
 
 
 @pytest.fixture
-def project(origin, tmp_path):
-    return Path(shutil.copytree(origin, tmp_path / "project", symlinks=True))
+def project(local_run, tmp_path):
+    return Path(shutil.copytree(local_run, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture
+def without_generations(project):
+    """The project as if no response was sampled yet."""
+    results = project / "results" / "slurm"
+    for folder in [results / "state" / "generations", *results.glob("mini/*/generations")]:
+        shutil.rmtree(folder)
+    return project
 
 
 @pytest.fixture
@@ -57,12 +88,12 @@ def start(cluster, project):
     """Starts a run for some targets; what is still there in the end is killed."""
     heads = []
 
-    def start(*targets):
+    def start(*targets, options=()):
         with open(project / "run.log", "ab") as log:
             head = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *targets, *COMMAND],
+                [*SNAKEMAKE, *PROFILE, *options, "--", *targets],
                 cwd=project,
-                env=cluster.environment | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                env=cluster.environment,
                 stdout=log,
                 stderr=log,
             )
@@ -89,7 +120,7 @@ def jobs_of(cluster, project, *states):
 
 def finish(head, project):
     """Waits for the end of a run that must end well."""
-    code = head.wait(1800)
+    code = head.wait(600)
     assert code == 0, (project / "run.log").read_text()[-6000:]
 
 
@@ -103,34 +134,97 @@ def intervals_by_device(cluster, jobs):
     return {device: sorted(times) for device, times in intervals.items()}
 
 
-def test_jobs_share_the_gpus_and_never_a_device(cluster, project, start):
-    finish(start(CHECKPOINT), project)
+def wait_for_running(cluster, project, rule):
+    """The job of a rule, as soon as it runs."""
+    return cluster.wait_for(
+        lambda: next((job for job in jobs_of(cluster, project, "RUNNING") if rule in job["Comment"]), None),
+        f"a job of {rule} runs",
+        300,
+    )
+
+
+def suspend_training(job):
+    """Stops the processes of a training, so that it cannot end before its time limit."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURM_JOB_ID") == job["JobId"] and "train.py" in " ".join(process.cmdline()):
+                process.suspend()
+        except psutil.Error:  # gone, or another user's
+            continue
+
+
+def test_a_local_run_in_an_allocation_uses_all_its_devices(local_run):
+    """The second device is tried only while the first one is taken."""
+    (locks,) = (local_run / "locks").glob("slurm-*")
+    assert len(list(locks.glob("gpu-*"))) == GPUS
+
+
+def test_jobs_wait_for_a_drained_node_then_share_the_gpus(cluster, without_generations, start):
+    project = without_generations
+    cluster.ask("scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=test")
+    try:
+        head = start(*ALL_GENERATIONS)
+        cluster.wait_for(
+            lambda: len(jobs_of(cluster, project, "PENDING")) == len(ALL_GENERATIONS), "all jobs wait", 120
+        )
+        time.sleep(5)
+        assert len(jobs_of(cluster, project)) == len(jobs_of(cluster, project, "PENDING"))
+        assert head.poll() is None
+    finally:
+        cluster.ask("scontrol", "update", "NodeName=n1", "State=RESUME")
+    finish(head, project)
     jobs = jobs_of(cluster, project)
-    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    assert [job["JobState"] for job in jobs] == ["COMPLETED"] * len(ALL_GENERATIONS)
     intervals = intervals_by_device(cluster, jobs)
     assert set(intervals) == {str(number) for number in range(GPUS)}
     for times in intervals.values():
         assert all(end <= start for (_, end), (start, _) in pairwise(times))
     first, second = intervals["0"], intervals["1"]
-    assert any(a < d and c < b for a, b in first for c, d in second if (a, b) != (c, d)), "never two jobs at a time"
-    training = [job for job in jobs if "train" in job["Comment"] and cluster.list_devices().get(job["JobId"]) == "0,1"]
-    assert len(training) == 1
+    assert any(a < d and c < b for a, b in first for c, d in second), "never two jobs at a time"
 
 
-def test_a_cancelled_job_is_submitted_again(cluster, project, start):
+def test_a_training_on_both_devices_resumes_after_its_time_limit(cluster, project, start):
+    head = start(CHECKPOINT)
+    job = wait_for_running(cluster, project, "rule_train")
+    trainings = project / "results" / "slurm" / "state" / "training"
+    cluster.wait_for(lambda: list(trainings.glob("*/work/checkpoint-*/progress_1.json")), "a checkpoint", 120)
+    suspend_training(job)
+    cluster.ask("scontrol", "update", f"JobId={job['JobId']}", "EndTime=now")
+    finish(head, project)
+    first, second = sorted(jobs_of(cluster, project), key=lambda job: int(job["JobId"]))
+    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    assert minutes(second["TimeLimit"]) == 2 * minutes(job["TimeLimit"])
+    assert {cluster.list_devices()[job["JobId"]] for job in (first, second)} == {"0,1"}
+    parts = json.loads((project / CHECKPOINT).read_text(encoding="utf-8"))["runs"]
+    assert [part["from_step"] > 0 for part in parts] == [False, True]
+
+
+@pytest.mark.xfail(run=False, reason="the plugin falls back to sacct when the controller is away at its first question")
+def test_an_outage_of_the_controller_is_survived(cluster, without_generations, start):
+    project = without_generations
     head = start(GENERATIONS)
-    job = cluster.wait_for(
-        lambda: next((job for job in jobs_of(cluster, project, "RUNNING") if "rule_generate" in job["Comment"]), None),
-        "a GPU job runs",
-        300,
-    )
+    wait_for_running(cluster, project, "rule_generate")
+    cluster.stop("slurmctld")
+    try:
+        time.sleep(OUTAGE)
+    finally:
+        cluster.start_controller()
+    finish(head, project)
+    assert [job["JobState"] for job in jobs_of(cluster, project)] == ["COMPLETED"]
+
+
+def test_a_cancelled_job_is_submitted_again(cluster, without_generations, start):
+    project = without_generations
+    head = start(GENERATIONS)
+    job = wait_for_running(cluster, project, "rule_generate")
     cluster.ask("scancel", job["JobId"])
     finish(head, project)
     again = [other for other in jobs_of(cluster, project) if other["Comment"] == job["Comment"]]
     assert sorted(other["JobState"] for other in again) == ["CANCELLED", "COMPLETED"]
 
 
-def test_a_restart_cancels_the_jobs_of_a_killed_run(cluster, project, start):
+def test_a_restart_cancels_the_jobs_of_a_killed_run(cluster, without_generations, start):
+    project = without_generations
     head = start(GENERATIONS)
     cluster.wait_for(lambda: jobs_of(cluster, project, "RUNNING"), "a job runs", 300)
     head.send_signal(signal.SIGKILL)

@@ -3,9 +3,10 @@
 import os
 import re
 import subprocess
+from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, snakemake
 
 from croco import slurm
 from croco.errors import InputError
@@ -79,3 +80,42 @@ def test_the_wrapper_asks_for_gres(name, tmp_path):
         check=True,
     )
     assert done.stdout.splitlines() == ["--gres=gpu:h100:2", "--comment", "two words", "--gres=gpu:1"]
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ("/tmp/results", "it is under /tmp"),
+        ("/tmpresults", None),
+        ("/scratch/tmp/results", None),
+        ("/run/results", "its file system is tmpfs"),
+        ("/run/user/lustre/results", None),
+    ],
+)
+def test_storage_of_one_node_is_named(monkeypatch, results, reason):
+    disks = {"/": "ext4", "/run": "tmpfs", "/run/user/lustre": "lustre"}
+    partitions = [SimpleNamespace(mountpoint=mountpoint, fstype=kind) for mountpoint, kind in disks.items()]
+    monkeypatch.setattr(slurm.psutil, "disk_partitions", lambda all: partitions)
+    monkeypatch.setattr(slurm.os.path, "realpath", lambda path: path)
+    assert slurm.find_local_storage(results) == reason
+
+
+def test_a_dry_run_names_what_each_kind_of_job_asks_for(fresh_project):
+    asked = ["train:gpu=2", "train:slurm_partition=large", "train:mem_mb=9000", "train:runtime=90"]
+    options = ["--workflow-profile", "profiles/slurm", "--set-resources", *asked]
+    output = snakemake(fresh_project, "--dry-run", "--quiet", "--configfile", "two_languages.yaml", *options).stdout
+    table = output[output.index("rule  ") :].splitlines()
+    assert table[0].split() == ["rule", "jobs", "partition", "GPUs", "CPUs", "MB", "minutes"]
+    rows = {line.split()[0]: line.split()[2:] for line in table[1:] if line}
+    assert rows["train"] == ["large", "2", "1", "9000", "90"]
+    assert rows["generate"][:2] == ["default", "0"]
+    assert rows["gather_generations"][0] == "local"
+    assert "minutes" not in snakemake(fresh_project, "--dry-run", "--quiet").stdout
+
+
+def test_containers_that_no_rule_has_are_refused(fresh_project):
+    done = snakemake(fresh_project, "--dry-run", "--sdm", "apptainer", check=False)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr  # of a dry-run Snakemake prints errors to stdout
+    assert "--sdm apptainer: no rule of this workflow has a container image" in said
+    assert "Remedy: " in said
