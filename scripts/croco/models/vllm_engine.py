@@ -16,7 +16,7 @@ import torch
 
 from croco.errors import InputError
 from croco.models.chats import ChatModel, ChatScorer, check_reward
-from croco.models.loading import POLICY, REWARD_MODEL, check_files, model_errors
+from croco.models.loading import POLICY, REWARD_MODEL, check_files
 
 ON_CPU = not torch.cuda.is_available()
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -57,21 +57,23 @@ def start(
         # Seeded requests with chunked prefill end the process on the CPU.
         defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
         defaults["max_num_batched_tokens"] = max(2048, options.get("max_model_len", length) or 0)
-    with model_errors(path):
-        try:
-            return LLM(
-                model=path,
-                revision=revision,
-                tokenizer_revision=revision,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                load_format="safetensors",
-                **{**defaults, **needed, **options},
-            )
-        except (TypeError, RuntimeError) as error:
-            raise InputError(
-                f"vLLM cannot load the model: {error}", "check engine_options and the GPU's memory", path
-            ) from error
+    try:
+        return LLM(
+            model=path,
+            revision=revision,
+            tokenizer_revision=revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            load_format="safetensors",
+            **{**defaults, **needed, **options},
+        )
+    except (TypeError, RuntimeError, ValueError, OSError, ImportError) as error:
+        # The files were checked before, so that this is vLLM's own reason, such as a class that it does not support.
+        raise InputError(
+            f"vLLM refuses the model or its options: {error}",
+            "follow vLLM's own message above; check engine_options and the GPU's memory, or write engine: transformers",
+            path,
+        ) from error
 
 
 class Policy(ChatModel):
