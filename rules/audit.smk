@@ -62,6 +62,8 @@ use rule generate as generate_audited with:
         place("benchmarks/audit/{policy}.{language}.tsv")
     wildcard_constraints:
         policy=match_any([AUDIT_POLICY]),
+    resources:
+        **model_job(lambda wc: [find_policy(wc)], "generate_audited"),
     params:
         samples=AUDIT["samples"],
     message:
@@ -89,7 +91,7 @@ rule audit_reward:
         environment_of(*GRID.reward_models.values())
     threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
     resources:
-        **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
+        **model_job(lambda wc: [GRID.reward_models[wc.reward]], "audit_reward"),
     params:
         scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),

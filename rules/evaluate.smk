@@ -41,7 +41,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             environment_of(*GRID.policies.values())
         threads: model_threads(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]])
         resources:
-            **model_job(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]]),
+            **model_job(lambda wc: [EVALUATION, GRID.policies[find_run(wc).model]], f"evaluate_{BATCH}"),
         params:
             scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, EVALUATION, GRID.policies[find_run(wc).model]),

@@ -74,7 +74,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             environment_of(*GRID.reward_models.values())
         threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
         resources:
-            **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
+            **model_job(lambda wc: [GRID.reward_models[wc.reward]], f"score_answers_{BATCH}"),
         params:
             scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),

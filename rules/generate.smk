@@ -138,7 +138,7 @@ rule generate:
         environment_of(*GRID.policies.values())
     threads: model_threads(lambda wc: [find_policy(wc)])
     resources:
-        **model_job(lambda wc: [find_policy(wc)]),
+        **model_job(lambda wc: [find_policy(wc)], "generate"),
     params:
         scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, find_policy(wc)),

@@ -36,7 +36,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             environment_of(JUDGE)
         threads: model_threads([JUDGE])
         resources:
-            **model_job([JUDGE]),
+            **model_job([JUDGE], f"judge_{BATCH}"),
         params:
             scripts=path_scripts,
             gpus=lambda wc, resources: options_gpus(resources, JUDGE),

@@ -24,7 +24,7 @@ rule score:
         environment_of(*GRID.reward_models.values())
     threads: model_threads(lambda wc: [GRID.reward_models[wc.reward]])
     resources:
-        **model_job(lambda wc: [GRID.reward_models[wc.reward]]),
+        **model_job(lambda wc: [GRID.reward_models[wc.reward]], "score"),
     params:
         scripts=path_scripts,
         gpus=lambda wc, resources: options_gpus(resources, GRID.reward_models[wc.reward]),

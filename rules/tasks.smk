@@ -33,7 +33,7 @@ for TASK in EVALUATION["tasks"]:
             environment_of(GRID.translators[TASK["translator"]])
         threads: model_threads([GRID.translators[TASK["translator"]]])
         resources:
-            **model_job([GRID.translators[TASK["translator"]]]),
+            **model_job([GRID.translators[TASK["translator"]]], f"translate_task_{TASK['name']}"),
         params:
             scripts=path_scripts,
             table=path_languages,

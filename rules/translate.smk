@@ -33,7 +33,7 @@ for USE, SECTION in SECTIONS.items():
             environment_of(translator_of(USE))
         threads: model_threads([translator_of(USE)])
         resources:
-            **model_job([translator_of(USE)]),
+            **model_job([translator_of(USE)], f"translate_{USE}"),
         params:
             scripts=path_scripts,
             table=path_languages,

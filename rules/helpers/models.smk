@@ -3,6 +3,7 @@
 import functools
 
 from croco.digests import lock_digest, model_identity
+from croco.planning.limits import Limits
 from croco.state import WEIGHT_FILES
 
 LOCK = lock_digest(f"{BASE}/requirements.lock")
@@ -10,6 +11,7 @@ LOCK = lock_digest(f"{BASE}/requirements.lock")
 LOCKS = {"transformers": LOCK, "vllm": [LOCK, lock_digest(f"{BASE}/requirements-vllm.lock")]}
 ENVIRONMENTS = {"transformers": "../envs/croco.yaml", "vllm": "../envs/vllm.yaml"}
 REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+LIMITS = Limits(GRID, Path(shipped("config/speeds.tsv")))
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 
 
@@ -56,14 +58,19 @@ def model_threads(rows):
     return lambda wc: GRID.resource("threads", rows(wc) if callable(rows) else rows)
 
 
-def model_job(rows):
+def model_job(rows, rule):
     """GPUs, memory and time of a job that runs a model.
 
     ``rows`` are the config's rows that may set them, or a function from wildcards to rows; the first row counts.
+    ``rule``: the rule's name, by which its work is known.
     """
 
     def ask(name, wildcards, attempt=1):
-        return GRID.resource(name, rows(wildcards) if callable(rows) else rows, attempt)
+        chosen = rows(wildcards) if callable(rows) else rows
+        gpus = GRID.resource("gpu", chosen)
+        return GRID.resource(
+            name, chosen, attempt, least=LIMITS.minutes(rule, dict(wildcards.items()), gpus) if name == "runtime" else 0
+        )
 
     return job_resources(ask)
 

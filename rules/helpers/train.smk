@@ -14,7 +14,10 @@ def training_job():
     """GPUs, memory and time of a training."""
 
     def ask(name, wildcards, attempt=1):
-        return GRID.training_resource(name, find_run(wildcards), attempt)
+        run = find_run(wildcards)
+        gpus = GRID.training_resource("gpu", run)
+        least = LIMITS.minutes("train", dict(wildcards.items()), gpus) if name == "runtime" else 0
+        return GRID.training_resource(name, run, attempt, least)
 
     return job_resources(ask)
 

@@ -157,11 +157,11 @@ class Grid:
         names = run.row.get("hygiene", self.hygiene)
         return [] if names == PAPER else names
 
-    def training_resource(self, name: str, run: Run, attempt: int = 1) -> int:
+    def training_resource(self, name: str, run: Run, attempt: int = 1, least: int = 0) -> int:
         """As resource, of the training of a run."""
         policy, reward_model = self.policies[run.model], self.reward_models[run.reward_model]
         return resources.training_resource(
-            name, run.row["objective"], self.recipe_of(run), policy, reward_model, attempt
+            name, run.row["objective"], self.recipe_of(run), policy, reward_model, attempt, least
         )
 
     def most_gpus(self) -> int:

@@ -270,7 +270,7 @@ def test_help_teaches(name):
     """An example in every help; a stage says where it writes, in its own help or that of its first command."""
     said = script(name, "--help").stdout
     assert "python scripts/" in said
-    if name not in ("check_identification", "check_language", "doctor", "plan", "verify", "with_gpus"):
+    if name not in ("check_identification", "check_language", "doctor", "plan", "status", "verify", "with_gpus"):
         said += script(name, "world", "--help", check=False).stdout
         assert "--output" in said
 

@@ -11,12 +11,14 @@ def weigh(model: dict) -> float:
     return model.get("size", 0) * (4 if model["dtype"] == "float32" else 2)
 
 
-def resource(name: str, rows: list, attempt: int = 1, processes: int = 1, weights: float | None = None) -> int:
+def resource(
+    name: str, rows: list, attempt: int = 1, processes: int = 1, weights: float | None = None, least: int = 0
+) -> int:
     """What a job asks of the machine: the value of the first config row that has it, else by the model's size.
 
     The model's size is in billions of parameters; a job without a size belongs to the miniature. Memory and time
     grow with every attempt. mem_mb is main memory: the weights pass through it in each process. ``weights`` gives
-    their GB where they are not those of one model in its dtype.
+    their GB where they are not those of one model in its dtype; ``least`` is the least that follows from the job's work.
     """
     model: dict = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
     size, weights = model["size"], weigh(model) if weights is None else weights
@@ -26,12 +28,13 @@ def resource(name: str, rows: list, attempt: int = 1, processes: int = 1, weight
         "mem_mb": math.ceil(3000 + 1250 * weights * processes),
         "runtime": math.ceil(60 + 50 * size),
     }
-    value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_size[name])
+    by_work = max(least, by_size[name])
+    value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_work)
     return value * attempt if name in ("mem_mb", "runtime") else value
 
 
 def training_resource(
-    name: str, objective: str, recipe: dict, policy: dict, reward_model: dict, attempt: int = 1
+    name: str, objective: str, recipe: dict, policy: dict, reward_model: dict, attempt: int = 1, least: int = 0
 ) -> int:
     """What a training asks of the machine: one process per GPU.
 
@@ -42,7 +45,7 @@ def training_resource(
         weights = 4 * policy.get("size", 0) * (2 if OBJECTIVES[objective].has_reference else 1)
     if OBJECTIVES[objective].samples:
         weights += weigh(reward_model)
-    return resource(name, rows, attempt, max(1, resource("gpu", rows)), weights)
+    return resource(name, rows, attempt, max(1, resource("gpu", rows)), weights, least)
 
 
 def most_gpus(jobs: Iterable[list]) -> int:

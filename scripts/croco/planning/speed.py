@@ -16,6 +16,7 @@ from croco.records import read_json
 
 TERA = 1e12
 BILLION = 1e9
+STEP_SECONDS = 0.03  # of transformers' generate with a model of some billion parameters; an estimate
 # At least this share of a measured time counts as work on items, however long the table says that loading takes.
 LEAST_SHARE = 0.2
 Z = 1.96  # of a 95 % interval
@@ -48,12 +49,13 @@ class Speed:
     def item_seconds(self, work: Work) -> float:
         """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled."""
         parameters = work.active * BILLION
+        sampled = 0 if work.steps else work.tokens_out  # steps take their own time
         per_peak = (
             2 * work.tokens_in / self.prefill
-            + 2 * work.tokens_out / self.sampling
+            + 2 * sampled / self.sampling
             + work.training_factor * work.tokens_trained / self.training
         )
-        return parameters * per_peak / (self.tflops * TERA)
+        return parameters * per_peak / (self.tflops * TERA) + STEP_SECONDS * work.steps
 
 
 def read_speeds(path: Path) -> dict[str, Speed]:

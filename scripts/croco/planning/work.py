@@ -40,6 +40,7 @@ class Work:
         loads: how many models are loaded. prompts: how many.
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
+        steps: of transformers' generate, one token for each sequence of a small batch: such sampling waits for memory.
         tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
         bytes: written.
     """
@@ -58,6 +59,7 @@ class Work:
     tokens_in: float = 0
     tokens_out: float = 0
     tokens_trained: float = 0
+    steps: float = 0
     training_factor: int = 0
     bytes: float = 0
 
@@ -72,6 +74,7 @@ class Facts:
         grid: the run table.
         response_tokens: {(path of the policy, language): measured mean}.
         stale: paths that will be made again from a changed config or input; they say nothing of the run.
+        reads_results: whether files that the workflow has made are read.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Facts:
         grid: Grid,
         response_tokens: Mapping[tuple[str, str], float] | None = None,
         stale: Iterable[str] = (),
+        reads_results: bool = True,
     ) -> None:
         self.grid, self.response_tokens, self.stale = grid, response_tokens or {}, set(stale)
+        self.reads_results = reads_results
         self._noted: dict[str, None] = {}
         self._lines: dict[str, int | None] = {}
 
@@ -96,7 +101,8 @@ class Facts:
     def count_lines(self, path: str) -> int | None:
         """Lines of a JSONL file that are not skipped, None without a file that says something of the run."""
         if path not in self._lines:
-            known = path not in self.stale and Path(path).is_file()
+            made = path.startswith(f"{self.grid.results}/")
+            known = path not in self.stale and (self.reads_results or not made) and Path(path).is_file()
             self._lines[path] = _count(Path(path)) if known else None
         return self._lines[path]
 
@@ -299,13 +305,14 @@ def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     grid = facts.grid
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
-    calls = 2 * count  # each pair of answers in both orders
+    orders = 1 if grid.judge and grid.judge["orders"] == "one" else 2
+    calls = orders * count
     shared: dict[str, Any] = {"stage": "judge", "language": _name_language(answers), "setting": run.arm}
     if grid.judge is None:
         return Work(**shared, prompts=prompts, items=calls)
     replies = calls * round(ASSUMED_SHARE * grid.judge["max_tokens"])
     facts.note(f"a reply of the judge has {ASSUMED_SHARE:.0%} of its max_tokens")
-    read = calls * (JUDGE_INSTRUCTION_TOKENS + facts.tokens_of_prompt()) + 2 * 2 * tokens
+    read = calls * (JUDGE_INSTRUCTION_TOKENS + facts.tokens_of_prompt()) + orders * 2 * tokens
     return Work(
         **shared,
         **describe_model(grid, grid.judge),
@@ -352,6 +359,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         # The reward model reads what was sampled; it is taken to be of the policy's size.
         tokens_in=sampled + (seen * responses * facts.tokens_of_prompt() if sampled else 0),
         tokens_out=sampled,
+        steps=seen / recipe.get("micro_batch", 1) * response if objective.samples else 0,
         tokens_trained=seen * responses * (facts.tokens_of_prompt() + response),
         training_factor=(6 if full else 4) + (2 if objective.has_reference else 0),
         bytes=trained * BYTES_PER_TRAINED_PARAMETER,

@@ -7,9 +7,9 @@ on, ends the program with its client and reports how it ended. The program impor
 """
 
 import atexit
-import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -119,7 +119,7 @@ def attend(connection, executable):
 
 def main(address, executable, *modules):
     for name in modules:
-        importlib.import_module(name)
+        pkgutil.resolve_name(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)

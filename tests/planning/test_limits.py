@@ -1,0 +1,57 @@
+"""Time limits of jobs follow their work and the type of GPU."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from croco.config.read import build_grid, read_files
+from croco.planning.limits import Limits
+
+SPEEDS = ROOT / "config" / "speeds.tsv"
+BLOCK = {"policy": "eurollm", "language": "de", "start": "0"}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    config, locator = read_files([ROOT / "config/paper.yaml"], ROOT)
+    return config, locator
+
+
+def limits(paper, **changes):
+    config, locator = paper
+    grid, _ = build_grid(copy.deepcopy(config) | changes, ROOT, locator)
+    return Limits(grid, SPEEDS)
+
+
+def test_more_samples_and_slower_gpus_take_longer(paper):
+    minutes = limits(paper).minutes("generate", BLOCK, 1)
+    assert limits(paper, samples=128).minutes("generate", BLOCK, 1) == pytest.approx(2 * minutes, rel=0.02)
+    of_type = {name: limits(paper, gpu_type=name).minutes("generate", BLOCK, 1) for name in ("h200", "a100", "rtx4090")}
+    assert of_type["h200"] < minutes < of_type["a100"] < of_type["rtx4090"]
+    config, locator = copy.deepcopy(paper[0]), paper[1]
+    del config["gpu_type"]
+    assert Limits(build_grid(config, ROOT, locator)[0], SPEEDS).minutes("generate", BLOCK, 1) == max(of_type.values())
+    assert limits(paper).minutes("generate", BLOCK, 0) == 0, "a job on the CPU has the least"
+
+
+def test_online_training_has_the_time_that_it_samples(paper):
+    """Its sampling waits for memory at every token, and takes many times a training on finished pairs."""
+    wildcards = {"model": "eurollm", "pool": "multi"}
+    online, offline = (limits(paper).minutes("train", {**wildcards, "setting": s}, 8) for s in ("dpo_online", "dpo"))
+    assert online > 10 * offline > 0
+
+
+def test_a_row_of_the_config_overrides_the_plan(paper):
+    grid = limits(paper).facts.grid
+    row = grid.policies["eurollm"]
+    assert grid.resource("runtime", [row], least=5000) == 5000 < grid.resource("runtime", [row], 2, least=5000)
+    assert grid.resource("runtime", [{**row, "resources": {"runtime": 30}}], least=5000) == 30
+
+
+def test_every_type_of_the_table_may_be_named():
+    schema = yaml.safe_load(Path(ROOT, "config/schema.yaml").read_text(encoding="utf-8"))
+    names = [line.split("\t")[0] for line in SPEEDS.read_text(encoding="utf-8").splitlines()[1:]]
+    assert schema["properties"]["gpu_type"]["enum"] == names
