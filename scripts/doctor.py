@@ -16,15 +16,9 @@ from pathlib import Path
 
 from croco import cli
 from croco.config.read import build_grid, read_files
-from croco.examination import (
-    ERROR,
-    examine_audit,
-    examine_disk,
-    examine_gpus,
-    examine_model,
-    find_gpus,
-    list_models,
-)
+from croco.examination.findings import ERROR, list_models
+from croco.examination.machine import examine_audit, examine_disk, examine_gpus, find_gpus
+from croco.examination.models import examine_model
 from croco.pins import check_local_items
 from croco.prompts.sources import check_sources
 
