@@ -16,7 +16,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.config.read import build_grid, read_files
-from croco.examination.findings import ERROR, list_models
+from croco.examination.findings import ERROR, NOTE, SEVERITIES, WARNING, list_models
 from croco.examination.machine import examine_audit, examine_disk, examine_gpus, find_gpus
 from croco.examination.models import examine_model
 from croco.pins import check_local_items
@@ -32,11 +32,12 @@ def main():
     check_local_items(grid)
     check_sources(grid)
     findings = list(examine(args, grid))
-    for finding in sorted(findings, key=lambda finding: finding.severity):
+    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
         print(f"{finding.severity}: {finding.where}: {finding.what}")
-        print(f"  Shows in: {finding.when}\n  Remedy: {finding.remedy}")
-    errors = sum(finding.severity == ERROR for finding in findings)
-    print(f"{errors} errors, {len(findings) - errors} warnings")
+        if finding.severity != NOTE:
+            print(f"  Shows in: {finding.when}\n  Remedy: {finding.remedy}")
+    errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in (ERROR, WARNING))
+    print(f"{errors} errors, {warnings} warnings")
     sys.exit(1 if errors else 0)
 
 

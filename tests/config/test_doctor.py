@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ROOT, script
+from conftest import ENVIRONMENT, ROOT, script
+from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
 
@@ -146,3 +147,75 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path, text, says):
     done = doctor(tmp_path, text)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert all(part in done.stderr for part in says) and "Remedy: " in done.stderr, done.stderr
+
+
+def widen_head(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] = weights["score.weight"].repeat(2, 1)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def drop_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def lose_shard(folder):
+    """A repository that lacks a shard which its index lists."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def close_gate(folder):
+    (folder / GATE).touch()
+
+
+def leave_whole(folder):
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
+
+
+# Repository on the hub: (model that it holds, function that breaks it, revision, severity, parts of the message).
+ON_THE_HUB = {
+    "whole": ("reward", leave_whole, None, "note", ["licence apache-2.0, not gated"]),
+    "causal": ("policy", leave_whole, None, "error", ["the model has 2 logits, a reward model has one"]),
+    "incomplete": ("reward", break_weights, None, "error", ["weights that the model needs are not in the file", "down_proj"]),
+    "wide": ("reward", widen_head, None, "error", ["another shape", "score.weight [2, "]),
+    "shardless": ("reward", lose_shard, None, "error", ["cannot be read", "model-00001-of-00001.safetensors"]),
+    "unweighed": ("reward", drop_weights, None, "error", ["cannot be read", "safetensors"]),
+    "gated": ("reward", close_gate, None, "error", ["org/gated is gated, and your account has no access", "hf auth login"]),
+    "unborn": ("reward", leave_whole, "v9", "error", ["org/unborn has no revision v9 on the hub", "correct `revision`"]),
+    "absent": (None, None, None, "error", ["there is no model org/absent on the hub", "correct the hub id"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hub_report(good, tmp_path_factory):
+    """What the doctor says of a config whose reward models are those of ON_THE_HUB, and the hub's cache after it."""
+    folder = tmp_path_factory.mktemp("hub")
+    config = json.loads(json.dumps(good[1]))
+    for name, (model, change, revision, *_) in ON_THE_HUB.items():
+        row = {"name": name, "path": f"org/{name}", "max_length": 128}
+        config["reward_models"].append(row | ({"revision": revision} if revision else {}))
+        if model:
+            change(shutil.copytree(good[0] / model, folder / "served/models/org" / name))
+    with serving(folder / "served") as address, pytest.MonkeyPatch.context() as patch:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(folder / "home")}
+        for name, value in online.items():
+            patch.setitem(ENVIRONMENT, name, value)
+        return doctor(folder, config), folder / "home"
+
+
+@pytest.mark.parametrize("name", ON_THE_HUB)
+def test_a_model_on_the_hub_is_examined(hub_report, name):
+    done, _ = hub_report
+    *_, severity, says = ON_THE_HUB[name]
+    (said,) = [part for part in f"\n{done.stdout}".split(f"\n{severity}: ") if part.startswith(f"reward {name}: ")]
+    assert done.returncode == 1 and not done.stderr.count("Traceback")
+    assert all(part in said for part in says), said
+    assert ("Shows in: score" in said) == (severity == "error")
+
+
+def test_the_doctor_fetches_no_weights(hub_report):
+    _, home = hub_report
+    assert list(home.rglob("config.json")) and not list(home.rglob("*.safetensors"))

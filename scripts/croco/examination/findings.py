@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 from croco.grid import Grid
 
-ERROR, WARNING = "error", "warning"
+ERROR, WARNING, NOTE = SEVERITIES = "error", "warning", "note"
 STAGES = {"policy": "generate", "reward": "score", "judge": "judge", "translator": "translate"}
 
 
 class Finding(NamedTuple):
-    """Something that will go wrong; ``when``: the stage that would have shown it."""
+    """Something that will go wrong, or a NOTE to read; ``when``: the stage that would have shown it."""
 
     severity: str
     where: str

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from croco.errors import InputError
 from croco.examination.findings import ERROR, STAGES, WARNING, Finding, Used
+from croco.examination.hub import examine_repository
 from croco.grid import Grid
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
     if row["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
         remedy = "make env EXTRA=vllm, or write engine: transformers"
         yield Finding(ERROR, str(used), "vLLM is not installed here", stage, remedy)
+    findings = list(examine_repository(used))
+    yield from findings
+    if any(finding.severity == ERROR for finding in findings):
+        return
     place = (used.path, row.get("revision"), row.get("trust_remote_code", False))
     try:
         config = load_config(*place)
@@ -35,7 +40,7 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
         yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
         return
     if model is None:
-        what = "the weights are not on this machine, so they were not looked at"
+        what = "HF_HUB_OFFLINE is set and the weights are not on this machine, so they were not looked at"
         yield Finding(WARNING, str(used), what, stage, "fetch them: snakemake stage")
     else:
         yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
