@@ -54,9 +54,9 @@ def examine(args, grid):
     memory, count = find_gpus()
     memory, count = args.gpu_memory or memory, args.gpus if args.gpus is not None else count
     yield from examine_disk(grid)
-    yield from examine_gpus(grid, memory, count)
+    yield from examine_gpus(grid, count)
     for used in cli.progress(list_models(grid), desc="models", unit="model"):
-        yield from examine_model(grid, used)
+        yield from examine_model(grid, used, memory)
     yield from examine_audit(grid)
 
 

@@ -9,6 +9,8 @@ from conftest import ENVIRONMENT, ROOT, script
 from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
+from croco.examination.memory import count_cache, estimate_training
+
 
 @pytest.fixture(scope="module")
 def good(miniature, tmp_path_factory):
@@ -120,7 +122,7 @@ def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
     assert "a job asks for 2 GPUs, and this machine shows 1" in done.stdout
     assert "its weights take 64 GB in bfloat16, on 2 GPUs of 24 GB" in done.stdout
     done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
-    assert done.returncode == 0 and "GPUs of" not in done.stdout
+    assert done.returncode == 0 and "which fits 2 GPUs of 80 GB" in done.stdout
 
 
 def test_a_good_config_and_the_shipped_ones_have_no_errors(good, tmp_path):
@@ -219,3 +221,32 @@ def test_a_model_on_the_hub_is_examined(hub_report, name):
 def test_the_doctor_fetches_no_weights(hub_report):
     _, home = hub_report
     assert list(home.rglob("config.json")) and not list(home.rglob("*.safetensors"))
+
+
+def test_the_memory_of_jobs_follows_the_formulas(good):
+    """A Llama of 8 billion parameters in bfloat16, with numbers worked out by hand."""
+    from transformers import LlamaConfig
+
+    llama = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8)
+    assert count_cache(llama, "bfloat16", 4096, 64) == pytest.approx(34.36, abs=0.01)
+    row, reward = {"dtype": "bfloat16"}, {"dtype": "bfloat16", "size": 8}
+    lora, full = {"weights": "lora"}, {"weights": "full"}
+    assert estimate_training(lora, "dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(16.67, abs=0.01)
+    assert estimate_training(full, "dpo", row, reward, 4e9, 0).fixed == pytest.approx(80)
+    assert estimate_training(full, "sft", row, reward, 4e9, 0).fixed == pytest.approx(64)
+    assert estimate_training(lora, "online_dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(32.67, abs=0.01)
+
+
+def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["policies"][0] |= {"size": 3, "dtype": "bfloat16"}
+    config["recipes"][0] |= {"weights": "full"}
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert done.returncode == 1
+    assert (
+        "error: policy mini, recipe dpo: the training of one GPU takes 60 GB in float32, on 1 GPUs of 24 GB"
+        in done.stdout
+    )
+    assert "note: policy mini: its weights take 6 GB in bfloat16" in done.stdout
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 80)
+    assert done.returncode == 0, done.stdout

@@ -7,33 +7,22 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from croco.config.resources import weigh
-from croco.examination.findings import ERROR, STAGES, WARNING, Finding, list_models
+from croco.examination.findings import ERROR, WARNING, Finding
 from croco.files import publish
 from croco.grid import Grid
 from croco.locks import FileLock, take_lock
+from croco.planning.downloads import list_downloads
 
-# Of the memory of a GPU, what the weights of one process may take: caches, activations and the runtime need the rest.
-WEIGHTS_AT_MOST = 0.85
 TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
 
 
-def examine_gpus(grid: Grid, memory: float | None, count: int | None) -> Iterator[Finding]:
-    """Whether jobs fit the GPUs; ``memory`` of one in GB and ``count``, None where this machine shows none."""
+def examine_gpus(grid: Grid, count: int | None) -> Iterator[Finding]:
+    """Whether there are as many GPUs as jobs ask for; ``count`` is None where this machine shows none."""
     needed = grid.most_gpus()
     if count is not None and needed > count:
         what = f"a job asks for {needed} GPUs, and this machine shows {count}"
         remedy = "start on a machine that has them, or lower resources: {gpu: N} in the config"
         yield Finding(ERROR if count else WARNING, "GPUs", what, "the first GPU job", remedy)
-    if memory is None:
-        return
-    for used in list_models(grid):
-        weights = weigh(used.row)
-        gpus = max(1, grid.resource("gpu", [used.row]))
-        if weights > WEIGHTS_AT_MOST * memory * gpus:
-            what = f"its weights take {weights:.0f} GB in {used.row['dtype']}, on {gpus} GPUs of {memory:.0f} GB"
-            remedy = "ask for more GPUs (resources: {gpu: N} with tensor_parallel_size), or for larger ones"
-            yield Finding(ERROR, str(used), what, STAGES[used.role], remedy)
 
 
 def find_gpus() -> tuple[float | None, int | None]:
@@ -58,10 +47,9 @@ def expect_bytes(grid: Grid) -> int:
 
 def examine_disk(grid: Grid) -> Iterator[Finding]:
     """Room for the responses, and what the file system of the results can do."""
-    folder = Path(grid.results).absolute()
-    while not folder.is_dir():
-        folder = folder.parent
+    folder = find_folder(Path(grid.results))
     free, expected = shutil.disk_usage(folder).free, expect_bytes(grid)
+    yield from examine_downloads(grid)
     if expected > free:
         what = f"responses may take {expected / 2**30:.0f} GB, and {free / 2**30:.0f} GB are free"
         yield Finding(WARNING, str(folder), what, "generate", "free some space, or choose `results` elsewhere")
@@ -85,6 +73,28 @@ def examine_disk(grid: Grid) -> Iterator[Finding]:
     finally:
         for path in (probe, probe.with_suffix(".link")):
             path.unlink(missing_ok=True)
+
+
+def examine_downloads(grid: Grid) -> Iterator[Finding]:
+    """Room in the hub's cache for the models that are not in it yet."""
+    from huggingface_hub import constants
+
+    downloads = [item for item in list_downloads(grid) if item.gigabytes]
+    needed = sum(item.gigabytes or 0 for item in downloads)
+    cache = find_folder(Path(constants.HF_HUB_CACHE))
+    free = shutil.disk_usage(cache).free / 1e9
+    if needed > free:
+        names = ", ".join(item.name for item in downloads)
+        what = f"the downloads take {needed:.0f} GB ({names}), and {free:.0f} GB are free"
+        yield Finding(ERROR, str(cache), what, "stage", "free some space, or set HF_HOME to a larger disk")
+
+
+def find_folder(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
 def examine_audit(grid: Grid) -> Iterator[Finding]:

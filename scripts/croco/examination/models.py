@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from croco.errors import InputError
 from croco.examination.findings import ERROR, STAGES, WARNING, Finding, Used
 from croco.examination.hub import examine_repository
+from croco.examination.memory import examine_memory
 from croco.grid import Grid
 
 if TYPE_CHECKING:
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 SIZE_TOLERANCE = 0.25  # by which the declared size of a model may be off
 
 
-def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
-    """What will fail with one model: it is not there, does not fit its role, or its numbers are wrong."""
+def examine_model(grid: Grid, used: Used, memory: float | None = None) -> Iterator[Finding]:
+    """What will fail with one model: it is not there, does not fit its role, or its numbers are wrong.
+
+    ``memory``: GB of one GPU, or None where it is not known.
+    """
     from croco.models.roles import load_config, load_skeleton
 
     row, stage = used.row, STAGES[used.role]
@@ -45,6 +49,7 @@ def examine_model(grid: Grid, used: Used) -> Iterator[Finding]:
     else:
         yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
         yield from examine_adapters(grid, used, model)
+    yield from examine_memory(grid, used, config, model, memory)
     yield from examine_context(used, config)
 
 
