@@ -1,14 +1,16 @@
 """scripts/doctor.py on configs that would fail in a run: what, when, and what to do, before anything is sampled."""
 
+import errno
 import json
 import shutil
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, script
+from conftest import ENVIRONMENT, ROOT, script, write_rows
 from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
+from croco.examination.machine import examine_file_system
 from croco.examination.memory import count_cache, estimate_training
 
 
@@ -74,6 +76,19 @@ def unknown_class(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "brandnew"}))
 
 
+def truncate_weights(folder):
+    """A shard whose download ended early."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def narrow_head(folder):
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    weights[name] = weights[name][:, 1:].contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 # Name: (keys of the config's first row of a list, or a function that breaks its model; severity; parts of the message).
 CASES = {
     "engine missing": ({"policies": {"engine": "vllm"}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
@@ -83,6 +98,13 @@ CASES = {
     "weights missing": ({"policies": break_weights}, "error", ["policy mini", "weights that the model needs are not in the file", "down_proj"]),
     "reward weights missing": ({"reward_models": break_weights}, "error", ["reward english", "not in the file", "down_proj", "Shows in: score"]),
     "pickled weights": ({"policies": pickle_weights}, "error", ["my.yaml", "safetensors", "pickled"]),
+    "truncated weights": ({"policies": truncate_weights}, "error", ["policy mini", "cannot be loaded", "Shows in: generate"]),
+    "wrong shape": ({"policies": narrow_head}, "error", ["policy mini", "another shape", "down_proj"]),
+    "prompts missing": ({"prompts": {"path": "/no/such/{language}.jsonl"}}, "error", ["/no/such/en.jsonl", "Remedy: "]),
+    "prompts' field missing": ({"prompts": {"text": "nothing"}}, "error", ["prompts: ", "train/en.jsonl", "field nothing", "missing field", "Shows in: prompts"]),
+    "contaminated": ({"prompts": {"path": "EVALUATED"}}, "warning", ["dev/en.jsonl", "training prompts in en are evaluation prompts", "Shows in: contamination"]),
+    "no room for downloads": ({"policies": {"path": "nobody/huge", "size": 100000}}, "error", ["the downloads take 400000 GB (nobody/huge)", "Shows in: stage", "HF_HOME"]),
+    "no room for responses": ({"policies": {"max_tokens": 10**13}}, "warning", ["responses may take", "Shows in: generate", "free some space"]),
     "template refuses": ({"policies": break_template}, "error", ["policy mini: template_fails", "no chats here", "check_template"]),
     "no template": ({"reward_models": forget_template}, "error", ["reward english: no_chat_template", "chat_template.jinja"]),
     "config missing": ({"policies": remove_config}, "error", ["policy mini", "cannot be loaded"]),
@@ -106,7 +128,8 @@ def test_what_would_fail_later_is_found(good, tmp_path, name):
             broken = shutil.copytree(config[section][0]["path"], tmp_path / "broken")
             change(broken)
             change = {"path": str(broken)}
-        config[section][0] |= {key: str(folder / "policy") if value == "POLICY" else value for key, value in change.items()}  # fmt: skip
+        stands_for = {"POLICY": str(folder / "policy"), "EVALUATED": config["prompts"][1]["path"]}
+        config[section][0] |= {key: stands_for.get(str(value), value) for key, value in change.items()}
     done = doctor(tmp_path, config)
     assert done.returncode == (1 if severity == "error" else 0) and "Traceback" not in done.stderr, done.stderr
     said = done.stdout + done.stderr  # what the config check itself finds is one message on stderr
@@ -250,3 +273,54 @@ def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
     assert "note: policy mini: its weights take 6 GB in bfloat16" in done.stdout
     done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 80)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "rows_of", "says"),
+    [
+        (None, [], ["not a task of lm-eval", "no.yaml"]),
+        ("doc_to_text: '{{question}}'\n", [{"query": "Why?"}], ["no row has the field question", "facts.jsonl"]),
+    ],
+)
+def test_a_task_that_cannot_be_read(good, tmp_path, text, rows_of, says):
+    config = json.loads(json.dumps(good[1]))
+    task = tmp_path / "no.yaml"
+    if text:
+        task.write_text(text)
+    data = write_rows(tmp_path / "facts.jsonl", rows_of)
+    config["evaluation"]["tasks"] = [{"name": "facts", "yaml": str(task), "data": str(data), "languages": ["en"]}]
+    done = doctor(tmp_path, config)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and all(part in said for part in says) and "Traceback" not in said, said
+    assert "error: task facts: " in said and "Shows in: evaluate" in said
+
+
+def test_the_whole_of_contaminated_prompts_is_an_error(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["prompts"][0]["path"] = config["prompts"][1]["path"]
+    del config["prompts"][0]["limit"]
+    done = doctor(tmp_path, config)
+    assert done.returncode == 1 and "are evaluation prompts" in done.stdout, done.stdout + done.stderr
+    done = doctor(tmp_path, config | {"contamination": "remove"})
+    assert done.returncode == 0 and "are evaluation prompts" not in done.stdout, done.stdout + done.stderr
+
+
+def test_a_translator_whose_template_does_not_fit(good, tmp_path):
+    """The template writes nothing of a request in parts, as TranslateGemma's own format sends it."""
+    config = json.loads(json.dumps(good[1]))
+    row = {"name": "gemma", "path": str(good[0] / "policy"), "format": "translategemma", "max_tokens": 64}
+    config["translators"] = [row]
+    done = doctor(tmp_path, config)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "translator gemma: format_does_not_fit" in said, said
+
+
+def test_a_file_system_without_locks_and_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    found = list(examine_file_system(tmp_path))
+    assert [finding.severity for finding in found] == ["warning"]
+    assert "no flock" in found[0].what and "mount with -o flock" in found[0].remedy and found[0].when == "all stages"
+    assert not list(tmp_path.iterdir())

@@ -46,13 +46,18 @@ def expect_bytes(grid: Grid) -> int:
 
 
 def examine_disk(grid: Grid) -> Iterator[Finding]:
-    """Room for the responses, and what the file system of the results can do."""
+    """Room for responses and downloads, and what the file system of the results can do."""
     folder = find_folder(Path(grid.results))
     free, expected = shutil.disk_usage(folder).free, expect_bytes(grid)
     yield from examine_downloads(grid)
     if expected > free:
         what = f"responses may take {expected / 2**30:.0f} GB, and {free / 2**30:.0f} GB are free"
         yield Finding(WARNING, str(folder), what, "generate", "free some space, or choose `results` elsewhere")
+    yield from examine_file_system(folder)
+
+
+def examine_file_system(folder: Path) -> Iterator[Finding]:
+    """Whether a folder can be written to, locked and linked in."""
     probe = folder / f".probe.{os.getpid()}"
     try:
         lock = take_lock(probe, wait=False)
