@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, script, write_rows
+from conftest import ENVIRONMENT, ROOT, copy_project, script, snakemake, write_rows
 from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
@@ -324,3 +324,23 @@ def test_a_file_system_without_locks_and_links(tmp_path, monkeypatch):
     assert [finding.severity for finding in found] == ["warning"]
     assert "no flock" in found[0].what and "mount with -o flock" in found[0].remedy and found[0].when == "all stages"
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_sampled_while_a_model_of_a_later_stage_is_broken(good, tmp_path):
+    """A judge without weights fails its check; with --keep-going all that does not wait for the checks runs."""
+    config = json.loads(json.dumps(good[1]))
+    judge = shutil.copytree(good[0] / "policy", tmp_path / "judge")
+    break_weights(judge)
+    config["judges"] = [{"name": "broken", "path": str(judge), "max_length": 128}]
+    config["evaluation"]["judge"] = "broken"
+    config["results"] = "results/broken"
+    project = copy_project(tmp_path)
+    (project / "my.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "--cores", 2, "--keep-going", "--configfile", "my.yaml", check=False)
+    results = project / "results/broken"
+    assert done.returncode == 1 and "weights that the model needs are not in the file" in done.stdout + done.stderr
+    assert (results / "mini/template.json").is_file() and list(results.glob("prompts/*/*.jsonl"))
+    assert not list(results.rglob("generations*")) and not (results / "templates/models.json").exists()
+    shutil.copyfile(good[0] / "policy/model.safetensors", judge / "model.safetensors")
+    snakemake(project, "--cores", 2, "--configfile", "my.yaml", "--until", "check_models")
+    assert json.loads((results / "templates/models.json").read_text())["errors"] == 0
