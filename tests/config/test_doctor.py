@@ -128,8 +128,8 @@ def test_what_would_fail_later_is_found(good, tmp_path, name):
             broken = shutil.copytree(config[section][0]["path"], tmp_path / "broken")
             change(broken)
             change = {"path": str(broken)}
-        stands_for = {"POLICY": str(folder / "policy"), "EVALUATED": config["prompts"][1]["path"]}
-        config[section][0] |= {key: stands_for.get(str(value), value) for key, value in change.items()}
+        replacements = {"POLICY": str(folder / "policy"), "EVALUATED": config["prompts"][1]["path"]}
+        config[section][0] |= {key: replacements.get(str(value), value) for key, value in change.items()}
     done = doctor(tmp_path, config)
     assert done.returncode == (1 if severity == "error" else 0) and "Traceback" not in done.stderr, done.stderr
     said = done.stdout + done.stderr  # what the config check itself finds is one message on stderr
@@ -144,6 +144,10 @@ def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
     assert done.returncode == 1
     assert "a job asks for 2 GPUs, and this machine shows 1" in done.stdout
     assert "its weights take 64 GB in bfloat16, on 2 GPUs of 24 GB" in done.stdout
+    config["policies"][0]["path"] = "nobody/nothing"
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert "its weights take 64 GB in bfloat16" in done.stdout, "by the declared size, where there is no model"
+    config["policies"][0]["path"] = good[1]["policies"][0]["path"]
     done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
     assert done.returncode == 0 and "which fits 2 GPUs of 80 GB" in done.stdout
 

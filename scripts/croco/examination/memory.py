@@ -38,11 +38,13 @@ class Need(NamedTuple):
         return self.fixed + self.cache * with_cache <= USABLE * card * self.gpus
 
 
-def count_cache(config: "PreTrainedConfig", dtype: str, tokens: int, sequences: int) -> float:
+def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequences: int) -> float:
     """GB of the KV cache: 2 x layers x KV heads x head_dim x bytes x tokens x sequences.
 
-    An upper bound for models with sliding windows. 0 where the model's config lacks one of the numbers.
+    An upper bound for models with sliding windows. 0 without a config, or where it lacks one of the numbers.
     """
+    if config is None:
+        return 0.0
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     layers, kv_heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_key_value_heads", None) or heads
@@ -52,7 +54,7 @@ def count_cache(config: "PreTrainedConfig", dtype: str, tokens: int, sequences: 
     return 2 * layers * kv_heads * width * _bytes_of(dtype) * tokens * sequences / 1e9
 
 
-def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig", parameters: float) -> Need:
+def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float) -> Need:
     """Weights, and for generating models the KV cache of all sequences that are sampled at once.
 
     vLLM fits its number of sequences to the memory, so that one must fit; transformers samples ``batch`` at once. A
@@ -94,7 +96,7 @@ def count_adapter(model: "PreTrainedModel | None", recipe: dict) -> float:
 
 
 def examine_memory(
-    grid: Grid, used: Used, config: "PreTrainedConfig", model: "PreTrainedModel | None", memory: float | None
+    grid: Grid, used: Used, config: "PreTrainedConfig | None", model: "PreTrainedModel | None", memory: float | None
 ) -> Iterator[Finding]:
     """The estimate of each job of a model, against GPUs of ``memory`` GB, or of CARDS where it is None.
 

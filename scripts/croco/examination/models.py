@@ -27,30 +27,32 @@ def examine_model(grid: Grid, used: Used, memory: float | None = None) -> Iterat
     if row["engine"] == "vllm" and importlib.util.find_spec("vllm") is None:
         remedy = "make env EXTRA=vllm, or write engine: transformers"
         yield Finding(ERROR, str(used), "vLLM is not installed here", stage, remedy)
-    findings = list(examine_repository(used))
-    yield from findings
-    if any(finding.severity == ERROR for finding in findings):
-        return
-    place = (used.path, row.get("revision"), row.get("trust_remote_code", False))
-    try:
-        config = load_config(*place)
-    except InputError as fault:
-        yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
-        return
-    yield from examine_template(used)
-    try:
-        model = load_skeleton(used.role, *place)
-    except InputError as fault:
-        yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
-        return
+    config, model = None, None
+    repository = list(examine_repository(used))
+    yield from repository
+    if not any(finding.severity == ERROR for finding in repository):
+        place = (used.path, row.get("revision"), row.get("trust_remote_code", False))
+        try:
+            config = load_config(*place)
+            yield from examine_template(used)
+            model = load_skeleton(used.role, *place)
+        except InputError as fault:
+            yield Finding(ERROR, str(used), fault.problem, stage, fault.remedy)
+        else:
+            yield from examine_weights(grid, used, model)
+    if config is not None:
+        yield from examine_context(used, config)
+    yield from examine_memory(grid, used, config, model, memory)
+
+
+def examine_weights(grid: Grid, used: Used, model: "PreTrainedModel | None") -> Iterator[Finding]:
+    """Whether the size and the LoRA modules fit the model; None where its weights cannot be looked at."""
     if model is None:
         what = "HF_HUB_OFFLINE is set and the weights are not on this machine, so they were not looked at"
-        yield Finding(WARNING, str(used), what, stage, "fetch them: snakemake stage")
+        yield Finding(WARNING, str(used), what, STAGES[used.role], "fetch them: snakemake stage")
     else:
         yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
         yield from examine_adapters(grid, used, model)
-    yield from examine_memory(grid, used, config, model, memory)
-    yield from examine_context(used, config)
 
 
 def examine_template(used: Used) -> Iterator[Finding]:
