@@ -4,9 +4,9 @@ Example:
   python scripts/doctor.py --configfile my.yaml
   python scripts/doctor.py --configfile my.yaml --gpu-memory 80 --gpus 8     for other GPUs than this machine's
 
-Looks at the config, prompt files, models (there, class, weights by name and shape, chat template, context, size, LoRA
-modules), engines, GPUs, the disk and locks of the results folder, and the audit. Loads no weights. Models that the
-workflow makes itself are left out. Give the config files in the order of Snakemake's --configfile.
+Looks at the config, prompt and task files and their overlap, models (there, gate and licence, class, weights by name and
+shape, chat template, context, size, LoRA modules, GPU memory), engines, GPUs, the disk for results and downloads, locks,
+and the audit. Loads and fetches no weights. Models that the workflow makes itself are left out. Give the config files in the order of Snakemake's --configfile.
 
 The exit code is 1 if anything will fail.
 """
@@ -16,17 +16,11 @@ from pathlib import Path
 
 from croco import cli
 from croco.config.read import build_grid, read_files
-from croco.examination import (
-    ERROR,
-    examine_audit,
-    examine_disk,
-    examine_gpus,
-    examine_model,
-    find_gpus,
-    list_models,
-)
+from croco.examination.data import examine_data
+from croco.examination.findings import ERROR, NOTE, SEVERITIES, WARNING, list_models
+from croco.examination.machine import examine_audit, examine_disk, examine_gpus, find_gpus
+from croco.examination.models import examine_model
 from croco.pins import check_local_items
-from croco.prompts.sources import check_sources
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -36,13 +30,13 @@ def main():
     config, locator = read_files(args.configfile, CHECKOUT)
     grid, _ = build_grid(config, CHECKOUT, locator)
     check_local_items(grid)
-    check_sources(grid)
     findings = list(examine(args, grid))
-    for finding in sorted(findings, key=lambda finding: finding.severity):
+    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
         print(f"{finding.severity}: {finding.where}: {finding.what}")
-        print(f"  Shows in: {finding.when}\n  Remedy: {finding.remedy}")
-    errors = sum(finding.severity == ERROR for finding in findings)
-    print(f"{errors} errors, {len(findings) - errors} warnings")
+        if finding.severity != NOTE:
+            print(f"  Shows in: {finding.when}\n  Remedy: {finding.remedy}")
+    errors, warnings = (sum(finding.severity == severity for finding in findings) for severity in (ERROR, WARNING))
+    print(f"{errors} errors, {warnings} warnings")
     sys.exit(1 if errors else 0)
 
 
@@ -59,9 +53,10 @@ def examine(args, grid):
     memory, count = find_gpus()
     memory, count = args.gpu_memory or memory, args.gpus if args.gpus is not None else count
     yield from examine_disk(grid)
-    yield from examine_gpus(grid, memory, count)
+    yield from examine_gpus(grid, count)
     for used in cli.progress(list_models(grid), desc="models", unit="model"):
-        yield from examine_model(grid, used)
+        yield from examine_model(grid, used, memory)
+    yield from examine_data(grid)
     yield from examine_audit(grid)
 
 

@@ -1,4 +1,7 @@
-"""A hub on the loopback interface that serves models and datasets from a folder: KIND/OWNER/NAME/files."""
+"""A hub on the loopback interface that serves models and datasets from a folder: KIND/OWNER/NAME/files.
+
+It has one revision, main. A repository with a file .gated is gated, and nobody has access to it.
+"""
 
 import hashlib
 import http.server
@@ -9,7 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from huggingface_hub import ModelCard
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REVISIONS = ("main", COMMIT)
+GATE = ".gated"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -19,18 +26,28 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
+        gated = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/auth-check", path)
+        if gated:
+            return self.refuse("GatedRepo", 403)
         asked = re.fullmatch(
             r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path
         )
         if asked:
-            kind, name, what, _, below = asked.groups()
+            kind, name, what, revision, below = asked.groups()
+            if (self.folder / kind / name).is_dir() and revision not in (None, *REVISIONS):
+                return self.refuse("RevisionNotFound")
             return self.tell(kind, name, what, below)
-        asked = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
+        asked = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if not asked:
             return self.refuse("RepoNotFound")
-        file = self.folder / ("datasets" if asked[1] else "models") / asked[2] / asked[3]
+        root = self.folder / ("datasets" if asked[1] else "models") / asked[2]
+        file = root / asked[4]
+        if (root / GATE).exists():
+            return self.refuse("GatedRepo", 403)
+        if root.is_dir() and asked[3] not in REVISIONS:
+            return self.refuse("RevisionNotFound")
         if not file.is_file():
-            return self.refuse("EntryNotFound" if file.parents[asked[3].count("/")].is_dir() else "RepoNotFound")
+            return self.refuse("EntryNotFound" if root.is_dir() else "RepoNotFound")
         self.answer(file.read_bytes(), "application/octet-stream")
 
     do_HEAD = do_GET  # noqa: N815 (named by http.server)
@@ -52,7 +69,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 paths = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
                 entries = [e for e in entries if e["path"] in paths]
             return self.answer(json.dumps(entries).encode(), "application/json")
-        info = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": [{"rfilename": f} for f in files]}  # fmt: skip
+        info = {"id": name, "sha": COMMIT, "private": False, "gated": "manual" if (root / GATE).exists() else False, "disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": [{"rfilename": f} for f in files]}  # fmt: skip
+        if (root / "README.md").is_file():
+            info["cardData"] = ModelCard.load(root / "README.md").data.to_dict()
         self.answer(json.dumps(info).encode(), "application/json")
 
     @staticmethod
@@ -61,15 +80,22 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
     def answer(self, body, kind):
-        self.send_response(200)
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if part:
+            whole, start = body, int(part[1])
+            body = whole[start : int(part[2]) + 1 if part[2] else None]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(whole)}")
+        else:
+            self.send_response(200)
         for name, value in (("Content-Type", kind), ("Content-Length", len(body)), ("X-Repo-Commit", COMMIT), ("ETag", f'"{hashlib.sha1(body).hexdigest()}"')):  # fmt: skip
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def refuse(self, code):
-        self.send_response(404)
+    def refuse(self, code, status=404):
+        self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()

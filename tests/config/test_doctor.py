@@ -1,12 +1,17 @@
 """scripts/doctor.py on configs that would fail in a run: what, when, and what to do, before anything is sampled."""
 
+import errno
 import json
 import shutil
 
 import pytest
 import yaml
-from conftest import ROOT, script
+from conftest import ENVIRONMENT, ROOT, copy_project, script, snakemake, write_rows
+from hub import GATE, serving
 from safetensors.torch import load_file, save_file
+
+from croco.examination.machine import examine_file_system
+from croco.examination.memory import count_cache, estimate_training
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,19 @@ def unknown_class(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "brandnew"}))
 
 
+def truncate_weights(folder):
+    """A shard whose download ended early."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def narrow_head(folder):
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    weights[name] = weights[name][:, 1:].contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 # Name: (keys of the config's first row of a list, or a function that breaks its model; severity; parts of the message).
 CASES = {
     "engine missing": ({"policies": {"engine": "vllm"}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
@@ -80,6 +98,13 @@ CASES = {
     "weights missing": ({"policies": break_weights}, "error", ["policy mini", "weights that the model needs are not in the file", "down_proj"]),
     "reward weights missing": ({"reward_models": break_weights}, "error", ["reward english", "not in the file", "down_proj", "Shows in: score"]),
     "pickled weights": ({"policies": pickle_weights}, "error", ["my.yaml", "safetensors", "pickled"]),
+    "truncated weights": ({"policies": truncate_weights}, "error", ["policy mini", "cannot be loaded", "Shows in: generate"]),
+    "wrong shape": ({"policies": narrow_head}, "error", ["policy mini", "another shape", "down_proj"]),
+    "prompts missing": ({"prompts": {"path": "/no/such/{language}.jsonl"}}, "error", ["/no/such/en.jsonl", "Remedy: "]),
+    "prompts' field missing": ({"prompts": {"text": "nothing"}}, "error", ["prompts: ", "train/en.jsonl", "field nothing", "missing field", "Shows in: prompts"]),
+    "contaminated": ({"prompts": {"path": "EVALUATED"}}, "warning", ["dev/en.jsonl", "training prompts in en are evaluation prompts", "Shows in: contamination"]),
+    "no room for downloads": ({"policies": {"path": "nobody/huge", "size": 100000}}, "error", ["the downloads take 400000 GB (nobody/huge)", "Shows in: stage", "HF_HOME"]),
+    "no room for responses": ({"policies": {"max_tokens": 10**13}}, "warning", ["responses may take", "Shows in: generate", "free some space"]),
     "template refuses": ({"policies": break_template}, "error", ["policy mini: template_fails", "no chats here", "check_template"]),
     "no template": ({"reward_models": forget_template}, "error", ["reward english: no_chat_template", "chat_template.jinja"]),
     "config missing": ({"policies": remove_config}, "error", ["policy mini", "cannot be loaded"]),
@@ -103,7 +128,8 @@ def test_what_would_fail_later_is_found(good, tmp_path, name):
             broken = shutil.copytree(config[section][0]["path"], tmp_path / "broken")
             change(broken)
             change = {"path": str(broken)}
-        config[section][0] |= {key: str(folder / "policy") if value == "POLICY" else value for key, value in change.items()}  # fmt: skip
+        replacements = {"POLICY": str(folder / "policy"), "EVALUATED": config["prompts"][1]["path"]}
+        config[section][0] |= {key: replacements.get(str(value), value) for key, value in change.items()}
     done = doctor(tmp_path, config)
     assert done.returncode == (1 if severity == "error" else 0) and "Traceback" not in done.stderr, done.stderr
     said = done.stdout + done.stderr  # what the config check itself finds is one message on stderr
@@ -118,8 +144,12 @@ def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
     assert done.returncode == 1
     assert "a job asks for 2 GPUs, and this machine shows 1" in done.stdout
     assert "its weights take 64 GB in bfloat16, on 2 GPUs of 24 GB" in done.stdout
+    config["policies"][0]["path"] = "nobody/nothing"
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert "its weights take 64 GB in bfloat16" in done.stdout, "by the declared size, where there is no model"
+    config["policies"][0]["path"] = good[1]["policies"][0]["path"]
     done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
-    assert done.returncode == 0 and "GPUs of" not in done.stdout
+    assert done.returncode == 0 and "which fits 2 GPUs of 80 GB" in done.stdout
 
 
 def test_a_good_config_and_the_shipped_ones_have_no_errors(good, tmp_path):
@@ -146,3 +176,175 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path, text, says):
     done = doctor(tmp_path, text)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert all(part in done.stderr for part in says) and "Remedy: " in done.stderr, done.stderr
+
+
+def widen_head(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] = weights["score.weight"].repeat(2, 1)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def drop_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def lose_shard(folder):
+    """A repository that lacks a shard which its index lists."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def close_gate(folder):
+    (folder / GATE).touch()
+
+
+def leave_whole(folder):
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
+
+
+# Repository on the hub: (model that it holds, function that breaks it, revision, severity, parts of the message).
+ON_THE_HUB = {
+    "whole": ("reward", leave_whole, None, "note", ["licence apache-2.0, not gated"]),
+    "causal": ("policy", leave_whole, None, "error", ["the model has 2 logits, a reward model has one"]),
+    "incomplete": ("reward", break_weights, None, "error", ["weights that the model needs are not in the file", "down_proj"]),
+    "wide": ("reward", widen_head, None, "error", ["another shape", "score.weight [2, "]),
+    "shardless": ("reward", lose_shard, None, "error", ["cannot be read", "model-00001-of-00001.safetensors"]),
+    "unweighed": ("reward", drop_weights, None, "error", ["cannot be read", "safetensors"]),
+    "gated": ("reward", close_gate, None, "error", ["org/gated is gated, and your account has no access", "hf auth login"]),
+    "unborn": ("reward", leave_whole, "v9", "error", ["org/unborn has no revision v9 on the hub", "correct `revision`"]),
+    "absent": (None, None, None, "error", ["there is no model org/absent on the hub", "correct the hub id"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hub_report(good, tmp_path_factory):
+    """What the doctor says of a config whose reward models are those of ON_THE_HUB, and the hub's cache after it."""
+    folder = tmp_path_factory.mktemp("hub")
+    config = json.loads(json.dumps(good[1]))
+    for name, (model, change, revision, *_) in ON_THE_HUB.items():
+        row = {"name": name, "path": f"org/{name}", "max_length": 128}
+        config["reward_models"].append(row | ({"revision": revision} if revision else {}))
+        if model:
+            change(shutil.copytree(good[0] / model, folder / "served/models/org" / name))
+    with serving(folder / "served") as address, pytest.MonkeyPatch.context() as patch:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(folder / "home")}
+        for name, value in online.items():
+            patch.setitem(ENVIRONMENT, name, value)
+        return doctor(folder, config), folder / "home"
+
+
+@pytest.mark.parametrize("name", ON_THE_HUB)
+def test_a_model_on_the_hub_is_examined(hub_report, name):
+    done, _ = hub_report
+    *_, severity, says = ON_THE_HUB[name]
+    (said,) = [part for part in f"\n{done.stdout}".split(f"\n{severity}: ") if part.startswith(f"reward {name}: ")]
+    assert done.returncode == 1 and not done.stderr.count("Traceback")
+    assert all(part in said for part in says), said
+    assert ("Shows in: score" in said) == (severity == "error")
+
+
+def test_the_doctor_fetches_no_weights(hub_report):
+    _, home = hub_report
+    assert list(home.rglob("config.json")) and not list(home.rglob("*.safetensors"))
+
+
+def test_the_memory_of_jobs_follows_the_formulas(good):
+    """A Llama of 8 billion parameters in bfloat16, with numbers worked out by hand."""
+    from transformers import LlamaConfig
+
+    llama = LlamaConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8)
+    assert count_cache(llama, "bfloat16", 4096, 64) == pytest.approx(34.36, abs=0.01)
+    row, reward = {"dtype": "bfloat16"}, {"dtype": "bfloat16", "size": 8}
+    lora, full = {"weights": "lora"}, {"weights": "full"}
+    assert estimate_training(lora, "dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(16.67, abs=0.01)
+    assert estimate_training(full, "dpo", row, reward, 4e9, 0).fixed == pytest.approx(80)
+    assert estimate_training(full, "sft", row, reward, 4e9, 0).fixed == pytest.approx(64)
+    assert estimate_training(lora, "online_dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(32.67, abs=0.01)
+
+
+def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["policies"][0] |= {"size": 3, "dtype": "bfloat16"}
+    config["recipes"][0] |= {"weights": "full"}
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert done.returncode == 1
+    assert (
+        "error: policy mini, recipe dpo: the training of one GPU takes 60 GB in float32, on 1 GPUs of 24 GB"
+        in done.stdout
+    )
+    assert "note: policy mini: its weights take 6 GB in bfloat16" in done.stdout
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 80)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "rows_of", "says"),
+    [
+        (None, [], ["not a task of lm-eval", "no.yaml"]),
+        ("doc_to_text: '{{question}}'\n", [{"query": "Why?"}], ["no row has the field question", "facts.jsonl"]),
+    ],
+)
+def test_a_task_that_cannot_be_read(good, tmp_path, text, rows_of, says):
+    config = json.loads(json.dumps(good[1]))
+    task = tmp_path / "no.yaml"
+    if text:
+        task.write_text(text)
+    data = write_rows(tmp_path / "facts.jsonl", rows_of)
+    config["evaluation"]["tasks"] = [{"name": "facts", "yaml": str(task), "data": str(data), "languages": ["en"]}]
+    done = doctor(tmp_path, config)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and all(part in said for part in says) and "Traceback" not in said, said
+    assert "error: task facts: " in said and "Shows in: evaluate" in said
+
+
+def test_the_whole_of_contaminated_prompts_is_an_error(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["prompts"][0]["path"] = config["prompts"][1]["path"]
+    del config["prompts"][0]["limit"]
+    done = doctor(tmp_path, config)
+    assert done.returncode == 1 and "are evaluation prompts" in done.stdout, done.stdout + done.stderr
+    done = doctor(tmp_path, config | {"contamination": "remove"})
+    assert done.returncode == 0 and "are evaluation prompts" not in done.stdout, done.stdout + done.stderr
+
+
+def test_a_translator_whose_template_does_not_fit(good, tmp_path):
+    """The template writes nothing of a request in parts, as TranslateGemma's own format sends it."""
+    config = json.loads(json.dumps(good[1]))
+    row = {"name": "gemma", "path": str(good[0] / "policy"), "format": "translategemma", "max_tokens": 64}
+    config["translators"] = [row]
+    done = doctor(tmp_path, config)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "translator gemma: format_does_not_fit" in said, said
+
+
+def test_a_file_system_without_locks_and_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    found = list(examine_file_system(tmp_path))
+    assert [finding.severity for finding in found] == ["warning"]
+    assert "no flock" in found[0].what and "mount with -o flock" in found[0].remedy and found[0].when == "all stages"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_sampled_while_a_model_of_a_later_stage_is_broken(good, tmp_path):
+    """A judge without weights fails its check; with --keep-going all that does not wait for the checks runs."""
+    config = json.loads(json.dumps(good[1]))
+    judge = shutil.copytree(good[0] / "policy", tmp_path / "judge")
+    break_weights(judge)
+    config["judges"] = [{"name": "broken", "path": str(judge), "max_length": 128}]
+    config["evaluation"]["judge"] = "broken"
+    config["results"] = "results/broken"
+    project = copy_project(tmp_path)
+    (project / "my.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "--cores", 2, "--keep-going", "--configfile", "my.yaml", check=False)
+    results = project / "results/broken"
+    assert done.returncode == 1 and "weights that the model needs are not in the file" in done.stdout + done.stderr
+    assert (results / "mini/template.json").is_file() and list(results.glob("prompts/*/*.jsonl"))
+    assert not list(results.rglob("generations*")) and not (results / "templates/models.json").exists()
+    shutil.copyfile(good[0] / "policy/model.safetensors", judge / "model.safetensors")
+    snakemake(project, "--cores", 2, "--configfile", "my.yaml", "--until", "check_models")
+    assert json.loads((results / "templates/models.json").read_text())["errors"] == 0

@@ -382,3 +382,26 @@ def test_with_weights_a_model_that_does_not_fit_its_role_is_refused(miniature, t
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     done = script("check_template", "--model", broken, *options, check=False)
     assert done.returncode == 1 and "model.norm.weight" in done.stderr and "Remedy: " in done.stderr
+
+
+def test_an_engine_that_is_not_installed(miniature, tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed here")
+    options = ("--model", miniature / "policy", "--output", tmp_path / "template.json")
+    done = script("check_template", *options, "--engine", "vllm", check=False)
+    assert done.returncode == 1 and "the engine vllm is not installed here" in done.stderr
+    assert "make env EXTRA=vllm" in done.stderr and not (tmp_path / "template.json").exists()
+    script("check_template", *options, "--engine", "transformers")
+    assert json.loads((tmp_path / "template.json").read_text())["errors"] == 0
+
+
+def test_the_checks_of_all_models_are_joined(tmp_path):
+    reports = [tmp_path / "policy.json", tmp_path / "judge.json"]
+    for path, counts in zip(reports, ({"errors": 0, "warnings": 2}, {"errors": 1, "warnings": 1}), strict=True):
+        path.write_text(json.dumps({**counts, "findings": []}))
+    script("check_models", "--reports", *reports, "--output", tmp_path / "models.json")
+    joined = json.loads((tmp_path / "models.json").read_text())
+    assert (joined["errors"], joined["warnings"]) == (1, 3)
+    assert joined["checked"][str(reports[0])] == {"errors": 0, "warnings": 2}
+    manifest = json.loads((tmp_path / "models.manifest.json").read_text())
+    assert manifest["counts"] == {"errors": 1, "warnings": 3} and set(manifest["inputs"]) == {*map(str, reports)}

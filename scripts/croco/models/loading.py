@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from croco.cli import UNUSED_WEIGHTS
 from croco.digests import WEIGHTS, model_identity
@@ -37,6 +37,8 @@ BUFFERS = r"(.*\.)?attn(ention)?\.(masked_)?bias$"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
 ADAPTER = "adapter_model.safetensors"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ACCEPT_LICENCE = "accept its licence on the hub with the account of your token, and log in (hf auth login)"
 PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "model*.pt", "consolidated*.pth", "*.ckpt")
 
 
@@ -274,24 +276,84 @@ def check_finite(path: str | Path, weights: "Iterable[tuple[str, torch.Tensor]]"
 
 
 def read_headers(path: str | Path, revision: str | None = None) -> "dict[str, torch.Tensor]":
-    """{name: tensor on the meta device, of the shape in the file} of a model's safetensors files."""
+    """{name: tensor on the meta device, of the shape in the file} of a model's safetensors files.
+
+    Of files that are not on this machine only the headers are read, from the hub, unless HF_HUB_OFFLINE is set.
+    """
     import torch
+    from huggingface_hub import is_offline_mode
     from safetensors import safe_open
-    from transformers.utils import cached_file
 
-    def find(name: str, **options: Any) -> str:
-        return cached_file(path, name, revision=revision, **options)
-
-    files = [find("model.safetensors", _raise_exceptions_for_missing_entries=False)]
-    if not files[0]:
-        with open(find("model.safetensors.index.json"), encoding="utf-8") as index:
-            files = [find(name) for name in sorted(set(json.load(index)["weight_map"].values()))]
+    if not has_weights(path, revision) and not is_offline_mode():
+        return read_hub_headers(str(path), revision)
     tensors = {}
-    for file in files:
+    for file in find_weights(path, revision):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 (no dict)
                 tensors[name] = torch.empty(opened.get_slice(name).get_shape(), device="meta")
     return tensors
+
+
+def find_weights(path: str | Path, revision: str | None = None) -> list[str]:
+    """The safetensors files of a model, in a local folder or the hub's cache; fetched if they are not there."""
+    from transformers.utils import cached_file
+
+    whole = cached_file(path, WHOLE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if whole:
+        return [whole]
+    index = cached_file(path, INDEX, revision=revision)
+    return [cached_file(path, name, revision=revision) for name in read_index(index)]
+
+
+def has_weights(path: str | Path, revision: str | None = None) -> bool:
+    """Whether all weights of a model are on this machine: a local folder, or all files in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def is_cached(name: str) -> bool:
+        return isinstance(try_to_load_from_cache(str(path), name, revision=revision), str)
+
+    if Path(path).is_dir() or is_cached(WHOLE):
+        return True
+    index = try_to_load_from_cache(str(path), INDEX, revision=revision)
+    return isinstance(index, str) and all(map(is_cached, read_index(index)))
+
+
+def read_index(path: str | Path) -> list[str]:
+    """The names of the files that an index of safetensors files lists."""
+    with open(path, encoding="utf-8") as index:
+        return sorted(set(json.load(index)["weight_map"].values()))
+
+
+def read_hub_headers(path: str, revision: str | None = None) -> "dict[str, torch.Tensor]":
+    """As read_headers, by range requests to the hub.
+
+    Raises InputError where the hub cannot be reached, or has no complete safetensors files of the model.
+    """
+    import torch
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HTTPError,
+        NotASafetensorsRepoError,
+        SafetensorsParsingError,
+    )
+
+    try:
+        found = get_safetensors_metadata(path, revision=revision)
+    except (NotASafetensorsRepoError, SafetensorsParsingError, EntryNotFoundError) as error:
+        remedy = "choose a model or revision whose weights are complete safetensors files"
+        raise InputError(f"the weights on the hub cannot be read: {error}", remedy, path) from error
+    except HTTPError as error:
+        if isinstance(error, HfHubHTTPError):  # an answer of the hub
+            raise
+        remedy = "run `snakemake stage` where the hub can be reached"
+        raise InputError(f"the weights are not here, and the hub does not answer: {error}", remedy, path) from error
+    return {
+        name: torch.empty(tensor.shape, device="meta")
+        for file in found.files_metadata.values()
+        for name, tensor in file.tensors.items()
+    }
 
 
 def copy_processors(path: str | Path, folder: str | Path, revision: str | None = None) -> None:
@@ -359,7 +421,7 @@ def model_errors(path: str | Path) -> Iterator[None]:
         gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
         raise InputError(
             f"the model cannot be loaded: {error}",
-            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+            ACCEPT_LICENCE
             if gated
             else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
             path,

@@ -69,20 +69,18 @@ def load_config(path: str | Path, revision: str | None = None, trust_remote_code
 def load_skeleton(
     role: str, path: str | Path, revision: str | None = None, trust_remote_code: bool = False
 ) -> "PreTrainedModel | None":
-    """The model on the meta device with the shapes in its files, or None where its weights are not on this machine.
+    """The model on the meta device with the shapes in its files, here or on the hub.
 
-    Raises InputError where the files do not have what the role needs, as loading.check_files does.
+    Returns None where its weights are not on this machine and HF_HUB_OFFLINE is set. Raises InputError where the files
+    do not have what the role needs, as loading.check_files does.
     """
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import is_offline_mode
 
     from croco.models.chats import check_one_logit
-    from croco.models.loading import POLICY, REWARD_MODEL, check_files
+    from croco.models.loading import POLICY, REWARD_MODEL, check_files, has_weights
 
-    if not Path(path).is_dir():
-        names = ("model.safetensors", "model.safetensors.index.json")
-        cached = [try_to_load_from_cache(str(path), name, revision=revision) for name in names]
-        if not any(isinstance(found, str) for found in cached):
-            return None
     if role == "reward":
         check_one_logit(load_config(path, revision, trust_remote_code), path)
+    if is_offline_mode() and not has_weights(path, revision):
+        return None
     return check_files(REWARD_MODEL if role == "reward" else POLICY, path, revision, trust_remote_code)

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from croco.config.resources import weigh
-from croco.examination import list_models
+from croco.examination.findings import list_models
 from croco.grid import Grid
 
 

@@ -10,7 +10,7 @@ from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import Comparison, read_template, write_request
-from croco.examination import list_models
+from croco.examination.findings import list_models
 from croco.grid import Grid
 from croco.models.chats import UNUSABLE, encode_prompt
 from croco.models.roles import load_with_stops

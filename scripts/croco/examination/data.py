@@ -1,0 +1,107 @@
+"""Whether the prompts and task files of a config can be read, and whether they overlap; nothing is downloaded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from croco.errors import InputError
+from croco.evaluation.tasks import list_question_fields
+from croco.examination.findings import ERROR, WARNING, Finding
+from croco.grid import Grid
+from croco.prompts.overlap import KINDS, Evaluated, list_turns
+from croco.prompts.sources import Entry, Source, check_sources, find_missing_fields, open_dataset, read_source
+from croco.records import read_jsonl
+from croco.text.normalise import fold
+
+SHOWN = 3
+
+
+def examine_data(grid: Grid) -> Iterator[Finding]:
+    """Faults of local prompts and task files, and training prompts that are evaluation prompts."""
+    try:
+        check_sources(grid)
+        yield from examine_datasets(grid)
+        yield from examine_overlap(grid)
+    except InputError as fault:
+        yield _report(fault, "prompts", "prompts")
+    for task in grid.config["evaluation"]["tasks"]:
+        try:
+            check_task(grid, task)
+        except InputError as fault:
+            yield _report(fault, f"task {task['name']}", "evaluate")
+
+
+def examine_datasets(grid: Grid) -> Iterator[Finding]:
+    """Declared columns that a dataset of prompts in a local folder lacks; `stage` checks those of the hub."""
+    for use, row in grid.prompts.items():
+        path = grid.path(row.get("dataset", ""))
+        if not path or not Path(path).is_dir():
+            continue
+        subset = row.get("subset")
+        name = subset and grid.path(subset, language=grid.config["source_language"])
+        data = open_dataset(path, name, None, row.get("split", "train"))
+        missing = find_missing_fields(data, {key: [row[key]] for key in ("id", "text", "reference") if key in row})
+        if missing:
+            what = f"no column {', '.join(missing)}; it has {', '.join(data.column_names)}"
+            yield Finding(ERROR, f"prompts {use}, {path}", what, "prompts", "correct the columns in the config")
+
+
+def check_task(grid: Grid, task: dict) -> None:
+    """Raises InputError where a task's YAML or its local data cannot be read, or the data lack the declared fields."""
+    asked = list_question_fields(task["yaml"])
+    if "source" in task:
+        path = Path(grid.path(task["source"]))
+        files, fields = [path] if path.is_file() else [], task.get("fields", [])
+    else:
+        files, fields = [Path(grid.task_file(task, code)) for code in grid.task_languages(task)], asked
+    for file in files:
+        if file.is_relative_to(grid.results):  # the run itself writes it
+            continue
+        missing = find_missing_fields((row for _, row in read_jsonl(file)), {"fields": fields})
+        if missing:
+            remedy = "correct the fields in the config or in the task's YAML"
+            raise InputError(f"no row has the field {', '.join(missing)}", remedy, file)
+
+
+def examine_overlap(grid: Grid) -> Iterator[Finding]:
+    """Training prompts that are an evaluation prompt of their language, where both are local files.
+
+    An error where the run would stop because of them. With a limit it may not select them.
+    """
+    for code in grid.trained:
+        files = {use: grid.prompt_file(use, code) for use in ("train", "evaluate")}
+        if not all(
+            path and Path(path).is_file() and not Path(path).is_relative_to(grid.results) for path in files.values()
+        ):
+            continue
+        evaluated, trained = Evaluated(), _read_entries(grid, "train", str(files["train"]), code)
+        for entry in _read_entries(grid, "evaluate", str(files["evaluate"]), code):
+            turns = list_turns({"messages": entry.messages})
+            evaluated.add(turns, ["\n".join(turns)])
+        hits = [entry.prompt_id for entry in trained if _is_evaluated(entry, evaluated)]
+        allowed = grid.config["max_overlap"].get(KINDS[0], 0) * len(trained)
+        if not hits or grid.config["contamination"] == "remove" or len(hits) <= allowed:
+            continue
+        shown = ", ".join(hits[:SHOWN]) + (", ..." if len(hits) > SHOWN else "")
+        what = f"{len(hits)} of {len(trained)} training prompts in {code} are evaluation prompts ({shown})"
+        severity = WARNING if grid.limit("train") else ERROR
+        remedy = "choose other prompts, or write contamination: remove"
+        yield Finding(severity, str(files["train"]), what, "contamination", remedy)
+
+
+def _read_entries(grid: Grid, use: str, path: str, code: str) -> list[Entry]:
+    """The prompts of a file that can be asked."""
+    row = grid.prompts[use]
+    where = row.get("where", {}) if code == grid.config["source_language"] else {}
+    source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"), where)
+    return [entry for entry in read_source(path, source)[0] if entry.messages is not None]
+
+
+def _is_evaluated(entry: Entry, evaluated: Evaluated) -> bool:
+    """Whether an evaluation prompt is the whole of the user's turns, or one of them."""
+    turns = list_turns({"messages": entry.messages})
+    return any(fold(text) in evaluated.whole for text in ("\n".join(turns), *turns))
+
+
+def _report(fault: InputError, where: str, stage: str) -> Finding:
+    """The finding of an error, whose text names file, line and field."""
+    return Finding(ERROR, where, str(fault).removesuffix(f"\n  Remedy: {fault.remedy}"), stage, fault.remedy)

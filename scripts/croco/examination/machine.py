@@ -1,0 +1,110 @@
+"""What this machine has for a config: GPUs, disk, locks, and the audit of its reward models."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from croco.examination.findings import ERROR, WARNING, Finding
+from croco.files import publish
+from croco.grid import Grid
+from croco.locks import FileLock, take_lock
+from croco.planning.downloads import list_downloads
+
+TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
+
+
+def examine_gpus(grid: Grid, count: int | None) -> Iterator[Finding]:
+    """Whether there are as many GPUs as jobs ask for; ``count`` is None where this machine shows none."""
+    needed = grid.most_gpus()
+    if count is not None and needed > count:
+        what = f"a job asks for {needed} GPUs, and this machine shows {count}"
+        remedy = "start on a machine that has them, or lower resources: {gpu: N} in the config"
+        yield Finding(ERROR if count else WARNING, "GPUs", what, "the first GPU job", remedy)
+
+
+def find_gpus() -> tuple[float | None, int | None]:
+    """(GB of the smallest GPU, number of GPUs) that nvidia-smi lists; (None, None) without it."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    sizes = [float(line) / 1024 for line in done.stdout.split("\n") if line.strip()]
+    return (min(sizes), len(sizes)) if sizes else (None, 0)
+
+
+def expect_bytes(grid: Grid) -> int:
+    """Bytes of responses at most, if each has max_tokens: prompts x languages x samples x tokens x TOKEN_BYTES."""
+    prompts = len(grid.blocks("train")) * grid.config["block"]
+    prompts = min(prompts, grid.limit("train") or prompts)
+    policies = {run.responses for run in grid.runs.values() if run.responses in grid.policies}
+    tokens = sum(grid.policies[name]["max_tokens"] for name in policies)
+    return prompts * len(grid.trained) * grid.config["samples"] * tokens * TOKEN_BYTES
+
+
+def examine_disk(grid: Grid) -> Iterator[Finding]:
+    """Room for responses and downloads, and what the file system of the results can do."""
+    folder = find_folder(Path(grid.results))
+    free, expected = shutil.disk_usage(folder).free, expect_bytes(grid)
+    yield from examine_downloads(grid)
+    if expected > free:
+        what = f"responses may take {expected / 2**30:.0f} GB, and {free / 2**30:.0f} GB are free"
+        yield Finding(WARNING, str(folder), what, "generate", "free some space, or choose `results` elsewhere")
+    yield from examine_file_system(folder)
+
+
+def examine_file_system(folder: Path) -> Iterator[Finding]:
+    """Whether a folder can be written to, locked and linked in."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        lock = take_lock(probe, wait=False)
+        if not isinstance(lock, FileLock):
+            what = (
+                "the file system has no flock: lock files with a lease are used, and a killed job's lock lasts longer"
+            )
+            yield Finding(WARNING, str(folder), what, "all stages", "Lustre: mount with -o flock")
+        lock.release()
+        publish(probe, probe.with_suffix(".link"))
+        if probe.stat().st_nlink == 1:
+            what = "the file system has no hard links: results and state/ take their space twice"
+            yield Finding(WARNING, str(folder), what, "all stages", "choose `results` on another file system")
+    except OSError as error:
+        reason = error.strerror or errno.errorcode.get(error.errno or 0, "unknown")
+        what = f"nothing can be written here: {reason}"
+        yield Finding(ERROR, str(folder), what, "the first job", "get the permission, or choose `results` elsewhere")
+    finally:
+        for path in (probe, probe.with_suffix(".link")):
+            path.unlink(missing_ok=True)
+
+
+def examine_downloads(grid: Grid) -> Iterator[Finding]:
+    """Room in the hub's cache for the models that are not in it yet."""
+    from huggingface_hub import constants
+
+    downloads = [item for item in list_downloads(grid) if item.gigabytes]
+    needed = sum(item.gigabytes or 0 for item in downloads)
+    cache = find_folder(Path(constants.HF_HUB_CACHE))
+    free = shutil.disk_usage(cache).free / 1e9
+    if needed > free:
+        names = ", ".join(item.name for item in downloads)
+        what = f"the downloads take {needed:.0f} GB ({names}), and {free:.0f} GB are free"
+        yield Finding(ERROR, str(cache), what, "stage", "free some space, or set HF_HOME to a larger disk")
+
+
+def find_folder(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def examine_audit(grid: Grid) -> Iterator[Finding]:
+    """Whether each reward model was audited before anything is trained on its rewards."""
+    for name in grid.reward_models:
+        if not Path(grid.results, "audit", f"{name}.json").is_file():
+            what = "it has not been audited: nobody knows in which languages it tells answers from damaged copies"
+            yield Finding(WARNING, f"reward {name}", what, "train", "snakemake audit, before training")

@@ -1,0 +1,160 @@
+"""How much GPU memory the jobs of a model need, and whether they fit a card."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from croco.config.resources import weigh
+from croco.errors import InputError
+from croco.examination.findings import ERROR, NOTE, STAGES, WARNING, Finding, Used
+from croco.grid import Grid
+from croco.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+CARDS = (24, 80)  # GB, compared where neither the machine nor the user names a GPU
+USABLE = 0.85  # of a GPU's memory; activations and the runtime need the rest
+PROMPT_TOKENS = 1024  # of a policy's or translator's prompt, whose length the config does not bound
+ADAM_BYTES = 16  # per trained parameter: float32 weight, gradient and the two moments of AdamW
+REFERENCE_BYTES = 4  # per parameter of a float32 reference model
+SMALLEST = 0.1  # GB; smaller jobs are not reported
+LORA_RANK = 16  # the fallback of `lora_r`
+
+
+class Need(NamedTuple):
+    """GPU memory of one job, in GB on all of its ``gpus`` together.
+
+    ``fixed`` is needed from the start, and ``cache`` is reached only if all sequences become as long as the config
+    allows.
+    """
+
+    stage: str
+    fixed: float
+    cache: float
+    gpus: int
+
+    def fits(self, card: float, with_cache: bool = True) -> bool:
+        """Whether GPUs of ``card`` GB have the memory."""
+        return self.fixed + self.cache * with_cache <= USABLE * card * self.gpus
+
+
+def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequences: int) -> float:
+    """GB of the KV cache: 2 x layers x KV heads x head_dim x bytes x tokens x sequences.
+
+    An upper bound for models with sliding windows. 0 without a config, or where it lacks one of the numbers.
+    """
+    if config is None:
+        return 0.0
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    layers, kv_heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "head_dim", None) or (heads and getattr(text, "hidden_size", 0) // heads)
+    if not (layers and kv_heads and width):
+        return 0.0
+    return 2 * layers * kv_heads * width * _bytes_of(dtype) * tokens * sequences / 1e9
+
+
+def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float) -> Need:
+    """Weights, and for generating models the KV cache of all sequences that are sampled at once.
+
+    vLLM fits its number of sequences to the memory, so that one must fit; transformers samples ``batch`` at once. A
+    judge's tokens are those of its longest prompt, and of its reply.
+    """
+    row = used.row
+    tokens = row.get("max_tokens", 0) + (row["max_length"] if used.role == "judge" else PROMPT_TOKENS)
+    sequences = 1 if row["engine"] == "vllm" else row["batch"]
+    cache = 0.0 if used.role == "reward" else count_cache(config, row["dtype"], tokens, sequences)
+    gpus = max(1, grid.resource("gpu", [row]))
+    return Need(STAGES[used.role], parameters * _bytes_of(row["dtype"]) / 1e9, cache, gpus)
+
+
+def estimate_training(recipe: dict, objective: str, row: dict, reward: dict, parameters: float, adapter: float) -> Need:
+    """One process of a training, which has a GPU for itself.
+
+    LoRA: weights in their dtype, and 16 bytes per parameter of the adapter (``adapter`` is their number). Full: 16 bytes
+    per parameter, and 4 more where the objective has a reference. Objectives that sample also load the reward model.
+    """
+    if recipe["weights"] == "lora":
+        gigabytes = (parameters * _bytes_of(row["dtype"]) + ADAM_BYTES * adapter) / 1e9
+    else:
+        gigabytes = parameters * (ADAM_BYTES + REFERENCE_BYTES * OBJECTIVES[objective].has_reference) / 1e9
+    return Need("train", gigabytes + (weigh(reward) if OBJECTIVES[objective].samples else 0), 0.0, 1)
+
+
+def count_adapter(model: "PreTrainedModel | None", recipe: dict) -> float:
+    """Parameters of a recipe's adapter: rank x (inputs + outputs) of each module; 0 where they cannot be counted."""
+    from croco.models.lora import find_targets
+
+    if model is None or recipe["weights"] != "lora":
+        return 0
+    try:
+        _, adapted, _ = find_targets(model, recipe.get("lora_targets"), recipe.get("lora_coverage", "all"))
+    except InputError:  # examine_adapters reports it
+        return 0
+    modules = dict(model.named_modules())
+    return recipe.get("lora_r", LORA_RANK) * sum(sum(modules[name].weight.shape) for name in adapted)
+
+
+def examine_memory(
+    grid: Grid, used: Used, config: "PreTrainedConfig | None", model: "PreTrainedModel | None", memory: float | None
+) -> Iterator[Finding]:
+    """The estimate of each job of a model, against GPUs of ``memory`` GB, or of CARDS where it is None.
+
+    The size of the model is the larger of the counted and the declared one.
+    """
+    counted = sum(weight.numel() for weight in model.parameters()) if model is not None else 0
+    parameters = max(counted, used.row.get("size", 0) * 1e9)
+    needs = [(str(used), used.row["dtype"], estimate_inference(grid, used, config, parameters))]
+    needs += [
+        (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need)
+        for recipe, need in _list_trainings(grid, used, model, parameters)
+    ]
+    for where, kind, need in needs:
+        if need.fixed + need.cache >= SMALLEST:
+            yield from _compare(where, kind, need, memory)
+
+
+def _list_trainings(
+    grid: Grid, used: Used, model: "PreTrainedModel | None", parameters: float
+) -> Iterator[tuple[dict[str, Any], Need]]:
+    """(recipe, its need) of each pair of recipe and objective that tunes the model."""
+    seen = set()
+    for run in grid.runs.values():
+        if used.role != "policy" or run.is_base or run.model != used.row["name"]:
+            continue
+        recipe, objective = grid.recipe_of(run), run.row["objective"]
+        if (recipe["name"], objective) not in seen:
+            seen.add((recipe["name"], objective))
+            reward = grid.reward_models[run.reward_model]
+            adapter = count_adapter(model, recipe)
+            yield recipe, estimate_training(recipe, objective, used.row, reward, parameters, adapter)
+
+
+def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterator[Finding]:
+    cards = CARDS if memory is None else (memory,)
+    subject = "the training of one GPU takes" if need.stage == "train" else "its weights take"
+    said = f"{subject} {need.fixed:.3g} GB in {kind}" + (
+        f" and its KV cache up to {need.cache:.3g} GB" if need.cache >= SMALLEST else ""
+    )
+    larger = "tune by LoRA, or use larger GPUs" if need.stage == "train" else (
+        "ask for more GPUs (resources: {gpu: N} with tensor_parallel_size), or for larger ones"
+    )  # fmt: skip
+    if memory is None:
+        fitting = [f"{card} GB" for card in cards if need.fits(card)]
+        what = f"{said}; of GPUs with 24 and 80 GB, {need.gpus} of {' or '.join(fitting) or 'neither'} would do"
+        yield Finding(NOTE, where, what, need.stage, larger)
+    elif not need.fits(memory, with_cache=False):
+        yield Finding(ERROR, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
+    elif not need.fits(memory):
+        remedy = "lower `batch`, max_tokens or max_length, or use engine: vllm"
+        yield Finding(WARNING, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, remedy)
+    else:
+        yield Finding(NOTE, where, f"{said}, which fits {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
+
+
+def _tuned_as(recipe: dict, row: dict) -> str:
+    return row["dtype"] if recipe["weights"] == "lora" else "float32"
+
+
+def _bytes_of(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2
