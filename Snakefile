@@ -42,9 +42,14 @@ for PATH in CUSTOM_RULES:
     include: PATH
 
 
+onsuccess:
+    print(describe_result(GRID.results), file=sys.stderr)
+
+
 onerror:
     for path in log:
         print(describe_failures(path), file=sys.stderr)
+    print("To go on, start the same command again: what is finished is kept.", file=sys.stderr)
 
 
 rule all:

@@ -66,7 +66,8 @@ def main() -> None:
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
     missing = {name: len(gaps) for name in sections if (gaps := page.gaps.of(name))}
     shown = [manifest.file for manifest in page.manifests]
-    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, gaps=missing, manifests=shown)
+    facts = {"gaps": missing, "manifests": shown, "headlines": sections["overview"].content["headlines"]}
+    cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, **facts)
 
 
 def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure], css: str) -> str:

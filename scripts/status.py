@@ -23,8 +23,8 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
+from croco.endings import LINES, SHOWN, Failure, list_failures, read_end
 from croco.errors import InputError
-from croco.failures import LINES, SHOWN, Failure, list_failures, read_end
 from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import make_plan

@@ -36,7 +36,7 @@ def examine_repository(used: Used) -> Iterator[Finding]:
         what = f"the hub did not answer, so that gate and licence are unknown: {error}"
         yield Finding(WARNING, where, what, stage, "start where the hub can be reached, or run `snakemake stage` there")
     else:
-        licence = (info.card_data or {}).get("license") or "none stated"
+        licence = getattr(info.card_data, "license", None) or "none stated"
         gate = f"gated ({info.gated}), and your account has access" if info.gated else "not gated"
         yield Finding(
             NOTE, where, f"{used.path}: licence {licence}, {gate}", stage, "read the licence before a release"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from croco.failures import list_failures, read_end
+from croco.endings import list_failures, read_end
 from croco.grid import Grid
 from croco.planning.jobs import PlannedJob, list_jobs
 from croco.records import read_jsonl

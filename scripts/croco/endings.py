@@ -1,10 +1,15 @@
-"""What failed in a run of Snakemake, said once more at its end: the lines that matter are far above by then."""
+"""What a run says at its end: result, page and warnings, or what failed. These lines are far above in the log by then."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from croco.errors import InputError
+from croco.records import read_json
+
 SHOWN, LINES = 10, 8  # jobs, and last lines of the log of each
+EARLIER = re.compile(r"\.\d{8}-\d{6}\.log$")  # logs of earlier attempts, see croco.results_folder.keep_logs
 ERROR = re.compile(
     r"^Error in rule (?P<rule>\S+):\n"
     r"(?:    message: .*\n)?"
@@ -50,3 +55,41 @@ def read_end(path: str | Path) -> list[str]:
     except OSError as error:
         return [f"(its log cannot be read: {error.strerror})"]
     return [line.rpartition("\r")[2] for line in text.strip().split("\n")][-LINES:]
+
+
+def describe_result(results: str | Path) -> str:
+    """The headline of a finished run, where its page is, and the warnings of its jobs; empty without a page."""
+    page = Path(results, "report.html")
+    if not page.is_file():
+        return ""
+    lines = [
+        "",
+        *read_headlines(page.with_suffix(".manifest.json")),
+        f"report:  {page}",
+        f"table:   {page.with_name('summary.csv')}",
+    ]
+    warnings = count_warnings(Path(results, "logs"))
+    if warnings:
+        lines.append(f"{warnings.total()} warnings in {page.with_name('logs')}:")
+        lines += [f"  {count} x {text}" if count > 1 else f"  {text}" for text, count in warnings.most_common(SHOWN)]
+    if len(warnings) > SHOWN:
+        lines.append(f"  and {len(warnings) - SHOWN} others")
+    return "\n".join(lines)
+
+
+def read_headlines(manifest: Path) -> list[str]:
+    """The sentences on the result with which the page begins."""
+    try:
+        return list(read_json(manifest).get("headlines", []))
+    except InputError:
+        return []
+
+
+def count_warnings(logs: Path) -> Counter[str]:
+    """{text: how often} of the project's warnings in the logs of the last attempts."""
+    found: Counter[str] = Counter()
+    for path in sorted(logs.rglob("*.log")):
+        if not EARLIER.search(path.name):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found.update(re.findall(r"^warning: (.*)$", text, re.MULTILINE))
+    return found
