@@ -26,10 +26,11 @@ def rehearse(environment, folder, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["paper", "small"])
-def test_a_shipped_config_passes_every_stage(hub, tmp_path, name):
+@pytest.mark.parametrize(("name", "languages"), [("paper", ["mt"]), ("small", [])])
+def test_a_shipped_config_passes_every_stage(hub, tmp_path, name, languages):
     environment, _ = hub
-    done = rehearse(environment, tmp_path, "--configfile", ROOT / f"config/{name}.yaml")
+    options = ["--languages", *languages] if languages else []
+    done = rehearse(environment, tmp_path, "--configfile", ROOT / f"config/{name}.yaml", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = read_json(tmp_path / "rehearsal/rehearsal.json")
     (outcome,) = report["engines"]
