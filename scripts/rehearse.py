@@ -27,6 +27,7 @@ import yaml
 
 from croco import cli
 from croco.config.read import build_grid, read_files
+from croco.errors import InputError
 from croco.models.options import ENGINES
 from croco.records import write_json
 from croco.rehearsal.cut import choose_languages
@@ -35,6 +36,7 @@ from croco.rehearsal.prepare import prepare
 from croco.warm import warm_interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+REPORT = "rehearsal.json"
 TARGETS = ("all", "release")
 
 
@@ -42,9 +44,11 @@ def main():
     args = parse_arguments()
     config, locator = read_files(args.configfile, CHECKOUT)
     grid, asked = build_grid(config, CHECKOUT, locator)
-    shutil.rmtree(args.output, ignore_errors=True)
+    empty(args.output)
     languages = choose_languages(grid, args.languages)
     outcomes = []
+    report = {"config": [str(file) for file in args.configfile], "languages": languages, "engines": outcomes}
+    write_json(args.output / REPORT, report)
     for engine in args.engines:
         folder = args.output / engine
         prepared = prepare(grid, asked, folder, languages, engine, args.output / "models")
@@ -52,8 +56,7 @@ def main():
         path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
         run(path, args.cores, engine)
         outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS))
-    report = {"config": [str(file) for file in args.configfile], "languages": languages, "engines": outcomes}
-    write_json(args.output / "rehearsal.json", report)
+    write_json(args.output / REPORT, report)
     print(describe(report))
     broken = any(outcome["broken"] for outcome in outcomes)
     if not args.keep:
@@ -79,6 +82,13 @@ def parse_arguments():
     parser.add_argument("--output", type=Path, default=Path("results/rehearsal"), help="folder to write, emptied first")
     parser.add_argument("--keep", action="store_true", help="keep replicas and results for a look")
     return parser.parse_args()
+
+
+def empty(folder):
+    """Removes an earlier rehearsal; raises InputError for a folder that holds something else."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
+        raise InputError("the folder is not empty, and no rehearsal wrote it", "name another --output", folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(config, cores, engine):

@@ -40,6 +40,14 @@ def test_a_shipped_config_passes_every_stage(hub, tmp_path, name, languages):
     assert [path.name for path in (tmp_path / "rehearsal").iterdir()] == ["rehearsal.json"], "it cleans up"
 
 
+def test_a_folder_that_no_rehearsal_wrote_is_left_alone(tmp_path):
+    (tmp_path / "rehearsal").mkdir()
+    (tmp_path / "rehearsal/thesis.tex").write_text("years of work")
+    done = rehearse(ENVIRONMENT, tmp_path)
+    assert done.returncode == 1 and "no rehearsal wrote it" in done.stderr
+    assert (tmp_path / "rehearsal/thesis.tex").read_text() == "years of work"
+
+
 def test_the_grid_of_the_miniature_passes(tmp_path):
     """Every arm: models that the workflow makes itself are made small, and no hub is needed."""
     done = rehearse(ENVIRONMENT, tmp_path, "--configfile", ROOT / "config/grid.yaml", "--languages", "de")
