@@ -37,6 +37,7 @@ from croco.warm import warm_interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REPORT = "rehearsal.json"
+ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 TARGETS = ("all", "release")
 
 
@@ -51,11 +52,12 @@ def main():
     write_json(args.output / REPORT, report)
     for engine in args.engines:
         folder = args.output / engine
-        prepared = prepare(grid, asked, folder, languages, engine, args.output / "models")
+        prepared = prepare(CHECKOUT, grid, asked, folder, languages, engine, args.output / "models")
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        run(path, args.cores, engine)
-        outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS))
+        if prepared.runs:
+            run(path, args.cores, engine)
+        outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS, ON_CPU))
     write_json(args.output / REPORT, report)
     print(describe(report))
     broken = any(outcome["broken"] for outcome in outcomes)
@@ -93,7 +95,7 @@ def empty(folder):
 
 def run(config, cores, engine):
     """Runs the workflow on the CPU, past what breaks; what it says is in run.log beside the config."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **ON_CPU}
     command = ["-m", "snakemake", "--snakefile", CHECKOUT / "Snakefile", "--configfile", config, "--cores", cores]
     command += ["--keep-going", "--rerun-incomplete", "--", *TARGETS]
     path = config.parent / "run.log"

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from croco.errors import InputError
 from croco.grid import Grid
 
 LANGUAGES = 3
@@ -16,7 +17,13 @@ OF_THE_MACHINE = ("revision", "size", "resources", "lock")
 
 
 def choose_languages(grid: Grid, wanted: Sequence[str] = ()) -> list[str]:
-    """Codes of the languages of a rehearsal: the source, one whose prompts are translated, one that is only evaluated."""
+    """Codes of the languages of a rehearsal: the source, one whose prompts are translated, one that is only evaluated.
+
+    Raises InputError for a wanted language that the config does not have.
+    """
+    if unknown := [code for code in wanted if code not in grid.languages]:
+        has = ", ".join(grid.languages)
+        raise InputError(f"the config has no language {', '.join(unknown)}", f"choose among {has}", field="languages")
     if wanted:
         return [code for code in grid.languages if code in {*wanted, grid.config["source_language"]}]
     translated = set(grid.translated("train"))
@@ -47,9 +54,7 @@ def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str
         config.pop(name, None)
     for kind in MODELS:
         config[kind] = [cut_model(row, kind, engine) for row in config.get(kind, [])]
-    config["prompts"] = [cut_languages(row, languages) for row in config["prompts"]]
-    for row in config["prompts"]:
-        row["translations"] = [own for own in row.get("translations", []) if own["language"] in languages]
+    config["prompts"] = [cut_prompt_row(row, languages, grid) for row in config["prompts"]]
     config["pools"] = cut_pools(config["pools"], languages, grid)
     names = {row["name"] for row in config["pools"]} | {"monolingual", *languages}
     config["settings"] = [cut_setting(row, names, languages, grid) for row in config["settings"]]
@@ -57,7 +62,7 @@ def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str
     config["recipes"] = [cut_recipe(row) for row in config["recipes"]]
     config["evaluation"] = cut_evaluation(config["evaluation"], languages)
     config["audit"] = {**config.get("audit", {}), "prompts": PROMPTS, "samples": 1}
-    config["release"] = choose_releases(grid, languages)
+    config["release"] = []
     cut_miniature(config["miniature"])
     return config
 
@@ -73,6 +78,15 @@ def cut_model(row: dict, kind: str, engine: str) -> dict:
         | ({"max_tokens": TOKENS} if kind in ("translators", "judges") else {})
         | ({"max_length": CONTEXT} if kind == "judges" else {})
     )
+
+
+def cut_prompt_row(row: dict, languages: Sequence[str], grid: Grid) -> dict:
+    """A row of prompts with the languages that are left; without a translator if each of them has its own file."""
+    row = cut_languages(row, languages)
+    row["translations"] = [own for own in row.get("translations", []) if own["language"] in languages]
+    if not set(grid.translated(row["use"])) & set(languages):
+        row.pop("translator", None)
+    return row
 
 
 def cut_languages(row: dict, languages: Sequence[str]) -> dict:
@@ -109,7 +123,7 @@ def cut_recipe(row: dict) -> dict:
     """Two steps per checkpoint; the learning rate is large, and nothing stops a training of random models."""
     row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
     row |= {"learning_rate": LEARNING_RATE, "epochs": 4, "batch": 2, "micro_batch": 1, "save_every": 2}
-    return row | ({"max_length": CONTEXT} if "max_length" in row else {})
+    return row | ({"max_length": min(row["max_length"], CONTEXT)} if "max_length" in row else {})
 
 
 def cut_evaluation(evaluation: dict, languages: Sequence[str]) -> dict:
@@ -127,12 +141,11 @@ def cut_evaluation(evaluation: dict, languages: Sequence[str]) -> dict:
     return evaluation
 
 
-def choose_releases(grid: Grid, languages: Sequence[str]) -> list[dict]:
-    """The first LoRA run of each tuned policy, merged, so that both engines can load what a run gives away."""
+def choose_releases(grid: Grid) -> list[dict]:
+    """The first LoRA run of each tuned policy of the cut config, merged, as a run may give it away."""
     found: dict[str, str] = {}
     for run in grid.runs.values():
-        lora = not run.is_base and grid.recipe_of(run)["weights"] == "lora" and run.round == 1 and run.replicate == 1
-        if lora and set(run.languages) & set(languages) and (run.pool in languages or len(run.languages) > 1):
+        if not run.is_base and grid.recipe_of(run)["weights"] == "lora" and run.round == 1:
             found.setdefault(run.model, run.name)
     return [{"run": name, "weights": "merged"} for name in found.values()]
 

@@ -36,9 +36,9 @@ def stream_rows(name: str, subset: str | None, revision: str | None, split: str)
         ) from error
 
 
-def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[dict], Counter]:
-    """(the usable rows, {why another is not: number}) of the first LOOKED_AT."""
-    usable: list[dict] = []
+def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[tuple[int, dict]], Counter]:
+    """([(number, usable row)], {why another is not: how many}) of the first LOOKED_AT."""
+    usable: list[tuple[int, dict]] = []
     faults: Counter = Counter()
     seen: set[str] = set()
     for number, row in enumerate(itertools.islice(rows, LOOKED_AT), start=1):
@@ -52,7 +52,7 @@ def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[d
         except InputError as error:
             faults[error.problem] += 1
         else:
-            usable.append(row)
+            usable.append((number, row))
     return usable, faults
 
 
@@ -66,12 +66,13 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
     use, parallel = row["use"], "{language}" in row.get("subset", "")
     source = Source(row.get("id", "id"), row.get("text", "text"), row.get("reference"), None, row.get("where", {}))
     name = grid.path(row["dataset"])
+    revision = grid.prompts[use].get("revision")  # a lock may have set it
     codes = [code for code in languages if parallel and grid.has_prompts(use, code)]
     wanted: set[str] | None = None
     found = ""
     for code in dict.fromkeys([grid.config["source_language"], *codes]):
         subset = grid.path(row.get("subset", ""), language=code) or None
-        rows = stream_rows(name, subset, row.get("revision"), row.get("split", "train"))
+        rows = stream_rows(name, subset, revision, row.get("split", "train"))
         if wanted is None:
             usable, faults = take_usable(rows, source, name)
             said = "; ".join(f"{count} {why}" for why, count in faults.most_common())
@@ -84,13 +85,14 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
             looked_at = len(usable) + faults.total()
             found = f"{len(usable)} of the first {looked_at} rows can be used{': ' * bool(said)}{said}"
             usable = usable[:WANTED]
-            wanted = {read_id(one, source, number) for number, one in enumerate(usable)}
+            wanted = {read_id(one, source, number) for number, one in usable}
         else:
-            ids = (
-                (one, read_id(one, source, number)) for number, one in enumerate(itertools.islice(rows, 4 * LOOKED_AT))
-            )
-            usable = [one for one, prompt_id in ids if prompt_id in wanted]
-        write_jsonl(folder / f"{use}.{code if parallel else 'all'}.jsonl", map(plain, usable))
+            numbered = enumerate(itertools.islice(rows, 4 * LOOKED_AT), start=1)
+            usable = [(number, one) for number, one in numbered if read_id(one, source, number) in wanted]
+            if len(usable) < len(wanted):
+                problem = f"the subset {subset} has {len(usable)} of the {len(wanted)} prompts among its first rows"
+                raise InputError(problem, "correct `id`, or take the language out of `languages`", name)
+        write_jsonl(folder / f"{use}.{code if parallel else 'all'}.jsonl", (plain(one) for _, one in usable))
     kept = {name: value for name, value in row.items() if name not in ("dataset", "subset", "revision", "split")}
     return {**kept, "path": f"{folder}/{use}.{'{language}' if parallel else 'all'}.jsonl"}, found
 
@@ -109,10 +111,11 @@ def cut_task(grid: Grid, task: dict, languages: list[str], count: int, folder: P
     """The row of an own task with local files of its first rows."""
     if "source" in task:
         name = grid.path(task["source"])
+        held = next(row for row in grid.config["evaluation"]["tasks"] if row["name"] == task["name"])  # to a lock
         rows: Iterator[Any] = (
             (row for _, row in read_jsonl(Path(name)))
             if name.endswith(".jsonl")
-            else stream_rows(name, task.get("subset"), task.get("revision"), task.get("split", "test"))
+            else stream_rows(name, task.get("subset"), held.get("revision"), task.get("split", "test"))
         )
         path = folder / f"{task['name']}.jsonl"
         write_jsonl(path, (plain(row) for row in itertools.islice(rows, count)))

@@ -1,9 +1,11 @@
 """What a rehearsal found: stage by model, what ran, what broke, and where that would have been in the real run."""
 
+import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,24 @@ NOT_SHOWN = (
 
 
 def read_outcome(
-    checkout: Path, config: Path, engine: str, prepared: Prepared, targets: Sequence[str]
+    checkout: Path,
+    config: Path,
+    engine: str,
+    prepared: Prepared,
+    targets: Sequence[str],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """What ran with one engine, a JSON value.
 
     Keys: engine; stages: [{stage, model, passed, broken, not_reached}]; broken: [{where, what, after}], where ``after``
     names the expensive stages that a real run would have paid before; made: {what: how}.
     """
+    broken = [{"where": where, "what": what, "after": []} for where, what in prepared.broken.items()]
+    if not prepared.runs:
+        return {"engine": engine, "made": prepared.made, "stages": [], "broken": broken}
     grid, jobs = list_jobs(checkout / "Snakefile", [config], targets=targets)
     failed = {failure.log for failure in list_failures(config.parent / "run.log")}
     table: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict(passed=0, broken=0, not_reached=0))
-    broken = [{"where": where, "what": what, "after": []} for where, what in prepared.broken.items()]
     for job in jobs:
         if not job.outputs:
             continue
@@ -45,7 +54,9 @@ def read_outcome(
             broken.append({"where": where, "what": "\n".join(read_end(str(job.log))), "after": list_paid(job, jobs)})
     if not jobs or (all(job.why for job in jobs) and not failed):
         broken.append({"where": "start", "what": "\n".join(read_end(config.parent / "run.log")), "after": []})
-    broken += [{"where": where, "what": what, "after": []} for where, what in check_effects(grid, engine, checkout)]
+    broken += [
+        {"where": where, "what": what, "after": []} for where, what in check_effects(grid, checkout, environment)
+    ]
     stages = [{"stage": stage, "model": model, **counts} for (stage, model), counts in table.items()]
     return {"engine": engine, "made": prepared.made, "stages": sort_stages(stages, jobs), "broken": broken}
 
@@ -90,7 +101,7 @@ def sort_stages(stages: list[dict], jobs: Sequence[PlannedJob]) -> list[dict]:
     return sorted(stages, key=lambda row: (depth[row["stage"]], row["stage"], row["model"]))
 
 
-def check_effects(grid: Grid, engine: str, checkout: Path) -> list[tuple[str, str]]:
+def check_effects(grid: Grid, checkout: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """(where, what is wrong) of finished trainings without an effect, and of merged releases that answer differently."""
     wrong = []
     for model in grid.tuned:
@@ -101,7 +112,7 @@ def check_effects(grid: Grid, engine: str, checkout: Path) -> list[tuple[str, st
     for row in grid.config["release"]:
         release = Path(grid.results, "release", row["run"])
         if (release / "manifest.json").is_file():
-            wrong += compare_release(grid, row["run"], release, engine, checkout)
+            wrong += compare_release(grid, row["run"], release, checkout, environment)
     return wrong
 
 
@@ -111,22 +122,27 @@ def pair_answers(grid: Grid, run: Run) -> list[tuple[Path, Path]]:
     return [(folders[0] / f"{code}.jsonl", folders[1] / f"{code}.jsonl") for code in run.evaluated]
 
 
-def compare_release(grid: Grid, name: str, release: Path, engine: str, checkout: Path) -> list[tuple[str, str]]:
+def compare_release(
+    grid: Grid, name: str, release: Path, checkout: Path, environment: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """Whether a merged release gives the greedy answers of the policy with its adapter."""
     run = grid.runs[name]
     policy, language = grid.policies[run.model], run.languages[0]
     prompts = Path(grid.results, "prompts", language, "0.jsonl")
+    loading = ["--engine", policy["engine"], "--engine-options", json.dumps(policy["engine_options"])]
+    loading += ["--template-options", json.dumps(policy["template_options"])]
+    loading += ["--trust-remote-code"] if policy["trust_remote_code"] else []
     texts = []
     for side, options in (
         ("adapter", ["--model", grid.path(policy["path"]), "--adapter", f"{grid.results}/{name}/checkpoint"]),
         ("release", ["--model", str(release / "model")]),
     ):
         output = Path(grid.results, "compared", f"{name.replace('/', '.')}.{side}.jsonl")
-        command = [sys.executable, checkout / "scripts/generate.py", "--prompts", prompts, *options, "--samples", 1]
-        command += ["--temperature", 0, "--max-tokens", policy["max_tokens"], "--engine", engine]
-        command += ["--engine-options", '{"max_model_len": 4096}'] if engine == "vllm" else []
+        command = [sys.executable, checkout / "scripts/generate.py", "--prompts", prompts, *options, *loading]
+        command += ["--samples", 1, "--temperature", 0, "--max-tokens", policy["max_tokens"]]
         command += ["--state", f"{grid.results}/state", "--output", output]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+        called = [*map(str, command)]
+        done = subprocess.run(called, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
         if done.returncode:
             return [(f"release {name}, {side}", done.stderr.strip()[-2000:])]
         texts.append(read_texts(output))

@@ -1,12 +1,16 @@
 """What a rehearsal needs before it starts: replicas of the config's models, first rows of its data, and its config."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from croco import cli
+from croco.config.read import DEFAULT, build_grid
+from croco.config.schema import Locator
+from croco.config.shipped import path_shipped
 from croco.digests import derive_seed
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import Comparison, read_template, write_request
@@ -16,7 +20,7 @@ from croco.models.chats import UNUSABLE, encode_prompt
 from croco.models.roles import load_with_stops
 from croco.prompts.formats import request
 from croco.prompts.sources import Source, read_source
-from croco.rehearsal.cut import TASK_ROWS, cut
+from croco.rehearsal.cut import TASK_ROWS, choose_releases, cut
 from croco.rehearsal.data import cut_prompts, cut_task
 from croco.rehearsal.replicas import fetch_small_files, make_replica, teach_answers
 
@@ -28,36 +32,50 @@ KIND = {"policy": "policies", "reward": "reward_models", "judge": "judges", "tra
 
 @dataclass
 class Prepared:
-    """A rehearsal's config, what was made for it, and what of it could not be made: {where: what is wrong}."""
+    """A rehearsal's config, what was made for it, and what of it could not be made: {where: what is wrong}.
+
+    ``runs``: whether the workflow takes the config.
+    """
 
     config: dict[str, Any]
     made: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    runs: bool = True
 
 
 def prepare(
-    grid: Grid, asked: dict[str, Any], folder: Path, languages: Sequence[str], engine: str, models: Path
+    checkout: Path, grid: Grid, asked: dict[str, Any], folder: Path, languages: Sequence[str], engine: str, models: Path
 ) -> Prepared:
     """Makes what a rehearsal with one engine needs; what another engine's made under ``models`` is used again."""
     folder.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(cut(grid, asked, str(folder / "results"), languages, engine))
     texts = prepare_data(grid, prepared, list(languages), folder / "data")
     for used in cli.progress(list_models(grid), desc="replicas", unit="model"):
-        where = str(used)
-        replica = models / used.role / used.row["name"]
-        rows = prepared.config[KIND[used.role]]
+        where, replica = str(used), models / used.role / used.row["name"]
         try:
             if not replica.exists():
-                taught = replicate(grid, used, replica, texts)
-                prepared.made[where] = f"{used.path}: {taught}"
-        except InputError as error:
-            prepared.broken[where] = str(error)
+                prepared.made[where] = f"{used.path}: {replicate(grid, used, replica, texts)}"
+        except Exception as error:  # any library's, of an architecture that nobody tried: the other models go on
+            shutil.rmtree(replica, ignore_errors=True)
+            prepared.broken[where] = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             continue
-        for row in rows:
+        for row in prepared.config[KIND[used.role]]:
             if row["name"] == used.row["name"]:
                 row["path"] = str(replica)
     replace_tokenizers(grid, prepared, models)
+    complete_config(checkout, prepared)
     return prepared
+
+
+def complete_config(checkout: Path, prepared: Prepared) -> None:
+    """Adds the releases that the cut config can make, and notes where the workflow does not take it."""
+    locator = Locator([], default=path_shipped(DEFAULT, checkout))
+    try:
+        grid, _ = build_grid(prepared.config, checkout, locator)
+    except InputError as error:
+        prepared.runs, prepared.broken["the cut config"] = False, str(error)
+    else:
+        prepared.config["release"] = choose_releases(grid)
 
 
 def prepare_data(grid: Grid, prepared: Prepared, languages: list[str], folder: Path) -> list[str]:

@@ -106,7 +106,7 @@ def keep_layers(config: "PreTrainedConfig") -> None:
 
 def fit_vocabulary(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
     """The tokenizer's own vocabulary, and room for the ids that the config names."""
-    parts = [config, *(getattr(config, name) for name in config.sub_configs)]
+    parts = [part for part in (config, *(getattr(config, name, None) for name in config.sub_configs)) if part]
     named = [
         token
         for part in parts

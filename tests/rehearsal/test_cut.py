@@ -1,0 +1,36 @@
+"""A cut config is one that the workflow takes, whatever languages are chosen."""
+
+import copy
+
+import pytest
+from conftest import ROOT
+
+from croco.config.read import build_grid, read_files
+from croco.config.schema import Locator
+from croco.errors import InputError
+from croco.rehearsal.cut import choose_languages, choose_releases, cut
+
+
+def read(name):
+    config, locator = read_files([ROOT / f"config/{name}.yaml"], ROOT)
+    return build_grid(config, ROOT, locator)
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "grid"])
+@pytest.mark.parametrize("languages", [[], ["de"], ["da", "mt"], ["no"], ["ga"]], ids=" ".join)
+def test_every_choice_of_languages_gives_a_config_with_all_settings(name, languages):
+    grid, asked = read(name)
+    before = copy.deepcopy(asked)
+    chosen = choose_languages(grid, [code for code in languages if code in grid.languages])
+    config = cut(grid, asked, "results/cut", chosen, "transformers")
+    cut_grid, _ = build_grid(config, ROOT, Locator([], default=ROOT / "config/config.yaml"))
+    assert asked == before and "en" in cut_grid.languages and len(cut_grid.languages) <= 3
+    settings = {run.arm for run in grid.runs.values()}
+    assert {run.arm for run in cut_grid.runs.values()} == settings
+    assert {row["run"].split("/")[0] for row in choose_releases(cut_grid)} == set(grid.tuned)
+
+
+def test_a_language_that_the_config_does_not_have_is_named():
+    grid, _ = read("small")
+    with pytest.raises(InputError, match="(?s)no language is.*en, mt, ga"):
+        choose_languages(grid, ["is"])
