@@ -53,7 +53,7 @@ def main():
     for code in args.languages:
         if not can_identify(code):
             print(f"warning: {code} cannot be identified; no answer counts as in a wrong language", file=sys.stderr)
-    judge, rule = (None, ask_oracle) if args.judge == ORACLE else open_judge(args, tables)
+    judge, rule, asked = (None, ask_oracle, {}) if args.judge == ORACLE else open_judge(args, tables)
     counted = {}
     for i, code in enumerate(args.languages):
         counts, reasons = Counter(prompts=0, verdicts=0, unparseable=0), Counter()
@@ -61,7 +61,11 @@ def main():
         write_jsonl(args.output / f"{code}.jsonl", lines)
         inputs = {"prompts": args.prompts[i]} if args.prompts else {}
         inputs |= {"answers": args.answers[i], "baseline": args.baseline[i]}
-        facts = {"counts": {**counts, "reasons": dict(sorted(reasons.items()))}} | ({"judge": judge} if judge else {})
+        facts = (
+            {"counts": {**counts, "reasons": dict(sorted(reasons.items()))}}
+            | ({"judge": judge} if judge else {})
+            | asked
+        )
         cli.write_manifest(args.output / f"{code}.manifest.json", __file__, args, inputs, **facts)
         counted[code] = counts
     check_readable(args, counted)
@@ -208,7 +212,7 @@ def ask_oracle(prompt, pairs):
 
 
 def open_judge(args, tables):
-    """(what the manifest says of the judge, a function like ask_oracle); asks for all that is missing first."""
+    """(what the manifest says of the judge, a function like ask_oracle, how much was asked); asks what is missing first."""
     template = read_template(args.template)
     identity = model_id(args.model, args.revision, args.state)
     names = dict(zip(args.languages, args.names, strict=True))
@@ -250,7 +254,8 @@ def open_judge(args, tables):
                 rulings[order].append((see_from_tuned(choice, order), line["reply"], reason))
         return rulings, None
 
-    return {"name": args.judge, "path": args.model, "identity": identity}, rule
+    asked = {"comparisons": len(wanted), "asked": len(missing)}
+    return {"name": args.judge, "path": args.model, "identity": identity}, rule, asked
 
 
 def list_orders(args, prompt_id):

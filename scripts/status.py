@@ -149,6 +149,8 @@ def describe_failed(failures: list[Failure], start: dict):
 
 def name_command(args, start: dict) -> str:
     """The command that goes on with the run."""
+    if start.get("command"):
+        return shlex.join(start["command"])
     where = "--workflow-profile profiles/slurm" if start.get("executor") == "slurm" else "--cores all"
     options = ["--configfile", *map(str, args.configfile)] if args.configfile else []
     options += ["--config", *args.config] if args.config else []

@@ -117,7 +117,8 @@ class ResultsFolder:
             if lock.taken_from is not None:
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            start = {"executor": executor, "log": log, **describe_start(self.config, self.checkout)}
+            command = ["snakemake", *sys.argv[1:]]
+            start = {"executor": executor, "log": log, "command": command, **describe_start(self.config, self.checkout)}
             write_json(self.folder / "start.json", start)
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield

@@ -39,9 +39,14 @@ def cancel_jobs(results: str) -> None:
     Only for the holder of the folder's lock, before it submits jobs. Raises InputError where SLURM does not answer, or a
     job does not end.
     """
-    if shutil.which("squeue") is None:  # the folder was copied from the cluster
-        return
     prefix = job_prefix(results)
+    if shutil.which("squeue") is None:  # the folder may be a copy from the cluster
+        print(
+            f"warning: {results}: the last start was on SLURM, which this machine does not reach. If jobs of it still run "
+            f"(squeue --me, names that begin with {prefix}), end them first: they write to this folder",
+            file=sys.stderr,
+        )
+        return
     deadline = time.monotonic() + PATIENCE
     announced = False
     while jobs := list_jobs(prefix, deadline):

@@ -22,13 +22,13 @@ def write_manifest(results, name, **values):
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus=1, sampled=100):
+def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus=1, sampled=100, skipped=()):
     write_manifest(
         results,
         f"p/{language}/generations/0.manifest.json",
         stage="generate",
         options={"model": "org/p", "adapter": None, "prompts": f"{results}/prompts/{language}/0.jsonl"},
-        counts={"prompts": 100, "responses": responses, "tokens": tokens},
+        counts={"prompts": 100, "responses": responses, "tokens": tokens, "skipped": dict(skipped)},
         sampled=sampled,
         seconds=seconds,
         gpus=gpus,
@@ -72,7 +72,7 @@ def test_pilot_replaces_the_table(tmp_path):
     write_pilot(tmp_path, "de", seconds=209, tokens=320_000)
     measured = read_measured(tmp_path, SPEED, {"org/p": 18})
     assert measured.response_tokens == {("org/p", "en"): 100, ("org/p", "de"): 200}
-    rate = measured.rates["generate", "org/p"]
+    rate = measured.rates["generate", "org/p", ""]
     assert rate.mean == pytest.approx((160 + 200) / 3200) and rate.jobs == 2
     steps = [step(Work("generate", **POLICY, loads=1, items=32_000), measured=measured)]
     low, high = Plan(steps, [], []).interval()
@@ -93,6 +93,25 @@ def test_jobs_that_say_nothing_of_speed(tmp_path, values):
     assert not read_measured(tmp_path, SPEED, {}).rates
 
 
+def test_prompts_that_are_skipped_do_not_hide_a_measured_block(tmp_path):
+    write_pilot(tmp_path, "en", seconds=169, sampled=97, skipped={"prompt_too_long": 3})
+    assert read_measured(tmp_path, SPEED, {}).rates["generate", "org/p", ""].mean == pytest.approx(169 / 1600)
+
+
+def test_kinds_of_training_have_rates_of_their_own(tmp_path):
+    """A training that was resumed says nothing: its rows are those of all starts, its seconds those of the last one."""
+    shared = {"stage": "train", "gpus": 1, "counts": {}}
+    for name, objective, seconds, runs in (("sft", "sft", 10, 1), ("dpo", "dpo", 30, 1), ("cut_off", "dpo", 1, 2)):
+        options = {"model": "org/p", "objective": objective, "weights": "lora"}
+        seen = {"rows_seen": {"sum": 100}, "runs": [{}] * runs}
+        path = f"m/multi/{name}/checkpoint/manifest.json"
+        write_manifest(tmp_path, path, **shared, **seen, options=options, seconds=seconds, job=name)
+    rates = read_measured(tmp_path, SPEED, {}).rates
+    assert {key[2]: rate.mean for key, rate in rates.items()} == {"sft lora": 0.1, "dpo lora": 0.3}
+    work = Work("train", **POLICY, kind="dpo lora", items=1000)
+    assert estimate(work, 1, SPEED, Measured(rates, {})).seconds == pytest.approx(300)
+
+
 def test_languages_of_one_job_share_its_time(tmp_path):
     for language, seconds in (("en", 50), ("de", 100)):
         write_manifest(
@@ -101,11 +120,13 @@ def test_languages_of_one_job_share_its_time(tmp_path):
             stage="judge",
             options={"model": "org/j"},
             counts={"verdicts": 100},
+            asked=400,
+            comparisons=400,
             seconds=seconds,
             gpus=2,
             job="one",
         )
-    assert read_measured(tmp_path, SPEED, {}).rates["judge", "org/j"].mean == pytest.approx(2 * 100 / 200)
+    assert read_measured(tmp_path, SPEED, {}).rates["judge", "org/j", ""].mean == pytest.approx(2 * 100 / 200)
 
 
 def test_longest_chain_waits_for_each_job():

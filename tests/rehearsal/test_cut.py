@@ -32,5 +32,5 @@ def test_every_choice_of_languages_gives_a_config_with_all_settings(name, langua
 
 def test_a_language_that_the_config_does_not_have_is_named():
     grid, _ = read("small")
-    with pytest.raises(InputError, match="(?s)no language is.*en, mt, ga"):
+    with pytest.raises(InputError, match=r"(?s)no language is.*en, mt, ga"):
         choose_languages(grid, ["is"])

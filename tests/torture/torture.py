@@ -45,6 +45,7 @@ OF_THE_PROCESS = (
     "job",
     "peak_memory_mb",
     "sampled",
+    "asked",
     "evaluated",
     "scored",
     "translated",

@@ -90,7 +90,7 @@ def test_running_then_failed(project):
     counts = count_states(done.stdout)
     assert done.returncode == 1 and counts["failed"] >= 1 and not counts["running"]
     assert "error: the disk is on fire" in done.stdout and f"{RESULTS}/logs/prompts" in done.stdout
-    assert "Go on      snakemake --cores all --configfile two_languages.yaml" in done.stdout
+    assert "Go on      snakemake --cores 2 --configfile two_languages.yaml" in done.stdout
 
 
 def test_killed_run_waits(project):

@@ -96,11 +96,11 @@ class Measured:
     """What the manifests of finished jobs say.
 
     Attributes:
-        rates: {(stage, path of the model): Rate}, of jobs on GPUs.
+        rates: {(stage, path of the model, kind of training or ""): Rate}, of jobs on GPUs.
         response_tokens: {(path of the policy, language): mean tokens of a response}.
     """
 
-    rates: Mapping[tuple[str, str], Rate]
+    rates: Mapping[tuple[str, str, str], Rate]
     response_tokens: Mapping[tuple[str, str], float]
 
 
@@ -116,7 +116,7 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
     ``gigabytes`` is {path of a model: GB of its weights}; the time that loading them takes by the table of speeds is
     subtracted, so that a pilot with few items does not look slow.
     """
-    jobs: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    jobs: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     lengths: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for manifest in _read_manifests(results):
         stage, model = manifest["stage"], manifest["options"].get("model")
@@ -131,8 +131,9 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
         loading = gpus * gigabytes.get(model, 0) / speed.load_gb_s
         seconds = max(gpus * manifest["seconds"] - loading, LEAST_SHARE * gpus * manifest["seconds"])
         # Manifests of one job, one per language, each have the seconds since the job's start.
-        before = jobs[stage, model].get(manifest["job"], (0.0, 0.0))
-        jobs[stage, model][manifest["job"]] = (max(before[0], seconds), before[1] + items)
+        of_kind = jobs[stage, model, _kind(manifest["options"])]
+        before = of_kind.get(manifest["job"], (0.0, 0.0))
+        of_kind[manifest["job"]] = (max(before[0], seconds), before[1] + items)
     return Measured(
         rates={key: _rate(list(of_key.values())) for key, of_key in jobs.items()},
         response_tokens={key: tokens / count for key, (tokens, count) in lengths.items()},
@@ -151,18 +152,26 @@ def _read_manifests(results: Path) -> Iterable[dict]:
 
 
 def _count_done(manifest: dict) -> float:
-    """Items that a job did itself; 0 if finished work was taken over, or if the stage counts none."""
+    """Items that a job did itself in the seconds of its manifest; 0 where that cannot be told, or for other stages."""
     counts = manifest.get("counts", {})
-    done = {
-        "generate": (manifest.get("sampled"), counts.get("responses")),
-        "score": (manifest.get("scored"), counts.get("responses")),
-        "judge": (1, counts.get("verdicts")),
-        "translate": (manifest.get("translated"), counts.get("prompts", counts.get("rows"))),
-        "train": (1, manifest.get("rows_seen", {}).get("sum")),
-    }.get(manifest["stage"], (0, 0))
-    if manifest["stage"] == "generate" and manifest["sampled"] < counts["prompts"]:
-        return 0  # the rest was sampled before, by a job that was cut off or by the audit
-    return done[1] if all(done) else 0
+    match manifest["stage"]:
+        case "generate":  # else a part was sampled before, by a job that was cut off or by the audit
+            whole = manifest.get("sampled") == counts["prompts"] - sum(counts.get("skipped", {}).values())
+            return counts["responses"] if whole else 0
+        case "score":
+            return manifest.get("scored", 0)
+        case "translate":
+            return manifest.get("translated", 0)
+        case "judge":  # a manifest per language, each with what the job asked in all of them
+            return counts["verdicts"] if manifest.get("asked") == manifest.get("comparisons", 0) > 0 else 0
+        case "train":  # rows are counted over all starts, seconds since the last one
+            return manifest["rows_seen"]["sum"] if len(manifest.get("runs", [])) == 1 else 0
+    return 0
+
+
+def _kind(options: Mapping[str, object]) -> str:
+    """What decides the speed of a training besides its model."""
+    return f"{options['objective']} {options['weights']}" if "objective" in options else ""
 
 
 def _rate(jobs: Sequence[tuple[float, float]]) -> Rate:
@@ -195,7 +204,7 @@ def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
     if not gpus or work.model is None:
         return Cost(0)
     loading = gpus * speed.load_seconds(work)
-    rate = measured.rates.get((work.stage, work.path))
+    rate = measured.rates.get((work.stage, work.path, work.kind))
     if rate is None:
         return Cost(loading + speed.item_seconds(work))
     error = None if rate.error is None else rate.error * work.items

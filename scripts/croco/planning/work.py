@@ -41,7 +41,7 @@ class Work:
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
         steps: of transformers' generate, one token for each sequence of a small batch: such sampling waits for memory.
-        tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
+        kind: objective and tuned weights of a training. tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
         bytes: written.
     """
 
@@ -59,6 +59,7 @@ class Work:
     tokens_in: float = 0
     tokens_out: float = 0
     tokens_trained: float = 0
+    kind: str = ""
     steps: float = 0
     training_factor: int = 0
     bytes: float = 0
@@ -350,6 +351,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     trained = row.get("size", 0) * 1e9 * (1 if full else ADAPTER_SHARE)
     return Work(
         stage="train",
+        kind=f"{run.objective} {recipe['weights']}",
         **describe_model(grid, row),
         language=_name_language(run.languages),
         setting=run.arm,

@@ -1,5 +1,6 @@
 """Plain names of arms, made from what their rows say: "DPO, random pairs (control)" for `dpo_random`."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from croco.objectives import OBJECTIVES
@@ -21,12 +22,10 @@ def is_control(run: Run) -> bool:
 
 
 def name_arms(runs: Iterable[Run]) -> dict[str, str]:
-    """{setting without its replicate's number: plain name}; a name that is used already has the setting behind it."""
-    names: dict[str, str] = {}
-    for arm in list_arms(runs):
-        name = _describe(arm)
-        names[arm.setting] = f"{name} ({arm.setting})" if name in names.values() else name
-    return names
+    """{setting without its replicate's number: plain name}; settings that share a name have theirs behind it."""
+    names = {arm.setting: _describe(arm) for arm in list_arms(runs)}
+    shared = Counter(names.values())
+    return {setting: f"{name} ({setting})" if shared[name] > 1 else name for setting, name in names.items()}
 
 
 def _describe(arm: Arm) -> str:
