@@ -49,7 +49,7 @@ test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py tests/slurm/test_slurm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
-	$(VLLM)/python -m pytest tests/models/test_vllm.py $(ARGS)
+	$(VLLM)/python -m pytest tests/models/test_vllm.py tests/rehearsal/test_rehearse_vllm.py $(ARGS)
 
 test-slurm: $(ENV)  ## run a small grid on a SLURM of one node, started for the test
 	@for name in slurmctld slurmd sbatch munged; do PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || { \
