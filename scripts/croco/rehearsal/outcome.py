@@ -52,7 +52,7 @@ def read_outcome(
         if outcome == "broken":
             where = " ".join(filter(None, (name_stage(job), name_model(job, grid), *job.wildcards.values())))
             broken.append({"where": where, "what": "\n".join(read_end(str(job.log))), "after": list_paid(job, jobs)})
-    if not jobs or (all(job.why for job in jobs) and not failed):
+    if not failed and any(counts["not_reached"] for counts in table.values()):  # Snakemake itself stopped
         broken.append({"where": "start", "what": "\n".join(read_end(config.parent / "run.log")), "after": []})
     broken += [
         {"where": where, "what": what, "after": []} for where, what in check_effects(grid, checkout, environment)
