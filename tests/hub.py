@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from huggingface_hub import ModelCard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REVISIONS = ("main", COMMIT)
 GATE = ".gated"
 
 
@@ -34,7 +33,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         )
         if asked:
             kind, name, what, revision, below = asked.groups()
-            if (self.folder / kind / name).is_dir() and revision not in (None, *REVISIONS):
+            if (self.folder / kind / name).is_dir() and revision not in (None, "main", COMMIT):
                 return self.refuse("RevisionNotFound")
             return self.tell(kind, name, what, below)
         asked = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
@@ -44,7 +43,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         file = root / asked[4]
         if (root / GATE).exists():
             return self.refuse("GatedRepo", 403)
-        if root.is_dir() and asked[3] not in REVISIONS:
+        if root.is_dir() and asked[3] not in ("main", COMMIT):
             return self.refuse("RevisionNotFound")
         if not file.is_file():
             return self.refuse("EntryNotFound" if root.is_dir() else "RepoNotFound")
