@@ -21,7 +21,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import digest
 from croco.errors import InputError
-from croco.models.options import add_template_options
+from croco.models.options import ENGINES, add_template_options
 from croco.models.roles import ROLES, examine_as, load_skeleton, load_with_stops
 from croco.prompts.formats import FORMATS
 from croco.records import write_json
@@ -53,7 +53,7 @@ def parse_arguments():
     parser.add_argument(
         "--weights", action="store_true", help="also compare the weights in the files with what the role needs"
     )
-    parser.add_argument("--engine", choices=("transformers", "vllm"), help="also check that this engine is installed")
+    parser.add_argument("--engine", choices=ENGINES, help="also check that this engine is installed")
     parser.add_argument("--output", type=Path, required=True, help="report to write, JSON")
     args = parser.parse_args()
     if (args.role == "translator") != bool(args.format) or (args.format == "template") != bool(args.template):

@@ -24,12 +24,11 @@ seconds if its inputs are the same.
 from pathlib import Path
 
 from croco import cli
-from croco.errors import InputError
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import GROUPS, add_up, group, make_plan, shorten_reasons, to_row
 from croco.planning.redo import GPU_TYPE, describe_excess
-from croco.planning.speed import list_gigabytes, read_measured, read_speeds
+from croco.planning.speed import list_gigabytes, read_measured, read_speed
 from croco.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -40,11 +39,8 @@ NO_MODEL = "without a model"
 
 def main():
     args = parse_arguments()
-    speeds = read_speeds(CHECKOUT / "config/speeds.tsv")
-    if args.gpu_type not in speeds:
-        raise InputError(f"unknown GPU type {args.gpu_type}", f"choose one of {', '.join(speeds)}")
+    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config, args.targets)
-    speed = speeds[args.gpu_type]
     measured = read_measured(args.measured or Path(grid.results), speed, list_gigabytes(grid))
     plan = make_plan(grid, jobs, speed, measured)
     downloads = list_downloads(grid)

@@ -23,14 +23,13 @@ from collections import Counter
 from pathlib import Path
 
 from croco import cli
-from croco.endings import LINES, SHOWN, Failure, list_failures, read_end
-from croco.errors import InputError
+from croco.endings import Failure, list_failures, write_failures
 from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import make_plan
 from croco.planning.progress import DONE, FAILED, RUNNING, STATES, Progress, find_progress
 from croco.planning.redo import GPU_TYPE
-from croco.planning.speed import list_gigabytes, read_measured, read_speeds
+from croco.planning.speed import list_gigabytes, read_measured, read_speed
 from croco.results_folder import ResultsFolder
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -61,13 +60,10 @@ def parse_arguments():
 
 def show_status(args):
     """(number of failed jobs, whether a run goes on) of what it prints."""
-    speeds = read_speeds(CHECKOUT / "config/speeds.tsv")
-    if args.gpu_type not in speeds:
-        raise InputError(f"unknown GPU type {args.gpu_type}", f"choose one of {', '.join(speeds)}")
+    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config)
     folder = ResultsFolder(grid.results, {}, CHECKOUT)
     start, holder = folder.read_start(), find_holder(folder.folder / "lock")
-    speed = speeds[args.gpu_type]
     measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))
     failures = read_failures(start)
     plan = make_plan(grid, jobs, speed, measured)
@@ -98,7 +94,7 @@ def describe(grid, start, holder, progress, failures):
     if counts[DONE] < counts.total():
         yield f"Time left  {describe_time(progress)}"
     logs = {step.job.log for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED}
-    yield from describe_failed([failure for failure in failures if failure.log in logs], start)
+    yield from write_failures([failure for failure in failures if failure.log in logs], start.get("log"))
 
 
 def describe_run(start: dict, holder) -> str:
@@ -137,14 +133,6 @@ def describe_time(progress: Progress) -> str:
 def format_duration(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:,.1f} hours"
-
-
-def describe_failed(failures: list[Failure], start: dict):
-    for failure in failures[:SHOWN]:
-        yield f"Failed     {failure.rule}, last {LINES} lines of {failure.log}:"
-        yield from (f"    {line}" for line in read_end(failure.log))
-    if len(failures) > SHOWN:
-        yield f"and {len(failures) - SHOWN} more jobs failed: see {start['log']}"
 
 
 def name_command(args, start: dict) -> str:

@@ -67,12 +67,15 @@ def model_job(rows, rule):
 
     def ask(name, wildcards, attempt=1):
         chosen = rows(wildcards) if callable(rows) else rows
-        gpus = GRID.resource("gpu", chosen)
-        return GRID.resource(
-            name, chosen, attempt, least=LIMITS.minutes(rule, dict(wildcards.items()), gpus) if name == "runtime" else 0
-        )
+        least = least_of(name, rule, wildcards, GRID.resource("gpu", chosen))
+        return GRID.resource(name, chosen, attempt, least=least)
 
     return job_resources(ask)
+
+
+def least_of(name, rule, wildcards, gpus):
+    """The least of a resource that follows from a job's work: its time; 0 for others."""
+    return LIMITS.minutes(rule, dict(wildcards.items()), gpus) if name == "runtime" else 0
 
 
 def job_resources(ask):

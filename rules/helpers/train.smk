@@ -15,8 +15,7 @@ def training_job():
 
     def ask(name, wildcards, attempt=1):
         run = find_run(wildcards)
-        gpus = GRID.training_resource("gpu", run)
-        least = LIMITS.minutes("train", dict(wildcards.items()), gpus) if name == "runtime" else 0
+        least = least_of(name, "train", wildcards, GRID.training_resource("gpu", run))
         return GRID.training_resource(name, run, attempt, least)
 
     return job_resources(ask)

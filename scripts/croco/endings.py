@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,14 +39,16 @@ def list_failures(log: str | Path) -> list[Failure]:
 
 def describe_failures(log: str | Path) -> str:
     """Each failed job of Snakemake's log file with the end of its own log; empty if none is left failed."""
-    failed = list_failures(log)
-    lines = []
-    for failure in failed[:SHOWN]:
-        lines.append(f"failed: {failure.rule}, log {failure.log}")
-        lines += [f"    {line}" for line in read_end(failure.log)]
-    if len(failed) > SHOWN:
-        lines.append(f"and {len(failed) - SHOWN} more jobs failed: see {log}")
-    return "\n".join(lines)
+    return "\n".join(write_failures(list_failures(log), log))
+
+
+def write_failures(failures: Sequence[Failure], log: str | Path | None) -> Iterator[str]:
+    """Lines on failed jobs; ``log`` is the file of Snakemake's that has them all."""
+    for failure in failures[:SHOWN]:
+        yield f"failed: {failure.rule}, log {failure.log}"
+        yield from (f"    {line}" for line in read_end(failure.log))
+    if len(failures) > SHOWN:
+        yield f"and {len(failures) - SHOWN} more jobs failed: see {log}"
 
 
 def read_end(path: str | Path) -> list[str]:

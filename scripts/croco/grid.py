@@ -80,6 +80,11 @@ class Grid:
             text = text.replace(f"{{{name}}}", value)
         return text
 
+    def list_models(self) -> list[dict]:
+        """The rows of all models of the config, whether the run uses them or not."""
+        of_roles = (self.policies, self.reward_models, self.translators, self.judges)
+        return [row for rows in of_roles for row in rows.values()]
+
     @property
     def audit_policy(self) -> str:
         """Name of the policy whose answers the audit of the reward models takes."""

@@ -48,10 +48,9 @@ class Item:
 
 def list_items(grid: "Grid") -> Iterator[Item]:
     """The items of a config, local ones included; not what the workflow makes itself."""
-    models = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
     tokenizers = [row for row in grid.config["prompts"] if "tokenizer" in row]
     tasks = [row for row in grid.config["evaluation"]["tasks"] if "source" in row]
-    named = [Item(MODEL, row["name"], grid.path(row["path"]), row) for row in models if "path" in row]
+    named = [Item(MODEL, row["name"], grid.path(row["path"]), row) for row in grid.list_models()]
     named += [Item(TOKENIZER, row["use"], grid.path(row["tokenizer"]), row, "tokenizer_revision") for row in tokenizers]
     for item in named:
         if not item.path.startswith(f"{grid.results}/miniature/"):

@@ -38,7 +38,7 @@ PROJECT = ("Snakefile", "rules", "report", "scripts", "config", "profiles", "env
 LOCKS = ("requirements.lock", "requirements-vllm.lock")
 RESULTS = "results/torture"
 COMMAND = ["-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "torture.yaml"]
-# What a process says of itself, and how much of the work it found done.
+# What a process says of itself, and how much of the work it found done: runs names the step each start trained from.
 OF_THE_PROCESS = (
     "started",
     "seconds",
@@ -51,6 +51,7 @@ OF_THE_PROCESS = (
     "translated",
     "tokens_per_second",
     "unused_weights",
+    "runs",
 )
 KINDS = ("group", "head", "child", "hangup", "terminate")
 PER_RUN = 12  # kills before a run may end

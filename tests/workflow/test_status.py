@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from conftest import ENVIRONMENT, INTERPRETER, copy_project
@@ -70,7 +71,9 @@ def test_time_left_by_finished_jobs(untouched_run):
     assert re.search(r"Time left  (about \d+ minutes with 1 job at once|unknown)", said)
 
 
-def test_running_then_failed(project):
+@contextmanager
+def running(project):
+    """A run one of whose failing jobs has started."""
     run = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "2", *RUN, *UNTIL],
         cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -80,12 +83,18 @@ def test_running_then_failed(project):
         while not list((project / RESULTS / "logs/prompts").glob("**/*.log")):
             assert time.monotonic() < deadline and run.poll() is None
             time.sleep(0.2)
+        yield run
+    finally:
+        (project / "go_on").touch()
+        run.wait(timeout=120)
+
+
+def test_running_then_failed(project):
+    with running(project) as run:
         done = status(project)
         assert done.returncode == 0 and "goes on: process" in done.stdout and "Go on" not in done.stdout
         assert count_states(done.stdout)["running"] >= 1 and count_states(done.stdout)["done"] >= 1
-    finally:
-        (project / "go_on").touch()
-        assert run.wait(timeout=120) == 1
+    assert run.returncode == 1
     done = status(project)
     counts = count_states(done.stdout)
     assert done.returncode == 1 and counts["failed"] >= 1 and not counts["running"]
@@ -94,19 +103,9 @@ def test_running_then_failed(project):
 
 
 def test_killed_run_waits(project):
-    run = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *RUN, *UNTIL],
-        cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not list((project / RESULTS / "logs/prompts").glob("**/*.log")):
-            assert time.monotonic() < deadline and run.poll() is None
-            time.sleep(0.2)
-    finally:
+    with running(project) as run:
         run.kill()
         run.wait()
-        (project / "go_on").touch()
     done = status(project)
     assert "none goes on" in done.stdout and count_states(done.stdout)["running"] == 0
     assert done.returncode == 0 and "Go on" in done.stdout

@@ -6,9 +6,14 @@ from collections.abc import Iterable
 from croco.objectives import OBJECTIVES
 
 
+def bytes_of(dtype: str) -> int:
+    """Bytes per weight."""
+    return 4 if dtype == "float32" else 2
+
+
 def weigh(model: dict) -> float:
     """GB of a model's weights in its dtype; 0 for a model without a size."""
-    return model.get("size", 0) * (4 if model["dtype"] == "float32" else 2)
+    return model.get("size", 0) * bytes_of(model["dtype"])
 
 
 def resource(

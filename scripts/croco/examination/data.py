@@ -91,8 +91,8 @@ def examine_overlap(grid: Grid) -> Iterator[Finding]:
 def _read_entries(grid: Grid, use: str, path: str, code: str) -> list[Entry]:
     """The prompts of a file that can be asked."""
     row = grid.prompts[use]
-    where = row.get("where", {}) if code == grid.config["source_language"] else {}
-    source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"), where)
+    # The other languages follow by id.
+    source = Source.of_row(row) if code == grid.config["source_language"] else Source.of_row(row, where={})
     return [entry for entry in read_source(path, source)[0] if entry.messages is not None]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from croco.config.resources import weigh
+from croco.config.resources import bytes_of, weigh
 from croco.errors import InputError
 from croco.examination.findings import ERROR, NOTE, STAGES, WARNING, Finding, Used
 from croco.grid import Grid
@@ -51,7 +51,7 @@ def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequ
     width = getattr(text, "head_dim", None) or (heads and getattr(text, "hidden_size", 0) // heads)
     if not (layers and kv_heads and width):
         return 0.0
-    return 2 * layers * kv_heads * width * _bytes_of(dtype) * tokens * sequences / 1e9
+    return 2 * layers * kv_heads * width * bytes_of(dtype) * tokens * sequences / 1e9
 
 
 def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float) -> Need:
@@ -65,7 +65,7 @@ def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None"
     sequences = 1 if row["engine"] == "vllm" else row["batch"]
     cache = 0.0 if used.role == "reward" else count_cache(config, row["dtype"], tokens, sequences)
     gpus = max(1, grid.resource("gpu", [row]))
-    return Need(STAGES[used.role], parameters * _bytes_of(row["dtype"]) / 1e9, cache, gpus)
+    return Need(STAGES[used.role], parameters * bytes_of(row["dtype"]) / 1e9, cache, gpus)
 
 
 def estimate_training(recipe: dict, objective: str, row: dict, reward: dict, parameters: float, adapter: float) -> Need:
@@ -75,7 +75,7 @@ def estimate_training(recipe: dict, objective: str, row: dict, reward: dict, par
     per parameter, and 4 more where the objective has a reference. Objectives that sample also load the reward model.
     """
     if recipe["weights"] == "lora":
-        gigabytes = (parameters * _bytes_of(row["dtype"]) + ADAM_BYTES * adapter) / 1e9
+        gigabytes = (parameters * bytes_of(row["dtype"]) + ADAM_BYTES * adapter) / 1e9
     else:
         gigabytes = parameters * (ADAM_BYTES + REFERENCE_BYTES * OBJECTIVES[objective].has_reference) / 1e9
     return Need("train", gigabytes + (weigh(reward) if OBJECTIVES[objective].samples else 0), 0.0, 1)
@@ -154,7 +154,3 @@ def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterato
 
 def _tuned_as(recipe: dict, row: dict) -> str:
     return row["dtype"] if recipe["weights"] == "lora" else "float32"
-
-
-def _bytes_of(dtype: str) -> int:
-    return 4 if dtype == "float32" else 2

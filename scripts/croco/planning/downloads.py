@@ -1,6 +1,5 @@
 """What a run takes from the hub and is not in its cache on this machine."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from huggingface_hub.file_download import repo_folder_name
 from croco.config.resources import weigh
 from croco.examination.findings import list_models
 from croco.grid import Grid
+from croco.pins import DATASET, list_items
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,14 @@ def list_downloads(grid: Grid) -> list[Download]:
     sizes: dict[tuple[str, str], float | None] = {}
     for used in list_models(grid):
         sizes["model", used.path] = weigh(used.row) or None
-    for path in _list_datasets(grid):
-        sizes["dataset", path] = None
+    for item in list_items(grid):
+        if item.kind == DATASET and not item.path.endswith(".jsonl"):
+            sizes["dataset", item.path] = None
     return [
         Download(path, gigabytes)
         for (kind, path), gigabytes in sizes.items()
         if not Path(path).exists() and not _is_cached(kind, path)
     ]
-
-
-def _list_datasets(grid: Grid) -> Iterable[str]:
-    for row in grid.config["prompts"]:
-        if "dataset" in row:
-            yield grid.path(row["dataset"])
-    for task in grid.config["evaluation"]["tasks"]:
-        if "source" in task and not task["source"].endswith(".jsonl"):
-            yield grid.path(task["source"])
 
 
 def _is_cached(kind: str, path: str) -> bool:

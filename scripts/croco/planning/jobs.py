@@ -2,8 +2,9 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ class PlannedJob:
     def is_redone(self) -> bool:
         """Whether it runs although its outputs are there."""
         return self.why is not None and bool(self.outputs) and self.outputs_exist
+
+
+def order_jobs(jobs: Sequence[PlannedJob]) -> Iterable[int]:
+    """Positions of the jobs; each comes after those that it needs."""
+    return TopologicalSorter({position: job.after for position, job in enumerate(jobs)}).static_order()
+
+
+def find_ends(jobs: Sequence[PlannedJob], durations: Sequence[float]) -> list[float]:
+    """When each job ends if none waits for anything but the jobs that it needs; 0 is the start of the first one."""
+    ends = [0.0] * len(jobs)
+    for position in order_jobs(jobs):
+        ends[position] = durations[position] + max((ends[needed] for needed in jobs[position].after), default=0.0)
+    return ends
 
 
 def list_jobs(

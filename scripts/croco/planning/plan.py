@@ -4,10 +4,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from graphlib import TopologicalSorter
 
 from croco.grid import Grid
-from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob
+from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob, find_ends
 from croco.planning.speed import Cost, Measured, Speed, Z, estimate
 from croco.planning.work import Facts, Work, work_of
 
@@ -73,15 +72,8 @@ class Plan:
 
     def longest_chain(self) -> float:
         """Hours of the longest chain of jobs that wait for each other, each on the GPUs that it asks for."""
-        ends: dict[int, float] = {}
-        for number in TopologicalSorter({i: step.job.after for i, step in enumerate(self.steps)}).static_order():
-            before = max((ends[needed] for needed in self.steps[number].job.after), default=0.0)
-            ends[number] = before + self._wall_hours(number)
-        return max(ends.values(), default=0.0)
-
-    def _wall_hours(self, number: int) -> float:
-        step = self.steps[number]
-        return step.hours / max(1, step.job.gpus) if step.job.why is not None else 0.0
+        hours = [step.hours / max(1, step.job.gpus) if step.job.why is not None else 0.0 for step in self.steps]
+        return max(find_ends([step.job for step in self.steps], hours), default=0.0)
 
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the GPU-hours that were extrapolated from measured jobs; None where nothing was measured.

@@ -3,9 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 
-from croco.planning.jobs import TARGET, PlannedJob
+from croco.planning.jobs import TARGET, PlannedJob, find_ends, order_jobs
 from croco.planning.plan import Step
 
 DONE, RUNNING, WAITING, FAILED = STATES = "done", "running", "waiting", "failed"
@@ -30,7 +29,7 @@ class Progress:
     def count_by_rule(self) -> dict[str, Counter[str]]:
         """{rule: {state: number of jobs}}; a rule comes after the rules that it needs."""
         rules: dict[str, Counter[str]] = {}
-        for number in self._order():
+        for number in order_jobs([step.job for step in self.steps]):
             if (state := self.states[number]) is not None:
                 rules.setdefault(self.steps[number].job.rule, Counter())[state] += 1
         return rules
@@ -46,15 +45,9 @@ class Progress:
             0.0 if state in (None, DONE) else duration for state, duration in zip(self.states, durations, strict=True)
         ]
         unknown = sum(seconds is None for seconds in left)
-        ends: dict[int, float] = {}
-        for number in self._order():
-            before = max((ends[needed] for needed in self.steps[number].job.after), default=0.0)
-            ends[number] = before + (left[number] or 0.0)
-        total = sum(seconds or 0.0 for seconds in left)
-        return max(total / max(1, self.count()[RUNNING]), *ends.values(), 0.0), unknown
-
-    def _order(self) -> Iterable[int]:
-        return TopologicalSorter({i: step.job.after for i, step in enumerate(self.steps)}).static_order()
+        seconds_of = [seconds or 0.0 for seconds in left]
+        ends = find_ends([step.job for step in self.steps], seconds_of)
+        return max(sum(seconds_of) / max(1, self.count()[RUNNING]), *ends, 0.0), unknown
 
 
 def find_progress(steps: Sequence[Step], failed_logs: Iterable[str], runs: bool) -> Progress:

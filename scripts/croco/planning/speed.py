@@ -76,6 +76,14 @@ def read_speeds(path: Path) -> dict[str, Speed]:
     return speeds
 
 
+def read_speed(path: Path, gpu: str) -> Speed:
+    """The speed of one GPU type; raises InputError as read_speeds, and for a type that the table does not have."""
+    speeds = read_speeds(path)
+    if gpu not in speeds:
+        raise InputError(f"unknown GPU type {gpu}", f"choose one of {', '.join(speeds)}")
+    return speeds[gpu]
+
+
 @dataclass(frozen=True)
 class Rate:
     """Measured GPU-seconds per item of one stage and model.
@@ -106,8 +114,7 @@ class Measured:
 
 def list_gigabytes(grid: Grid) -> dict[str, float]:
     """{path of a model: GB of its weights}."""
-    rows = [*grid.policies.values(), *grid.reward_models.values(), *grid.translators.values(), *grid.judges.values()]
-    return {grid.path(row["path"]): weigh(row) for row in rows}
+    return {grid.path(row["path"]): weigh(row) for row in grid.list_models()}
 
 
 def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -> Measured:

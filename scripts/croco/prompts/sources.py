@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
@@ -60,6 +61,12 @@ class Source:
     reference: str | None = None
     columns: tuple | None = None
     where: dict = field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, row: dict, **options: Any) -> "Source":
+        """The source of a row of the config's ``prompts``; ``options`` take the place of its keys."""
+        keys = ("id", "text", "reference", "columns", "where")
+        return cls(**{key: row[key] for key in keys if key in row} | options)
 
 
 @dataclass(frozen=True)
@@ -164,11 +171,22 @@ def _as_text(value: Any) -> str:
 def open_dataset(name: str, subset: str | None, revision: str | None, split: str) -> "Dataset":
     """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError."""
     import datasets
-    from huggingface_hub.errors import GatedRepoError
 
     datasets.disable_progress_bars()
-    try:
+    with dataset_errors(name):
         data = datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
+    _check_commit(data, name, revision)
+    return data
+
+
+@contextmanager
+def dataset_errors(name: str) -> Iterator[None]:
+    """Turns the library's errors about a dataset that cannot be loaded into an InputError with its name and the remedy."""
+    import datasets
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
         raise InputError(
@@ -178,8 +196,6 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
             else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
             name,
         ) from error
-    _check_commit(data, name, revision)
-    return data
 
 
 def find_commit(data: "Dataset") -> str | None:
@@ -531,7 +547,7 @@ def check_sources(grid: Any) -> None:
     Files under the output root, which the run itself makes, are checked by scripts/prompts.py. Raises InputError.
     """
     for use, row in grid.prompts.items():
-        source = Source(row["id"], row["text"], row.get("reference"), row.get("columns"))
+        source = Source.of_row(row, where={})
         where = row.get("where", {})  # chooses in the source language; the others follow by id
         leading, files = grid.config["source_language"], {}
         for code in dict.fromkeys([leading, *grid.prompt_languages(use)]):

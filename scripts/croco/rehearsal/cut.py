@@ -12,6 +12,7 @@ PROMPTS, SAMPLES, BLOCK, ANSWER_SAMPLES = 4, 8, 2, 2
 TOKENS, CONTEXT = 24, 4000  # of what a model writes, and of what it reads at most
 TASK_ROWS = 4
 LEARNING_RATE = 2e-2  # so large that an adapter changes what a replica answers
+MODEL_LIMITS = {"max_tokens": TOKENS, "max_length": CONTEXT}
 MODELS = ("policies", "reward_models", "translators", "judges")
 OF_THE_MACHINE = ("revision", "size", "resources", "lock")
 
@@ -72,12 +73,11 @@ def cut_model(row: dict, kind: str, engine: str) -> dict:
     row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
     row |= {"dtype": "float32", "engine": engine, "batch": 8}
     row["engine_options"] = {"max_model_len": CONTEXT + 96} if engine == "vllm" else {}
-    limits = {"max_tokens": TOKENS, "max_length": CONTEXT}
-    return (
-        {name: min(value, limits[name]) if name in limits else value for name, value in row.items()}
-        | ({"max_tokens": TOKENS} if kind in ("translators", "judges") else {})
-        | ({"max_length": CONTEXT} if kind == "judges" else {})
-    )
+    # Translators and judges have large defaults.
+    limits = {"max_tokens": TOKENS} if kind in ("translators", "judges") else {}
+    limits |= {"max_length": CONTEXT} if kind == "judges" else {}
+    given = {name: min(row[name], most) for name, most in MODEL_LIMITS.items() if name in row}
+    return row | given | limits
 
 
 def cut_prompt_row(row: dict, languages: Sequence[str], grid: Grid) -> dict:

@@ -9,7 +9,7 @@ from typing import Any
 
 from croco.errors import InputError
 from croco.grid import Grid
-from croco.prompts.sources import Source, Unanswerable, is_chosen, open_dataset, read_entry
+from croco.prompts.sources import Source, Unanswerable, dataset_errors, is_chosen, open_dataset, read_entry
 from croco.records import read_jsonl, write_jsonl
 
 LOOKED_AT = 50  # rows of each dataset
@@ -26,14 +26,8 @@ def stream_rows(name: str, subset: str | None, revision: str | None, split: str)
         return
     import datasets
 
-    try:
+    with dataset_errors(name):
         yield from datasets.load_dataset(name, subset, revision=revision, split=split, streaming=True)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
-            f"the dataset cannot be read: {error}",
-            "check id, subset, revision, split and access; log in for a gated one (hf auth login)",
-            name,
-        ) from error
 
 
 def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[tuple[int, dict]], Counter]:
@@ -64,7 +58,7 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
     if "dataset" not in row:
         return row, "local file"
     use, parallel = row["use"], "{language}" in row.get("subset", "")
-    source = Source(row.get("id", "id"), row.get("text", "text"), row.get("reference"), None, row.get("where", {}))
+    source = Source.of_row(row)
     name = grid.path(row["dataset"])
     revision = grid.prompts[use].get("revision")  # a lock may have set it
     codes = [code for code in languages if parallel and grid.has_prompts(use, code)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from croco.endings import list_failures, read_end
 from croco.grid import Grid
-from croco.planning.jobs import PlannedJob, list_jobs
+from croco.planning.jobs import PlannedJob, find_ends, list_jobs
 from croco.records import read_jsonl
 from croco.rehearsal.prepare import Prepared
 from croco.runs import Run
@@ -48,9 +48,10 @@ def read_outcome(
         if not job.outputs:
             continue
         outcome = "passed" if job.why is None else "broken" if job.log in failed else "not_reached"
-        table[name_stage(job), name_model(job, grid)][outcome] += 1
+        stage, model = name_stage(job), name_model(job)
+        table[stage, model][outcome] += 1
         if outcome == "broken":
-            where = " ".join(filter(None, (name_stage(job), name_model(job, grid), *job.wildcards.values())))
+            where = " ".join(filter(None, (stage, model, *job.wildcards.values())))
             broken.append({"where": where, "what": "\n".join(read_end(str(job.log))), "after": list_paid(job, jobs)})
     if not failed and any(counts["not_reached"] for counts in table.values()):  # Snakemake itself stopped
         broken.append({"where": "start", "what": "\n".join(read_end(config.parent / "run.log")), "after": []})
@@ -63,11 +64,10 @@ def read_outcome(
 
 def name_stage(job: PlannedJob) -> str:
     """The rule without what it was made for: evaluate_multi is evaluate."""
-    stage = next((name for name in EXPENSIVE if job.rule.startswith(f"{name}_")), job.rule)
-    return "evaluate" if stage == "answer" else stage
+    return next((name for name in EXPENSIVE if job.rule.startswith(f"{name}_")), job.rule)
 
 
-def name_model(job: PlannedJob, grid: Grid) -> str:
+def name_model(job: PlannedJob) -> str:
     """The models that a job's wildcards name."""
     names = [job.wildcards.get(key, "").split("/")[0] for key in ("model", "policy", "run", "reward", "title")]
     return " ".join(name for name in dict.fromkeys(names) if name)
@@ -87,17 +87,9 @@ def list_paid(job: PlannedJob, jobs: Sequence[PlannedJob]) -> list[str]:
 
 def sort_stages(stages: list[dict], jobs: Sequence[PlannedJob]) -> list[dict]:
     """In the order in which a run comes to them."""
-    depth: dict[str, int] = defaultdict(int)
-    level: dict[int, int] = {}
-
-    def measure(position: int) -> int:
-        if position not in level:
-            level[position] = 1 + max((measure(needed) for needed in jobs[position].after), default=0)
-        return level[position]
-
-    for position, job in enumerate(jobs):
-        stage = name_stage(job)
-        depth[stage] = max(depth[stage], measure(position))
+    depth: dict[str, float] = defaultdict(float)
+    for job, level in zip(jobs, find_ends(jobs, [1.0] * len(jobs)), strict=True):
+        depth[name_stage(job)] = max(depth[name_stage(job)], level)
     return sorted(stages, key=lambda row: (depth[row["stage"]], row["stage"], row["model"]))
 
 

@@ -101,10 +101,7 @@ def read_texts(grid: Grid, row: dict) -> list[str]:
     path = grid.path(row["path"], language=grid.config["source_language"])
     if row["path"].startswith("{results}"):
         return []
-    source = Source(
-        row.get("id", "id"), row.get("text", "text"), row.get("reference"), row.get("columns"), row.get("where", {})
-    )
-    entries, _ = read_source(path, source)
+    entries, _ = read_source(path, Source.of_row(row))
     return [entry.messages[-1]["content"] for entry in entries[:CHATS] if entry.messages]
 
 
