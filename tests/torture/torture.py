@@ -4,7 +4,8 @@
   python tests/torture/torture.py --kills 60 --write         and put the table into docs/reliability.md
   .venv-vllm/bin/python tests/torture/torture.py --vllm      the policy on vLLM (its CPU build: make test-vllm installs it)
 
-The run has every stage from prompts to the report: translation by a model, blocks, SFT, and DPO in two processes. One
+The run has every stage from prompts to the report: translation by a model, blocks, language identification, SFT, DPO in
+two processes, tasks, and a judge. One
 half of the kills comes at a random time after the start. The other half waits for a job of a certain stage, so that the
 late stages are killed, too: those with the fewest kills so far, in the order of the run. A run in which that job no
 longer starts simply ends, and that is no kill.
@@ -54,6 +55,7 @@ OF_THE_PROCESS = (
     "runs",
 )
 KINDS = ("group", "head", "child", "hangup", "terminate")
+JUDGE_PROMPT = "{nonce} {language}: {question}\nA: {answer_a}\nB: {answer_b}\n{nonce}"
 PER_RUN = 12  # kills before a run may end
 POLL = 0.1  # seconds between two looks at the jobs
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -115,6 +117,7 @@ def make_project(folder, vllm):
     sizes = ["--chats", 4000, "--sentences", 1000]
     run_script(folder, "policy", "--world", made, *languages, *sizes, "--output", made / "policy")
     run_script(folder, "reward", *languages, "--policy", made / "policy", "--pairs", 100, "--output", made / "reward")
+    (made / "judge.txt").write_text(JUDGE_PROMPT, encoding="utf-8")
     fake = folder / "bin" / "nvidia-smi"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\nprintf '0, GPU-torture-0\\n1, GPU-torture-1\\n'\n")
