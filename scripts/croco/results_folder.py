@@ -36,7 +36,7 @@ from croco.errors import InputError
 from croco.files import replacing
 from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
-from croco.slurm import cancel_jobs, find_local_storage, job_prefix, tabulate_requests
+from croco.slurm import cancel_jobs, find_local_storage, job_prefix, survive_outages, tabulate_requests
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 CHECKED = "templates/models.json"  # the check of all models, under the output root
@@ -248,13 +248,15 @@ class RecordsInFolder(FilePersistence):
             raise WorkflowError(message) from None
 
     def _name_jobs(self) -> str:
-        """Gives jobs of SLURM names that a later run recognises; returns the executor's name."""
+        """Gives jobs of SLURM names that a later run recognises, before any is submitted; returns the executor's name."""
         workflow = self.dag.workflow
         plugin = workflow.executor_plugin
         executor = plugin.name if plugin else "local"
         if executor == "slurm":
+            survive_outages()
             workflow.executor_settings.jobname_prefix = job_prefix(self.owner.results)
-            if (limit := workflow.global_resources.get("gpu")) is not None:
+            limit = workflow.global_resources.get("gpu")
+            if limit is not None and limit.value is not None:
                 print(
                     f"warning: all jobs on the cluster together get at most {limit.value} GPUs (gpu={limit.value}): "
                     "to end this limit, use --workflow-profile profiles/slurm and no --resources gpu=N",

@@ -65,6 +65,7 @@ def list_jobs(prefix: str, deadline: float) -> list[str]:
     Raises InputError where SLURM's controller does not answer until ``deadline``, in seconds of the monotonic clock.
     """
     while (answer := ask_slurm("squeue", "--me", "--noheader", "--format", "%A %j")) is None:
+        print("warning: SLURM does not answer (squeue): waiting for it", file=sys.stderr)
         if time.monotonic() > deadline:
             raise InputError(
                 "squeue: SLURM does not answer, so jobs of the run before may still write to this folder",
@@ -73,6 +74,38 @@ def list_jobs(prefix: str, deadline: float) -> list[str]:
         time.sleep(POLL)
     rows = [line.split(maxsplit=1) for line in answer.splitlines() if line.strip()]
     return sorted({job for job, name in rows if name.startswith(prefix)}, key=int)
+
+
+def survive_outages() -> None:
+    """Makes Snakemake's executor for SLURM go on with its jobs when the controller does not answer for a while.
+
+    The plugin forgets a job whose state it could not ask for, and then waits for it for ever; and it takes a submission
+    that found no controller for a failed job.
+    https://github.com/snakemake/snakemake-executor-plugin-slurm, check_active_jobs and run_job
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    ask, submit = plugin.query_job_status, plugin.Executor.run_job
+
+    async def ask_or_know_nothing(command: str, logger: Any) -> tuple[dict[str, str], float]:
+        states, seconds = await ask(command, logger)
+        if states is None:  # a job that an answer does not name is asked for again
+            print(f"warning: SLURM does not answer ({command.split()[0]}): asking again later", file=sys.stderr)
+            return {}, 0.0
+        return states, seconds
+
+    def wait_and_submit(executor: Any, job: Any) -> None:
+        wait_for_controller(time.monotonic() + PATIENCE)
+        submit(executor, job)
+
+    plugin.query_job_status, plugin.Executor.run_job = ask_or_know_nothing, wait_and_submit
+
+
+def wait_for_controller(deadline: float) -> None:
+    """Waits until a controller of SLURM is up, at most until ``deadline``, in seconds of the monotonic clock."""
+    while " is UP" not in (ask_slurm("scontrol", "ping") or "") and time.monotonic() < deadline:
+        print("warning: SLURM's controller is not up: waiting to submit a job", file=sys.stderr)
+        time.sleep(POLL)
 
 
 def ask_slurm(*command: str) -> str | None:
