@@ -76,9 +76,9 @@ class ArmComparison:
     Attributes:
         first_rate, second_rate: win rates over the shared prompts, in shares; None without a difference.
         difference: second_rate - first_rate, with its 95 % interval from ``low`` to ``high``.
-        prompts: shared prompts, each counted once, in however many languages it is.
+        prompts: number of shared prompts, in however many languages each is; None without a difference.
         seeds: training seeds that both runs have.
-        languages: those of the shared prompts.
+        languages: those of the difference.
         excluded: the prompts that are not shared.
         notes: what else only one of the runs has.
         reasons: why there is no difference; empty where there is one.
@@ -94,7 +94,7 @@ class ArmComparison:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
-    prompts: int = 0
+    prompts: int | None = None
     seeds: int = 0
     languages: tuple[str, ...] = ()
     excluded: tuple[Excluded, ...] = ()
@@ -104,7 +104,7 @@ class ArmComparison:
     @property
     def verdict(self) -> str:
         """`higher` or `lower` in the second run where the interval excludes 0, else why this is not said."""
-        if self.difference is None:
+        if self.difference is None or self.prompts is None:
             return "not compared"
         if self.prompts < FEWEST:
             return f"fewer than {FEWEST} prompts"
@@ -222,7 +222,7 @@ def _compare_arm(
         second.label,
         **found,
         seeds=len(seeds),
-        languages=tuple(shared.scores),
+        languages=tuple(shared.scores) if found else (),
         excluded=tuple(shared.excluded),
         notes=tuple(notes),
         reasons=tuple(reasons),
@@ -249,16 +249,16 @@ class _Shared:
         digests = [_read_prompts(side.root, code) for side in self.sides]
         evaluated = [all(code in run.evaluated for run in of_side) for of_side in runs]
         if not all(evaluated):
-            side = evaluated.index(True) if any(evaluated) else 0
-            self._exclude(code, f"language only in {self.sides[side].label}", len(digests[side] or ()))
+            place = evaluated.index(True) if any(evaluated) else 0
+            self._exclude(code, f"language only in {self.sides[place].label}", len(digests[place] or ()))
             return
-        for side, known in zip(self.sides, digests, strict=True):
-            if known is None:
-                self.reasons.append(f"the texts of the prompts are unknown: {side.label} has no {_name_prompts(code)}")
-        if None in digests:
+        if unknown := [side.label for side, known in zip(self.sides, digests, strict=True) if known is None]:
+            name = _name_prompts(code)
+            self.reasons += [f"the texts of the prompts are unknown: {label} has no {name}" for label in unknown]
             return
-        prompts = self._share_prompts(code, *digests)
-        self._check_sameness(code, runs, prompts)
+        prompts = self._share_prompts(code, *(known or {} for known in digests))
+        self._check_judges(code, runs)
+        self._check_baselines(code, prompts)
         self._add_scores(code, runs, prompts)
 
     def _share_prompts(self, code: str, ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
@@ -270,31 +270,36 @@ class _Shared:
         self._exclude(code, "another text under the same id", len(both) - len(same))
         return same
 
-    def _check_sameness(self, code: str, runs: Sequence[Sequence[Run]], prompts: Sequence[str]) -> None:
-        """Adds reasons where the judge, or the baseline's answers to the shared prompts, are not known to be the same."""
+    def _check_judges(self, code: str, runs: Sequence[Sequence[Run]]) -> None:
+        """Adds reasons where the judges are not known to be the same."""
+        labels = [side.label for side in self.sides]
         for pair in zip(*runs, strict=True):
             judges = [_read_judge(side.root, run.name, code) for side, run in zip(self.sides, pair, strict=True)]
-            for side, run, judge in zip(self.sides, pair, judges, strict=True):
-                if judge is None:
-                    name = f"{run.name}/arena/{code}.manifest.json"
-                    self.reasons.append(f"the judge is unknown: {side.label} has no {name}")
-            if None not in judges:
-                labels = [side.label for side in self.sides]
-                self.reasons += [
-                    f"the judge differs: {key} is " + ", ".join(map("{} in {}".format, map(_say, values), labels))
-                    for key, values in list_config_differences(judges)
-                ]
-        answers = [_read_baseline(side.root, self.model, code) for side in self.sides]
-        for side, known in zip(self.sides, answers, strict=True):
+            self.reasons += [
+                f"the judge is unknown: {label} has no {run.name}/arena/{code}.manifest.json"
+                for label, run, judge in zip(labels, pair, judges, strict=True)
+                if judge is None
+            ]
+            if None in judges:
+                continue
+            for key, values in list_config_differences(judges):
+                said = ", ".join(f"{_say(value)} in {label}" for value, label in zip(values, labels, strict=True))
+                self.reasons.append(f"the judge differs: {key} is {said}")
+
+    def _check_baselines(self, code: str, prompts: Sequence[str]) -> None:
+        """Adds reasons where the baseline's answers to the shared prompts are not known to be the same."""
+        answers = []
+        for side in self.sides:
+            known = _read_baseline(side.root, self.model, code)
             if known is None:
                 name = f"{self.model}/{UNTUNED}/{BASE}/answers/{code}.jsonl"
                 self.reasons.append(f"the baseline's answers are unknown: {side.label} has no {name}")
-        if None not in answers:
-            other = sum(answers[0].get(prompt) != answers[1].get(prompt) for prompt in prompts)
-            if other:
-                self.reasons.append(
-                    f"the baseline differs: other answers to {other} of {len(prompts)} shared prompts in {code}"
-                )
+                return
+            answers.append(known)
+        if other := sum(answers[0].get(prompt) != answers[1].get(prompt) for prompt in prompts):
+            self.reasons.append(
+                f"the baseline differs: other answers to {other} of {len(prompts)} shared prompts in {code}"
+            )
 
     def _add_scores(self, code: str, runs: Sequence[Sequence[Run]], prompts: Sequence[str]) -> None:
         of_sides = []
