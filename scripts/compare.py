@@ -98,7 +98,8 @@ def main() -> None:
         file.write(to_csv(make_csv(sides, compared)))
     with replacing(args.output / "compare.html") as file:
         file.write(render(sides, compared))
-    inputs = {str(path): path for side in sides for path in (side.run.root / RUN_TABLE, find_summary(side.run))}
+    files = [path for side in sides for path in (side.run.root / RUN_TABLE, find_summary(side.run)) if path.is_file()]
+    inputs = {str(path): path for path in files}
     partial = [side.label for side in sides if side.is_partial]
     cli.write_manifest(args.output / "compare.manifest.json", __file__, args, inputs, partial=partial)
     print(f"{len(sides)} runs, {len(compared)} compared arms: {args.output / 'compare.html'}")

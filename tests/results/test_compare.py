@@ -203,6 +203,14 @@ def test_unfinished_run_is_compared_with_a_badge(pair):
     assert "de no verdicts in b 20" in page and table["b", "multi", "dpo"]["difference"] == "0"
 
 
+def test_run_without_any_summary_is_partial(pair):
+    a, b = pair
+    (b / "summary.csv").unlink()
+    _, table, page = compare(a, b)
+    assert "b: partial" in page and table["b", "en", "dpo"]["win_rate"] == ""
+    assert table["b", "en", "dpo"]["difference"] == "0", "the verdicts are there"
+
+
 def test_bundle_is_a_run(pair):
     """An unpacked bundle has the config in config.json, and no records of Snakemake."""
     a, b = pair
