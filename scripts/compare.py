@@ -410,7 +410,7 @@ def list_facts(side: Side) -> dict[str, str | None]:
     config = side.run.config or {}
     for kind in ("policies", "reward_models", "judges", "translators"):
         for row in config.get(kind) or ():
-            if "revision" in row:
+            if isinstance(row, dict) and "revision" in row:
                 facts[f"{kind}: revision of {row.get('name')}"] = str(row["revision"])
     return facts
 

@@ -239,6 +239,13 @@ def test_wrong_folder_is_refused(tmp_path, make, problem, remedy):
     assert problem in done.stderr and remedy in done.stderr and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", [".snakemake/start.json", "mini/en/dpo/arena/en.manifest.json", "runs.jsonl"])
+def test_broken_file_is_refused(pair, name):
+    (pair[1] / name).write_text('{"config": [1], "options": 2}\n', encoding="utf-8")
+    done, *_ = compare(*pair, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {pair[1] / name}") and "Remedy: " in done.stderr
+
+
 def test_one_run_is_refused(tmp_path):
     done, *_ = compare(write_finished(tmp_path / "a"), check=False)
     assert done.returncode == 1 and "give two or more results folders" in done.stderr

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from croco.digests import prompt_digest
@@ -23,6 +24,7 @@ from croco.runs import BASE, UNTUNED, Run, read_runs
 
 RUN_TABLE = "runs.jsonl"
 START = ".snakemake/start.json"  # what a results folder records of the last start
+Kind = TypeVar("Kind")
 ABSENT = object()  # a key that a config does not have
 # Options of scripts/judge.py that decide what a model that judges says.
 JUDGE_OPTIONS = (
@@ -150,14 +152,34 @@ def check_folder(root: Path) -> None:
         raise InputError(f"no results folder: it has no {RUN_TABLE}", remedy, root)
 
 
+class _Start(msgspec.Struct):
+    """What is read of start.json."""
+
+    config: dict[str, Any] | None = None
+    lock: str | None = None
+
+
+class _JudgeManifest(msgspec.Struct):
+    """What is read of the manifest beside verdicts; ``judge`` is there if it is a model."""
+
+    options: dict[str, Any]
+    judge: dict[str, Any] | None = None
+
+
+def _read_typed(path: Path, kind: type[Kind]) -> Kind:
+    try:
+        return msgspec.convert(read_json(path), kind)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error), "give the file that the run wrote", path) from error
+
+
 def _read_run(root: Path, label: str) -> FinishedRun:
-    config = lock = None
+    start = _Start()
     if (root / START).is_file():
-        start = read_json(root / START)
-        config, lock = start.get("config"), start.get("lock")
+        start = _read_typed(root / START, _Start)
     elif (root / CONFIG).is_file():
-        config = read_json(root / CONFIG)
-    return FinishedRun(label, root, read_runs(root / RUN_TABLE), config, lock)
+        start = _Start(config=read_json(root / CONFIG))
+    return FinishedRun(label, root, read_runs(root / RUN_TABLE), start.config, start.lock)
 
 
 def list_config_differences(configs: Sequence[Any], key: str = "") -> Iterator[tuple[str, list[Any]]]:
@@ -395,9 +417,9 @@ def _read_judge(root: Path, run: str, code: str) -> dict[str, Any] | None:
     path = root / run / "arena" / f"{code}.manifest.json"
     if not path.is_file():
         return None
-    manifest = read_json(path)
-    options, model = manifest.get("options") or {}, manifest.get("judge")
+    manifest = _read_typed(path, _JudgeManifest)
+    options, model = manifest.options, manifest.judge
     if model is None:
         return {"judge": options.get("judge")}
     asked = {name: options.get(name) for name in JUDGE_OPTIONS}
-    return {"model": model.get("identity"), "prompt": Path(options.get("template") or "").name, **asked}
+    return {"model": model.get("identity"), "prompt": Path(str(options.get("template") or "")).name, **asked}
