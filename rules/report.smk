@@ -24,7 +24,9 @@ rule write_report:
         summary=rules.summarise.output.summary,
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
-        template=[f"{SCRIPTS}/templates/report.{ending}" for ending in ("html.j2", "css", "js")],
+        template=[
+            f"{SCRIPTS}/templates/{name}" for name in ("report.html.j2", "tables.html.j2", "report.css", "report.js")
+        ],
         contamination=inputs_of_page([rules.count_contamination.output.found]),
         files=inputs_of_page(REPORTED),
     output:

@@ -183,11 +183,8 @@ def summary_rows(pool, setting, seed, languages):
             }  # fmt: skip
 
 
-def make_report(root, *options, judged=True, findings=True, control=None, seeds=2):
-    """Runs scripts/report.py on all that is there and returns the page's path.
-
-    ``control`` is a setting whose pairs are drawn whatever their rewards; runs have training seeds up to ``seeds``.
-    """
+def write_run_table(root, seeds=2):
+    """The run table of RUNS with training seeds up to ``seeds``, and of the untuned model; returns its path."""
     table = [
         ("mini", pool, setting, seed, "english", 64, ",".join(languages))
         for pool, setting, seed, languages in RUNS
@@ -196,7 +193,30 @@ def make_report(root, *options, judged=True, findings=True, control=None, seeds=
     bases = [
         ("mini", "untuned", "base", 1, "-", "-", ",".join(dict.fromkeys(code for *_, codes in RUNS for code in codes)))
     ]
-    runs = ["--runs", write_runs(root / "runs.jsonl", *bases, *table)]
+    return write_runs(root / "runs.jsonl", *bases, *table)
+
+
+def write_finished(root, **config):
+    """write_results with what a results folder has besides: run table, the judge's manifests, the last start's config."""
+    write_results(root)
+    write_run_table(root)
+    for pool, setting, _, languages in RUNS:
+        for code in languages:
+            manifest(
+                root / "mini" / pool / setting / "arena" / f"{code}.manifest.json", "judge", options={"judge": "oracle"}
+            )
+    (root / ".snakemake").mkdir()
+    start = {"config": {"seed": 0, "settings": [{"name": "dpo", "beta": 0.1}], **config}, "lock": "10c4"}
+    (root / ".snakemake" / "start.json").write_text(json.dumps(start), encoding="utf-8")
+    return root
+
+
+def make_report(root, *options, judged=True, findings=True, control=None, seeds=2):
+    """Runs scripts/report.py on all that is there and returns the page's path.
+
+    ``control`` is a setting whose pairs are drawn whatever their rewards; runs have training seeds up to ``seeds``.
+    """
+    runs = ["--runs", write_run_table(root, seeds)]
     if control:
         rows = [json.loads(line) for line in (root / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
         for row in rows:

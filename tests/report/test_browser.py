@@ -6,7 +6,8 @@ import shutil
 from itertools import pairwise
 
 import pytest
-from pages import make_report, write_results
+from conftest import script
+from pages import make_report, write_finished, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -88,6 +89,20 @@ def open_everything(page):
     """Open all that folds, and wait until it is filled."""
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.wait_for_function(ALL_FILLED)
+
+
+def check_structure(page):
+    """Headings, landmarks, names of controls, heads of tables and ids are as a screen reader needs them."""
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.locator("main").count() == 1 and page.locator("nav[aria-label]").count() == 1
+    assert page.evaluate("document.documentElement.lang") == "en"
+    unnamed = "[...document.querySelectorAll('input, select')].filter((e) => !e.labels.length && !e.ariaLabel).length"
+    assert page.evaluate(unnamed) == 0
+    assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
 
 
 def test_every_plot_is_drawn_with_its_text_and_numbers(open_page):
@@ -202,16 +217,7 @@ def test_keyboard_reaches_the_content_and_the_controls(open_page):
 
 def test_structure_is_announced(open_page):
     page = open_page()
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => Number(h.tagName[1]))")
-    assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert page.locator("main").count() == 1 and page.locator("nav[aria-label]").count() == 1
-    assert page.evaluate("document.documentElement.lang") == "en"
-    unnamed = "[...document.querySelectorAll('input, select')].filter((e) => !e.labels.length && !e.ariaLabel).length"
-    assert page.evaluate(unnamed) == 0
-    assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
-    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
-    assert len(ids) == len(set(ids))
+    check_structure(page)
 
 
 @pytest.mark.parametrize("width", [375, 1280])
@@ -245,3 +251,25 @@ def test_the_leaderboard_is_sorted_by_a_click(open_page):
     page.locator("#leaderboard th button", has_text="win rate").click()
     expect(page.locator("#leaderboard th").nth(2)).to_have_attribute("aria-sort", "ascending")
     assert rates.all_inner_texts() == down[::-1]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
+def test_comparison_is_accessible(browser, tmp_path, scheme, width):
+    """The page of scripts/compare.py: offline, silent, with enough contrast, and no wider than a phone."""
+    roots = [write_finished(tmp_path / "one"), write_finished(tmp_path / "other", seed=1)]
+    (roots[1] / "summary.csv").unlink()
+    script("compare", *roots, "--output", tmp_path / "comparison")
+    path = tmp_path / "comparison" / "compare.html"
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    check_structure(page)
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 50 and [entry for entry in found if entry[0] < 4.5] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    names = page.locator("[role=region]").evaluate_all("(regions) => regions.map((region) => region.ariaLabel)")
+    assert all(names) and len(names) == len(set(names))
+    page.close()
+    assert said == [] and {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
