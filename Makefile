@@ -52,8 +52,8 @@ test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build 
 	$(VLLM)/python -m pytest tests/models/test_vllm.py tests/rehearsal/test_rehearse_vllm.py $(ARGS)
 
 test-slurm: $(ENV)  ## run a small grid on a SLURM of one node, started for the test
-	@for name in slurmctld slurmd sbatch munged; do PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || { \
-		echo "error: $$name not found. Install it: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"; exit 1; }; done
+	@for name in slurmctld slurmd slurmdbd sbatch munged mariadbd; do PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || { \
+		echo "error: $$name not found. Install it: apt-get install --no-install-recommends slurmctld slurmd slurmdbd slurm-client munge mariadb-server"; exit 1; }; done
 	$(BIN)/python -m pytest tests/slurm/test_slurm.py $(ARGS)
 
 # With vLLM, after make test-vllm: .venv-vllm/bin/python tests/torture/torture.py --vllm

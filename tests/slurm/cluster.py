@@ -1,4 +1,7 @@
-"""A SLURM cluster of one node with two GPUs that are names only; all is in one folder and on the loopback."""
+"""A SLURM cluster of one node with two GPUs that are names only, and its accounting database.
+
+All is in one folder and on the loopback.
+"""
 
 import contextlib
 import os
@@ -13,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "munged", "mungekey")
+PROGRAMS += ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db", "mariadb")
 PATIENCE = 60  # seconds for a daemon to start or to stop
 GPUS = 2
 SLURM_CONF = """
@@ -39,7 +43,10 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2,bf_interval=2
-AccountingStorageType=accounting_storage/none
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounting_port}
+AccountingStoragePass={folder}/munge.socket
 JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
 KillWait=5
@@ -49,6 +56,25 @@ GresTypes=gpu
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=256000 Gres=gpu:h200:{gpus} State=UNKNOWN
 PartitionName=main Nodes=n1 Default=YES MaxTime=INFINITE State=UP
 """
+SLURMDBD_CONF = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={accounting_port}
+SlurmUser={user}
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+"""
+DATABASE_USER = (
+    "CREATE DATABASE slurm; CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm.* TO slurm@localhost;"
+)
 # Who asks for the devices, and which ones the process was given.
 NVIDIA_SMI = """#!/bin/sh
 echo "$SLURM_JOB_ID $CUDA_VISIBLE_DEVICES" >> {folder}/devices.txt
@@ -77,8 +103,13 @@ class Cluster:
         for name in ("controller", "node", "bin"):
             (folder / name).mkdir(parents=True)
         user = pwd.getpwuid(os.getuid()).pw_name
-        ports = {"controller_port": free_port(), "node_port": free_port()}
-        (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, user=user, gpus=GPUS, **ports))
+        self.ports = {
+            name: free_port() for name in ("controller_port", "node_port", "accounting_port", "database_port")
+        }
+        (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, user=user, gpus=GPUS, **self.ports))
+        accounting = folder / "slurmdbd.conf"
+        accounting.touch(mode=0o600)  # it holds a password, and slurmdbd refuses a file that others can read
+        accounting.write_text(SLURMDBD_CONF.format(folder=folder, user=user, **self.ports))
         for number in range(GPUS):
             (folder / f"gpu{number}").symlink_to("/dev/null")
         (folder / "gres.conf").write_text(f"Name=gpu Type=h200 File={folder}/gpu[0-{GPUS - 1}]\n")
@@ -105,15 +136,33 @@ class Cluster:
         self._run("mungekey", "--create", f"--keyfile={folder}/munge.key")
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         self._run("munged", "--force", *(f"--{option}={folder}/munge.{end}" for option, end in files.items()))
+        self._start_accounting()
         self.start_controller()
         self._run("slurmd", "-N", "n1")
         self.wait_for(lambda: self.ask("sinfo", "--noheader", "--format=%T") == "idle", "the node is idle")
 
+    def _start_accounting(self):
+        folder, user = self.folder, pwd.getpwuid(os.getuid()).pw_name
+        where = [f"--datadir={folder / 'database'}", f"--user={user}"]
+        with open(folder / "database.log", "ab") as log:
+            self._run(
+                "mariadb-install-db", "--no-defaults", *where, "--auth-root-authentication-method=normal", stdout=log
+            )
+            socket = f"--socket={folder / 'database.socket'}"
+            names = [socket, f"--pid-file={folder / 'mariadb.pid'}"]
+            network = ["--bind-address=127.0.0.1", f"--port={self.ports['database_port']}"]
+            command = ["mariadbd", "--no-defaults", *where, *names, *network]
+            subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.wait_for(lambda: self.ask("mariadb", "--no-defaults", socket, "-e", "SELECT 1"), "the database answers")
+        self.ask("mariadb", "--no-defaults", socket, "-e", DATABASE_USER)
+        self._run("slurmdbd")
+        self.wait_for(lambda: self.ask("sacctmgr", "--immediate", "add", "cluster", "croco"), "accounting answers")
+
     def start_controller(self):
         self._run("slurmctld")
 
-    def _run(self, *command):
-        subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE)
+    def _run(self, *command, stdout=None):
+        subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE, stdout=stdout, stderr=stdout)
 
     def ask(self, *command):
         """What a command of SLURM prints."""
@@ -160,7 +209,7 @@ class Cluster:
             with contextlib.suppress(subprocess.SubprocessError, TimeoutError):
                 self.ask("scancel", "--user", pwd.getpwuid(os.getuid()).pw_name)
                 self.wait_for(lambda: not self.ask("squeue", "--noheader"), "all jobs have ended")
-        for name in ("slurmctld", "slurmd", "munge"):
+        for name in ("slurmctld", "slurmd", "slurmdbd", "mariadb", "munge"):
             self.stop(name)
 
 

@@ -1,6 +1,6 @@
 """The profile for SLURM on a real SLURM of one node with two GPUs that are names only.
 
-`make test-slurm` runs these; they need Debian's packages slurmctld, slurmd, slurm-client and munge. One local run in a
+`make test-slurm` runs these; they need Debian's packages slurmctld, slurmd, slurmdbd, slurm-client, munge and mariadb-server. One local run in a
 SLURM job makes all that the tests need. Each test works on a copy of its results, and runs as few jobs as possible.
 """
 
@@ -184,7 +184,8 @@ def test_jobs_wait_for_a_drained_node_then_share_the_gpus(cluster, without_gener
 
 
 def test_a_training_on_both_devices_resumes_after_its_time_limit(cluster, project, start):
-    head = start(CHECKPOINT)
+    """Its states are asked from the accounting database."""
+    head = start(CHECKPOINT, options=["--slurm-status-command", "sacct"])
     job = wait_for_running(cluster, project, "rule_train")
     trainings = project / "results" / "slurm" / "state" / "training"
     cluster.wait_for(lambda: list(trainings.glob("*/work/checkpoint-*/progress_1.json")), "a checkpoint", 120)
