@@ -80,9 +80,10 @@ envs: requirements.lock requirements-vllm.lock  ## write envs/*.yaml from the lo
 		  grep -h '==' $$locks | sed 's/^/      - /'; } > envs/$$name.yaml; \
 	done
 
-reference: $(ENV)  ## write config/README.md from config/schema.yaml
+reference: $(ENV)  ## write config/README.md and docs/files.md
 	$(BIN)/python scripts/reference.py --schema config/schema.yaml --config config/config.yaml \
 		--head config/README.head.md --output config/README.md
+	$(BIN)/python scripts/file_reference.py --formats docs/files.yaml --output docs/files.md
 
 docs: $(DOCS_ENV)  ## build the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
