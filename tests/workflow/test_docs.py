@@ -77,14 +77,18 @@ def test_each_page_is_in_the_navigation():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_have_known_options(path):
-    """Each option of a script in a code block is written in the script or in what all command lines share."""
+    """Each script's options are written in it or in the library, and each Snakemake target is a rule."""
     blocks = re.findall(r"(?ms)^ *```\w*\n(.*?)^ *```", path.read_text(encoding="utf-8"))
     shared = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scripts/croco").rglob("*.py"))
+    rules = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    rules += "".join(file.read_text(encoding="utf-8") for file in (ROOT / "rules").glob("*.smk"))
     for line in "".join(blocks).replace("\\\n", " ").splitlines():
         if command := re.search(r"python (scripts/\w+\.py)([^#|]*)", line):
             source = (ROOT / command[1]).read_text(encoding="utf-8") + shared
             options = re.findall(r"(?<=\s)--[a-z-]+", command[2])
             assert [option for option in options if f'"{option}"' not in source] == [], line
+        if command := re.search(r"bin/snakemake ([a-z]\w*)", line):
+            assert re.search(rf"(?m)^rule {command[1]}:", rules), line
         for config in re.findall(r"--configfile (config/\S+)", line):
             assert (ROOT / config).exists(), line
 
