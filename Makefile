@@ -85,8 +85,9 @@ reference: $(ENV)  ## write config/README.md and docs/files.md
 		--head config/README.head.md --output config/README.md
 	$(BIN)/python scripts/file_reference.py --formats docs/files.yaml --output docs/files.md
 
+# Not --quiet, under which --strict counts no warnings.
 docs: $(DOCS_ENV)  ## build the documentation as a site: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict
 
 lint: $(ENV)  ## check Python and Snakemake style, and the package's types
 	$(BIN)/ruff check scripts tests
