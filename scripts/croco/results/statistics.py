@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # not scipy.stats, which takes most of a second to import
 
 RESAMPLES = 9999
 LEVEL, POWER = 0.05, 0.8
@@ -166,13 +166,13 @@ def replicates(
     total = max(excess, 0) + of_prompts
     degrees = total**2 / ((of_seeds**2 / (seeds - 1) if excess > 0 else 0) + of_prompts**2 / (prompts - 1))
     error = np.sqrt(total / values.size)
-    half = stats.t.ppf(1 - LEVEL / 2, degrees) * error
+    half = special.stdtrit(degrees, 1 - LEVEL / 2) * error
     return {
         "se": float(error),
         "low": float(mean - half),
         "high": float(mean + half),
-        "p": float(2 * stats.t.sf(abs(mean) / error, degrees)),
-        "mde": float(half + stats.t.ppf(POWER, degrees) * error),
+        "p": float(2 * special.stdtr(degrees, -abs(mean) / error)),
+        "mde": float(half + special.stdtrit(degrees, POWER) * error),
     }
 
 
@@ -246,7 +246,7 @@ def _widen(
     differ = (np.abs(values) > SMALL * spread).sum(axis=1)
     few = differ < FEW
     values, differ, lowest, highest = values[few], differ[few], lowest[few], highest[few]
-    half = stats.t.ppf(1 - LEVEL / 2, np.maximum(differ - 1, 1)) * values.std(ddof=1, axis=1) / np.sqrt(size)
+    half = special.stdtrit(np.maximum(differ - 1, 1), 1 - LEVEL / 2) * values.std(ddof=1, axis=1) / np.sqrt(size)
     share, mean = special.betaincinv(differ + 1, np.maximum(size - differ, 1), 1 - LEVEL / 2), values.mean(axis=1)
     share[differ == size] = 1.0
     low[few] = np.minimum(low[few], np.maximum(mean - half, share * lowest))
