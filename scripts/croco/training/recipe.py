@@ -1,5 +1,6 @@
 """What is wrong with a recipe for an objective: one set of rules, for the config and for the command line of train.py."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -42,6 +43,9 @@ def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = No
         )
     if given.get("validation") and not known.validates:
         yield RecipeFault("validation", f"{objective} has no validation loss", own_recipe)
+    if given.get("generation_batch", math.inf) < given.get("micro_batch", 1):
+        problem = "a call of generate answers whole micro-batches, and micro_batch is larger"
+        yield RecipeFault("generation_batch", problem, "raise it to micro_batch at least, or leave it out")
     if "lora_coverage" in given and "lora_targets" not in given:
         remedy = "name a part by lora_targets, or leave it out"
         yield RecipeFault("lora_coverage", "without a pattern all projections are adapted", remedy)

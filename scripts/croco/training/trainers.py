@@ -17,6 +17,8 @@ from croco.training.resume import WORLD, Progress
 if TYPE_CHECKING:
     from croco.training.policy import Tuned
 
+GENERATION_BATCH = 64  # prompts per call of generate at most, unless the recipe says otherwise
+
 
 class SFTByRows(ByRows, SFTTrainer):
     """SFT on completions."""
@@ -174,6 +176,7 @@ def make_online_trainer(
         reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
         scorer=scorer,
         stops=stops,
+        generation_batch=job.generation_batch or min(job.batch // WORLD, GENERATION_BATCH),
         **parts,
     )
 
