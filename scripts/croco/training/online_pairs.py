@@ -79,7 +79,7 @@ class OnlinePairs(OnlineDPOTrainer):
         memory runs out and fewer prompts per call would help.
         """
         if not self.sampled:
-            count = max(1, self.generation_batch // self.args.train_batch_size)
+            count = self.generation_batch // self.args.train_batch_size
             together, self.waiting = self.waiting[:count], self.waiting[count:]
             prompts = [prompt for micro_batch in together for prompt in micro_batch]
             try:

@@ -9,6 +9,8 @@ from croco.objectives import OBJECTIVES, SPECIAL_KEYS
 
 SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 
+MOST_PROMPTS = 64  # per call of generate in online DPO, unless the recipe says otherwise
+
 
 class RecipeFault(NamedTuple):
     """A key of a recipe that is wrong for an objective."""
@@ -16,6 +18,17 @@ class RecipeFault(NamedTuple):
     key: str
     problem: str
     remedy: str
+
+
+def count_generation_batch(recipe: Mapping[str, Any], processes: int) -> int:
+    """Prompts per call of generate in one process of online DPO, in whole micro-batches of one optimizer step.
+
+    A recipe without a generation batch has those of the step, at most 64.
+    """
+    step = recipe["batch"] // processes
+    micro_batch = recipe.get("micro_batch", 1)
+    size = min(recipe.get("generation_batch") or MOST_PROMPTS, step)
+    return max(micro_batch, size // micro_batch * micro_batch)
 
 
 def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = None) -> Iterator[RecipeFault]:

@@ -12,12 +12,11 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from croco.training.by_rows import ByRows, with_row_numbers
 from croco.training.policy import still_reference
+from croco.training.recipe import count_generation_batch
 from croco.training.resume import WORLD, Progress
 
 if TYPE_CHECKING:
     from croco.training.policy import Tuned
-
-GENERATION_BATCH = 64  # prompts per call of generate at most, unless the recipe says otherwise
 
 
 class SFTByRows(ByRows, SFTTrainer):
@@ -176,7 +175,7 @@ def make_online_trainer(
         reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
         scorer=scorer,
         stops=stops,
-        generation_batch=job.generation_batch or min(job.batch // WORLD, GENERATION_BATCH),
+        generation_batch=count_generation_batch(vars(job), WORLD),
         **parts,
     )
 
