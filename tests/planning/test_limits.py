@@ -41,7 +41,7 @@ def test_online_training_has_the_time_that_it_samples(paper):
     """Its sampling waits for memory at every token, and takes many times a training on finished pairs."""
     wildcards = {"model": "eurollm", "pool": "multi"}
     online, offline = (limits(paper).minutes("train", {**wildcards, "setting": s}, 8) for s in ("dpo_online", "dpo"))
-    assert online > 3 * offline > 0
+    assert online > 10 * offline > 0
 
 
 def test_larger_calls_of_generate_shorten_an_online_training(paper):
