@@ -37,7 +37,7 @@ OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "adafactor")
 LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
 
 # Options that say where, how fast and how long it is trained. The numbers of processes and of rows in a micro-batch
-# change last bits, and the draws of dropout and of online DPO's sampling. They are not in the key, so that they can
+# or in a call of generate change last bits, and the draws of dropout and of online DPO's sampling. They are not in the key, so that they can
 # follow the memory and the GPUs at hand. Gradient checkpointing changes last bits alone.
 NOT_IN_CACHE_KEY = [
     "data",
@@ -51,6 +51,7 @@ NOT_IN_CACHE_KEY = [
     "off_policy",
     "processes",
     "micro_batch",
+    "generation_batch",
     "guards",
     "start",
     "reward_model",
@@ -187,6 +188,12 @@ def parse_arguments():
         default={},
         metavar="JSON",
         help="variables of the reward model's chat template",
+    )
+    parser.add_argument(
+        "--generation-batch",
+        type=cli.positive,
+        help="for online_dpo: prompts per call of generate and process "
+        "(default: those of a whole optimizer step, at most 64)",
     )
     parser.add_argument("--temperature", type=cli.number(above=0), default=1.0, help="of online_dpo's sampling")
     parser.add_argument("--top-p", type=cli.number(above=0, most=1), default=1.0, help="of online_dpo's sampling")

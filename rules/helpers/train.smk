@@ -6,7 +6,7 @@ from croco.runs import name_data
 RECIPE_KEYS = (
     "learning_rate schedule warmup epochs weight_decay batch micro_batch max_length too_long beta loss label_smoothing "
     "weights lora_r lora_alpha lora_dropout lora_targets lora_coverage loss_on validation checkpoint save_every "
-    "checkpointing optimizer"
+    "checkpointing optimizer generation_batch"
 ).split()
 
 

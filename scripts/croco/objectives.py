@@ -75,7 +75,7 @@ OBJECTIVES = {
             curve="online DPO loss",
             samples=True,
             validates=False,
-            recipe_keys=frozenset({"beta", "loss", "label_smoothing"}),
+            recipe_keys=frozenset({"beta", "loss", "label_smoothing", "generation_batch"}),
             losses=("sigmoid", "ipo"),
         ),
     )

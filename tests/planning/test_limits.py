@@ -44,6 +44,17 @@ def test_online_training_has_the_time_that_it_samples(paper):
     assert online > 10 * offline > 0
 
 
+def test_larger_calls_of_generate_shorten_an_online_training(paper):
+    wildcards = {"model": "eurollm", "pool": "multi", "setting": "dpo_online"}
+    config = copy.deepcopy(paper[0])
+    recipe = next(row for row in config["recipes"] if row["name"] == "online_dpo")
+    minutes = []
+    for prompts in (1, 2, 8):
+        recipe["generation_batch"] = prompts
+        minutes.append(limits((config, paper[1])).minutes("train", wildcards, 8))
+    assert minutes[0] > minutes[1] > minutes[2] == limits(paper).minutes("train", wildcards, 8)
+
+
 def test_a_row_of_the_config_overrides_the_plan(paper):
     grid = limits(paper).facts.grid
     row = grid.policies["eurollm"]

@@ -15,9 +15,11 @@ import psutil
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, write_rows
 
+from croco.errors import InputError
 from croco.models.chats import digest_tokens
+from croco.training import process
 from croco.training.encode import hold_out
-from croco.training.online_pairs import choose
+from croco.training.online_pairs import OnlinePairs, choose
 from croco.training.resume import newest_whole_checkpoint
 
 COUNT = 24
@@ -354,6 +356,85 @@ def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path
     # 17 prompts fill four micro-batches of 4 and one of 1; what fills the last ones up weighs nothing.
     assert manifest(tmp_path)["rows_seen"] == {"sum": 17, "repeats": 0}
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
+
+
+def train_here(monkeypatch, options):
+    """Trains in this process, so that a test can watch the calls of generate."""
+    import train
+
+    def run(path):
+        job = process.read_job(path)
+        process.save_examples(job)
+        process.train(job)
+        return 0
+
+    monkeypatch.setattr(train, "run_processes", run)
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, options)])
+    train.main()
+
+
+@pytest.mark.parametrize(("generation_batch", "calls"), [(None, [8, 8, 1]), (5, [4, 4, 4, 4, 1]), (2, [2] * 8 + [1])])
+def test_online_dpo_samples_several_micro_batches_per_call(
+    miniature, data, tmp_path, monkeypatch, generation_batch, calls
+):
+    """Each micro-batch gets the responses to its own prompts, two per prompt, and the same ones whatever the grouping."""
+    from transformers import GenerationMixin
+
+    sampled, generate = [], GenerationMixin.generate
+    asked, rate = [], OnlinePairs._rate_answers
+    parts, weigh = [], OnlinePairs._sum_log_probabilities
+
+    def watch_generate(self, **options):
+        sampled.append(len(options["input_ids"]) // 2)
+        return generate(self, **options)
+
+    def watch_parts(self, model, ids):
+        parts.append([self.processing_class.decode(row[mask.bool()]) for row, mask in zip(*ids[:2], strict=True)])
+        assert all(mask.any(0).all() for mask in (ids[1], ids[3])), "no column holds padding only"
+        return weigh(self, model, ids)
+
+    def watch_prompts(self, prompts, ids, mask):
+        asked.append(
+            [self.processing_class.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
+        )
+        assert len(ids) == 2 * len(prompts)
+        return rate(self, prompts, ids, mask)
+
+    monkeypatch.setattr(GenerationMixin, "generate", watch_generate)
+    monkeypatch.setattr(OnlinePairs, "_sum_log_probabilities", watch_parts)
+    monkeypatch.setattr(OnlinePairs, "_rate_answers", watch_prompts)
+    # With the likeliest token always, no pair is formed and no draw differs.
+    online = ["--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1, "--micro-batch", 2]
+    online += ["--top-p", 1e-6, *(["--generation-batch", generation_batch] if generation_batch else [])]
+    train_here(monkeypatch, arguments(miniature, data, tmp_path, "online_dpo", *online))
+    assert sampled == calls
+    assert parts == [2 * prompts for prompts in asked] and [len(prompts) for prompts in asked] == [2] * 8 + [1]
+    alone = tmp_path / "alone"
+    train_here(
+        monkeypatch, arguments(miniature, data, alone, "online_dpo", *online, "--generation-batch", 2, "--seed", 0)
+    )
+    scores = [[line["objective/scores"] for line in metrics(folder)[:3]] for folder in (tmp_path, alone)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_memory_that_sampling_lacks_is_an_error_that_names_the_generation_batch(miniature, data, tmp_path, monkeypatch):
+    import torch
+    from transformers import GenerationMixin
+
+    generate = GenerationMixin.generate
+
+    def fill_memory(self, **options):
+        if len(options["input_ids"]) > 8:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return generate(self, **options)
+
+    monkeypatch.setattr(GenerationMixin, "generate", fill_memory)
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16, "--epochs", 1)
+    command = arguments(miniature, data, tmp_path, "online_dpo", *online)
+    with pytest.raises(InputError, match=r"8 prompts were sampled in one call[^$]*set generation_batch below 8"):
+        train_here(monkeypatch, command)
+    train_here(monkeypatch, [*command, "--generation-batch", 4])
+    assert manifest(tmp_path)["rows_seen"] == {"sum": 17, "repeats": 0}
 
 
 def test_two_processes_train_as_one_does(miniature, data, tmp_path, two):
@@ -823,6 +904,7 @@ ONE = json.dumps(pair(1, "It is 2.", "no")) + "\n"
         (None, ("--label-smoothing", 0.1), "field label_smoothing: goes with the losses"),
         (None, ("--checkpoint", "best"), "nothing is held out"),
         (None, ("--loss-on", "all"), "field loss_on: has no effect on dpo"),
+        (None, ("--generation-batch", 8), "field generation_batch: has no effect on dpo"),
         (None, ("--lora-coverage", "partial"), "field lora_coverage"),
         (None, ("--validation", 1), "argument --validation"),
         (None, ("--reward-model", "somewhere"), "field reward_model"),

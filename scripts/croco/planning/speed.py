@@ -47,12 +47,14 @@ class Speed:
         return work.loads * work.gigabytes / self.load_gb_s
 
     def item_seconds(self, work: Work) -> float:
-        """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled."""
+        """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled.
+
+        Steps of transformers' generate wait for memory in addition, whatever the number of sequences in a call.
+        """
         parameters = work.active * BILLION
-        sampled = 0 if work.steps else work.tokens_out  # steps take their own time
         per_peak = (
             2 * work.tokens_in / self.prefill
-            + 2 * sampled / self.sampling
+            + 2 * work.tokens_out / self.sampling
             + work.training_factor * work.tokens_trained / self.training
         )
         return parameters * per_peak / (self.tflops * TERA) + STEP_SECONDS * work.steps

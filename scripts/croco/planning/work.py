@@ -13,6 +13,7 @@ from croco.config.resources import weigh
 from croco.grid import Grid
 from croco.objectives import OBJECTIVES
 from croco.runs import Run, name_data
+from croco.training.recipe import count_generation_batch
 
 # What is assumed where neither the config nor a file that exists says it. The plan prints each one that it used.
 ASSUMED_PROMPTS = 500
@@ -40,7 +41,7 @@ class Work:
         loads: how many models are loaded. prompts: how many.
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
-        steps: of transformers' generate, one token for each sequence of a small batch: such sampling waits for memory.
+        steps: of transformers' generate, one token for each sequence of a batch: such sampling waits for memory.
         kind: objective and tuned weights of a training. tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
         bytes: written.
     """
@@ -347,6 +348,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     response = sum(means) / len(means)
     responses = 2 if objective.has_pairs or objective.samples else 1
     sampled = seen * responses * response if objective.samples else 0
+    processes = max(1, grid.resource("gpu", [recipe, row]))
     full = recipe["weights"] == "full"
     trained = row.get("size", 0) * 1e9 * (1 if full else ADAPTER_SHARE)
     return Work(
@@ -361,7 +363,8 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         # The reward model reads what was sampled; it is taken to be of the policy's size.
         tokens_in=sampled + (seen * responses * facts.tokens_of_prompt() if sampled else 0),
         tokens_out=sampled,
-        steps=seen / recipe.get("micro_batch", 1) * response if objective.samples else 0,
+        # A call of generate ends with its longest response, which may have all the tokens that it is allowed.
+        steps=seen / count_generation_batch(recipe, processes) * row["max_tokens"] if objective.samples else 0,
         tokens_trained=seen * responses * (facts.tokens_of_prompt() + response),
         training_factor=(6 if full else 4) + (2 if objective.has_reference else 0),
         bytes=trained * BYTES_PER_TRAINED_PARAMETER,

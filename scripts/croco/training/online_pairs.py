@@ -2,13 +2,17 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch.nn.functional import logsigmoid
 
+from croco.errors import InputError
 from croco.models.transformers_engine import only_stops
 from croco.text.normalise import is_blank
+from croco.training.by_rows import take_rows
 from croco.training.resume import WORLD
 
 if TYPE_CHECKING:
@@ -26,13 +30,22 @@ class OnlinePairs(OnlineDPOTrainer):
     of which neither came to its end. A prompt without a pair weighs in the step's mean, and adds nothing to it. Of the
     policy's own generation settings only the stop tokens take part; the checkpoint keeps all of them.
 
+    TRL samples in each micro-batch. The policy does not change within an optimizer step, so one call of generate can
+    answer the prompts of several micro-batches, up to the whole step.
+
     Args:
         scorer: the reward model of the stage of scores; an answer that it cannot score has no reward.
-        stops: ids of the stop tokens (TRL's are the generation config's alone). The other arguments are the trainer's.
+        stops: ids of the stop tokens (TRL's are the generation config's alone).
+        generation_batch: prompts per call of generate, in whole micro-batches. The other arguments are the trainer's.
     """
 
-    def __init__(self, *args: Any, scorer: "RewardEngine", stops: list[int], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, scorer: "RewardEngine", stops: list[int], generation_batch: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.generation_batch = generation_batch
+        self.waiting: list[list[list[dict]]] = []  # the chat lists of the step's micro-batches without responses
+        self.sampled: list[list[torch.Tensor]] = []  # the responses of the micro-batches that come next
         self.scorer, self.eos_token_ids = scorer, sorted(stops)
         self.stats: dict = {}
         self.sums: dict[str, torch.Tensor] = {}  # TRL's are means of means
@@ -48,6 +61,39 @@ class OnlinePairs(OnlineDPOTrainer):
             policy.generation_config = own
             model.train()
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device
+    ) -> tuple[list[dict], Any]:
+        """As ByRows.get_batch_samples; also notes the prompts of the step.
+
+        Nothing is sampled here, because a resumed training restores its random state only after this call.
+        """
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.waiting, self.sampled = [inputs["prompt"] for inputs in batches], []
+        return batches, items
+
+    def _take_responses(self, model: torch.nn.Module) -> list[torch.Tensor]:
+        """Two responses per prompt of the next micro-batch, sampled with those of the micro-batches that follow it.
+
+        Returns ids and mask of the prompts, then of the answers, each (2 x prompts, tokens). Raises InputError if
+        memory runs out and fewer prompts per call would help.
+        """
+        if not self.sampled:
+            count = self.generation_batch // self.args.train_batch_size
+            together, self.waiting = self.waiting[:count], self.waiting[count:]
+            prompts = [prompt for micro_batch in together for prompt in micro_batch]
+            try:
+                *ids, _ = self._generate(model, prompts)
+            except Exception as error:
+                if len(together) == 1 or not should_reduce_batch_size(error):
+                    raise
+                raise InputError(
+                    f"out of memory while {len(prompts)} prompts were sampled in one call: {error}",
+                    f"set generation_batch below {len(prompts)}; the training resumes from its last checkpoint",
+                ) from error
+            self.sampled = split_responses(ids, [len(micro_batch) for micro_batch in together])
+        return self.sampled.pop(0)
+
     def step_by_rows(
         self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
@@ -55,8 +101,8 @@ class OnlinePairs(OnlineDPOTrainer):
         prompts = inputs["prompt"]
         count = len(prompts)
         # Answers in rows: the first to every prompt, then the second to every prompt.
-        *ids, vision = self._generate(model, prompts)
-        policy, reference = self._sum_log_probabilities(model, ids, vision)  # each (2, count), nats
+        ids = self._take_responses(model)
+        policy, reference = self._sum_log_probabilities(model, ids)  # each (2, count), nats
         rewards, whole, ended = self._rate_answers(prompts, *ids[2:])  # each (2, count)
         first, paired = choose(rewards, whole)  # each (count,)
         real = torch.arange(count, device=ended.device) < own
@@ -85,15 +131,15 @@ class OnlinePairs(OnlineDPOTrainer):
         return loss.detach()
 
     def _sum_log_probabilities(
-        self, model: torch.nn.Module, ids: list[torch.Tensor], vision: Any
+        self, model: torch.nn.Module, ids: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (nats) of the answers under policy and reference, each (2, prompts); gradients of the first."""
         mask = ids[3]  # (2 x prompts, tokens), 0 behind an answer's end
-        policy = (self._forward(model, *ids, vision) * mask).sum(1)
+        policy = (self._forward(model, *ids) * mask).sum(1)
         with torch.no_grad(), contextlib.ExitStack() as without:
             if self.ref_model is None:
                 without.enter_context(self.model.disable_adapter())
-            reference = self._forward(self.ref_model or self.model, *ids, vision)
+            reference = self._forward(self.ref_model or self.model, *ids)
         reference = (reference * mask).sum(1)
         return policy.view(2, -1), reference.view(2, -1)
 
@@ -145,6 +191,23 @@ class OnlinePairs(OnlineDPOTrainer):
                 logs[name] = int(totals[list(self.sums).index(name)][0])
             self.sums = {}
         super().log(logs, *args, **kwargs)
+
+
+def split_responses(ids: list[torch.Tensor], sizes: list[int]) -> list[list[torch.Tensor]]:
+    """The parts of a sampled batch that belong to micro-batches of ``sizes`` prompts, without columns of padding only.
+
+    Args:
+        ids: ids and mask of the prompts, padded on the left, then of the answers, padded on the right; each
+            (2 x prompts, tokens), with the first answers before the second ones. The parts have the same form.
+    """
+    parts, start = [], 0
+    for size in sizes:
+        numbers = range(start, start + size)
+        part = take_rows(dict(enumerate(ids)), sum(sizes), numbers)
+        used = [part[1].any(0), part[3].any(0)]
+        parts.append([part[0][:, used[0]], part[1][:, used[0]], part[2][:, used[1]], part[3][:, used[1]]])
+        start += size
+    return parts
 
 
 def choose(rewards: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

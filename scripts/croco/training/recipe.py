@@ -1,5 +1,6 @@
 """What is wrong with a recipe for an objective: one set of rules, for the config and for the command line of train.py."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from croco.objectives import OBJECTIVES, SPECIAL_KEYS
 
 SMOOTHED = ("robust", "exo_pair")  # the losses of TRL 1.16 that label smoothing changes
 
+MOST_PROMPTS = 64  # per call of generate in online DPO, unless the recipe says otherwise
+
 
 class RecipeFault(NamedTuple):
     """A key of a recipe that is wrong for an objective."""
@@ -15,6 +18,17 @@ class RecipeFault(NamedTuple):
     key: str
     problem: str
     remedy: str
+
+
+def count_generation_batch(recipe: Mapping[str, Any], processes: int) -> int:
+    """Prompts per call of generate in one process of online DPO, in whole micro-batches of one optimizer step.
+
+    A recipe without a generation batch has those of the step, at most 64.
+    """
+    step = recipe["batch"] // processes
+    micro_batch = recipe.get("micro_batch", 1)
+    size = min(recipe.get("generation_batch") or MOST_PROMPTS, step)
+    return max(micro_batch, size // micro_batch * micro_batch)
 
 
 def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = None) -> Iterator[RecipeFault]:
@@ -42,6 +56,9 @@ def find_faults(objective: str, given: Mapping[str, Any], whose: str | None = No
         )
     if given.get("validation") and not known.validates:
         yield RecipeFault("validation", f"{objective} has no validation loss", own_recipe)
+    if given.get("generation_batch", math.inf) < given.get("micro_batch", 1):
+        problem = "a call of generate answers whole micro-batches, and micro_batch is larger"
+        yield RecipeFault("generation_batch", problem, "raise it to micro_batch at least, or leave it out")
     if "lora_coverage" in given and "lora_targets" not in given:
         remedy = "name a part by lora_targets, or leave it out"
         yield RecipeFault("lora_coverage", "without a pattern all projections are adapted", remedy)

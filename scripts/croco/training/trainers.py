@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from croco.training.by_rows import ByRows, with_row_numbers
 from croco.training.policy import still_reference
+from croco.training.recipe import count_generation_batch
 from croco.training.resume import WORLD, Progress
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def make_online_trainer(
         reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
         scorer=scorer,
         stops=stops,
+        generation_batch=count_generation_batch(vars(job), WORLD),
         **parts,
     )
 
