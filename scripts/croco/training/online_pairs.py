@@ -2,14 +2,14 @@
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.nn.functional import logsigmoid
 
-from croco.errors import InputError
 from croco.models.transformers_engine import only_stops
 from croco.text.normalise import is_blank
 from croco.training.by_rows import take_rows
@@ -75,22 +75,27 @@ class OnlinePairs(OnlineDPOTrainer):
     def _take_responses(self, model: torch.nn.Module) -> list[torch.Tensor]:
         """Two responses per prompt of the next micro-batch, sampled with those of the micro-batches that follow it.
 
-        Returns ids and mask of the prompts, then of the answers, each (2 x prompts, tokens). Raises InputError if
-        memory runs out and fewer prompts per call would help.
+        If memory runs out, all calls from then on answer half the prompts, but never less than a micro-batch. Returns ids
+        and mask of the prompts, then of the answers, each (2 x prompts, tokens).
         """
-        if not self.sampled:
+        while not self.sampled:
             count = self.generation_batch // self.args.train_batch_size
-            together, self.waiting = self.waiting[:count], self.waiting[count:]
+            together = self.waiting[:count]
             prompts = [prompt for micro_batch in together for prompt in micro_batch]
             try:
                 *ids, _ = self._generate(model, prompts)
             except Exception as error:
                 if len(together) == 1 or not should_reduce_batch_size(error):
                     raise
-                raise InputError(
-                    f"out of memory while {len(prompts)} prompts were sampled in one call: {error}",
-                    f"set generation_batch below {len(prompts)}; the training resumes from its last checkpoint",
-                ) from error
+                self.generation_batch = len(together) // 2 * self.args.train_batch_size
+                print(
+                    f"warning: out of memory while {len(prompts)} prompts were sampled in one call: going on with "
+                    f"{self.generation_batch}; set generation_batch in the recipe to start with that",
+                    file=sys.stderr,
+                )
+                clear_device_cache(garbage_collection=True)
+                continue
+            self.waiting = self.waiting[count:]
             self.sampled = split_responses(ids, [len(micro_batch) for micro_batch in together])
         return self.sampled.pop(0)
 
