@@ -244,6 +244,7 @@ def test_links_of_the_contents_land_at_their_headings(browser, report, width):
 
 def download(page, button):
     """The path of the file that a button saves, and its name."""
+    page.wait_for_timeout(120)  # Chromium drops downloads beyond ten per second
     with page.expect_download() as caught:
         button.click()
     return caught.value.path(), caught.value.suggested_filename
