@@ -276,7 +276,7 @@ def test_the_csv_of_the_leaderboard_has_the_numbers_of_the_summary(open_page, re
     assert set(lines["setting"]) == {"dpo"}
 
 
-@pytest.mark.parametrize("text", ["=1+1", " +cmd", "-1", "-1e-3", "-a", "@x", "＝1", "\tx", "'=1", "'a", "a", "+"])
+@pytest.mark.parametrize("text", ["=1+1", " +cmd", "-1", "-1e-3", "-a", "@x", "\uff1d1", "\tx", "'=1", "'a", "a", "+"])
 def test_the_page_neutralises_formulas_as_the_files_do(open_page, text):
     assert open_page().evaluate("(text) => guard(text)", text) == guard(text)
 
