@@ -181,9 +181,12 @@ for (const figure of document.querySelectorAll("figure")) {
   figure.querySelector(".tools").append(makePermalink(`#${figure.id}`, "this figure"));
 }
 const copied = document.getElementById("copied");
+// A click copies the link and shows it in the address bar. The page stays as it is, with the reader's own filters.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a.permalink");
-  if (!link) return;
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  history.pushState(history.state, "", link.hash);
   try {
     await navigator.clipboard.writeText(link.href);
     copied.textContent = "Link copied.";
@@ -345,6 +348,8 @@ function sortRows(table, column, descending) {
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const initial = [...table.tBodies[0].rows];
+  const here = makePermalink(`#${table.id}`, "this table in this order");
+  table.parentElement.previousElementSibling.append(here);
   let query = "";
   heads.forEach((head, column) => {
     const sort = make("button", null, head.textContent);
@@ -359,6 +364,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
   function show(asked) {
     query = asked;
+    here.hash = toHash(table.id, asked);
     const params = new URLSearchParams(asked);
     const column = heads.findIndex((head) => head.textContent === params.get("sort"));
     for (const head of heads) head.removeAttribute("aria-sort");

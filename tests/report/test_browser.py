@@ -206,6 +206,15 @@ def test_keyboard_reaches_the_content_and_the_controls(open_page):
     assert page.evaluate("document.activeElement.className") == "text", "long texts scroll by key"
 
 
+def test_everything_that_scrolls_sideways_on_a_phone_is_reached_by_key(open_page):
+    page = open_page(width=390, height=844)
+    open_everything(page)
+    unreachable = """[...document.querySelectorAll('main *')].filter((e) => e.scrollWidth > e.clientWidth + 1
+      && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0).map((e) => e.className)"""
+    assert page.evaluate(unreachable) == []
+    assert page.locator(".broad .charts").evaluate_all("(parts) => parts.every((e) => e.scrollWidth > e.clientWidth)")
+
+
 def test_structure_is_announced(open_page):
     page = open_page()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => Number(h.tagName[1]))")
@@ -331,11 +340,13 @@ def test_a_record_has_a_link_that_the_keyboard_copies(open_page, place):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator(f"#{place}-more").click() if page.locator(f"#{place}-more").is_visible() else None
     record = page.locator(f"#{place}-records > li").last
+    status = page.locator(f"#{place}-status").inner_text()
     label = record.locator("summary").inner_text()
     record.locator("summary").click()
     record.locator("a.permalink").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#copied")).to_have_text("Link copied.")
+    expect(page.locator(f"#{place}-status")).to_have_text(status)
     link = page.evaluate("navigator.clipboard.readText()")
     page.goto("about:blank")
     page.goto(link)
@@ -355,6 +366,8 @@ def test_sections_cards_figures_and_the_sorted_table_have_links(open_page):
     page.goto("about:blank")
     page.go_back()
     expect(page.locator("#leaderboard th").nth(2)).to_have_attribute("aria-sort", "descending")
+    link = page.get_by_role("link", name="Link to this table in this order").get_attribute("href")
+    assert link.endswith("#leaderboard?sort=win+rate&order=descending")
     card = page.locator(".card").first
     page.goto(f"{page.url.partition('#')[0]}#{card.get_attribute('id')}")
     expect(card).to_be_in_viewport()
