@@ -1,10 +1,18 @@
 "use strict";
-// Plots, the theme and two searchable lists. Text of models and users reaches the page by textContent alone.
+// Plots, downloads, the theme, links and two searchable lists. Text of models and users reaches the page by textContent alone.
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const PLOTS = read("plots");
 const ROWS = read("rows");
 const SHOWN = 25;
+const RUN = document.documentElement.dataset.run;
+
+function make(name, className, text) {
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  if (text !== undefined && text !== null) element.textContent = text;
+  return element;
+}
 
 // --- theme ---------------------------------------------------------------------------------------------------------
 const root = document.documentElement;
@@ -48,11 +56,19 @@ function colour(name) {
 const views = new Map();
 const chosen = new Map();
 
-async function draw(place) {
+const drawings = new Map();
+
+function draw(place) {
+  drawings.set(place, render(place));
+  return drawings.get(place);
+}
+const ensureDrawn = (place) => drawings.get(place) ?? draw(place);
+async function render(place) {
   place.dataset.drawn = "wait";
   const { figure, index } = place.dataset;
   const text = JSON.stringify(PLOTS[figure][index]).replace(/var\(--([\w-]+)\)/g, (_, name) => colour(name));
   const spec = JSON.parse(text);
+  spec.background = colour("page"); // a downloaded image keeps its background
   for (const param of spec.params ?? []) {
     if (param.name === "shown" && chosen.has(figure)) param.value = chosen.get(figure);
   }
@@ -73,12 +89,12 @@ const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (entry.isIntersecting) {
       watcher.unobserve(entry.target);
-      draw(entry.target);
+      ensureDrawn(entry.target);
     }
   }
 }, { rootMargin: "600px" });
 for (const place of places) watcher.observe(place);
-addEventListener("beforeprint", () => places.filter((place) => !place.dataset.drawn).forEach(draw));
+addEventListener("beforeprint", () => places.forEach(ensureDrawn));
 for (const select of document.querySelectorAll("select[data-figure]")) {
   select.disabled = false;
   select.addEventListener("change", () => {
@@ -89,18 +105,106 @@ for (const select of document.querySelectorAll("select[data-figure]")) {
   });
 }
 
-// --- lists ---------------------------------------------------------------------------------------------------------
-function make(name, className, text) {
-  const element = document.createElement(name);
-  if (className) element.className = className;
-  if (text !== undefined && text !== null) element.textContent = text;
-  return element;
+// --- downloads -------------------------------------------------------------------------------------------------------
+function save(blob, name) {
+  const link = make("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+const fileName = (...parts) => parts.filter(Boolean).join(" ").replace(/[^\p{L}\p{N}._]+/gu, "-").replace(/^[-.]+|-+$/g, "").slice(0, 120);
+function addDownload(tools, format, what, onClick) {
+  const button = make("button", "download", format);
+  button.type = "button";
+  button.setAttribute("aria-label", `${format} of ${what}`);
+  button.addEventListener("click", onClick);
+  tools.append(button);
 }
 
-function list(form, rows, filters, haystack, summarise, open) {
+// As croco/spreadsheets.py: a text that a spreadsheet could run as a formula gets an apostrophe.
+function guard(text) {
+  const bare = text.replace(/^'+/, "");
+  const isNumber = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$/.test(bare.trim());
+  return /^[\t\r]/.test(bare) || (/^[=+\-@＝＋－＠]/.test(bare.trimStart()) && !isNumber) ? `'${text}` : text;
+}
+// A cell is one value, or with data-csv a list of values: one for each name in the data-csv of its column.
+const csvValues = (cell) => (cell.dataset.csv ? JSON.parse(cell.dataset.csv) : [cell.dataset.value ?? cell.textContent.trim()]);
+function toCsv(table) {
+  const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  return [...table.rows].map((row) => [...row.cells].flatMap(csvValues).map((value) => quote(guard(String(value ?? "")))).join(",") + "\n").join("");
+}
+function addCsv(table, name, where) {
+  const tools = make("div", "tools");
+  addDownload(tools, "CSV", `the table ${name}`, () => save(new Blob([toCsv(table)], { type: "text/csv" }), `${fileName(RUN, name)}.csv`));
+  where.before(tools);
+}
+for (const table of document.querySelectorAll(".wide > table")) {
+  const region = table.parentElement;
+  addCsv(table, table.id || region.ariaLabel, region);
+}
+for (const figure of document.querySelectorAll("figure")) {
+  const tools = make("div", "tools");
+  for (const place of figure.querySelectorAll(".plot")) {
+    const title = place.parentElement.querySelector(".chart-title")?.textContent;
+    const name = fileName(RUN, figure.id.replace("figure-", ""), title);
+    const group = make("span", null, title ? `${title} ` : "");
+    addDownload(group, "SVG", title ?? "this figure", async () => {
+      await ensureDrawn(place);
+      save(new Blob([await views.get(place).view.toSVG()], { type: "image/svg+xml" }), `${name}.svg`);
+    });
+    addDownload(group, "PNG", title ?? "this figure", async () => {
+      await ensureDrawn(place);
+      (await views.get(place).view.toCanvas(2)).toBlob((blob) => save(blob, `${name}.png`));
+    });
+    tools.append(group);
+  }
+  figure.querySelector(".charts").after(tools);
+}
+
+// --- links -----------------------------------------------------------------------------------------------------------
+// An address is #id or #id?query. `restorers` has the functions that show what the query of an id asks for; each returns
+// the element to go to. The state of a history entry is {id: query}, so that the back button restores filters, too.
+const restorers = new Map();
+const toHash = (id, query) => `#${id}${query ? `?${query}` : ""}`;
+function remark(id, before, query, isNewEntry) {
+  if (isNewEntry) history.replaceState({ ...history.state, [id]: before }, "");
+  history[isNewEntry ? "pushState" : "replaceState"]({ ...history.state, [id]: query }, "", toHash(id, query));
+}
+function makePermalink(hash, label, text = "#") {
+  const link = make("a", "permalink", text);
+  link.href = hash;
+  if (text === "#") link.setAttribute("aria-label", `Link to ${label}`);
+  return link;
+}
+for (const figure of document.querySelectorAll("figure")) {
+  figure.querySelector(".tools").append(makePermalink(`#${figure.id}`, "this figure"));
+}
+const copied = document.getElementById("copied");
+// A click copies the link and shows it in the address bar. The page stays as it is, with the reader's own filters.
+document.addEventListener("click", async (event) => {
+  const link = event.target.closest("a.permalink");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  history.pushState(history.state, "", link.hash);
+  try {
+    await navigator.clipboard.writeText(link.href);
+    copied.textContent = "Link copied.";
+  } catch {
+    copied.textContent = "The link is in the address bar.";
+  }
+  setTimeout(() => { copied.textContent = ""; }, 4000);
+});
+
+// --- lists ---------------------------------------------------------------------------------------------------------
+// `key` names the field that, with the filters, identifies a row in a link.
+function list(form, rows, filters, key, haystack, summarise, open) {
   const [status, target, more] = ["status", "records", "more"].map((part) => document.getElementById(`${form.id}-${part}`));
   const texts = rows.map((row) => haystack(row).toLowerCase());
   let limit = SHOWN;
+  let query = "";
+  const here = makePermalink(`#${form.id}`, "", "Copy link to this selection");
+  status.after(here);
   for (const name of filters) {
     const values = [...new Set(rows.map((row) => String(row[name])))].sort();
     for (const value of values) {
@@ -109,9 +213,11 @@ function list(form, rows, filters, haystack, summarise, open) {
       form.elements[name].append(option);
     }
   }
+  let found = rows;
   function show() {
+    here.hash = toHash(form.id, query);
     const words = form.elements.text.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = rows.filter((row, i) =>
+    found = rows.filter((row, i) =>
       filters.every((name) => !form.elements[name].value || String(row[name]) === form.elements[name].value) &&
       words.every((word) => texts[i].includes(word)));
     status.textContent = `${found.length} of ${rows.length} ${found.length === 1 ? "fits" : "fit"}${found.length > limit ? `, the first ${limit} are shown` : ""}.`;
@@ -122,14 +228,41 @@ function list(form, rows, filters, haystack, summarise, open) {
       summary.append(...summarise(row));
       details.append(summary);
       details.addEventListener("toggle", () => {
-        if (details.open && details.childElementCount === 1) details.append(open(row));
+        if (!details.open || details.childElementCount > 1) return;
+        const body = open(row);
+        const record = new URLSearchParams(filters.map((name) => [name, row[name]]));
+        record.set(key, row[key]);
+        body.prepend(makePermalink(toHash(form.id, record), "", `Copy link to this ${row.kind ?? "manifest"}`));
+        details.append(body);
       });
       item.append(details);
       return item;
     }));
     more.hidden = found.length <= limit;
   }
-  form.addEventListener("input", () => { limit = SHOWN; show(); });
+  form.addEventListener("input", (event) => {
+    const before = query;
+    query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value)).toString();
+    // A word that is typed is one step of the history, not one per letter.
+    remark(form.id, before, query, event.target.name !== "text" || !before.includes("text="));
+    limit = SHOWN;
+    show();
+  });
+  restorers.set(form.id, (asked) => {
+    const params = new URLSearchParams(asked);
+    for (const name of ["text", ...filters]) form.elements[name].value = params.get(name) ?? "";
+    query = asked;
+    limit = SHOWN;
+    show();
+    const index = params.has(key) ? found.findIndex((row) => String(row[key]) === params.get(key)) : -1;
+    if (index < 0) return form;
+    limit = Math.max(limit, index + 1);
+    show();
+    const details = target.children[index].firstElementChild;
+    details.open = true;
+    details.firstElementChild.focus({ preventScroll: true });
+    return details;
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => { limit += 4 * SHOWN; show(); });
   form.hidden = false;
@@ -148,7 +281,7 @@ function block(title, text) {
 
 const exampleForm = document.getElementById("search");
 if (exampleForm) {
-  list(exampleForm, ROWS.examples, ["kind", "language", "run", "verdict"],
+  list(exampleForm, ROWS.examples, ["kind", "language", "run", "verdict"], "id",
     (row) => [row.id, row.prompt, row.left, row.right, row.facts, row.reply ?? ""].join("\n"),
     (row) => [
       make("span", `tag ${row.verdict}`, `${row.kind} · ${row.verdict}`),
@@ -170,7 +303,7 @@ if (exampleForm) {
 const manifestForm = document.getElementById("manifests");
 if (manifestForm) {
   const rows = ROWS.rows.map((row) => ({ ...row, code_state: row.dirty ? "uncommitted changes" : "committed" }));
-  list(manifestForm, rows, ["stage", "code_state"],
+  list(manifestForm, rows, ["stage", "code_state"], "file",
     (row) => [row.file, row.stage, row.commit ?? "", row.seed ?? "", ...row.inputs.flat()].join("\n"),
     (row) => [
       make("span", "tag", row.stage),
@@ -193,6 +326,7 @@ if (manifestForm) {
         table.append(line);
       }
       body.append(table);
+      addCsv(table, row.file, table);
       return body;
     });
 }
@@ -213,26 +347,54 @@ function sortRows(table, column, descending) {
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
+  const initial = [...table.tBodies[0].rows];
+  const here = makePermalink(`#${table.id}`, "this table in this order");
+  table.parentElement.previousElementSibling.append(here);
+  let query = "";
   heads.forEach((head, column) => {
     const sort = make("button", null, head.textContent);
     sort.type = "button";
     sort.addEventListener("click", () => {
       const descending = head.ariaSort ? head.ariaSort !== "descending" : head.classList.contains("number");
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      sortRows(table, column, descending);
+      const before = query;
+      show(new URLSearchParams({ sort: sort.textContent, order: descending ? "descending" : "ascending" }).toString());
+      remark(table.id, before, query, true);
     });
     head.replaceChildren(sort);
   });
+  function show(asked) {
+    query = asked;
+    here.hash = toHash(table.id, asked);
+    const params = new URLSearchParams(asked);
+    const column = heads.findIndex((head) => head.textContent === params.get("sort"));
+    for (const head of heads) head.removeAttribute("aria-sort");
+    if (column < 0) {
+      table.tBodies[0].append(...initial);
+      return table;
+    }
+    const order = params.get("order") === "descending" ? "descending" : "ascending";
+    heads[column].setAttribute("aria-sort", order);
+    sortRows(table, column, order === "descending");
+    return table;
+  }
+  restorers.set(table.id, show);
 }
 
 // --- where one is ----------------------------------------------------------------------------------------------------
 const links = new Map([...document.querySelectorAll(".side li a")].map((link) => [link.hash.slice(1), link]));
 const sections = [...document.querySelectorAll("main > section")];
+const splitHash = (hash) => {
+  const [id, ...query] = hash.slice(1).split("?");
+  return [decodeURIComponent(id), query.join("?")];
+};
+const targetOf = (hash) => document.getElementById(splitHash(hash)[0]);
 function markCurrent() {
   const atEnd = scrollY + innerHeight >= root.scrollHeight - 2;
+  const linked = atEnd ? targetOf(location.hash)?.closest("main > section") : null;
   const begun = sections.filter((section) => section.getBoundingClientRect().top <= innerHeight / 3);
-  const current = (atEnd ? sections : begun).at(-1) ?? sections[0];
+  // Several of the last sections may fit the window's end: the one that was asked for is the current one.
+  const isLinkedShown = linked && linked.getBoundingClientRect().top >= 0;
+  const current = isLinkedShown ? linked : (atEnd ? sections : begun).at(-1) ?? sections[0];
   for (const [id, link] of links) {
     if (id === current.id) link.setAttribute("aria-current", "location");
     else link.removeAttribute("aria-current");
@@ -242,12 +404,18 @@ addEventListener("scroll", () => requestAnimationFrame(markCurrent), { passive: 
 markCurrent();
 // The heights that charts reserve are close, not exact: all charts above the target are drawn before the page goes there.
 async function land() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const [id, query] = splitHash(location.hash);
+  const target = query && restorers.has(id) ? restorers.get(id)(query) : targetOf(location.hash);
   if (!target) return;
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   const above = places.filter((place) => place.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING);
-  await Promise.all(above.filter((place) => !place.dataset.drawn).map(draw));
+  await Promise.all(above.map(ensureDrawn));
   target.scrollIntoView({ behavior: "instant" });
+  markCurrent();
 }
+addEventListener("popstate", (event) => {
+  for (const [id, query] of Object.entries(event.state ?? {})) restorers.get(id)?.(query);
+});
 addEventListener("hashchange", land);
 land();
 const contents = document.getElementById("contents");

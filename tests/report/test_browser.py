@@ -1,5 +1,6 @@
 """The report page in a real Chromium: offline, searched, filtered, in both themes, on a phone, and accessible."""
 
+import csv
 import os
 import re
 import shutil
@@ -8,6 +9,9 @@ from itertools import pairwise
 import pytest
 from conftest import script
 from pages import make_report, write_finished, write_results
+
+from croco.results.table import read_summary
+from croco.spreadsheets import guard, read_csv
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -82,7 +86,7 @@ def open_page(browser, report):
     for context in contexts:
         context.close()
     assert said == []
-    assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+    assert {url.partition("#")[0] for url in asked if not url.startswith(("data:", "blob:file:"))} == {report.as_uri()}
 
 
 def open_everything(page):
@@ -212,7 +216,18 @@ def test_keyboard_reaches_the_content_and_the_controls(open_page):
     expect(page.locator("#search-records details").first).to_have_attribute("open", "")
     expect(page.locator("#search-records details").first.locator(".text").first).to_be_visible()
     page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "permalink"
+    page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "text", "long texts scroll by key"
+
+
+def test_everything_that_scrolls_sideways_on_a_phone_is_reached_by_key(open_page):
+    page = open_page(width=390, height=844)
+    open_everything(page)
+    unreachable = """[...document.querySelectorAll('main *')].filter((e) => e.scrollWidth > e.clientWidth + 1
+      && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0).map((e) => e.className)"""
+    assert page.evaluate(unreachable) == []
+    assert page.locator(".broad .charts").evaluate_all("(parts) => parts.every((e) => e.scrollWidth > e.clientWidth)")
 
 
 def test_structure_is_announced(open_page):
@@ -220,8 +235,8 @@ def test_structure_is_announced(open_page):
     check_structure(page)
 
 
-@pytest.mark.parametrize("width", [375, 1280])
-def test_links_of_the_contents_land_at_their_sections(browser, report, width):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_links_of_the_contents_land_at_their_headings(browser, report, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(report.as_uri())
     page.evaluate("document.getElementById('contents').open = true")
@@ -230,15 +245,138 @@ def test_links_of_the_contents_land_at_their_sections(browser, report, width):
         link.click()
         page.wait_for_function(
             """(name) => {
-              const top = document.querySelector(name).getBoundingClientRect().top;
+              const top = document.querySelector(`${name} h2`).getBoundingClientRect().top;
               const atEnd = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
               return (top >= -2 && top < innerHeight / 3) || atEnd;
             }""",
             arg=name,
         )
         expect(page.locator(".side [aria-current]")).to_have_count(1)
+        expect(page.locator(".side [aria-current]")).to_have_attribute("href", name)
         page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     page.close()
+
+
+def download(page, button):
+    """The path of the file that a button saves, and its name."""
+    page.wait_for_timeout(120)  # Chromium drops downloads beyond ten per second
+    with page.expect_download() as caught:
+        button.click()
+    return caught.value.path(), caught.value.suggested_filename
+
+
+def test_every_table_is_a_csv_file_with_raw_values(open_page):
+    page = open_page()
+    open_everything(page)
+    tables, buttons = page.locator("main .wide > table"), page.get_by_role("button", name=re.compile("^CSV of "))
+    assert buttons.count() == tables.count() > 8
+    saved = []
+    for table, button in zip(tables.all(), buttons.all(), strict=True):
+        path, name = download(page, button)
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        assert name.startswith("small-") and name.endswith(".csv")
+        assert len(rows) == table.locator("tr").count() and len({len(row) for row in rows}) == 1
+        saved.append(name)
+    assert "small-leaderboard.csv" in saved and "small-findings-table.csv" in saved
+
+
+def test_the_csv_of_the_leaderboard_has_the_numbers_of_the_summary(open_page, report):
+    page = open_page()
+    path, _ = download(page, page.get_by_role("button", name="CSV of the table leaderboard"))
+    lines = read_csv(path)
+    wins = read_summary(report.parent / "summary.csv").query("metric == 'win_rate' and eval_language == 'all'")
+    for line in lines.to_dict("records"):
+        row = wins[(wins["pool"] == line["pool"]) & (wins["setting"] == line["setting"])].iloc[0]
+        assert (line["win_rate"], line["low"]) == (row["value"], row["value_low"])
+    assert set(lines["setting"]) == {"dpo"}
+
+
+@pytest.mark.parametrize("text", ["=1+1", " +cmd", "-1", "-1e-3", "-a", "@x", "\uff1d1", "\tx", "'=1", "'a", "a", "+"])
+def test_the_page_neutralises_formulas_as_the_files_do(open_page, text):
+    assert open_page().evaluate("(text) => guard(text)", text) == guard(text)
+
+
+def test_every_chart_is_an_svg_and_a_png_file(open_page):
+    page = open_page("dark")
+    for figure in page.locator("figure").all():
+        charts = figure.locator(".plot").count()
+        for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+            buttons = figure.get_by_role("button", name=re.compile(f"^{kind} of "))
+            assert buttons.count() == charts
+            path, name = download(page, buttons.last)
+            key = figure.get_attribute("id").removeprefix("figure-")
+            assert name.startswith(f"small-{key}") and name.endswith(f".{kind.lower()}")
+            assert path.read_bytes().startswith(start) and path.stat().st_size > 1000
+
+
+def test_a_chart_that_is_not_drawn_yet_can_be_saved(browser, report):
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    button = page.locator("figure").last.get_by_role("button", name=re.compile("^SVG of ")).first
+    with page.expect_download() as caught:
+        button.evaluate("(button) => button.click()")
+    assert caught.value.path().read_bytes().startswith(b"<svg")
+    page.close()
+
+
+def test_a_link_to_a_selection_restores_it_and_back_undoes_it(open_page):
+    page = open_page()
+    status = page.locator("#search-status")
+    everything = status.inner_text()
+    page.locator("#search [name=kind]").select_option("answer")
+    expect(status).not_to_have_text(everything)
+    answers = status.inner_text()
+    page.locator("#search [name=verdict]").select_option("loss")
+    expect(status).not_to_have_text(answers)
+    losses, address = status.inner_text(), page.url
+    page.go_back()
+    expect(status).to_have_text(answers)
+    page.go_back()
+    expect(status).to_have_text(everything)
+    page.goto("about:blank")
+    page.goto(address)
+    expect(status).to_have_text(losses)
+    expect(page.locator("#search [name=kind]")).to_have_value("answer")
+    expect(page.locator("#search")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("place", ["search", "manifests"])
+def test_a_record_has_a_link_that_the_keyboard_copies(open_page, place):
+    page = open_page()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator(f"#{place}-more").click() if page.locator(f"#{place}-more").is_visible() else None
+    record = page.locator(f"#{place}-records > li").last
+    status = page.locator(f"#{place}-status").inner_text()
+    label = record.locator("summary").inner_text()
+    record.locator("summary").click()
+    record.locator("a.permalink").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#copied")).to_have_text("Link copied.")
+    expect(page.locator(f"#{place}-status")).to_have_text(status)
+    link = page.evaluate("navigator.clipboard.readText()")
+    page.goto("about:blank")
+    page.goto(link)
+    opened = page.locator(f"#{place}-records details[open]")
+    expect(opened).to_have_count(1)
+    expect(opened.locator("summary")).to_have_text(re.compile(re.escape(label.split("\n")[0])))
+    expect(opened.locator("summary")).to_be_in_viewport()
+    expect(opened.locator("summary")).to_be_focused()
+
+
+def test_sections_cards_figures_and_the_sorted_table_have_links(open_page):
+    page = open_page()
+    links = page.locator("main a.permalink").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))")
+    ids = page.locator("main > section, .card, figure").evaluate_all("(parts) => parts.map((part) => `#${part.id}`)")
+    assert set(ids) <= set(links)
+    page.locator("#leaderboard th button", has_text="win rate").click()
+    page.goto("about:blank")
+    page.go_back()
+    expect(page.locator("#leaderboard th").nth(2)).to_have_attribute("aria-sort", "descending")
+    link = page.get_by_role("link", name="Link to this table in this order").get_attribute("href")
+    assert link.endswith("#leaderboard?sort=win+rate&order=descending")
+    card = page.locator(".card").first
+    page.goto(f"{page.url.partition('#')[0]}#{card.get_attribute('id')}")
+    expect(card).to_be_in_viewport()
 
 
 def test_the_leaderboard_is_sorted_by_a_click(open_page):

@@ -7,7 +7,6 @@ import shutil
 import sys
 from argparse import Namespace
 from types import SimpleNamespace
-from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -297,18 +296,6 @@ def test_leaderboard_and_headline_have_the_numbers_of_the_summary(request, sourc
     headline = page.xpath("string(//p[@class='headline'])")
     interval = f"[{percent(main['value_low'])}, {percent(main['value_high'])}]"
     assert f"wins {percent(main['value'])} % {interval} against the untuned model" in headline
-
-
-def test_the_leaderboard_is_a_csv_file_to_download(written):
-    root, page = written
-    link = page.xpath("//a[@download='leaderboard.csv']/@href")[0]
-    lines = list(csv.DictReader(unquote(link.partition(",")[2]).splitlines()))
-    wins = read_pooled(root, "arena", "win_rate")
-    assert [(line["pool"], line["setting"], line["seeds"]) for line in lines] == [
-        ("multi", "dpo", "2"),
-        ("en", "dpo", "1"),
-    ]
-    assert all(float(line["win_rate"]) == float(wins[line["pool"], line["setting"]]["value"]) for line in lines)
 
 
 def test_facts_and_methods_are_those_of_the_manifests(tmp_path):

@@ -1,8 +1,7 @@
 """The leaderboard and the headline of the report page: one line per arm, from summary.csv alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import pandas as pd
 
@@ -12,7 +11,6 @@ from croco.report.names import UNTUNED_NAME
 from croco.report.page import Page, ReportedRun
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY
-from croco.spreadsheets import to_csv
 
 CHANCE = "chance"  # a baseline in summary.csv
 IN_HEADLINE = 3  # arms that the headline compares with its first one
@@ -113,14 +111,6 @@ def _first(rows: pd.DataFrame, column: str) -> float | None:
 def _is_empty(line: Line) -> bool:
     measured = (line.win_rate, line.length_controlled, line.tasks, line.right_language, line.tokens)
     return all(value is None for value in measured)
-
-
-def write_csv(lines: Iterable[Line]) -> str:
-    """The leaderboard as CSV in a data link; rates are shares, as in summary.csv."""
-    columns = ["model", "pool", "setting", "name", "win_rate", "low", "high", "length_controlled", "tasks", "right_language", "tokens", "n", "seeds"]  # fmt: skip
-    frame = pd.DataFrame([[getattr(line, column) for column in columns] for line in lines], columns=columns)
-    frame["n"] = frame["n"].astype("Int64")
-    return f"data:text/csv;charset=utf-8,{quote(to_csv(frame))}"
 
 
 def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:

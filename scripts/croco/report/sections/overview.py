@@ -5,7 +5,7 @@ from typing import Any
 from croco.report.caveats import list_caveats
 from croco.report.elements import Section
 from croco.report.facts import list_facts, write_methods
-from croco.report.leaderboard import list_lines, write_csv, write_headlines
+from croco.report.leaderboard import list_lines, write_headlines
 from croco.report.page import Page
 
 
@@ -20,7 +20,6 @@ def show(page: Page) -> Section:
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
         "lines": lines,
-        "csv": write_csv(lines),
     }
     return Section(content=content)
 
