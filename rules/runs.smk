@@ -43,7 +43,7 @@ rule write_plan:
         mem_mb=500,
         runtime=5,
     params:
-        plan=lambda wc: plan_stages(GRID, Path(shipped("config/speeds.tsv"))),
+        plan=lambda wc: plan_stages(GRID, Path(shipped("config/speeds.tsv"))).to_row(),
     message:
         "plan: {output.plan}"
     template_engine:

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from croco.grid import Grid
+from croco.planned import Planned, PlannedStage
 from croco.planning.limits import UNMEASURED, Limits
 from croco.planning.speed import estimate
 from croco.planning.work import Work, work_of
@@ -17,11 +17,10 @@ STAGES = ("generate", "score", "train", "evaluate", "judge")
 ModelJob = tuple[str, dict[str, str], int]
 
 
-def plan_stages(grid: Grid, speeds: Path) -> dict[str, Any]:
-    """{gpu_type, stages: [{stage, jobs, loads, items, tokens, gpu_hours}]} of all jobs of a config.
+def plan_stages(grid: Grid, speeds: Path) -> Planned:
+    """The plan of all jobs of a config.
 
     No result and no manifest of the run is read. ``speeds`` is config/speeds.tsv; the GPU is chosen as for time limits.
-    Tokens are those sampled, of a training those trained on. The hours of a stage without GPUs are None.
     """
     limits = Limits(grid, speeds)
     works: dict[str, list[tuple[Work, int]]] = defaultdict(list)
@@ -35,16 +34,16 @@ def plan_stages(grid: Grid, speeds: Path) -> dict[str, Any]:
             continue
         seconds = sum(estimate(work, gpus, limits.speed, UNMEASURED).seconds for work, gpus in jobs)
         stages.append(
-            {
-                "stage": stage,
-                "jobs": len(jobs),
-                "loads": sum(work.loads for work, _ in jobs),
-                "items": sum(work.items for work, _ in jobs),
-                "tokens": round(sum(work.tokens_trained or work.tokens_out for work, _ in jobs)),
-                "gpu_hours": round(seconds / 3600, 3) if any(gpus for _, gpus in jobs) else None,
-            }
+            PlannedStage(
+                stage=stage,
+                jobs=len(jobs),
+                loads=sum(work.loads for work, _ in jobs),
+                items=sum(work.items for work, _ in jobs),
+                tokens=round(sum(work.tokens_trained or work.tokens_out for work, _ in jobs)),
+                gpu_hours=round(seconds / 3600, 3) if any(gpus for _, gpus in jobs) else None,
+            )
         )
-    return {"gpu_type": limits.speed.gpu, "stages": stages}
+    return Planned(limits.speed.gpu, stages)
 
 
 def list_model_jobs(grid: Grid) -> Iterator[ModelJob]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from croco.planned import Planned, read_planned
 from croco.report.contrasts import Contrast, read_contrasts
 from croco.report.elements import BASE, Gaps, name_arm, read_json
 from croco.report.names import UNTUNED_NAME, is_control, name_arms
@@ -217,7 +218,7 @@ class Page:
     findings: dict | None
     contamination: dict | None
     comparability: list[dict] | None
-    plan: dict | None
+    plan: Planned | None
     tables: Path | None
     declared: Sequence[tuple[str, str, str]]
     contrasts: list[Contrast]
@@ -284,7 +285,7 @@ def read_page(args: Namespace) -> Page:
         findings=findings,
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
-        plan=read_json(args.plan) if args.plan and args.plan.is_file() else None,
+        plan=read_planned(args.plan) if args.plan and args.plan.is_file() else None,
         tables=args.tables,
         declared=[tuple(contrast) for contrast in args.contrast],
         contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),

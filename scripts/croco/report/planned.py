@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from croco.planned import PlannedStage
 from croco.report.elements import Table, table_of
 from croco.report.page import Manifest, Page
 
@@ -27,14 +28,14 @@ def compare_plan(page: Page) -> tuple[Table | None, list[str]]:
         if not manifest.file.startswith(f"{AUDIT}/"):
             done[manifest.stage].append(manifest)
     lines, differing = [], []
-    for planned in page.plan["stages"]:
-        fact = sum_up(planned["stage"], done[planned["stage"]])
+    for planned in page.plan.stages:
+        fact = sum_up(planned.stage, done[planned.stage])
         differences = find_differences(planned, fact, page.asked.partial)
         if differences:
-            differing.append(f"{planned['stage']}: {', '.join(differences)}")
+            differing.append(f"{planned.stage}: {', '.join(differences)}")
         lines.append(make_line(planned, fact, bool(differences)))
-    without_hours = any(planned["gpu_hours"] is None for planned in page.plan["stages"])
-    note = NOTE.format(gpu=page.plan["gpu_type"], hours=NO_GPU if without_hours else "")
+    without_hours = any(planned.gpu_hours is None for planned in page.plan.stages)
+    note = NOTE.format(gpu=page.plan.gpu_type, hours=NO_GPU if without_hours else "")
     return table_of("Plan and fact", lines, note), differing
 
 
@@ -59,22 +60,22 @@ def sum_up(stage: str, manifests: Sequence[Manifest]) -> dict[str, Any]:
     }
 
 
-def find_differences(planned: dict[str, Any], fact: dict[str, Any], partial: bool) -> list[str]:
+def find_differences(planned: PlannedStage, fact: dict[str, Any], partial: bool) -> list[str]:
     """The counts of a stage that are not as planned; of an unfinished run, those that are more than planned."""
-    at_most = {"loads", *(("jobs", "items") if partial else ()), *(("items",) if planned["stage"] == "train" else ())}
+    at_most = {"loads", *(("jobs", "items") if partial else ()), *(("items",) if planned.stage == "train" else ())}
     return [
-        f"{fact[name]:,} {name} instead of {planned[name]:,}"
+        f"{fact[name]:,} {name} instead of {getattr(planned, name):,}"
         for name in ("jobs", "loads", "items")
-        if (fact[name] > planned[name] if name in at_most else fact[name] != planned[name])
+        if (fact[name] > getattr(planned, name) if name in at_most else fact[name] != getattr(planned, name))
     ]
 
 
-def make_line(planned: dict[str, Any], fact: dict[str, Any], differs: bool) -> dict[str, Any]:
+def make_line(planned: PlannedStage, fact: dict[str, Any], differs: bool) -> dict[str, Any]:
     """A row of the table."""
-    line: dict[str, Any] = {"stage": planned["stage"]}
+    line: dict[str, Any] = {"stage": planned.stage}
     for name in ("jobs", "loads", "items", "tokens"):
-        line |= {f"{name} planned": planned[name] or None, name: fact[name] or None}
-    hours = None if planned["gpu_hours"] is None else fact["gpu_hours"]
-    line |= {"GPU-hours planned": planned["gpu_hours"], "GPU-hours": hours}
-    line["measured / planned hours"] = hours / planned["gpu_hours"] if hours and planned["gpu_hours"] else None
+        line |= {f"{name} planned": getattr(planned, name) or None, name: fact[name] or None}
+    hours = None if planned.gpu_hours is None else fact["gpu_hours"]
+    line |= {"GPU-hours planned": planned.gpu_hours, "GPU-hours": hours}
+    line["measured / planned hours"] = hours / planned.gpu_hours if hours and planned.gpu_hours else None
     return line | {"as planned": "no" if differs else "yes"}
