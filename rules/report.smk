@@ -21,6 +21,7 @@ rule write_report:
     """Makes plots, tables and a search from the result files alone; missing results are marked."""
     input:
         runs=rules.write_runs.output.runs,
+        plan=rules.write_plan.output.plan,
         summary=rules.summarise.output.summary,
         findings=rules.check_findings.output.findings,
         tables=rules.check_findings.output.tables,
@@ -70,6 +71,7 @@ rule write_report:
         python {params.scripts:q}/report.py \
             --root {params.root:q} \
             --runs {input.runs:q} \
+            --plan {input.plan:q} \
             {params.contrasts:q} \
             --summary {input.summary:q} \
             {params.findings:q} \

@@ -123,6 +123,7 @@ def parse_arguments():
         "--findings", type=Path, help="findings.json; without it the page has no section on the paper's findings"
     )
     parser.add_argument("--tables", type=Path, help="folder of tables in the paper's shape, *.csv")
+    parser.add_argument("--plan", type=Path, help="plan.json, what the config planned by stage")
     parser.add_argument("--judged", action="store_true", help="the config asks for verdicts")
     parser.add_argument("--fidelity", action="store_true", help="the config asks for measures of the answers")
     parser.add_argument("--tasks", action="store_true", help="the config asks for structured tasks")

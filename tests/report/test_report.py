@@ -209,6 +209,67 @@ def test_stages_of_which_no_gpus_are_known_have_no_gpu_hours(tmp_path):
     assert "the number of their GPUs is unknown" in page.get_element_by_id("cost").text_content()
 
 
+@pytest.fixture
+def planned_results(tmp_path):
+    """Results whose manifests say what was done, and a plan of the same counts; the trainings used GPUs."""
+    root = write_results(tmp_path / "small")
+    trained = {"rows_seen": {"sum": 20}, "tokens": 500, "seconds": 1800, "gpus": 1}
+    edit_manifests(root, "mini/*/*/checkpoint/manifest.json", **trained)
+    facts = {"counts": {"responses": 80, "tokens": 900}, "sampled": 20, "gpus": 0}
+    manifest(root / "mini" / "en" / "generations" / "0.manifest.json", "generate", **facts)
+    manifest(root / "audit" / "mini" / "en" / "generations.manifest.json", "generate", **facts)
+    stages = [
+        {"stage": "generate", "jobs": 1, "loads": 1, "items": 80, "tokens": 1000, "gpu_hours": None},
+        {"stage": "train", "jobs": 3, "loads": 3, "items": 66, "tokens": 1000, "gpu_hours": 3.0},
+    ]
+    (root / "plan.json").write_text(json.dumps({"gpu_type": "h100", "stages": stages}), encoding="utf-8")
+    return root
+
+
+def read_plan_and_fact(root, *options):
+    """({stage: its row of the table}, the text that says what is not as planned, or None)."""
+    cost = parse(make_report(root, "--plan", root / "plan.json", *options)).get_element_by_id("cost")
+    table = next(table for table in cost.xpath(".//table") if "Plan and fact" in table.xpath("string(.//caption)"))
+    marks = [mark.text_content() for mark in cost.xpath(".//p[@class='against']")]
+    return {line["stage"]: line for line in read_table(table)}, next(iter(marks), None)
+
+
+def test_counts_that_are_as_planned_have_no_mark_and_hours_have_a_ratio(planned_results):
+    """The audit's responses are left out, a pair that was not formed is no difference, and a CPU has no planned hours."""
+    lines, mark = read_plan_and_fact(planned_results)
+    assert mark is None and {line["as planned"] for line in lines.values()} == {"yes"}
+    assert (lines["generate"]["jobs"], lines["generate"]["items"], lines["generate"]["GPU-hours"]) == (
+        "1",
+        "80",
+        ABSENT,
+    )
+    assert (lines["train"]["items"], lines["train"]["items planned"]) == ("60", "66")
+    assert (lines["train"]["GPU-hours"], lines["train"]["measured / planned hours"]) == ("1.500", "0.500")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "facts", "said"),
+    [
+        ("mini/en/generations/0.manifest.json", {"counts": {"responses": 81}}, "generate: 81 items instead of 80"),
+        ("mini/multi/dpo/checkpoint/manifest.json", {"stage": "other"}, "train: 2 jobs instead of 3"),
+        ("mini/multi/dpo/checkpoint/manifest.json", {"rows_seen": {"sum": 27}}, "train: 67 items instead of 66"),
+    ],
+)
+def test_forged_counts_are_marked(planned_results, pattern, facts, said):
+    edit_manifests(planned_results, pattern, **facts)
+    lines, mark = read_plan_and_fact(planned_results)
+    assert said in mark and lines[said.split(":")[0]]["as planned"] == "no"
+
+
+def test_unfinished_runs_and_finished_work_are_no_difference(planned_results):
+    edit_manifests(planned_results, "mini/en/generations/0.manifest.json", sampled=0)
+    lines, mark = read_plan_and_fact(planned_results)
+    assert mark is None and lines["generate"]["loads"] == ABSENT, "taken from state/"
+    (planned_results / "mini" / "en" / "generations" / "0.manifest.json").unlink()
+    assert "generate: 0 jobs instead of 1" in read_plan_and_fact(planned_results)[1]
+    assert read_plan_and_fact(planned_results, "--partial")[1] is None
+
+
 def test_a_manifest_names_the_process_that_wrote_it(tmp_path, monkeypatch):
     def write(name):
         cli.write_manifest(tmp_path / name, cli.__file__, Namespace(), {})

@@ -5,8 +5,11 @@ import subprocess
 from collections import Counter, defaultdict
 
 import pytest
-from conftest import ENVIRONMENT, INTERPRETER
+from conftest import ENVIRONMENT, INTERPRETER, ROOT
 from conftest import planned as planned_by_snakemake
+
+from croco.config.read import build_grid, read_files
+from croco.planning.stages import STAGES, plan_stages
 
 RESULTS = "results/small"
 
@@ -33,6 +36,22 @@ def test_jobs_are_those_of_a_dry_run(fresh_project, tmp_path, config):
     for groups in planned["by"].values():
         for name in ("jobs", "loads", "items", "tokens", "gpu_hours", "bytes"):
             assert sum(sums[name] for sums in groups.values()) == pytest.approx(planned["total"][name])
+    assert_stages_are_planned_without_a_dry_run(fresh_project, config, planned)
+
+
+def assert_stages_are_planned_without_a_dry_run(project, config, planned):
+    """The report page's plan, made from the run table alone, has the jobs of a dry run."""
+    merged, locator = read_files([project / config], project)
+    grid, _ = build_grid(merged, project, locator)
+    stages = {line.stage: line for line in plan_stages(grid, ROOT / "config/speeds.tsv").stages}
+    for stage in STAGES:
+        # The audit is planned, but has manifests in a folder of its own.
+        jobs = [job for job in planned["jobs"] if job["work"]["stage"] == stage and "audit" not in job["rule"]]
+        assert stages[stage].jobs == len(jobs) > 0
+        for name in ("loads", "items"):
+            assert getattr(stages[stage], name) == sum(job["work"][name] for job in jobs)
+        hours = sum(job["gpu_hours"] for job in jobs)
+        assert (stages[stage].gpu_hours or 0) == pytest.approx(hours, abs=0.001)
 
 
 def test_paper_fits_a_screen(fresh_project):

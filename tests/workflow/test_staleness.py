@@ -146,7 +146,10 @@ CHANGES = {
     "policy chat template": (replace_text("models/policy/chat_template.jinja", "{% for", " {% for"), POLICY),
     "policy generation config": (replace_text("models/policy/generation_config.json", "{", "{ "), POLICY),
     "policy weights": (flip_last_byte("models/policy/model.safetensors"), POLICY),
-    "samples": (set_config("samples", value=5), SAMPLED | {"write_runs": 1, "generate_audited": 0, "audit_reward": 0}),
+    "samples": (
+        set_config("samples", value=5),
+        SAMPLED | {"write_runs": 1, "write_plan": 1, "generate_audited": 0, "audit_reward": 0},
+    ),
     "reward weights": (
         flip_last_byte("models/reward/model.safetensors"),
         REWARDED | {"check_role_template": 1, "check_models": 1},

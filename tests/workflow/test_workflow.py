@@ -234,7 +234,7 @@ def test_another_reward_model_regenerates_nothing(finished_run, grown):
     arguments = grown(reward_models=rewards, settings=settings)
     assert planned(finished_run, *arguments) == {
         "all": 1, "check_role_template": 1, "check_models": 1, "audit_reward": 1, "score": 1, "gather_scores": 1, "build_pairs": 1, "train": 1, "evaluate_language": 1, "judge_language": 1,
-        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "write_runs": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
+        "measure_language": 1, "score_answers_language": 1, "score_answers_multi": 1, "write_runs": 1, "write_plan": 1, "summarise": 1, "check_findings": 1, "write_report": 1,
     }  # fmt: skip
     before = read_bytes(finished_run)
     snakemake(finished_run, "--cores", 2, *arguments)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from croco.planned import Planned, read_planned
 from croco.report.contrasts import Contrast, read_contrasts
 from croco.report.elements import BASE, Gaps, name_arm, read_json
 from croco.report.names import UNTUNED_NAME, is_control, name_arms
@@ -21,6 +22,19 @@ from croco.runs import Run, read_runs
 INPUTS_SHOWN = 40  # inputs of a manifest
 # Folders under the output root whose manifests describe unfinished or intermediate work.
 NOT_RESULTS = ("state", "logs", "partial")
+
+
+# Where a stage's manifest says how much was done.
+ITEMS = {
+    "generate": "counts.responses",
+    "score": "counts.responses",
+    "train": "rows_seen.sum",
+    "evaluate": "counts.answers",
+    "judge": "counts.verdicts",
+}
+TOKENS = {"generate": "counts.tokens", "train": "tokens"}
+# What a job that did nothing itself has none of.
+DONE = {"generate": "sampled", "score": "scored", "evaluate": "evaluated", "train": "tokens", "judge": "asked"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class Manifest:
         gpus: GPUs that the process had, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
         options: of the command line.
+        items, tokens: how many were done, None where the manifest does not say it. loads: models that the job loaded.
     """
 
     file: str
@@ -52,6 +67,9 @@ class Manifest:
     inputs: list[list[str]]
     more: int
     options: dict[str, Any]
+    items: int | None
+    tokens: int | None
+    loads: int
 
     @classmethod
     def from_row(cls, file: str, row: dict[str, Any]) -> "Manifest":
@@ -73,12 +91,31 @@ class Manifest:
             inputs=inputs[:INPUTS_SHOWN],
             more=max(0, len(inputs) - INPUTS_SHOWN),
             options=row.get("options") or {},
+            items=read_count(row, ITEMS.get(row["stage"])),
+            tokens=read_count(row, TOKENS.get(row["stage"])),
+            loads=count_loads(row),
         )
 
     @property
     def short_commit(self) -> str:
         """The first ten digits of the commit."""
         return (self.commit or "outside git")[:10]
+
+
+def read_count(row: dict[str, Any], place: str | None) -> int | None:
+    """The whole number at a place such as `counts.responses` in a manifest, or None."""
+    value: Any = row if place else None
+    for name in place.split(".") if place else ():
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def count_loads(row: dict[str, Any]) -> int:
+    """Models that the job of a manifest loaded; none where all its work was finished, or a rule judged."""
+    options = row.get("options") or {}
+    if not row.get(DONE.get(row["stage"], "")) or (row["stage"] == "judge" and options.get("judge") == "oracle"):
+        return 0
+    return 2 if row["stage"] == "train" and options.get("reward_model") else 1
 
 
 @dataclass(frozen=True)
@@ -166,6 +203,7 @@ class Page:
         ledgers: {folder of a run: its ledger}; a run without one has no key.
         manifests: every manifest under the root.
         findings, contamination, comparability: content of the file of that name, None where it is missing.
+        plan: content of plan.json, None without it.
         tables: folder of tables in the paper's shape, or None.
         declared: declared contrasts, (setting, pool, versus).
         contrasts: results of the declared contrasts, see `read_contrasts`.
@@ -180,6 +218,7 @@ class Page:
     findings: dict | None
     contamination: dict | None
     comparability: list[dict] | None
+    plan: Planned | None
     tables: Path | None
     declared: Sequence[tuple[str, str, str]]
     contrasts: list[Contrast]
@@ -246,6 +285,7 @@ def read_page(args: Namespace) -> Page:
         findings=findings,
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
+        plan=read_planned(args.plan) if args.plan and args.plan.is_file() else None,
         tables=args.tables,
         declared=[tuple(contrast) for contrast in args.contrast],
         contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),

@@ -24,6 +24,7 @@ OF_THE_ROOT = {
 # Files without a manifest, and why they are not checked.
 NO_MANIFEST = {
     "runs.jsonl": "the config that it is made from cannot be read",
+    "plan.json": "the prompts that it counts are in files that may not be packed",
     "comparability.json": "how the evaluation was compared with the paper's is text",
     CONFIG: "the config is what the authors say",
     README: "it is text",
@@ -49,7 +50,7 @@ class Origin:
 
 def list_expected(runs: Collection[Run], judged: bool, fidelity: bool) -> list[str]:
     """The files, manifests included, that a bundle of these runs has at least."""
-    expected = {"runs.jsonl", "comparability.json", CONFIG, README, *OF_THE_ROOT}
+    expected = {"runs.jsonl", "plan.json", "comparability.json", CONFIG, README, *OF_THE_ROOT}
     expected |= {f"{stage}.{MANIFEST}" for stage in OF_THE_ROOT.values()}
     for run in runs:
         names = [f"eval/{code}.{end}" for code in run.evaluated for end in ("json", "samples.jsonl", MANIFEST)]
@@ -92,7 +93,7 @@ def list_evidence(stage: str, run: str | None) -> dict[str, str]:
     return {
         "summary": {"root": "", "runs": "runs.jsonl"},
         "findings": {"runs": "runs.jsonl", "summary": "summary.csv", "audit": "audit/"},
-        "report": {"root": "", "runs": "runs.jsonl", "summary": "summary.csv", "findings": "findings.json", "tables": "tables"},
+        "report": {"root": "", "runs": "runs.jsonl", "summary": "summary.csv", "findings": "findings.json", "tables": "tables", "plan": "plan.json"},
         "judge": {"answers": f"{run}/answers/", "baseline": f"{model}/{UNTUNED}/{BASE}/answers/", "prompts": "prompts/evaluate/"},
         "fidelity": {"answers": f"{run}/answers/", "prompts": "prompts/evaluate/"},
     }.get(stage, {})  # fmt: skip

@@ -79,7 +79,7 @@ OPTIONS: dict[str, dict[str, Kind]] = {
     },
     "report": {
         **RUNS,
-        **dict.fromkeys(("summary", "findings", "tables"), EVIDENCE),
+        **dict.fromkeys(("summary", "findings", "tables", "plan"), EVIDENCE),
         **dict.fromkeys(("judged", "fidelity", "tasks", "miniature"), SWITCH),
         "examples": NUMBER,
         "partial": Kind.OFF,

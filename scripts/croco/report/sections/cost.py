@@ -1,4 +1,4 @@
-"""Section "Cost": time, GPU-hours and memory by stage, from the manifests."""
+"""Section "Cost": time, GPU-hours and memory by stage, from the manifests, and beside the plan."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 from croco.report import plots
 from croco.report.elements import Section, figure, table_of
 from croco.report.page import Manifest, Page
+from croco.report.planned import compare_plan
 
 NOTE = (
     "A job is one process, however many manifests it wrote. A job that ran again counts with its last run. A training that "
@@ -58,7 +59,9 @@ def show(page: Page) -> Section:
         "Wall time of all jobs of a stage, one after the other.",
         table_of("Cost by stage", [*lines, every], NOTE),
     )
-    return Section(figures=[shown], content={"all": every})
+    planned, differing = compare_plan(page)
+    tables = [planned] if planned else []
+    return Section(figures=[shown], tables=tables, content={"all": every, "differing": differing})
 
 
 def is_counted(manifest: Manifest) -> bool:
