@@ -34,6 +34,8 @@ rule train:
     conda:
         "../envs/croco.yaml"
     threads: lambda wc: GRID.training_resource("threads", find_run(wc))
+    # Evaluations wait for trainings: those first, so that the GPUs are not idle at the end. See docs/performance.md.
+    priority: 1
     resources:
         **training_job(),
     params:

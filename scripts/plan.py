@@ -17,6 +17,9 @@ The jobs are those of `snakemake -n` with the default profile. The table has a l
 After a pilot (a run with --config limit=100) the plan has a 95 % interval. It covers the differences between the pilot's
 blocks and languages, and nothing else: other GPUs, queues and repeated jobs are outside of it.
 
+The wall time is that of a simulated run: jobs start as Snakemake starts them, on GPUs that are there all the time. Queues,
+failures, and jobs without a GPU take no time in it.
+
 Jobs that are made again are counted in full. This is an upper bound: work that is finished under state/ is taken over in
 seconds if its inputs are the same.
 """
@@ -107,9 +110,9 @@ def format_totals(plan, speed, gpus, downloads):
         low, high = interval
         yield f"           95 % interval of the measured part: {low:,.1f} to {high:,.1f} (blocks and languages only)"
     if uses_gpus:
-        shared, chain = total.gpu_hours / gpus, plan.longest_chain()
-        limit = "all GPUs busy" if shared >= chain else "the longest chain of jobs that wait for each other"
-        yield f"Wall time  at least {max(shared, chain):,.1f} hours on {gpus} GPUs, limited by {limit}"
+        schedule, chain = plan.schedule(gpus), plan.longest_chain()
+        busy = f", busy {schedule.busy:.0%} of the time" if schedule.busy is not None else ""
+        yield f"Wall time  {schedule.hours:,.1f} hours on {gpus} GPUs{busy}; {chain:,.1f} hours on any number of GPUs"
         if (most := max(step.job.gpus for step in plan.to_run)) > gpus:
             yield f"           a job asks for {most} GPUs and cannot start: lower `resources: {{gpu: ...}}` in the config"
     yield f"Disk       {total.bytes / 1e9:,.1f} GB written, training state included"
@@ -141,11 +144,14 @@ def wrap(head, parts):
 
 def describe(plan, speed, gpus, downloads):
     """The plan as a JSON object."""
+    schedule = plan.schedule(max(1, gpus))
     return {
         "gpu_type": speed.gpu,
         "gpus": gpus,
         "total": vars(add_up(plan.to_run)),
         "made_again": vars(add_up(plan.redone)),
+        "wall_hours": schedule.hours,
+        "gpus_busy": schedule.busy,
         "longest_chain_hours": plan.longest_chain(),
         "interval_gpu_hours": plan.interval(),
         "by": {by: {name: vars(sums) for name, sums in group(plan.to_run, by).items()} for by in GROUPS},

@@ -44,6 +44,7 @@ class PlannedJob:
         after: positions, in the list of all jobs, of the jobs whose outputs it needs.
         is_started: whether a run started it and has not seen its end.
         seconds: how long a finished job took, None where no record says it.
+        priority: of its rule; of the jobs that could start, those with the highest do.
     """
 
     rule: str
@@ -57,6 +58,7 @@ class PlannedJob:
     after: tuple[int, ...]
     is_started: bool = False
     seconds: float | None = None
+    priority: int = 0
 
     @property
     def is_redone(self) -> bool:
@@ -149,6 +151,7 @@ def read_dag(dag: Any) -> list[PlannedJob]:
             after=tuple(sorted(positions[needed] for needed in dag.dependencies[job])),
             is_started=records.is_started(job),
             seconds=None if dag.needrun(job) else records.seconds_of(job),
+            priority=job.priority,
         )
         for job in jobs
     ]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from croco.grid import Grid
 from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob, find_ends
+from croco.planning.schedule import Schedule, simulate
 from croco.planning.speed import Cost, Measured, Speed, Z, estimate
 from croco.planning.work import Facts, Work, work_of
 
@@ -72,8 +73,15 @@ class Plan:
 
     def longest_chain(self) -> float:
         """Hours of the longest chain of jobs that wait for each other, each on the GPUs that it asks for."""
-        hours = [step.hours / max(1, step.job.gpus) if step.job.why is not None else 0.0 for step in self.steps]
-        return max(find_ends([step.job for step in self.steps], hours), default=0.0)
+        return max(find_ends([step.job for step in self.steps], self._durations()), default=0.0)
+
+    def schedule(self, gpus: int) -> Schedule:
+        """The run of all jobs on so many GPUs."""
+        return simulate([step.job for step in self.steps], self._durations(), gpus)
+
+    def _durations(self) -> list[float]:
+        """Hours of each job on the GPUs that it asks for; 0 for a finished one."""
+        return [step.hours / max(1, step.job.gpus) if step.job.why is not None else 0.0 for step in self.steps]
 
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the GPU-hours that were extrapolated from measured jobs; None where nothing was measured.
