@@ -1,6 +1,7 @@
 """What model work costs: by the table of GPU types, and by the manifests of a pilot."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -11,7 +12,7 @@ from croco.planning.plan import Plan, Step
 from croco.planning.speed import Measured, Speed, estimate, read_measured, read_speeds
 from croco.planning.work import Work
 
-SPEED = Speed("x", 80, 100, sampling=0.1, prefill=0.5, training=0.4, load_gb_s=2, source="estimate")
+SPEED = Speed("x", 80, 100, sampling=0.1, prefill=0.5, training=0.4, load_gb_s=2, start_s=0, source="estimate")
 NOTHING = Measured({}, {})
 POLICY = {"model": "p", "path": "org/p", "size": 9, "active": 9, "gigabytes": 18}
 
@@ -65,6 +66,8 @@ def test_operations_and_loads():
     # Each of 8 processes loads the weights.
     assert estimate(tuned, 8, SPEED, NOTHING).seconds == pytest.approx(6 * 9e15 / 4e13 + 8 * 9)
     assert estimate(sampled, 0, SPEED, NOTHING).seconds == 0
+    # The start of an engine takes its time, too.
+    assert estimate(sampled, 1, replace(SPEED, start_s=60), NOTHING).seconds == pytest.approx(1800 + 9 + 60)
 
 
 def test_pilot_replaces_the_table(tmp_path):

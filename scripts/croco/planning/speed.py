@@ -30,6 +30,7 @@ class Speed:
         gpu: the type. memory_gb: of one. tflops: peak of dense bf16 operations, in 10^12 per second.
         sampling, prefill, training: share of the peak that is reached.
         load_gb_s: GB of weights that are loaded per second.
+        start_s: seconds of a load beside its weights: imports, compilation, captured graphs.
         source: of each figure, or `estimate`.
     """
 
@@ -40,11 +41,16 @@ class Speed:
     prefill: float
     training: float
     load_gb_s: float
+    start_s: float
     source: str
 
     def load_seconds(self, work: Work) -> float:
         """Seconds of all model loads of a job."""
-        return work.loads * work.gigabytes / self.load_gb_s
+        return work.loads * self.seconds_of_load(work.gigabytes)
+
+    def seconds_of_load(self, gigabytes: float) -> float:
+        """Seconds of one load of a model."""
+        return self.start_s + gigabytes / self.load_gb_s
 
     def item_seconds(self, work: Work) -> float:
         """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled.
@@ -137,7 +143,7 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
         items, gpus = _count_done(manifest), manifest.get("gpus", 0)
         if not items or not gpus or not model:
             continue
-        loading = gpus * gigabytes.get(model, 0) / speed.load_gb_s
+        loading = gpus * speed.seconds_of_load(gigabytes.get(model, 0))
         seconds = max(gpus * manifest["seconds"] - loading, LEAST_SHARE * gpus * manifest["seconds"])
         # Manifests of one job, one per language, each have the seconds since the job's start.
         of_kind = jobs[stage, model, _kind(manifest["options"])]
