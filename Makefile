@@ -49,7 +49,7 @@ $(DOCS_ENV): requirements-docs.lock
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
-	$(BIN)/snakemake --cores $(CORES) $(ARGS)
+	$(BIN)/snakemake --cores $(CORES) --quiet=reason $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
 LONGEST := tests/workflow/test_workflow.py tests/training/test_train.py
