@@ -11,7 +11,7 @@ VLLM_ENV := .venv-vllm/.lock-installed
 DOCS := .venv-docs/bin
 DOCS_ENV := .venv-docs/.lock-installed
 
-.PHONY: help env demo test test-vllm test-slurm torture bench envs reference docs lint dag clean
+.PHONY: help env demo test test-vllm test-slurm torture bench envs reference docs lint dag screenshot clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,7 +49,7 @@ $(DOCS_ENV): requirements-docs.lock
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
-	$(BIN)/snakemake --cores $(CORES) $(ARGS)
+	$(BIN)/snakemake --cores $(CORES) --quiet=reason $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
 LONGEST := tests/workflow/test_workflow.py tests/training/test_train.py
@@ -101,6 +101,13 @@ dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
 	@mkdir -p docs
 	$(BIN)/snakemake --rulegraph --forceall --quiet all | dot -Tsvg > docs/rulegraph.svg
 	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
+
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+screenshot:  ## photograph the demo's page: docs/report.png (needs Chromium, after make demo)
+	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found. Install one, or name it: make screenshot CHROMIUM=/path/to/chromium"; exit 1; }
+	@test -f results/miniature/report.html || { echo "error: results/miniature/report.html not found. Make it: make demo"; exit 1; }
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,800 \
+		--screenshot=docs/report.png "file://$(CURDIR)/results/miniature/report.html"
 
 clean:  ## remove the demo's results and the tools' caches; .snakemake stays, it knows what other runs were made with
 	rm -rf results/miniature .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -42,6 +42,10 @@ for PATH in CUSTOM_RULES:
     include: PATH
 
 
+onstart:
+    print(describe_prospect(GRID.results), file=sys.stderr)
+
+
 onsuccess:
     print(describe_result(GRID.results), file=sys.stderr)
 

@@ -15,7 +15,7 @@ from croco.config.read import build_grid
 from croco.config.schema import Locator
 from croco.config.shipped import path_shipped
 from croco.digests import code_digest
-from croco.endings import describe_failures, describe_result
+from croco.endings import describe_failures, describe_prospect, describe_result
 from croco.errors import InputError
 from croco.planning.redo import find_excess
 from croco.pins import check_local_items, list_unpinned

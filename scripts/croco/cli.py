@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import logging
 import math
 import os
 import platform
@@ -31,6 +32,16 @@ UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
+# Warnings that libraries repeat for each task or model, about what is done on purpose: {logger: parts of its messages}.
+INTENDED = {
+    # A task reads its documents from memory, and takes no options for that.
+    "lm_eval.api.task": ("Custom kwargs can be passed to `--metadata`",),
+    # The policy is loaded once, by croco.models.loading, with all of its options.
+    "lm_eval.models.huggingface": (
+        "`pretrained` model kwarg is not of type `str`",
+        "Passed an already-initialized model through `pretrained`",
+    ),
+}
 # Remedies for a file that cannot be read or written.
 REMEDIES = {
     **dict.fromkeys(FULL, "free some space and start again: finished chunks are kept under --state"),
@@ -114,6 +125,8 @@ def run(main: Callable[[], None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "15")  # of the libraries' bars too
+    for name in INTENDED:
+        logging.getLogger(name).addFilter(is_unintended)
     end_with_head()
     try:
         main()
@@ -123,6 +136,12 @@ def run(main: Callable[[], None]) -> None:
         if (message := explain_os_error(error)) is None:
             raise
         sys.exit(message)
+
+
+def is_unintended(record: logging.LogRecord) -> bool:
+    """Whether a library's log message is shown: all are, except those about what is done on purpose."""
+    message = record.getMessage()
+    return not any(part in message for part in INTENDED.get(record.name, ()))
 
 
 def explain_os_error(error: OSError) -> str | None:

@@ -1,4 +1,8 @@
-"""What a run says at its end: result, page and warnings, or what failed. These lines are far above in the log by then."""
+"""What a run says at its start and end.
+
+At its start it says where the page will be and how to follow it. At its end it gives result, page and warnings, or what
+failed: these lines are far above in the log by then.
+"""
 
 import re
 from collections import Counter
@@ -58,6 +62,14 @@ def read_end(path: str | Path) -> list[str]:
     except OSError as error:
         return [f"(its log cannot be read: {error.strerror})"]
     return [line.rpartition("\r")[2] for line in text.strip().split("\n")][-LINES:]
+
+
+def describe_prospect(results: str | Path) -> str:
+    """Where the page of a run will be, and what tells how far the run is."""
+    return (
+        f"page at the end:        {Path(results, 'report.html')}\n"
+        "how far, and time left: python scripts/status.py, with the --configfile and --config of this run"
+    )
 
 
 def describe_result(results: str | Path) -> str:

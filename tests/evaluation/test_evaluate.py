@@ -31,6 +31,7 @@ def test_only_new_languages_are_evaluated(miniature, prompts, tmp_path):
     }
     done = evaluate(miniature, prompts, tmp_path, ["en", "de"])
     assert "to evaluate: de" in done.stderr and len(before) == 3
+    assert "Custom kwargs" not in done.stderr and "`pretrained`" not in done.stderr and "initialized" not in done.stderr
     assert {path: path.read_bytes() for path in before} == before
     answers = rows(tmp_path / "run" / "answers" / "de.jsonl")
     assert [line["prompt_id"] for line in answers] == [row["prompt_id"] for row in rows(prompts["de"])]

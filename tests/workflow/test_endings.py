@@ -1,10 +1,13 @@
-"""What a run says at its end."""
+"""What a run says at its start and end."""
 
 import json
+import logging
+import re
 import shutil
 
 from conftest import snakemake
 
+from croco.cli import is_unintended
 from croco.endings import count_warnings
 
 
@@ -16,6 +19,8 @@ def test_a_finished_run_ends_with_its_result_and_its_page(finished_run, tmp_path
     manifest = json.loads((project / "results/small/report.manifest.json").read_text())
     assert manifest["headlines"] and all(headline in end for headline in manifest["headlines"])
     assert "results/small/summary.csv" in end
+    assert re.search(r"page at the end: +results/small/report.html\n", done.stderr)
+    assert "page at the end" not in snakemake(project, "-n", "--configfile", "two_languages.yaml").stderr
 
 
 def test_warnings_are_counted_once_per_text_and_last_attempt(tmp_path):
@@ -24,3 +29,12 @@ def test_warnings_are_counted_once_per_text_and_last_attempt(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert count_warnings(tmp_path) == {"x": 2, "y": 1}
+
+
+def test_only_warnings_on_what_is_intended_are_hidden():
+    def is_shown(logger, message):
+        return is_unintended(logging.LogRecord(logger, logging.WARNING, "", 1, message, (), None))
+
+    intended = "heldout: Custom kwargs can be passed to `--metadata` in console"
+    assert not is_shown("lm_eval.api.task", intended)
+    assert is_shown("lm_eval.api.task", "heldout: no test split") and is_shown("transformers", intended)
