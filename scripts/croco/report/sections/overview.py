@@ -5,12 +5,13 @@ from typing import Any
 from croco.report.caveats import list_caveats
 from croco.report.elements import Section
 from croco.report.facts import list_facts, write_methods
-from croco.report.leaderboard import list_lines, write_headlines
+from croco.report.highlights import choose_highlights
+from croco.report.leaderboard import find_main_run, list_lines, write_headlines
 from croco.report.page import Page
 
 
 def show(page: Page) -> Section:
-    """The section: headline, caveats, leaderboard and facts."""
+    """The section: headline, caveats, leaderboard, facts and a few pairs and answers."""
     lines = list_lines(page)
     facts = list_facts(page)
     content = {
@@ -20,6 +21,7 @@ def show(page: Page) -> Section:
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
         "lines": lines,
+        "highlights": choose_highlights(page, find_main_run(page, lines)),
     }
     return Section(content=content)
 
