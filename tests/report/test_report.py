@@ -369,7 +369,12 @@ def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
     facts = {part.find("dt").text: part.find("dd") for part in page.xpath("//dl[@class='facts']/div")}
     assert facts["policies"].xpath("./a/@href") == ["https://huggingface.co/org/policy-1B/tree/abc123"]
     assert facts["policies"].text_content() == "org/policy-1B (abc123)"
-    assert facts["date"].text == "2026-01-01" and facts["hardware"].text == "at most 2 GPUs per job"
+    assert facts["date"].text == "2026-01-01"
+    assert facts["hardware"].text == "at most 2 GPUs per job, at most 100 MB of memory per job"
+    jobs = read_figure(page, "hours")[-1]
+    assert facts["time of all jobs"].text.endswith(f"({jobs['jobs']} jobs)")
+    assert float(facts["GPU-hours"].text) == pytest.approx(float(jobs["GPU-hours"]), abs=0.01)
+    assert facts["model loads"].text.isdigit()
     assert facts["code"].text == "0123456789" and facts["training seeds"].text == "2"
     methods = page.xpath("string(//details[@class='methods']/p)")
     assert "org/policy-1B (abc123)" in methods and "arXiv 2605.26293" in methods and "commit 0123456789" in methods
@@ -383,6 +388,8 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     said = badges(written[1])
     assert any("Audit: reward model english is weak in en" in text for text in said)
     assert any("Contamination: 1 training prompt is part" in text for text in said)
+    doubts = written[1].xpath("string(//p[@id='doubts'])")
+    assert doubts == "What would make you doubt this result:"
     assert not any("One training seed" in text or "Null control" in text for text in said)
     root = write_results(tmp_path / "small")
     manifest(root / "prompts" / "de.manifest.json", "translate")
@@ -395,6 +402,19 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     for text in ("Partial results", "Null control multi/dpo is off chance: 62.1 %, not 50 %", "One training seed",
                  "machine-translated", "same verdict in both orders for at least 70.0 %"):  # fmt: skip
         assert any(text in badge for badge in said), (text, said)
+
+
+def test_a_demo_that_trains_on_an_unfit_reward_model_says_why(tmp_path):
+    root = write_results(tmp_path / "small")
+    audit = json.loads((root / "audit" / "english.json").read_text(encoding="utf-8"))
+    audit["languages"]["en"]["verdict"] = "unfit"
+    (root / "audit" / "english.json").write_text(json.dumps(audit), encoding="utf-8")
+    manifest(root / "mini" / "multi" / "dpo" / "arena" / "de.manifest.json", "judge", options={"judge": "oracle"})
+    overview = parse(make_report(root, "--miniature")).get_element_by_id("overview")
+    text = " ".join(overview.text_content().split())
+    assert "Audit: reward model english is unfit in en: do not train on it" in text
+    assert "The miniature trains on it all the same, because it shows how the workflow runs" in text
+    assert "Judge: a rule, not a model" in text
 
 
 def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
@@ -440,7 +460,7 @@ def name_linked(link):
 
 
 def test_the_first_examples_are_chosen_by_a_rule_that_does_not_flatter(written):
-    root, page = written
+    _, page = written
     first = page.xpath("//ul[@class='highlights']/li")
     pairs, answers = first[:3], first[3:]
     records = {
