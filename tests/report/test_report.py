@@ -413,7 +413,7 @@ def test_a_demo_that_trains_on_an_unfit_reward_model_says_why(tmp_path):
     overview = parse(make_report(root, "--miniature")).get_element_by_id("overview")
     text = " ".join(overview.text_content().split())
     assert "Audit: reward model english is unfit in en: do not train on it" in text
-    assert "The miniature trains on it all the same, because it shows how the workflow runs" in text
+    assert "The miniature trains on this reward model all the same, because it shows how the workflow runs" in text
     assert "Judge: a rule, not a model" in text
 
 

@@ -12,11 +12,11 @@ from croco.results.table import ALL, ARENA
 # Below this share of equal verdicts in both orders, the order decides many verdicts.
 CONSISTENT = 0.8
 WHY_MINIATURE = (
-    "The miniature trains on it all the same, because it shows how the workflow runs and what an audit finds. "
+    "The miniature trains on this reward model all the same, because it shows how the workflow runs and what an audit finds. "
     "In your own run, follow the audit."
 )
 WHY_UNFIT = (
-    "This run trained on it all the same. A win may then be of the reward model's flaws and not of better answers."
+    "This run trained on this reward model all the same. A win may come from its flaws instead of better answers."
 )
 
 
