@@ -146,6 +146,25 @@ def test_search_and_filters_find_the_example(open_page):
     assert languages and all("de" in text for text in languages)
 
 
+def test_examples_are_on_the_first_two_screens_and_lead_to_their_records(open_page):
+    page = open_page(height=800)
+    cards = page.locator(".highlights > li")
+    assert cards.count() == 6
+    ends = cards.evaluate_all("cards => cards.map((card) => card.getBoundingClientRect().bottom + scrollY)")
+    assert max(ends) <= 2 * 800
+    assert page.locator("#doubts").evaluate("(e) => e.getBoundingClientRect().bottom + scrollY") <= 800
+    style = "(e) => getComputedStyle(e).textDecorationLine"
+    assert page.locator(".highlights ins").first.evaluate(style) == "underline"
+    assert page.locator(".highlights del").first.evaluate(style) == "line-through"
+    for card in (cards.first, cards.last):
+        link = card.locator("a")
+        kind = "Chosen" if "pair" in link.inner_text() else "Tuned"
+        link.click()
+        record = page.locator("#search-records details[open]")
+        expect(record).to_have_count(1)
+        expect(record.locator(".text-title", has_text=kind)).to_be_visible()
+
+
 def test_more_examples_are_shown_on_demand(open_page):
     page = open_page()
     records = page.locator("#search-records > li")

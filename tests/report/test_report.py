@@ -7,6 +7,7 @@ import shutil
 import sys
 from argparse import Namespace
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -19,6 +20,7 @@ from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_results
 
 from croco import cli
 from croco.report.elements import embed
+from croco.report.highlights import mark_differences
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
             "provenance", "cost", "claims"]  # fmt: skip
@@ -367,7 +369,12 @@ def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
     facts = {part.find("dt").text: part.find("dd") for part in page.xpath("//dl[@class='facts']/div")}
     assert facts["policies"].xpath("./a/@href") == ["https://huggingface.co/org/policy-1B/tree/abc123"]
     assert facts["policies"].text_content() == "org/policy-1B (abc123)"
-    assert facts["date"].text == "2026-01-01" and facts["hardware"].text == "at most 2 GPUs per job"
+    assert facts["date"].text == "2026-01-01"
+    assert facts["hardware"].text == "at most 2 GPUs per job, at most 100 MB of memory per job"
+    jobs = read_figure(page, "hours")[-1]
+    assert facts["time of all jobs"].text.endswith(f"({jobs['jobs']} jobs)")
+    assert float(facts["GPU-hours"].text) == pytest.approx(float(jobs["GPU-hours"]), abs=0.01)
+    assert facts["model loads"].text.isdigit()
     assert facts["code"].text == "0123456789" and facts["training seeds"].text == "2"
     methods = page.xpath("string(//details[@class='methods']/p)")
     assert "org/policy-1B (abc123)" in methods and "arXiv 2605.26293" in methods and "commit 0123456789" in methods
@@ -381,6 +388,8 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     said = badges(written[1])
     assert any("Audit: reward model english is weak in en" in text for text in said)
     assert any("Contamination: 1 training prompt is part" in text for text in said)
+    doubts = written[1].xpath("string(//p[@id='doubts'])")
+    assert doubts == "What would make you doubt this result:"
     assert not any("One training seed" in text or "Null control" in text for text in said)
     root = write_results(tmp_path / "small")
     manifest(root / "prompts" / "de.manifest.json", "translate")
@@ -393,6 +402,19 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     for text in ("Partial results", "Null control multi/dpo is off chance: 62.1 %, not 50 %", "One training seed",
                  "machine-translated", "same verdict in both orders for at least 70.0 %"):  # fmt: skip
         assert any(text in badge for badge in said), (text, said)
+
+
+def test_a_demo_that_trains_on_an_unfit_reward_model_says_why(tmp_path):
+    root = write_results(tmp_path / "small")
+    audit = json.loads((root / "audit" / "english.json").read_text(encoding="utf-8"))
+    audit["languages"]["en"]["verdict"] = "unfit"
+    (root / "audit" / "english.json").write_text(json.dumps(audit), encoding="utf-8")
+    manifest(root / "mini" / "multi" / "dpo" / "arena" / "de.manifest.json", "judge", options={"judge": "oracle"})
+    overview = parse(make_report(root, "--miniature")).get_element_by_id("overview")
+    text = " ".join(overview.text_content().split())
+    assert "Audit: reward model english is unfit in en: do not train on it" in text
+    assert "The miniature trains on this reward model all the same, because it shows how the workflow runs" in text
+    assert "Judge: a rule, not a model" in text
 
 
 def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
@@ -414,16 +436,69 @@ def test_a_clean_selection_is_reported(page):
 def test_examples_are_capped_drawn_alike_and_counted(written, tmp_path):
     _, page = written
     rows = read_embedded(page, "rows")["examples"]
+    linked = {name_linked(link) for link in page.xpath("//ul[@class='highlights']//a/@href")}
     cells = {}
     for row in rows:
+        if (row["kind"], row["run"], row["language"], row["id"]) in linked:
+            continue  # those of the first screens are shown whether they are drawn or not
         cells.setdefault((row["kind"], row["run"], row["language"]), []).append(row["id"])
-    assert {len(ids) for ids in cells.values()} == {10} and len({tuple(ids) for ids in cells.values()}) == 1
+    drawn = set(max(cells.values(), key=len))
+    assert len(drawn) == 10 and all(drawn >= set(ids) and len(ids) >= 8 for ids in cells.values())
     of = len(prompts()) * sum(len(languages) for _, _, seed, languages in RUNS if seed == 1)
     text = " ".join(page.get_element_by_id("examples").text_content().split())
-    assert f"{len(rows) // 2} of {of} pairs and {len(rows) // 2} of {of} answered prompts are shown" in text
+    pairs = sum(row["kind"] == "pair" for row in rows)
+    assert f"{pairs} of {of} pairs and {len(rows) - pairs} of {of} answered prompts are shown" in text
     small = write_results(tmp_path / "small")
     fewer = read_embedded(parse(make_report(small, "--examples", 3)), "rows")["examples"]
     assert {row["id"] for row in fewer} < {row["id"] for row in rows}
+
+
+def name_linked(link):
+    """(kind, run, language, id) of the record that a link leads to."""
+    query = parse_qs(link.partition("?")[2])
+    return tuple(query[name][0] for name in ("kind", "run", "language", "id"))
+
+
+def test_the_first_examples_are_chosen_by_a_rule_that_does_not_flatter(written):
+    _, page = written
+    first = page.xpath("//ul[@class='highlights']/li")
+    pairs, answers = first[:3], first[3:]
+    records = {
+        (row["kind"], row["run"], row["language"], row["id"]): row for row in read_embedded(page, "rows")["examples"]
+    }
+    linked = [records[name_linked(item.xpath(".//a/@href")[0])] for item in first]
+    assert [row["kind"] for row in linked] == ["pair"] * 3 + ["answer"] * 3
+    # The margins of a language are 2.0 to 3.9: the middle one, and for want of a third language the first quartile.
+    assert [(row["language"], row["id"]) for row in linked[:3]] == [("en", "p9"), ("de", "p9"), ("en", "p4")]
+    assert [row["verdict"] for row in linked[3:]] == ["win", "loss", "tie"]
+    assert len({row["language"] for row in linked[3:]}) == 2
+    assert all("tuned first: " in item.text_content() and "base first: " in item.text_content() for item in answers)
+    assert any("The judge: I prefer A" in item.text_content() for item in answers)
+    assert all(item.xpath(".//dd/@dir") == ["auto", "auto"] for item in first)
+    assert [[part.text for part in item.xpath(".//ins | .//del")] for item in pairs] == [["good", "bad"]] * 3
+    rule = " ".join(page.xpath("string(//section[@id='overview'])").split())
+    assert (
+        "the pair with the median margin in each of the prompt languages with the most pairs, then quartiles of en"
+        in rule
+    )
+    assert "Verdicts on all first samples: " in rule
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "marked"),
+    [
+        ("the cat sat", "the dog sat", (["cat"], ["dog"])),
+        ("same", "same", ([], [])),
+        ("", "all new", ([], ["all new"])),
+        ("我喜欢猫", "我喜欢狗", (["猫"], ["狗"])),
+        ("أحب القطط كثيرا", "أحب الكلاب كثيرا", (["القطط"], ["الكلاب"])),
+        ("a " * 500 + "x", "a " * 500 + "y", (["x"], ["y"])),
+    ],
+)
+def test_differences_are_marked_by_word_and_shown_where_they_begin(left, right, marked):
+    parts = mark_differences(left, right)
+    assert tuple([part.text for part in side if part.differs] for side in parts) == marked
+    assert all(len(side) < 10 for side in parts)
 
 
 def test_without_a_judge_answers_are_shown_and_nothing_is_called_missing(tmp_path):

@@ -11,15 +11,26 @@ from croco.results.table import ALL, ARENA
 
 # Below this share of equal verdicts in both orders, the order decides many verdicts.
 CONSISTENT = 0.8
+WHY_MINIATURE = (
+    "The miniature trains on this reward model all the same, because it shows how the workflow runs and what an audit finds. "
+    "In your own run, follow the audit."
+)
+WHY_UNFIT = (
+    "This run trained on this reward model all the same. A win may come from its flaws instead of better answers."
+)
 
 
 @dataclass(frozen=True)
 class Caveat:
-    """A badge: ``kind`` is bad, warn or good; ``section`` is the section of the page that says more."""
+    """A badge: ``kind`` is bad, warn or good; ``section`` is the section of the page that says more.
+
+    ``why`` is a sentence below the badges, or empty.
+    """
 
     kind: str
     text: str
     section: str
+    why: str = ""
 
 
 def list_caveats(page: Page, lines: Sequence[Line]) -> list[Caveat]:
@@ -42,10 +53,10 @@ def _audits(page: Page) -> Iterable[Caveat]:
         for verdict, kind in (("unfit", "bad"), ("weak", "warn")):
             codes = [code for code, said in verdicts.items() if said == verdict]
             if codes:
-                expected = ", as expected in the miniature" if page.asked.miniature else ""
-                yield Caveat(
-                    kind, f"Audit: reward model {reward} is {verdict} in {', '.join(codes)}{expected}", "rewards"
-                )
+                advice = ": do not train on it" if verdict == "unfit" else ""
+                why = (WHY_MINIATURE if page.asked.miniature else WHY_UNFIT) if verdict == "unfit" else ""
+                text = f"Audit: reward model {reward} is {verdict} in {', '.join(codes)}{advice}"
+                yield Caveat(kind, text, "rewards", why)
 
 
 def _contamination(page: Page) -> Iterable[Caveat]:
@@ -84,6 +95,9 @@ def _translated(page: Page) -> Iterable[Caveat]:
 
 
 def _judge(page: Page) -> Iterable[Caveat]:
+    if any(manifest.stage == "judge" and manifest.options.get("judge") == "oracle" for manifest in page.manifests):
+        yield Caveat("warn", "Judge: a rule, not a model", "open-ended")
+        return  # the order of the answers cannot matter to a rule
     rows = page.summary
     rows = rows[(rows["task"] == ARENA) & (rows["metric"] == "position_consistency") & (rows["eval_language"] == ALL)]
     shares = prefer_all_seeds(rows).drop_duplicates(["model", "pool", "arm"])["value"].dropna()

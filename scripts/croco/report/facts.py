@@ -76,10 +76,16 @@ def _time(manifests: Iterable[Manifest]) -> tuple[str, float | None]:
 
 
 def _hardware(manifests: Iterable[Manifest]) -> str:
-    gpus = [manifest.gpus for manifest in manifests if manifest.gpus is not None]
-    if not gpus:
-        return ""
-    return f"at most {max(gpus)} GPU{'s' if max(gpus) > 1 else ''} per job" if max(gpus) else "CPU only"
+    """GPUs and memory of the largest jobs; manifests do not name the machine."""
+    manifests = list(manifests)
+    gpus = max((manifest.gpus for manifest in manifests if manifest.gpus is not None), default=None)
+    memory = max((manifest.memory for manifest in manifests if manifest.memory is not None), default=None)
+    parts = []
+    if gpus is not None:
+        parts.append(f"at most {gpus} GPU{'s' if gpus > 1 else ''} per job" if gpus else "CPU only")
+    if memory is not None:
+        parts.append(f"at most {memory:,} MB of memory per job")
+    return ", ".join(parts)
 
 
 def _option(manifests: Iterable[Manifest], stage: str, name: str, runs: Sequence | None = None) -> str:

@@ -121,9 +121,7 @@ def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:
     """
     said = []
     for model in dict.fromkeys(line.model for line in lines):
-        tuned = [line for line in lines if line.model == model and line.pool != BASE[0]]
-        judged = [line for line in tuned if line.win_rate is not None]
-        measured = judged or [line for line in tuned if line.task_change is not None]
+        measured = _list_measured(lines, model)
         if not measured:
             continue
         main = _find_main(page, measured)
@@ -133,6 +131,23 @@ def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:
         several = len({line.model for line in lines}) > 1
         said.append((f"{model}: " if several else "") + "; ".join(texts) + ".")
     return said
+
+
+def find_main_run(page: Page, lines: Sequence[Line]) -> ReportedRun | None:
+    """The last round, with the first training seed, of the arm that the first headline is about; None without runs."""
+    measured = next((found for line in lines if (found := _list_measured(lines, line.model))), None)
+    if measured is None:
+        return next(iter(page.first), None)
+    main = _find_main(page, measured)
+    runs = [run for run in page.first if (run.model, run.pool, run.arm) == (main.model, main.pool, main.setting)]
+    return max(runs, key=lambda run: run.round, default=None)
+
+
+def _list_measured(lines: Sequence[Line], model: str) -> list[Line]:
+    """The tuned arms of a model that are judged, or those with structured tasks where none is judged."""
+    tuned = [line for line in lines if line.model == model and line.pool != BASE[0]]
+    judged = [line for line in tuned if line.win_rate is not None]
+    return judged or [line for line in tuned if line.task_change is not None]
 
 
 def _find_main(page: Page, lines: Sequence[Line]) -> Line:

@@ -1,27 +1,51 @@
 """Section "Result": what came out, how far it can be trusted, what was run, and what is missing on the page."""
 
+from collections import defaultdict
+from datetime import timedelta
 from typing import Any
 
 from croco.report.caveats import list_caveats
 from croco.report.elements import Section
-from croco.report.facts import list_facts, write_methods
-from croco.report.leaderboard import list_lines, write_headlines
-from croco.report.page import Page
+from croco.report.facts import Fact, list_facts, write_methods
+from croco.report.highlights import choose_highlights
+from croco.report.leaderboard import find_main_run, list_lines, write_headlines
+from croco.report.page import Manifest, Page
+from croco.report.sections.cost import list_jobs, sum_up
 
 
 def show(page: Page) -> Section:
-    """The section: headline, caveats, leaderboard and facts."""
+    """The section: headline, caveats, leaderboard, facts and a few pairs and answers."""
     lines = list_lines(page)
     facts = list_facts(page)
     content = {
-        "facts": facts,
+        "facts": [*facts, *list_costs(page.manifests)],
         "methods": write_methods(facts, page) if page.manifests else None,
         "contamination": describe_contamination(page.contamination),
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
         "lines": lines,
+        "highlights": choose_highlights(page, find_main_run(page, lines)),
     }
     return Section(content=content)
+
+
+def list_costs(manifests: list[Manifest]) -> list[Fact]:
+    """Time, GPU-hours and model loads of all jobs, as far as they are known; the section "Cost" has them by stage."""
+    jobs = list_jobs(manifests)
+    if not jobs:
+        return []
+    every = sum_up("all", jobs)
+    time = str(timedelta(seconds=round(3600 * every["hours"])))
+    loads: dict[str, int] = defaultdict(int)
+    for manifest in manifests:
+        name = manifest.job or manifest.file
+        loads[name] = max(loads[name], manifest.loads)
+    gpu_hours = every["GPU-hours"]
+    return [
+        Fact("time of all jobs", f"{time} ({len(jobs)} jobs)"),
+        *([] if gpu_hours is None else [Fact("GPU-hours", f"{gpu_hours:.2f}")]),
+        Fact("model loads", str(sum(loads.values()))),
+    ]
 
 
 def describe_contamination(contamination: dict | None) -> dict[str, Any] | None:
