@@ -63,8 +63,13 @@ function draw(place) {
   return drawings.get(place);
 }
 const ensureDrawn = (place) => drawings.get(place) ?? draw(place);
+// On paper a plot has a width of its own, a little more than its place, to which the style sheet scales it.
+const PAPER_WIDTH = { alone: 450, among: 260 };
+let isOnPaper = false;
 async function render(place) {
   place.dataset.drawn = "wait";
+  const paperWidth = PAPER_WIDTH[place.closest(".many") ? "among" : "alone"];
+  const width = isOnPaper ? paperWidth : place.clientWidth;
   const { figure, index } = place.dataset;
   const text = JSON.stringify(PLOTS[figure][index]).replace(/var\(--([\w-]+)\)/g, (_, name) => colour(name));
   const spec = JSON.parse(text);
@@ -72,10 +77,12 @@ async function render(place) {
   for (const param of spec.params ?? []) {
     if (param.name === "shown" && chosen.has(figure)) param.value = chosen.get(figure);
   }
-  if (place.clientWidth < 480) {
-    spec.config.axis.labelLimit = 0.38 * place.clientWidth;
+  if (isOnPaper) spec.width = width;
+  if (width < 480) {
+    spec.config.axis.labelLimit = 0.38 * width;
+    spec.config.legend.labelLimit = 0.42 * width;
     spec.config.axisQuantitative.tickCount = 4;
-    spec.config.legend.columns = 3;
+    spec.config.legend.columns = width < 300 ? 3 : 2;
   }
   views.get(place)?.finalize();
   const result = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: { theme: isDark() ? "dark" : "light" } });
@@ -94,7 +101,32 @@ const watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "600px" });
 for (const place of places) watcher.observe(place);
-addEventListener("beforeprint", () => places.forEach(ensureDrawn));
+// A page may be printed before the reader has scrolled past its plots. A plot in a closed section has no width yet.
+const isShown = (place) => place.clientWidth > 0;
+const whenIdle = window.requestIdleCallback ?? setTimeout;
+function drawRest() {
+  const next = places.find((place) => !drawings.has(place) && isShown(place));
+  if (next) draw(next).then(() => whenIdle(drawRest));
+}
+addEventListener("load", () => whenIdle(drawRest));
+// For paper, everything is opened and drawn in the light theme. A plot is drawn within the event: its data are in the page.
+let afterPrint = () => {};
+addEventListener("beforeprint", () => {
+  const closed = [...document.querySelectorAll(":is(.section, .numbers, .methods):not([open])")];
+  const theme = root.dataset.theme;
+  for (const details of closed) details.open = true;
+  root.dataset.theme = "light";
+  isOnPaper = true;
+  places.forEach(draw);
+  afterPrint = () => {
+    isOnPaper = false;
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    places.filter(isShown).forEach(draw);
+    for (const details of closed) details.open = false;
+  };
+});
+addEventListener("afterprint", () => afterPrint());
 for (const select of document.querySelectorAll("select[data-figure]")) {
   select.disabled = false;
   select.addEventListener("change", () => {
@@ -408,7 +440,7 @@ async function land() {
   const target = query && restorers.has(id) ? restorers.get(id)(query) : targetOf(location.hash);
   if (!target) return;
   for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
-  const above = places.filter((place) => place.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING);
+  const above = places.filter((place) => isShown(place) && place.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING);
   await Promise.all(above.map(ensureDrawn));
   target.scrollIntoView({ behavior: "instant" });
   markCurrent();
@@ -417,6 +449,11 @@ addEventListener("popstate", (event) => {
   for (const [id, query] of Object.entries(event.state ?? {})) restorers.get(id)?.(query);
 });
 addEventListener("hashchange", land);
+// A second click on the same link changes no address, and its section may have been closed since.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#']:not(.permalink)");
+  if (link && link.hash === location.hash) land();
+});
 land();
 const contents = document.getElementById("contents");
 if (matchMedia("(max-width: 60rem)").matches) contents.open = false;

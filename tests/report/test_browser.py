@@ -78,7 +78,6 @@ def open_page(browser, report):
         page.on("dialog", lambda dialog: said.append(dialog.message))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(report.as_uri())
-        page.evaluate("dispatchEvent(new Event('beforeprint'))")
         page.wait_for_function(ALL_DRAWN)
         return page
 
@@ -190,6 +189,48 @@ def test_a_selection_changes_the_plot(open_page):
     page.wait_for_function(
         "(before) => document.querySelector('#figure-confusion svg').innerHTML !== before", arg=before
     )
+
+
+def test_a_link_opens_the_closed_section_of_its_target(open_page):
+    page = open_page(width=390, height=844)
+    fold = page.locator("#findings > details")
+    fold.locator("> summary").click(position={"x": 3, "y": 10})
+    expect(fold).not_to_have_attribute("open", "")
+    page.evaluate("location.hash = document.querySelector('.card').id")
+    expect(fold).to_have_attribute("open", "")
+    expect(page.locator(".card").first).to_be_in_viewport()
+
+
+def test_on_a_phone_only_boxes_that_scroll_are_wider_than_the_window(open_page):
+    page = open_page(width=390, height=844)
+    open_everything(page)
+    wider = """[...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.ownerSVGElement && !e.closest('.skip, .wide, .broad .charts')
+      && e.getBoundingClientRect().right > innerWidth + 1).map((e) => `${e.tagName} ${e.className}`)"""
+    assert page.evaluate(wider) == []
+
+
+def test_paper_shows_every_row_and_no_controls(open_page):
+    page = open_page(width=710)
+    page.emulate_media(media="print")
+    cells = """[...document.querySelectorAll('main :is(td, th)')].filter((e) => !e.closest('.records'))
+      .filter((e) => !e.checkVisibility({ contentVisibilityAuto: true }) || e.getBoundingClientRect().right > innerWidth + 1
+        || !e.getBoundingClientRect().height).map((e) => e.textContent)"""
+    page.evaluate("document.querySelectorAll('.numbers').forEach((fold) => { fold.open = true; })")
+    assert page.evaluate(cells) == []
+    clipped = """[...document.querySelectorAll('main *')].filter((e) => e.checkVisibility() && !e.ownerSVGElement
+      && getComputedStyle(e).overflowX !== 'visible' && e.scrollWidth > e.clientWidth + 1).map((e) => e.className)"""
+    assert page.evaluate(clipped) == []
+    assert page.locator("nav, .filters, .download, .records").evaluate_all(
+        "(all) => all.every((e) => !e.checkVisibility())"
+    )
+
+
+def test_the_page_prints_to_few_pages_with_everything_open(open_page):
+    page = open_page("dark")
+    page.evaluate("document.querySelectorAll('.section').forEach((fold) => { fold.open = false; })")
+    pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
+    assert 3 <= pages <= 8
+    assert page.locator(".section[open]").count() == 0, "what was closed is closed again"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,15 +1,17 @@
 """The report's plots: Vega-Lite specifications by Altair, drawn in the page by its own copy of Vega and here as SVG.
 
 Colours are CSS variables, ``var(--name)``, of scripts/templates/report.css. The page replaces them by the colours of its
-theme, and ``to_svg`` by the light ones. A specification is as wide as its place in the page.
+theme, and ``to_svg`` by the light ones. A specification is as wide as its place in the page. Altair takes long to import:
+only the functions that draw do it.
 """
 
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
+if TYPE_CHECKING:
+    import altair as alt
 
 STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
@@ -72,12 +74,16 @@ def read_library() -> str:
     return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
 
 
-def _chart(rows: Sequence[dict]) -> alt.Chart:
+def _chart(rows: Sequence[dict]) -> "alt.Chart":
+    import altair as alt
+
     return alt.Chart(alt.Data(values=rows))
 
 
-def _lines(names: Iterable[str]) -> alt.Y:
+def _lines(names: Iterable[str]) -> "alt.Y":
     """The y channel with one line per name, in the given order."""
+    import altair as alt
+
     return alt.Y("name:N", sort=list(names), title=None, axis=alt.Axis(domain=False, ticks=False, grid=False))
 
 
@@ -87,6 +93,8 @@ def plot_stacks(rows: Sequence[dict], title: str) -> dict:
     Args:
         rows: [{"name", "part", "count", "kind": "kept" | "lost"}]; parts stack in their order.
     """
+    import altair as alt
+
     names, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "part"))
     kinds = {row["part"]: row["kind"] for row in rows}
     lost = iter([f"var(--series-{i})" for i in (2, 4, 5, 6, 7, 8, 9, 10)] * len(parts))
@@ -120,6 +128,8 @@ def plot_histogram(panels: dict[str, list[tuple[float, float, float]]], title: s
         panels: {series: [(from, to, density)]}; the series ``all`` is filled.
         rule: x of a dashed line, or None.
     """
+    import altair as alt
+
     colors = {"all": "var(--fill)", "chosen": "var(--good)", "rejected": "var(--bad)"}
     rows = [
         {"series": series, "from": low, "to": high, "density": density}
@@ -170,6 +180,8 @@ def plot_cells(
         names: {name shown first}, for the page's selection ``name``.
         spans: order of x, if it differs from that of y.
     """
+    import altair as alt
+
     ys = list(dict.fromkeys(row["y"] for row in rows))
     xs = spans or list(dict.fromkeys(row["x"] for row in rows))
     top = max((abs(row["value"] - (middle or 0)) for row in rows), default=0) or 1
@@ -212,6 +224,8 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
             None.
         reference: x of the dashed line.
     """
+    import altair as alt
+
     names = [row["name"] for row in rows]
     estimates = [{key: row[key] for key in ("name", "value", "low", "high")} for row in rows]
     single = [
@@ -263,6 +277,8 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
 
 def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, label: str = "measure") -> dict:
     """Several values per line, distinguished by colour: [{"name", "series", "value", "low" and "high" where known}]."""
+    import altair as alt
+
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
     x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
     color = alt.Color(
@@ -293,6 +309,8 @@ def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, 
 
 def plot_curves(rows: Sequence[dict], title: str, zero: bool = False) -> dict:
     """Lines over optimizer steps: [{"name", "step", "value"}]; the page's selection ``shown`` brings one forward."""
+    import altair as alt
+
     names = list(dict.fromkeys(row["name"] for row in rows))
     colors = [SERIES[i % len(SERIES)] for i in range(len(names))]
     legend = alt.Legend(orient="bottom", columns=2) if len(names) <= 8 else None
@@ -315,6 +333,8 @@ def plot_scatter(
     rows: Sequence[dict], x_title: str, y_title: str, x_reference: float = 0, y_reference: float = 0.5
 ) -> dict:
     """Points with a name and a series: [{"name", "series", "x", "y"}], and dashed lines at the references."""
+    import altair as alt
+
     points = (
         _chart(rows)
         .mark_point(filled=True, size=50, opacity=0.8)
@@ -333,6 +353,8 @@ def plot_scatter(
 
 def plot_bars(rows: Sequence[dict], title: str) -> dict:
     """One bar per name: [{"name", "value"}]."""
+    import altair as alt
+
     names = [row["name"] for row in rows]
     chart = (
         _chart(rows)
