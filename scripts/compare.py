@@ -126,6 +126,7 @@ def read_side(run: FinishedRun) -> Side:
             runs=run.root / RUN_TABLE,
             summary=find_summary(run),
             findings=None,
+            plan=None,
             tables=None,
             contrast=[],
             judged=True,
