@@ -30,7 +30,6 @@ from croco.planning.plan import make_plan
 from croco.planning.progress import DONE, FAILED, RUNNING, STATES, Progress, find_progress
 from croco.planning.redo import GPU_TYPE
 from croco.planning.speed import list_gigabytes, read_measured, read_speed
-from croco.results_folder import ResultsFolder
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +61,8 @@ def show_status(args):
     """(number of failed jobs, whether a run goes on) of what it prints."""
     speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config)
+    from croco.results_folder import ResultsFolder  # with Snakemake, which --help needs not
+
     folder = ResultsFolder(grid.results, {}, CHECKOUT)
     start, holder = folder.read_start(), find_holder(folder.folder / "lock")
     measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))

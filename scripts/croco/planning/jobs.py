@@ -8,12 +8,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from snakemake.api import SnakemakeApi
-from snakemake.cli import parse_args, parse_config
-from snakemake.exceptions import CliException
-from snakemake.settings.enums import Quietness
-from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, WorkflowSettings
-
 from croco.errors import InputError
 from croco.grid import Grid
 
@@ -100,6 +94,13 @@ def list_jobs(
 
 def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str], targets: Sequence[str]) -> Any:
     """The workflow after a dry run with the settings of the default profile."""
+    # Not at the top: this takes a second, and --help needs none of it.
+    from snakemake.api import SnakemakeApi
+    from snakemake.cli import parse_args, parse_config
+    from snakemake.exceptions import CliException
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, WorkflowSettings
+
     options = ["--snakefile", str(snakefile), "--dry-run"]
     options += ["--configfile", *map(str, configfiles)] if configfiles else []
     options += ["--config", *config] if config else []

@@ -175,10 +175,12 @@ def show_answer(page: Page, run: ReportedRun, code: str, line: dict) -> Highligh
         for path in paths
         if path.is_file()
     ]
-    if len(found) < len(paths) or None in found:
+    known = [other for other in found if other is not None]
+    if len(known) < len(folders):
         return None
+    tuned, base = known
     chats = read_chats(page.root / "prompts" / "evaluate" / f"{code}.jsonl")
-    record = describe_answer(run.name, code, line, found[0], found[1], chats.get(line["prompt_id"], []))
+    record = describe_answer(run.name, code, line, tuned, base, chats.get(line["prompt_id"], []))
     facts = "not judged"
     if "verdicts" in line:
         first, second = list_verdicts(line)
@@ -209,7 +211,7 @@ def mark_differences(left: str, right: str) -> tuple[list[Part], list[Part]]:
     start = max(0, same - BEFORE) if max(map(len, words)) > WORDS else 0
     texts = [text[start : start + WORDS] for text in texts]
     shown = [text[start : start + WORDS] for text in words]
-    blocks = SequenceMatcher(None, *shown, autojunk=False).get_matching_blocks()
+    blocks = SequenceMatcher(None, shown[0], shown[1], autojunk=False).get_matching_blocks()
     kept = [{i for block in blocks for i in range(block[side], block[side] + block.size)} for side in (0, 1)]
     parts = [join_parts(text, same_words) for text, same_words in zip(texts, kept, strict=True)]
     ellipsis = Part("…", False, " ")
