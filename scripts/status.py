@@ -59,10 +59,10 @@ def parse_arguments():
 
 def show_status(args):
     """(number of failed jobs, whether a run goes on) of what it prints."""
-    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
-    grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config)
     from croco.results_folder import ResultsFolder  # with Snakemake, which --help needs not
 
+    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
+    grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config)
     folder = ResultsFolder(grid.results, {}, CHECKOUT)
     start, holder = folder.read_start(), find_holder(folder.folder / "lock")
     measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))
