@@ -13,7 +13,8 @@ class PlannedStage:
     """The jobs of a stage together.
 
     Attributes:
-        items: responses, scored responses, rows seen in training, answers, or verdict calls.
+        items: responses, scored responses, rows seen in training, answers, or verdict calls; None where the config does
+            not say how many prompts there are.
         tokens: sampled ones, of a training those trained on; estimated.
         gpu_hours: by config/speeds.tsv, None for a stage that asks for no GPU.
     """
@@ -21,7 +22,7 @@ class PlannedStage:
     stage: str
     jobs: int
     loads: int
-    items: int
+    items: int | None
     tokens: int
     gpu_hours: float | None
 

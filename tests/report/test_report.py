@@ -223,6 +223,7 @@ def planned_results(tmp_path):
     stages = [
         {"stage": "generate", "jobs": 1, "loads": 1, "items": 80, "tokens": 1000, "gpu_hours": None},
         {"stage": "train", "jobs": 3, "loads": 3, "items": 66, "tokens": 1000, "gpu_hours": 3.0},
+        {"stage": "judge", "jobs": 0, "loads": 0, "items": None, "tokens": 0, "gpu_hours": None},
     ]
     (root / "plan.json").write_text(json.dumps({"gpu_type": "h100", "stages": stages}), encoding="utf-8")
     return root

@@ -152,7 +152,7 @@ def read_dag(dag: Any) -> list[PlannedJob]:
             after=tuple(sorted(positions[needed] for needed in dag.dependencies[job])),
             is_started=records.is_started(job),
             seconds=None if dag.needrun(job) else records.seconds_of(job),
-            priority=job.priority,
+            priority=job.rule.priority,
         )
         for job in jobs
     ]

@@ -24,9 +24,13 @@ def plan_stages(grid: Grid, speeds: Path) -> Planned:
     """
     limits = Limits(grid, speeds)
     works: dict[str, list[tuple[Work, int]]] = defaultdict(list)
+    unknown = set()  # stages whose number of prompts is assumed
     for rule, wildcards, gpus in list_model_jobs(grid):
+        limits.facts.assumes_prompts = False
         work = work_of(limits.facts, rule, wildcards)
         works[work.stage].append((work, gpus))
+        if limits.facts.assumes_prompts:
+            unknown.add(work.stage)
     stages = []
     for stage in STAGES:
         jobs = works[stage]
@@ -38,7 +42,7 @@ def plan_stages(grid: Grid, speeds: Path) -> Planned:
                 stage=stage,
                 jobs=len(jobs),
                 loads=sum(work.loads for work, _ in jobs),
-                items=sum(work.items for work, _ in jobs),
+                items=None if stage in unknown else sum(work.items for work, _ in jobs),
                 tokens=round(sum(work.tokens_trained or work.tokens_out for work, _ in jobs)),
                 gpu_hours=round(seconds / 3600, 3) if any(gpus for _, gpus in jobs) else None,
             )

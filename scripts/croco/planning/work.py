@@ -88,6 +88,7 @@ class Facts:
     ) -> None:
         self.grid, self.response_tokens, self.stale = grid, response_tokens or {}, set(stale)
         self.reads_results = reads_results
+        self.assumes_prompts = False  # whether a number of prompts was assumed since this was last set
         self._noted: dict[str, None] = {}
         self._lines: dict[str, int | None] = {}
 
@@ -120,7 +121,7 @@ class Facts:
             count = self.count_lines(self.grid.prompt_file(use, language) or "")
         if count is None:
             self.note(f"{ASSUMED_PROMPTS} prompts per language where no limit is given ({use})")
-            count = ASSUMED_PROMPTS
+            count, self.assumes_prompts = ASSUMED_PROMPTS, True
         return count
 
     def tokens_of_response(self, row: dict, language: str, max_tokens: int) -> float:

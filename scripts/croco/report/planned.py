@@ -11,7 +11,8 @@ from croco.report.page import Manifest, Page
 AUDIT = "audit"  # its responses and rewards are planned apart
 NOTE = (
     "The plan is made from the config and config/speeds.tsv ({gpu}), not from this run's manifests. Items are responses, "
-    "scored responses, rows seen in training, answers, or verdict calls. Jobs and items should be equal; rows of a training "
+    "scored responses, rows seen in training, answers, or verdict calls; no number is planned where the config does not say "
+    "how many prompts there are. Jobs and items should be equal; rows of a training "
     "are at most those planned, because a prompt may form no pair. Fewer loads than planned are finished work that was "
     "taken from state/. Tokens are those sampled or trained on, and are planned from assumed lengths. Hours are "
     "GPU-hours{hours}. The audit and translation are left out."
@@ -63,10 +64,11 @@ def sum_up(stage: str, manifests: Sequence[Manifest]) -> dict[str, Any]:
 def find_differences(planned: PlannedStage, fact: dict[str, Any], partial: bool) -> list[str]:
     """The counts of a stage that are not as planned; of an unfinished run, those that are more than planned."""
     at_most = {"loads", *(("jobs", "items") if partial else ()), *(("items",) if planned.stage == "train" else ())}
+    counts = {"jobs": planned.jobs, "loads": planned.loads, "items": planned.items}
     return [
-        f"{fact[name]:,} {name} instead of {getattr(planned, name):,}"
-        for name in ("jobs", "loads", "items")
-        if (fact[name] > getattr(planned, name) if name in at_most else fact[name] != getattr(planned, name))
+        f"{fact[name]:,} {name} instead of {count:,}"
+        for name, count in counts.items()
+        if count is not None and (fact[name] > count if name in at_most else fact[name] != count)
     ]
 
 
