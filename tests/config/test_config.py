@@ -317,7 +317,7 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
     assert re.search(
         r"--task reading \S+ \S+/tasks/reading/\{language\}.jsonl.? ga cy .*--suite cy multiblimp_cym", output
     )
-    assert "generate: eurollm, da, prompts from 19000 (1 GPU)" in output
+    assert "generate: eurollm, da, prompts from 15000 (1 GPU)" in output
     assert re.search(r"train: aya, multi, dpo \(8 GPU\)", output)
     # Each policy answers at its own temperature, before and after tuning.
     answers = re.findall(r"evaluate.py --model (\S+) .*--samples 1 --temperature (\S+) --max-tokens 8192 ", output)
