@@ -1,9 +1,11 @@
 """Section "Data": from prompts to training data, every difference by its reason."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from croco.report import plots
-from croco.report.elements import Figure, Section, figure, label, reasons, table_of, total
+from croco.report.elements import Figure, Section, Table, figure, label, reasons, table_of, total
 from croco.report.page import Page
 
 INTRO = (
@@ -11,20 +13,26 @@ INTRO = (
     "its reason. If a ledger does not add up, its stage fails."
 )
 
+MINIMUM_NOTE = (
+    "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 1, mean - 2 sd "
+    "is the same as the rule min."
+)
+
 
 def show(page: Page) -> Section:
     """The section: where responses and prompts were lost, and which prompts are part of the evaluation data."""
-    tables = []
+    shown = [part for part in (show_responses(page), show_prompts(page)) if part is not None]
+    tables = [part for part in shown if isinstance(part, Table)]
     if page.contamination:
         tables.append(table_of("Training prompts in the evaluation data", list_contamination(page.contamination)))
-    return Section(intro=INTRO, figures=[*show_responses(page), *show_prompts(page)], tables=tables)
+    return Section(intro=INTRO, figures=[part for part in shown if isinstance(part, Figure)], tables=tables)
 
 
-def show_responses(page: Page) -> list[Figure]:
+def show_responses(page: Page) -> Figure | Table | None:
     """Responses of each policy and language, and why they left the pools."""
     bars, lines = count_responses(page), []
     if not bars:
-        return []
+        return None
     for run in page.first:
         ledger = page.ledgers.get(run.folder)
         for code, counts in ledger["languages"].items() if ledger else ():
@@ -42,15 +50,22 @@ def show_responses(page: Page) -> list[Figure]:
                     "rejected": counts.get("rejected"),
                 }
             )
-    return [
-        figure(
-            "responses",
-            [(None, plots.plot_stacks(bars, "responses"))],
-            f"Bars: how many responses of each policy and language stay in the pools and how many leave them, by reason. {total(bars)}",
-            "Responses of each policy and language, and those that left the pools before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
-            table_of("Responses by run and language", lines),
-        )
-    ]
+    numbers = table_of("Responses by run and language", lines)
+    if (count := find_common_count(bars)) is not None:
+        return replace(numbers, note=f"Each policy has {count:,} responses in each language, and none left its pool.")
+    return figure(
+        "responses",
+        [(None, plots.plot_stacks(bars, "responses"))],
+        f"Bars: how many responses of each policy and language stay in the pools and how many leave them, by reason. {total(bars)}",
+        "Responses of each policy and language, and those that left the pools before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
+        numbers,
+    )
+
+
+def find_common_count(bars: Iterable[Mapping[str, Any]]) -> int | None:
+    """The length of all bars if they are equal and nothing was lost, so that a chart would show nothing; else None."""
+    counts = {bar["count"] if bar["kind"] == "kept" else None for bar in bars if bar["kind"] == "kept" or bar["count"]}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def count_responses(page: Page) -> list[dict[str, Any]]:
@@ -72,7 +87,7 @@ def count_responses(page: Page) -> list[dict[str, Any]]:
     return bars
 
 
-def show_prompts(page: Page) -> list[Figure]:
+def show_prompts(page: Page) -> Figure | None:
     """Prompts of each run that became training data, and why the others did not."""
     bars, lines = [], []
     for run in page.first:
@@ -95,20 +110,15 @@ def show_prompts(page: Page) -> list[Figure]:
             }
         )
     if not bars:
-        return []
-    return [
-        figure(
-            "prompts",
-            [(None, plots.plot_stacks(bars, "prompts"))],
-            f"Bars: how many prompts of each run became training data, and how many did not, by reason. {total(bars)}",
-            "From prompts to training data, every difference by its reason. Of several replicates, the figure shows the first.",
-            table_of(
-                "Ledger: prompts by run",
-                lines,
-                "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 1, mean - 2 sd is the same as the rule min.",
-            ),
-        )
-    ]
+        return None
+    numbers = table_of("Ledger: prompts by run", lines, MINIMUM_NOTE)
+    return figure(
+        "prompts",
+        [(None, plots.plot_stacks(bars, "prompts"))],
+        f"Bars: how many prompts of each run became training data, and how many did not, by reason. {total(bars)}",
+        "From prompts to training data, every difference by its reason. Of several replicates, the figure shows the first.",
+        numbers,
+    )
 
 
 def list_contamination(contamination: dict) -> list[dict[str, Any]]:
