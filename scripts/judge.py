@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 
 from croco import cli
-from croco.digests import behaviour_digest, derive_seed
+from croco.digests import behaviour_digest, derive_seed, digest
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import Comparison, Encoder, read_template, write_question
 from croco.evaluation.verdicts import (
@@ -255,7 +255,7 @@ def open_judge(args, tables):
         return rulings, None
 
     asked = {"comparisons": len(wanted), "asked": len(missing)}
-    return {"name": args.judge, "path": args.model, "identity": identity}, rule, asked
+    return {"name": args.judge, "path": args.model, "identity": identity, "prompt": digest(template)}, rule, asked
 
 
 def list_orders(args, prompt_id):

@@ -237,7 +237,8 @@ def test_a_judge_by_place_is_seen_through(arguments):
     assert all(line["translated"] and line["language"] == "de" for line in rows(arguments.arena / "de.jsonl"))
     manifest = json.loads((arguments.arena / "de.manifest.json").read_text())
     assert manifest["counts"] == {"prompts": 12, "verdicts": 48, "unparseable": 0, "reasons": {}}
-    assert manifest["judge"]["name"] == "tiny" and len(manifest["judge"]["identity"]) == 32
+    assert manifest["judge"]["name"] == "tiny"
+    assert len(manifest["judge"]["identity"]) == len(manifest["judge"]["prompt"]) == 32
 
 
 def test_one_order_asks_once_and_a_temperature_asks_anew(arguments):
@@ -390,6 +391,6 @@ def test_the_workflow_judges_with_a_model(finished_run, judge, tmp_path):
     assert not planned(project, "--configfile", "judged.yaml")
     (project / "prompt.txt").write_text(TEMPLATE + "\n", encoding="utf-8")
     # The world's own comparisons belong to the oracle.
-    for once in ("compare_evaluations", "check_role_template", "check_models", "audit_reward"):
+    for once in ("compare_evaluations", "check_role_template", "check_models", "audit_reward", "write_plan"):
         del jobs[once]
     assert planned(project, "--configfile", "judged.yaml") == jobs

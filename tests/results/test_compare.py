@@ -107,6 +107,15 @@ def change_judge(root):
         edit_json(path, judge={"name": "oracle", "identity": "1234"})
 
 
+def test_the_same_judge_with_another_prompt_is_another_judge(pair):
+    """Also if both prompts are in files of one name."""
+    for root, prompt in zip(pair, ("1", "2"), strict=True):
+        for path in root.glob("mini/en/dpo/arena/*.manifest.json"):
+            edit_json(path, judge={"name": "judge", "identity": "1234", "prompt": prompt})
+    _, table, _ = compare(*pair)
+    assert "the judge differs" in table["b", "en", "dpo"]["no_difference_because"]
+
+
 def forget_judge(root):
     for path in root.glob("mini/en/dpo/arena/*.manifest.json"):
         path.unlink()

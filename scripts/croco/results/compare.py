@@ -411,8 +411,7 @@ def _read_scores(path: Path) -> dict[str, float | None]:
 def _read_judge(root: Path, run: str, code: str) -> dict[str, Any] | None:
     """What identifies the judge, None without a manifest.
 
-    A model is identified by its content or commit, not by its name in the config. Its prompt is identified by the name
-    of the prompt's file, because no manifest holds the text.
+    A model is identified by its content or commit, not by its name in the config, and its prompt by a digest of the text.
     """
     path = root / run / "arena" / f"{code}.manifest.json"
     if not path.is_file():
@@ -422,4 +421,4 @@ def _read_judge(root: Path, run: str, code: str) -> dict[str, Any] | None:
     if model is None:
         return {"judge": options.get("judge")}
     asked = {name: options.get(name) for name in JUDGE_OPTIONS}
-    return {"model": model.get("identity"), "prompt": Path(str(options.get("template") or "")).name, **asked}
+    return {"model": model.get("identity"), "prompt": model.get("prompt"), **asked}
