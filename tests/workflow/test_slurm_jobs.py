@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +45,24 @@ def test_only_the_jobs_of_the_folder_are_cancelled(queue, tmp_path, capsys):
     slurm.cancel_jobs(str(tmp_path / "ours"))
     assert sorted(path.name for path in queue.iterdir()) == ["10", "11"]
     assert capsys.readouterr().err == "cancelling SLURM jobs of the run before: 9 12\n"
+
+
+# Down at the first two questions. This is what scontrol of SLURM 22.05 says.
+PING = '''echo >> "$0.asked"
+test "$(wc -l < "$0.asked")" -gt 2 || { echo "Slurmctld(primary) at login is DOWN"; exit 1; }
+echo "Slurmctld(primary) at login is UP"'''
+
+
+def test_a_submission_waits_for_the_controller(queue, capsys):
+    scontrol = add_program(queue.parent, "scontrol", PING)
+    slurm.wait_for_controller(time.monotonic() + 60)
+    assert len(scontrol.with_name("scontrol.asked").read_text().splitlines()) == 3
+    assert capsys.readouterr().err.count("waiting to submit") == 2
+
+
+def test_a_submission_does_not_wait_for_ever(queue):
+    add_program(queue.parent, "scontrol", "exit 1")
+    slurm.wait_for_controller(time.monotonic() + 0.1)
 
 
 def test_a_folder_has_one_prefix_by_whatever_path(tmp_path, monkeypatch):
