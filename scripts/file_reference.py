@@ -14,7 +14,7 @@ from typing import get_type_hints
 
 import yaml
 
-from croco import cli, records, runs
+from croco import cli, planned, records, runs
 from croco.errors import InputError
 from croco.files import replacing
 from croco.pairs import pools
@@ -31,6 +31,7 @@ RECORDS = {
     "Run": runs.Run,
     "Row": table.Row,
     "LanguageCounts": pools.LanguageCounts,
+    "PlannedStage": planned.PlannedStage,
 }
 
 
