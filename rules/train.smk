@@ -31,11 +31,11 @@ rule train:
         place("benchmarks/train/{model}.{pool}.{setting}.tsv")
     wildcard_constraints:
         setting=match_settings(*TARGETS, weights="lora"),
+    # Evaluations wait for trainings: those first, so that the GPUs are not idle at the end. See docs/performance.md.
+    priority: 1
     conda:
         "../envs/croco.yaml"
     threads: lambda wc: GRID.training_resource("threads", find_run(wc))
-    # Evaluations wait for trainings: those first, so that the GPUs are not idle at the end. See docs/performance.md.
-    priority: 1
     resources:
         **training_job(),
     params:
