@@ -27,12 +27,12 @@ import jinja2
 import pandas as pd
 
 from croco import cli
+from croco.config.differences import ABSENT
 from croco.files import replacing
 from croco.report.elements import Table, table
 from croco.report.leaderboard import Line, list_lines, name_with_pool, percent
 from croco.report.page import Page, read_page
 from croco.results.compare import (
-    ABSENT,
     RUN_TABLE,
     ArmComparison,
     FinishedRun,

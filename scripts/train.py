@@ -37,8 +37,8 @@ OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "adafactor")
 LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "apo_zero", "apo_down")
 
 # Options that say where, how fast and how long it is trained. The numbers of processes and of rows in a micro-batch
-# or in a call of generate change last bits, and the draws of dropout and of online DPO's sampling. They are not in the key, so that they can
-# follow the memory and the GPUs at hand. Gradient checkpointing changes last bits alone.
+# or in a call of generate change last bits, and the draws of dropout and of online DPO's sampling. They are not in the
+# key, so that they can follow the memory and the GPUs at hand. Gradient checkpointing changes last bits alone.
 NOT_IN_CACHE_KEY = [
     "data",
     "model",

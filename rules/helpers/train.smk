@@ -22,8 +22,7 @@ def training_job():
 
 
 def count_processes(wildcards):
-    """One process per GPU."""
-    return max(1, GRID.resource("gpu", [recipe_of(wildcards), GRID.policies[wildcards.model]]))
+    return GRID.count_processes(find_run(wildcards))
 
 
 def online_reward(wildcards):

@@ -169,6 +169,10 @@ class Grid:
             name, run.row["objective"], self.recipe_of(run), policy, reward_model, attempt, least
         )
 
+    def count_processes(self, run: Run) -> int:
+        """Processes of the training of a run: one per GPU."""
+        return max(1, self.resource("gpu", [self.recipe_of(run), self.policies[run.model]]))
+
     def most_gpus(self) -> int:
         """GPUs of the most demanding job."""
         models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]

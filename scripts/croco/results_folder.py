@@ -31,6 +31,7 @@ from snakemake.settings.enums import StrictDagEvaluation
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from croco import cli
+from croco.config.differences import ABSENT, list_differences
 from croco.digests import file_digest, lock_digest, versions
 from croco.errors import InputError
 from croco.files import replacing
@@ -135,16 +136,12 @@ def describe_start(config: dict, checkout: Path) -> dict[str, Any]:
     }
 
 
-def compare(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (key, old, new) where two configs differ, with dots and row names or numbers in the key."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            yield from compare(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
-    elif isinstance(old, list) and isinstance(new, list) and all(isinstance(row, dict) for row in [*old, *new]):
-        before, now = ({row.get("name", i): row for i, row in enumerate(rows)} for rows in (old, new))
-        yield from compare(before, now, key)
-    elif old != new:
-        yield key, shorten(old), shorten(new)
+def compare(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields (key, old, new) where two configs differ, with dots and row names or numbers in the key; null is as no key."""
+    for key, values in list_differences([old, new], ("name",)):
+        before, now = (None if value is ABSENT else value for value in values)
+        if before != now:
+            yield key, shorten(before), shorten(now)
 
 
 def shorten(value: Any) -> str:
@@ -237,7 +234,7 @@ class RecordsInFolder(FilePersistence):
         try:
             if excess := self.owner.find_excess(self.dag):
                 raise InputError(excess, ALLOW, self.owner.results)
-            with self.owner.hold(self._name_jobs(), self._name_log()):
+            with self.owner.hold(self._prepare_executor(), self._name_log()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
         except InputError as error:
@@ -247,8 +244,8 @@ class RecordsInFolder(FilePersistence):
                 raise
             raise WorkflowError(message) from None
 
-    def _name_jobs(self) -> str:
-        """Gives jobs of SLURM names that a later run recognises, before any is submitted; returns the executor's name."""
+    def _prepare_executor(self) -> str:
+        """Prepares SLURM's executor, so that a later run recognises its jobs and an outage loses none; returns its name."""
         workflow = self.dag.workflow
         plugin = workflow.executor_plugin
         executor = plugin.name if plugin else "local"

@@ -349,7 +349,6 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     response = sum(means) / len(means)
     responses = 2 if objective.has_pairs or objective.samples else 1
     sampled = seen * responses * response if objective.samples else 0
-    processes = max(1, grid.resource("gpu", [recipe, row]))
     full = recipe["weights"] == "full"
     trained = row.get("size", 0) * 1e9 * (1 if full else ADAPTER_SHARE)
     return Work(
@@ -365,7 +364,9 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         tokens_in=sampled + (seen * responses * facts.tokens_of_prompt() if sampled else 0),
         tokens_out=sampled,
         # A call of generate ends with its longest response, which may have all the tokens that it is allowed.
-        steps=seen / count_generation_batch(recipe, processes) * row["max_tokens"] if objective.samples else 0,
+        steps=seen / count_generation_batch(recipe, grid.count_processes(run)) * row["max_tokens"]
+        if objective.samples
+        else 0,
         tokens_trained=seen * responses * (facts.tokens_of_prompt() + response),
         training_factor=(6 if full else 4) + (2 if objective.has_reference else 0),
         bytes=trained * BYTES_PER_TRAINED_PARAMETER,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from croco.config.differences import ABSENT, list_differences
 from croco.digests import prompt_digest
 from croco.errors import InputError
 from croco.records import Generation, Verdict, prompt_rows, read_json, read_records
@@ -25,7 +26,6 @@ from croco.runs import BASE, UNTUNED, Run, read_runs
 RUN_TABLE = "runs.jsonl"
 START = ".snakemake/start.json"  # what a results folder records of the last start
 Kind = TypeVar("Kind")
-ABSENT = object()  # a key that a config does not have
 # Options of scripts/judge.py that decide what a model that judges says.
 JUDGE_OPTIONS = (
     *("revision", "dtype", "engine", "engine_options", "template_options"),
@@ -56,9 +56,7 @@ class FinishedRun:
         arms: dict[tuple[str, str, str], dict[int, Run]] = {}
         for run in self.runs:
             if not run.is_base:
-                of_arm = arms.setdefault((run.model, run.pool, run.arm), {})
-                if run.replicate not in of_arm or of_arm[run.replicate].round < run.round:
-                    of_arm[run.replicate] = run
+                arms.setdefault((run.model, run.pool, run.arm), {})[run.replicate] = run  # the last round comes last
         return arms
 
 
@@ -182,30 +180,9 @@ def _read_run(root: Path, label: str) -> FinishedRun:
     return FinishedRun(label, root, read_runs(root / RUN_TABLE), start.config, start.lock)
 
 
-def list_config_differences(configs: Sequence[Any], key: str = "") -> Iterator[tuple[str, list[Any]]]:
-    """Yields (key, [value per config]) where values differ; ABSENT where a config lacks the key.
-
-    A key has dots, and the name, code or number of a row, as in `settings.dpo.beta`.
-    """
-    if all(value is not ABSENT and value == configs[0] for value in configs):
-        return
-    mappings = [_name_rows(value) for value in configs]
-    if any(mapping is None for mapping in mappings):
-        yield key, list(configs)
-        return
-    for name in dict.fromkeys(name for mapping in mappings for name in mapping or ()):
-        values = [(mapping or {}).get(name, ABSENT) for mapping in mappings]
-        yield from list_config_differences(values, f"{key}.{name}".lstrip("."))
-
-
-def _name_rows(value: Any) -> dict[Any, Any] | None:
-    """An object, or a list of rows by name, code or number, as a dict; None for other values."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        return None
-    names = [row.get("name", row.get("code", i)) for i, row in enumerate(value)]
-    return dict(zip(names if len(set(names)) == len(names) else range(len(value)), value, strict=True))
+def list_config_differences(configs: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """As list_differences; rows are named by name or code."""
+    return list_differences(configs, ("name", "code"))
 
 
 def compare_arms(first: FinishedRun, second: FinishedRun) -> list[ArmComparison]:

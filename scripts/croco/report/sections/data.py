@@ -1,6 +1,6 @@
 """Section "Data": from prompts to training data, every difference by its reason."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,9 +62,11 @@ def show_responses(page: Page) -> Figure | Table | None:
     )
 
 
-def find_common_count(bars: Iterable[Mapping[str, Any]]) -> int | None:
+def find_common_count(bars: Sequence[Mapping[str, Any]]) -> int | None:
     """The length of all bars if they are equal and nothing was lost, so that a chart would show nothing; else None."""
-    counts = {bar["count"] if bar["kind"] == "kept" else None for bar in bars if bar["kind"] == "kept" or bar["count"]}
+    if any(bar["count"] for bar in bars if bar["kind"] == "lost"):
+        return None
+    counts = {bar["count"] for bar in bars if bar["kind"] == "kept"}
     return counts.pop() if len(counts) == 1 else None
 
 
