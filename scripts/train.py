@@ -383,7 +383,8 @@ def halve(micro_batch, args):
 
 def run_processes(job):
     """Exit code of the training processes, none of which outlives this one."""
-    own = {"CROCO_PARENT": str(os.getpid()), "PYTHONPATH": str(Path(__file__).resolve().parent)}
+    search = [str(Path(__file__).resolve().parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"CROCO_PARENT": str(os.getpid()), "PYTHONPATH": os.pathsep.join(search)}
     # A launcher around this one (srun, torchrun) may have set ranks that do not belong to this training.
     foreign = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign} | own

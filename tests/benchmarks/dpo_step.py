@@ -17,14 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from shapes import SHAPES, provide_model
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = r"^(?!.*(vision|visual|image|audio)).*\.(q|k|v|o|gate|up|down)_proj$"
-# Hidden size, MLP size, layers, heads, heads of keys and values, vocabulary; the latter two from the models' cards.
-SHAPES = {
-    "miniature": (96, 256, 2, 3, 3, 1000),
-    "eurollm-1.7b": (2048, 5632, 24, 16, 8, 128000),
-    "eurollm-9b": (4096, 12288, 42, 32, 8, 128000),
-}
 
 
 def main():
@@ -33,21 +29,26 @@ def main():
         return run_trl(args)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make_model(folder / "model", args)
-        make_pairs(folder / "pairs.jsonl", folder / "model", args)
+        args.model = provide_model(args.models or folder, "policy", args.shape, args.dtype, 2 * args.length)
+        make_pairs(folder / "pairs.jsonl", args)
         measured = {"croco": [], "trl": []}
         for turn in range(args.repeat):
             measured["croco"].append(measure_croco(folder, args, turn))
-            measured["trl"].append(measure_trl(folder, args, turn, measured["croco"][-1]["tokens"]))
+            measured["trl"].append(measure_trl(folder, args, turn))
     table = {
         side: {name: statistics.median(run[name] for run in runs) for name in ("tokens_per_second", "peak_memory_mb")}
         for side, runs in measured.items()
+        if all(runs)
     }
     print(
         f"{args.shape}, {args.pairs} pairs, {args.length} tokens, batch {args.batch}, micro-batch {args.micro_batch}, {args.dtype}"
     )
-    for side, row in table.items():
-        print(f"{side:6} {row['tokens_per_second']:10.0f} tokens/s {row['peak_memory_mb']:8.0f} MB")
+    for side in measured:
+        row = table.get(side)
+        told = f"{row['tokens_per_second']:10.0f} tokens/s {row['peak_memory_mb']:8.0f} MB" if row else "out of memory"
+        print(f"{side:6} {told}")
+    if len(table) < len(measured):
+        return
     ratios = {name: table["croco"][name] / table["trl"][name] for name in table["croco"]}
     print(f"ratio  {ratios['tokens_per_second']:10.2f} {ratios['peak_memory_mb']:17.2f}")
 
@@ -62,42 +63,14 @@ def parse_arguments():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--checkpointing", default="auto", help="of scripts/train.py (auto, always or never)")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--models", type=Path, help="folder that keeps the models for further benchmarks")
     parser.add_argument("--side", nargs=3, metavar=("MODEL", "PAIRS", "RESULT"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def make_model(folder, args):
-    """A Llama of the shape with random weights, and a byte-level tokenizer with a chat template."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    hidden, inner, layers, heads, groups, vocabulary = SHAPES[args.shape]
-    specials = ["<pad>", "<end>", "<user>", "<assistant>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*specials, *alphabet])}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.add_special_tokens(specials)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
-    fast.chat_template = (
-        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"
-        "{% if add_generation_prompt %}<assistant>{% endif %}"
-    )
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=groups, max_position_embeddings=2 * args.length, eos_token_id=1, pad_token_id=0, bos_token_id=None,
-        dtype=args.dtype,
-    )  # fmt: skip
-    torch.set_default_dtype(getattr(torch, args.dtype))
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-
-
-def make_pairs(path, model, args):
+def make_pairs(path, args):
     """Pairs whose lengths are spread evenly; a character is a token."""
     rng = random.Random(0)
 
@@ -116,32 +89,40 @@ def make_pairs(path, model, args):
 
 def measure_croco(folder, args, turn):
     run = folder / f"croco{turn}"
-    start(
-        "scripts/train.py", "--objective", "dpo", "--data", folder / "pairs.jsonl", "--model", folder / "model",
+    done = start(
+        "scripts/train.py", "--objective", "dpo", "--data", folder / "pairs.jsonl", "--model", args.model,
         "--dtype", args.dtype, "--batch", args.batch, "--micro-batch", args.micro_batch, "--max-length", args.length,
-        "--save-every", 10**6, "--state", run / "state", "--output", run / "checkpoint",
+        "--save-every", 10**6, "--checkpointing", args.checkpointing, "--state", run / "state", "--output", run / "checkpoint",
     )  # fmt: skip
+    if not done:
+        return None
     manifest = json.loads((run / "checkpoint/manifest.json").read_text(encoding="utf-8"))
     peak = manifest["peak_gpu_memory_mb"] or manifest["peak_memory_mb"]
     return {"tokens": manifest["tokens"], "tokens_per_second": manifest["tokens_per_second"], "peak_memory_mb": peak}
 
 
-def measure_trl(folder, args, turn, tokens):
+def measure_trl(folder, args, turn):
     result = folder / f"trl{turn}.json"
-    start(
-        "tests/benchmarks/dpo_step.py", "--side", folder / "model", folder / "pairs.jsonl", result, "--length", args.length,
+    done = start(
+        "tests/benchmarks/dpo_step.py", "--side", args.model, folder / "pairs.jsonl", result, "--length", args.length,
         "--batch", args.batch, "--micro-batch", args.micro_batch, "--dtype", args.dtype,
     )  # fmt: skip
+    if not done:
+        return None
     found = json.loads(result.read_text(encoding="utf-8"))
-    return {"tokens_per_second": tokens / found["seconds"], "peak_memory_mb": found["peak_memory_mb"]}
+    return {"tokens_per_second": found["tokens"] / found["seconds"], "peak_memory_mb": found["peak_memory_mb"]}
 
 
 def start(script, *arguments):
+    """False where the GPU's memory is not enough."""
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, check=False
     )
+    if done.returncode and "out of memory" in done.stderr.lower():
+        return False
     if done.returncode:
         sys.exit(f"{script} failed:\n{done.stderr[-4000:]}")
+    return True
 
 
 def run_trl(args):
@@ -172,7 +153,11 @@ def run_trl(args):
     trainer = DPOTrainer(model=model, args=config, train_dataset=data, peft_config=lora)
     seconds = trainer.train().metrics["train_runtime"]
     peak = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else peak_memory_mb()
-    Path(result).write_text(json.dumps({"seconds": seconds, "peak_memory_mb": peak}), encoding="utf-8")
+    tokens = sum(
+        2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in trainer.train_dataset
+    )
+    found = {"seconds": seconds, "tokens": tokens, "peak_memory_mb": peak}
+    Path(result).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

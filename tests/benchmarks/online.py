@@ -1,6 +1,6 @@
 """Sampling in online DPO: micro-batch by micro-batch, as TRL samples, and the whole optimizer step in one call.
 
-  OMP_NUM_THREADS=1 python tests/benchmarks/online.py --miniature MINIATURE
+  OMP_NUM_THREADS=1 python tests/benchmarks/online.py --policy MINIATURE/policy --reward-model MINIATURE/reward
 
 MINIATURE is the folder with the miniature's policy and reward model. Both ways train on the same prompts by
 scripts/train.py and take turns. Prints the tokens of answers that are sampled per second, medians, and the ratio.
@@ -71,7 +71,9 @@ def train_here(path):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--miniature", type=Path, required=True, help="folder with policy/ and reward/")
+    parser.add_argument("--policy", type=Path, required=True, help="folder of the policy")
+    parser.add_argument("--reward-model", type=Path, required=True, help="folder of the reward model")
+    parser.add_argument("--dtype", default="float32", help="of both")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--micro-batch", type=int, default=1)
@@ -90,9 +92,9 @@ def write_prompts(path, count):
 def list_arguments(args, folder, output, generation_batch):
     options = [
         "train.py", "--objective", "online_dpo", "--data", folder / "prompts.jsonl",
-        "--model", args.miniature / "policy", "--reward-model", args.miniature / "reward",
+        "--model", args.policy, "--dtype", args.dtype, "--reward-model", args.reward_model, "--reward-dtype", args.dtype,
         "--batch", args.batch, "--micro-batch", args.micro_batch, "--generation-batch", generation_batch,
-        "--max-tokens", args.max_tokens, "--max-length", 128, "--epochs", 1,
+        "--max-tokens", args.max_tokens, "--max-length", args.max_tokens + 96, "--epochs", 1,
         "--state", output / "state", "--output", output / "checkpoint",
     ]  # fmt: skip
     return [str(option) for option in options]

@@ -11,7 +11,7 @@ from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
 from croco.examination.machine import examine_file_system
-from croco.examination.memory import count_cache, estimate_training
+from croco.examination.memory import count_activations, count_adapter, count_cache, estimate_training
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +264,29 @@ def test_the_memory_of_jobs_follows_the_formulas(good):
     assert estimate_training(lora, "online_dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(32.67, abs=0.01)
 
 
+# Peak memory of a DPO step on an H200, in MiB, and the tokens of the longest row (tests/benchmarks/dpo_step.py).
+@pytest.mark.parametrize(
+    ("hidden", "inner", "layers", "heads", "tokens", "measured"),
+    [(2048, 5632, 24, 16, 3866, 5546), (4096, 12288, 42, 32, 3693, 23168)],
+)
+def test_the_memory_of_a_training_is_close_to_what_was_measured(hidden, inner, layers, heads, tokens, measured):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=128000, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=8,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    recipe, row = {"weights": "lora", "max_length": tokens}, {"dtype": "bfloat16"}
+    need = estimate_training(
+        recipe, "dpo", row, {}, sum(weight.numel() for weight in model.parameters()), count_adapter(model, recipe),
+        count_activations(config, recipe, "dpo"),
+    )  # fmt: skip
+    assert 1 <= (need.fixed + need.cache) * 1e9 / (measured * 2**20) < 1.15
+
+
 def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
     config = json.loads(json.dumps(good[1]))
     config["policies"][0] |= {"size": 3, "dtype": "bfloat16"}
@@ -271,7 +294,8 @@ def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
     done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
     assert done.returncode == 1
     assert (
-        "error: policy mini, recipe dpo: the training of one GPU takes 60 GB in float32, on 1 GPUs of 24 GB"
+        "error: policy mini, recipe dpo: the training of one GPU takes 60 GB in float32 and its activations up to "
+        "0.602 GB, on 1 GPUs of 24 GB"
         in done.stdout
     )
     assert "note: policy mini: its weights take 6 GB in bfloat16" in done.stdout

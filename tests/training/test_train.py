@@ -357,6 +357,16 @@ def test_online_dpo_in_two_processes_sees_every_prompt(miniature, data, tmp_path
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
 
 
+def test_training_processes_find_packages_where_this_one_does(tmp_path, monkeypatch):
+    import train
+
+    started = tmp_path / "started"
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(started)!r}, 'w').close()", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert train.run_processes(tmp_path / "no job.json") != 0
+    assert started.exists()
+
+
 def train_here(monkeypatch, options):
     """Trains in this process, so that a test can watch the calls of generate."""
     import train

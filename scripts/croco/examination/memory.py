@@ -13,19 +13,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 CARDS = (24, 80)  # GB, compared where neither the machine nor the user names a GPU
-USABLE = 0.85  # of a GPU's memory; activations and the runtime need the rest
+USABLE = 0.85  # of a GPU's memory; the runtime, fragmentation and activations of inference need the rest
 PROMPT_TOKENS = 1024  # of a policy's or translator's prompt, whose length the config does not bound
 ADAM_BYTES = 16  # per trained parameter: float32 weight, gradient and the two moments of AdamW
 REFERENCE_BYTES = 4  # per parameter of a float32 reference model
 SMALLEST = 0.1  # GB; smaller jobs are not reported
 LORA_RANK = 16  # the fallback of `lora_r`
+LENGTH = 4096  # the fallback of `max_length` of a recipe
+# Per token and unit of the hidden and MLP widths, in a layer whose activations are kept; docs/performance.md has the
+# measurement.
+ACTIVATION_BYTES = 25
+HALF_BYTES = 2  # of a number in 16 bits
 
 
 class Need(NamedTuple):
     """GPU memory of one job, in GB on all of its ``gpus`` together.
 
-    ``fixed`` is needed from the start, and ``cache`` is reached only if all sequences become as long as the config
-    allows.
+    ``fixed`` is needed from the start. ``cache``, the KV cache or a training's activations, is reached only if all
+    sequences become as long as the config allows.
     """
 
     stage: str
@@ -68,7 +73,27 @@ def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None"
     return Need(STAGES[used.role], parameters * bytes_of(row["dtype"]) / 1e9, cache, gpus)
 
 
-def estimate_training(recipe: dict, objective: str, row: dict, reward: dict, parameters: float, adapter: float) -> Need:
+def count_activations(config: "PreTrainedConfig | None", recipe: dict, objective: str) -> float:
+    """GB of the activations of a micro-batch whose rows all have max_length tokens; 0 where the widths are not known.
+
+    With gradient checkpointing, each layer keeps its input in 16 bits, and one layer at a time keeps all it computes.
+    The logits are there when no layer does that.
+    """
+    text = config.get_text_config() if config is not None else None
+    layers, hidden = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
+    if not (layers and hidden):
+        return 0.0
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    whole_layers = layers if recipe.get("checkpointing") == "never" else 1
+    sequences = recipe.get("micro_batch", 1) * (1 if objective == "sft" else 2)
+    at_once = max(whole_layers * ACTIVATION_BYTES * (hidden + inner), HALF_BYTES * text.vocab_size)
+    per_token = layers * hidden * HALF_BYTES + at_once
+    return sequences * recipe.get("max_length", LENGTH) * per_token / 1e9
+
+
+def estimate_training(
+    recipe: dict, objective: str, row: dict, reward: dict, parameters: float, adapter: float, activations: float = 0.0
+) -> Need:
     """One process of a training, which has a GPU for itself.
 
     LoRA: weights in their dtype, and 16 bytes per parameter of the adapter (``adapter`` is their number). Full: 16 bytes
@@ -78,7 +103,7 @@ def estimate_training(recipe: dict, objective: str, row: dict, reward: dict, par
         gigabytes = (parameters * bytes_of(row["dtype"]) + ADAM_BYTES * adapter) / 1e9
     else:
         gigabytes = parameters * (ADAM_BYTES + REFERENCE_BYTES * OBJECTIVES[objective].has_reference) / 1e9
-    return Need("train", gigabytes + (weigh(reward) if OBJECTIVES[objective].samples else 0), 0.0, 1)
+    return Need("train", gigabytes + (weigh(reward) if OBJECTIVES[objective].samples else 0), activations, 1)
 
 
 def count_adapter(model: "PreTrainedModel | None", recipe: dict) -> float:
@@ -107,7 +132,7 @@ def examine_memory(
     needs = [(str(used), used.row["dtype"], estimate_inference(grid, used, config, parameters))]
     needs += [
         (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need)
-        for recipe, need in _list_trainings(grid, used, model, parameters)
+        for recipe, need in _list_trainings(grid, used, config, model, parameters)
     ]
     for where, kind, need in needs:
         if need.fixed + need.cache >= SMALLEST:
@@ -115,7 +140,7 @@ def examine_memory(
 
 
 def _list_trainings(
-    grid: Grid, used: Used, model: "PreTrainedModel | None", parameters: float
+    grid: Grid, used: Used, config: "PreTrainedConfig | None", model: "PreTrainedModel | None", parameters: float
 ) -> Iterator[tuple[dict[str, Any], Need]]:
     """(recipe, its need) of each pair of recipe and objective that tunes the model."""
     seen = set()
@@ -127,15 +152,19 @@ def _list_trainings(
             seen.add((recipe["name"], objective))
             reward = grid.reward_models[run.reward_model]
             adapter = count_adapter(model, recipe)
-            yield recipe, estimate_training(recipe, objective, used.row, reward, parameters, adapter)
+            activations = count_activations(config, recipe, objective)
+            yield recipe, estimate_training(recipe, objective, used.row, reward, parameters, adapter, activations)
 
 
 def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterator[Finding]:
     cards = CARDS if memory is None else (memory,)
     subject = "the training of one GPU takes" if need.stage == "train" else "its weights take"
-    said = f"{subject} {need.fixed:.3g} GB in {kind}" + (
-        f" and its KV cache up to {need.cache:.3g} GB" if need.cache >= SMALLEST else ""
-    )
+    grows = "its activations" if need.stage == "train" else "its KV cache"
+    said = f"{subject} {need.fixed:.3g} GB in {kind}"
+    if need.cache >= SMALLEST:
+        said += f" and {grows} up to {need.cache:.3g} GB"
+    elif need.stage == "train" and not need.cache:
+        said += " without its activations, which are not known"
     larger = "tune by LoRA, or use larger GPUs" if need.stage == "train" else (
         "ask for more GPUs (resources: {gpu: N} with tensor_parallel_size), or for larger ones"
     )  # fmt: skip
@@ -146,7 +175,9 @@ def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterato
     elif not need.fits(memory, with_cache=False):
         yield Finding(ERROR, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
     elif not need.fits(memory):
-        remedy = "lower `batch`, max_tokens or max_length, or use engine: vllm"
+        remedy = "lower micro_batch or max_length of the recipe" if need.stage == "train" else (
+            "lower `batch`, max_tokens or max_length, or use engine: vllm"
+        )  # fmt: skip
         yield Finding(WARNING, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, remedy)
     else:
         yield Finding(NOTE, where, f"{said}, which fits {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
