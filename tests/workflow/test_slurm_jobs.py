@@ -101,6 +101,18 @@ def test_the_wrapper_asks_for_gres(name, tmp_path):
     assert done.stdout.splitlines() == ["--gres=gpu:h100:2", "--comment", "two words", "--gres=gpu:1"]
 
 
+def test_a_preempted_job_that_left_the_queue_counts_as_cancelled(queue):
+    """Else the run waits for ever where the site cancels preempted jobs. Job 12 was put back into the queue."""
+    (queue / "12").write_text("croco-job")
+    states = {"11": "PREEMPTED", "12": "PREEMPTED", "13": "COMPLETED"}
+    assert slurm.end_preempted(states) == {"11": "CANCELLED", "12": "PREEMPTED", "13": "COMPLETED"}
+
+
+def test_preempted_jobs_are_left_alone_while_slurm_does_not_answer(monkeypatch):
+    monkeypatch.setattr(slurm, "ask_slurm", lambda *command: None)
+    assert slurm.end_preempted({"11": "PREEMPTED"}) == {"11": "PREEMPTED"}
+
+
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
