@@ -28,10 +28,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.persistence import ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import StrictDagEvaluation
-from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from croco import cli
 from croco.config.differences import ABSENT, list_differences
+from croco.deployment import check_deployment
 from croco.digests import file_digest, lock_digest, versions
 from croco.errors import InputError
 from croco.files import replacing
@@ -204,13 +204,18 @@ class RecordsInFolder(FilePersistence):
         self, *, path: Path | None = None, nolock: bool = False, warn_only: bool = False, **options: Any
     ) -> None:
         super().__init__(path=path, nolock=nolock, warn_only=warn_only, **options)
+        workflow = self.dag.workflow
+        try:
+            check_deployment(workflow.deployment_settings.deployment_method, workflow.rules)
+        except InputError as error:
+            sys.exit(f"error: {error}")
         if path is None:  # else a job on a machine that does not share the file system
             self._metadata_path = str(self.owner.folder / "metadata")
             self._incomplete_path = str(self.owner.folder / "incomplete")
             self._max_len = 200  # of a file's name, with room for partial_path
         # Else an error of an input function is hidden where the output is there, whatever made it: Snakemake then plans
         # no job for it and for all that it comes from.
-        settings = self.dag.workflow.dag_settings
+        settings = workflow.dag_settings
         settings.strict_evaluation = {*settings.strict_evaluation, StrictDagEvaluation.FUNCTIONS}
 
     def _get_key(self, f: Any) -> str:
@@ -230,7 +235,6 @@ class RecordsInFolder(FilePersistence):
         """For a run; raises WorkflowError where another run writes to the folder."""
         self._tell_differences()
         self._warn_of_unpinned_items()
-        self._refuse_containers()
         try:
             if excess := self.owner.find_excess(self.dag):
                 raise InputError(excess, ALLOW, self.owner.results)
@@ -272,16 +276,6 @@ class RecordsInFolder(FilePersistence):
         paths = self.dag.workflow.logger_manager.get_logfile()
         return os.path.abspath(paths[0]) if paths else None
 
-    def _refuse_containers(self) -> None:
-        """Raises WorkflowError where containers are asked for and no job has one: all would run without."""
-        methods = self.dag.workflow.deployment_settings.deployment_method
-        if DeploymentMethod.APPTAINER in methods and not any(job.container_img_url for job in self.dag.needrun_jobs()):
-            error = InputError(
-                "--sdm apptainer: no rule of this workflow has a container image, so nothing would run in one",
-                "start Snakemake itself in your site's container, without --sdm apptainer",
-            )
-            raise WorkflowError(f"error: {error}")
-
     @contextmanager
     def lock_warn_only(self) -> Iterator[None]:
         """For a dry-run, which writes nothing. With a cluster's profile it says what the jobs ask for."""
@@ -289,7 +283,6 @@ class RecordsInFolder(FilePersistence):
         self._warn_of_unpinned_items()
         if excess := self.owner.find_excess(self.dag):
             print(f"warning: a start would be refused: {excess}\n  Remedy: {ALLOW}", file=sys.stderr)
-        self._refuse_containers()
         jobs = list(self.dag.needrun_jobs())
         # A dry-run does not know the executor. Only profiles of clusters set the number of nodes.
         if any(job.resources.get("nodes") for job in jobs):

@@ -5,6 +5,7 @@ for the same files. So the names of the jobs begin with a prefix that belongs to
 cancels the jobs with that prefix before it submits its own.
 """
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -77,10 +78,10 @@ def list_jobs(prefix: str, deadline: float) -> list[str]:
 
 
 def survive_outages() -> None:
-    """Makes Snakemake's executor for SLURM go on with its jobs when the controller does not answer for a while.
+    """Makes Snakemake's executor for SLURM go on after the controller was away, and after jobs were preempted.
 
-    The plugin forgets a job whose state it could not ask for, and then waits for it for ever; and it takes a submission
-    that found no controller for a failed job.
+    The plugin forgets a job whose state it could not ask for, and then waits for it for ever; it takes a submission that
+    found no controller for a failed job; and it waits for preempted jobs that do not come back (end_preempted).
     https://github.com/snakemake/snakemake-executor-plugin-slurm, check_active_jobs and run_job
     """
     import snakemake_executor_plugin_slurm as plugin
@@ -92,13 +93,25 @@ def survive_outages() -> None:
         if states is None:  # a job that an answer does not name is asked for again
             print(f"warning: SLURM does not answer ({command.split()[0]}): asking again later", file=sys.stderr)
             return {}, 0.0
-        return states, seconds
+        return await asyncio.to_thread(end_preempted, states), seconds
 
     def wait_and_submit(executor: Any, job: Any) -> None:
         wait_for_controller(time.monotonic() + PATIENCE)
         submit(executor, job)
 
     plugin.query_job_status, plugin.Executor.run_job = ask_or_know_nothing, wait_and_submit
+
+
+def end_preempted(states: dict[str, str]) -> dict[str, str]:
+    """The states by job id, with CANCELLED for preempted jobs that SLURM does not put back into the queue.
+
+    The plugin waits for every preempted job. On sites that cancel or do not requeue such jobs it would wait for ever;
+    a cancelled job is submitted again.
+    """
+    preempted = {job for job, state in states.items() if state == "PREEMPTED"}
+    if not preempted or (queue := ask_slurm("squeue", "--me", "--noheader", "--format", "%A")) is None:
+        return states
+    return {**states, **dict.fromkeys(preempted - set(queue.split()), "CANCELLED")}
 
 
 def wait_for_controller(deadline: float) -> None:

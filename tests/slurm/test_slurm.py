@@ -200,6 +200,22 @@ def test_a_training_on_both_devices_resumes_after_its_time_limit(cluster, projec
     assert [part["from_step"] > 0 for part in parts] == [False, True]
 
 
+def test_a_training_that_is_put_back_into_the_queue_resumes(cluster, project, start):
+    """As SLURM does with a job that a more important one preempts, on a site whose PreemptMode is REQUEUE."""
+    head = start(CHECKPOINT)
+    job = wait_for_running(cluster, project, "rule_train")["JobId"]
+    trainings = project / "results" / "slurm" / "state" / "training"
+    cluster.wait_for(lambda: list(trainings.glob("*/work/checkpoint-*/progress_1.json")), "a checkpoint", 120)
+    cluster.ask("scontrol", "requeue", job)
+    cluster.wait_for(lambda: jobs_of(cluster, project, "PENDING"), "the job waits again")
+    cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM delays it by two minutes
+    finish(head, project)
+    (ended,) = jobs_of(cluster, project)
+    assert (ended["JobId"], ended["JobState"], ended["Restarts"]) == (job, "COMPLETED", "1")
+    parts = json.loads((project / CHECKPOINT).read_text(encoding="utf-8"))["runs"]
+    assert [part["from_step"] > 0 for part in parts] == [False, True]
+
+
 def test_outages_of_the_controller_are_survived(cluster, without_generations, start):
     """One at the start, and one while a job runs."""
     project = without_generations

@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, snakemake
+from conftest import ENVIRONMENT, ROOT, snakemake
 
 from croco import slurm
 from croco.errors import InputError
@@ -101,6 +101,18 @@ def test_the_wrapper_asks_for_gres(name, tmp_path):
     assert done.stdout.splitlines() == ["--gres=gpu:h100:2", "--comment", "two words", "--gres=gpu:1"]
 
 
+def test_a_preempted_job_that_left_the_queue_counts_as_cancelled(queue):
+    """Else the run waits for ever where the site cancels preempted jobs. Job 12 was put back into the queue."""
+    (queue / "12").write_text("croco-job")
+    states = {"11": "PREEMPTED", "12": "PREEMPTED", "13": "COMPLETED"}
+    assert slurm.end_preempted(states) == {"11": "CANCELLED", "12": "PREEMPTED", "13": "COMPLETED"}
+
+
+def test_preempted_jobs_are_left_alone_while_slurm_does_not_answer(monkeypatch):
+    monkeypatch.setattr(slurm, "ask_slurm", lambda *command: None)
+    assert slurm.end_preempted({"11": "PREEMPTED"}) == {"11": "PREEMPTED"}
+
+
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
@@ -132,9 +144,30 @@ def test_a_dry_run_names_what_each_kind_of_job_asks_for(fresh_project):
     assert "minutes" not in snakemake(fresh_project, "--dry-run", "--quiet").stdout
 
 
-def test_containers_that_no_rule_has_are_refused(fresh_project):
-    done = snakemake(fresh_project, "--dry-run", "--sdm", "apptainer", check=False)
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("conda", "--sdm conda: the command conda is not on PATH"),
+        ("apptainer", "--sdm apptainer: no rule of this workflow has a container image"),
+        ("env-modules", "--sdm env-modules: no rule of this workflow has environment modules"),
+    ],
+)
+def test_software_that_no_job_would_get_is_refused(fresh_project, tmp_path, method, reason):
+    """Here no conda is installed. A profile sets the method as the command line does."""
+    (tmp_path / "profile.yaml").write_text(f"software-deployment-method: [{method}]\n", encoding="utf-8")
+    done = snakemake(fresh_project, "--dry-run", "--quiet", "--profile", tmp_path, check=False)
     assert done.returncode == 1
-    said = done.stdout + done.stderr  # of a dry-run Snakemake prints errors to stdout
-    assert "--sdm apptainer: no rule of this workflow has a container image" in said
-    assert "Remedy: " in said
+    assert f"error: {reason}" in done.stderr
+    assert done.stderr.count("Remedy: ") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_conda_plans_the_environment_of_the_lock(fresh_project, tmp_path, monkeypatch):
+    """A dry-run only asks conda about itself."""
+    about = '{"conda_prefix": "/conda", "platform": "linux-64", "get": {"channel_priority": "strict"}}'
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    add_program(programs, "conda", f"test \"$1\" = --version && echo conda 25.1.0 || echo '{about}'")
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{programs}:{ENVIRONMENT['PATH']}")
+    output = snakemake(fresh_project, "--dry-run", "--sdm", "conda")
+    assert "Conda environment envs/croco.yaml will be created" in output.stdout + output.stderr
