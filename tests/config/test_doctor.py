@@ -197,6 +197,19 @@ def lose_shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def cut_shard(folder):
+    """A repository with two shards, the second of which was not uploaded to its end."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, shards = sorted(weights), ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    parts = dict(zip(shards, (names[::2], names[1::2]), strict=True))
+    for shard, part in parts.items():
+        save_file({name: weights[name] for name in part}, folder / shard, {"format": "pt"})
+    index = {"weight_map": {name: shard for shard, part in parts.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / shards[1]).write_bytes((folder / shards[1]).read_bytes()[:-100])
+
+
 def close_gate(folder):
     (folder / GATE).touch()
 
@@ -211,7 +224,9 @@ ON_THE_HUB = {
     "causal": ("policy", leave_whole, None, "error", ["the model has 2 logits, a reward model has one"]),
     "incomplete": ("reward", break_weights, None, "error", ["weights that the model needs are not in the file", "down_proj"]),
     "wide": ("reward", widen_head, None, "error", ["another shape", "score.weight [2, "]),
-    "shardless": ("reward", lose_shard, None, "error", ["cannot be read", "model-00001-of-00001.safetensors"]),
+    "shardless": ("reward", lose_shard, None, "error", ["are incomplete", "lists model-00001-of-00001.safetensors, and the repository lacks this file"]),
+    "cut": ("reward", truncate_weights, None, "error", ["are incomplete, these files are cut off: model.safetensors (", "choose a model or revision"]),
+    "half": ("reward", cut_shard, None, "error", ["are incomplete, these files are cut off: model-00002-of-00002.safetensors ("]),
     "unweighed": ("reward", drop_weights, None, "error", ["cannot be read", "safetensors"]),
     "gated": ("reward", close_gate, None, "error", ["org/gated is gated, and your account has no access", "hf auth login"]),
     "unborn": ("reward", leave_whole, "v9", "error", ["org/unborn has no revision v9 on the hub", "correct `revision`"]),
