@@ -362,10 +362,11 @@ def read_hub_headers(path: str, revision: str | None = None) -> "dict[str, torch
 
 def list_hub_files(path: str, revision: str | None = None) -> dict[str, int]:
     """{name: bytes} of the safetensors files of a model on the hub; raises InputError where its index lists others."""
-    from huggingface_hub import get_paths_info, hf_hub_download
+    from huggingface_hub import RepoFile, get_paths_info, hf_hub_download
 
     def list_sizes(names: list[str]) -> dict[str, int]:
-        return {file.path: file.size for file in get_paths_info(path, names, revision=revision)}
+        files = get_paths_info(path, names, revision=revision)
+        return {file.path: file.size for file in files if isinstance(file, RepoFile)}
 
     top = list_sizes([WHOLE, INDEX])
     if WHOLE in top or INDEX not in top:
