@@ -4,7 +4,7 @@ Example:
   python scripts/doctor.py --configfile my.yaml
   python scripts/doctor.py --configfile my.yaml --gpu-memory 80 --gpus 8     for other GPUs than this machine's
 
-Looks at the config, prompt and task files and their overlap, models (there, gate and licence, class, weights by name and
+Looks at the config, prompt and task files and their overlap, columns of datasets, models (there, gate and licence, class, weights by name and
 shape, chat template, context, size, LoRA modules, GPU memory), engines, GPUs, the disk for results and downloads, locks,
 and the audit. Loads and fetches no weights. Models that the workflow makes itself are left out. Give the config files in the order of Snakemake's --configfile.
 

@@ -128,7 +128,8 @@ def check_local_items(grid: "Grid") -> None:
 def read_lock(path: str | Path) -> list[dict]:
     """The entries of a lock; raises InputError where it is missing or no lock."""
     if not Path(path).is_file():
-        raise InputError("the lock is not here", f"give the path of a stage.lock.json, or {STAGE_AGAIN}", path)
+        remedy = f"give the path of a stage.lock.json, relative to the working directory, or {STAGE_AGAIN}"
+        raise InputError("the lock is not here", remedy, path)
     entries = read_json(path).get("items")
     keys = {"kind": str, "path": str, "subset": str | None, "split": str | None, "revision": str | None}
     keys |= {"commit": str | None, "digest": str | None}

@@ -3,10 +3,11 @@
 import errno
 import json
 import shutil
+import subprocess
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT, copy_project, script, snakemake, write_rows
+from conftest import ENVIRONMENT, INTERPRETER, ROOT, copy_project, script, snakemake, write_rows
 from hub import GATE, serving
 from safetensors.torch import load_file, save_file
 
@@ -196,6 +197,19 @@ def lose_shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def cut_shard(folder):
+    """A repository with two shards, the second of which was not uploaded to its end."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, shards = sorted(weights), ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    parts = dict(zip(shards, (names[::2], names[1::2]), strict=True))
+    for shard, part in parts.items():
+        save_file({name: weights[name] for name in part}, folder / shard, {"format": "pt"})
+    index = {"weight_map": {name: shard for shard, part in parts.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / shards[1]).write_bytes((folder / shards[1]).read_bytes()[:-100])
+
+
 def close_gate(folder):
     (folder / GATE).touch()
 
@@ -210,12 +224,105 @@ ON_THE_HUB = {
     "causal": ("policy", leave_whole, None, "error", ["the model has 2 logits, a reward model has one"]),
     "incomplete": ("reward", break_weights, None, "error", ["weights that the model needs are not in the file", "down_proj"]),
     "wide": ("reward", widen_head, None, "error", ["another shape", "score.weight [2, "]),
-    "shardless": ("reward", lose_shard, None, "error", ["cannot be read", "model-00001-of-00001.safetensors"]),
+    "shardless": ("reward", lose_shard, None, "error", ["are incomplete", "lists model-00001-of-00001.safetensors, and the repository lacks this file"]),
+    "cut": ("reward", truncate_weights, None, "error", ["are incomplete, these files are cut off: model.safetensors (", "choose a model or revision"]),
+    "half": ("reward", cut_shard, None, "error", ["are incomplete, these files are cut off: model-00002-of-00002.safetensors ("]),
     "unweighed": ("reward", drop_weights, None, "error", ["cannot be read", "safetensors"]),
     "gated": ("reward", close_gate, None, "error", ["org/gated is gated, and your account has no access", "hf auth login"]),
     "unborn": ("reward", leave_whole, "v9", "error", ["org/unborn has no revision v9 on the hub", "correct `revision`"]),
     "absent": (None, None, None, "error", ["there is no model org/absent on the hub", "correct the hub id"]),
 }  # fmt: skip
+
+
+def write_parquet(folder):
+    from datasets import Dataset
+
+    Dataset.from_list([{"id": "1", "chat": {"prompt": "Hello"}, "kind": "a"}]).to_parquet(folder / "test.parquet")
+
+
+def write_card(folder):
+    """Rows that say nothing of the columns, and a card that does."""
+    columns = "  - {name: id, dtype: string}\n  - {name: prompt, dtype: string}\n"
+    splits = "  splits:\n  - {name: test, num_bytes: 9, num_examples: 1}\n"
+    (folder / "README.md").write_text(f"---\ndataset_info:\n  features:\n{columns}{splits}---\n")
+    write_rows(folder / "test.jsonl", [{"id": "1", "prompt": "Hello"}])
+
+
+def write_rows_alone(folder):
+    write_rows(folder / "test.jsonl", [{"id": "1", "prompt": "Hello"}])
+
+
+COLUMNS_ARE = "it has id, chat, kind"
+# Data sets on the hub: (function that writes it, keys of the config's row, severity or None, parts of the message).
+DATASETS = {
+    "parquet": (write_parquet, {"text": "chat.prompt", "where": {"kind": "a"}}, None, []),
+    "column": (write_parquet, {"text": "chat.question"}, "error", ["no column chat.question (`text`)", COLUMNS_ARE]),
+    "where": (write_parquet, {"text": "chat.prompt", "where": {"sort": "a"}}, "error", ["no column sort (`where`)"]),
+    "default": (write_parquet, {}, "error", ["no column text (`text`)", COLUMNS_ARE]),
+    "card": (write_card, {"text": "question", "reference": "answer"}, "error", ["no column question (`text`), answer (`reference`)", "it has id, prompt"]),
+    "split": (write_card, {"text": "prompt", "split": "train"}, "error", ["no split train; it has test", "correct `split`"]),
+    "subset": (write_card, {"text": "prompt", "subset": "xx"}, "error", ["'xx' not found"]),
+    "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist"]),
+    "mute": (write_rows_alone, {"text": "prompt"}, "note", ["the hub does not say its columns", "id, prompt"]),
+    "closed": (close_gate, {"text": "prompt"}, "error", ["gated", "hf auth login"]),
+    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def examined_datasets(tmp_path_factory):
+    """{name of DATASETS: what the examination says of it}, by one process that asks a hub, and the hub's cache."""
+    folder = tmp_path_factory.mktemp("datasets")
+    for name, (write, *_) in DATASETS.items():
+        if write:
+            served = folder / "served/datasets/org" / name
+            served.mkdir(parents=True)
+            write(served)
+    rows = {name: {"use": "evaluate", "dataset": f"org/{name}", "split": "test", **row} for name, (_, row, *_) in DATASETS.items()}  # fmt: skip
+    with serving(folder / "served") as address:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(folder / "home")}
+        command = [INTERPRETER, "-c", EXAMINE, json.dumps(rows)]
+        done = subprocess.run(
+            command, cwd=ROOT / "scripts", env={**ENVIRONMENT, **online}, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), folder / "home"
+
+
+# Prints {name: [[severity, message], ...]} of rows of the config's prompts.
+EXAMINE = """
+import json, sys
+from types import SimpleNamespace
+from croco.examination.datasets import examine_datasets
+from croco.grid import Grid
+said = {}
+for name, row in json.loads(sys.argv[1]).items():
+    config = {"prompts": [row], "source_language": "en", "evaluation": {"tasks": []}}
+    grid = SimpleNamespace(config=config, prompts={"evaluate": row}, list_models=list, results="x", languages=["en"])
+    grid.path = lambda text, **values: Grid.path(grid, text, **values)
+    found = examine_datasets(grid)
+    said[name] = [[finding.severity, f"{finding.where}: {finding.what} {finding.remedy}"] for finding in found]
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_columns_of_a_dataset_on_the_hub_are_examined(examined_datasets, name):
+    said, _ = examined_datasets
+    _, _, severity, says = DATASETS[name]
+    assert [found for found, _ in said[name]] == ([severity] if severity else []), said[name]
+    assert not severity or all(part in said[name][0][1] for part in (f"prompts evaluate, org/{name}", *says)), said[
+        name
+    ]
+
+
+def test_no_rows_are_fetched(examined_datasets):
+    _, home = examined_datasets
+    assert list(home.rglob("README.md")) and not [
+        *home.rglob("*.parquet"),
+        *home.rglob("*.jsonl"),
+        *home.rglob("*.arrow"),
+    ]
 
 
 @pytest.fixture(scope="module")

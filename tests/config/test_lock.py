@@ -13,8 +13,8 @@ MOVED = "f" * 40
 CARD = "---\nconfigs:\n- config_name: en\n  data_files:\n  - {split: test, path: en.jsonl}\n- config_name: de\n  data_files:\n  - {split: test, path: de.jsonl}\n---\n"  # fmt: skip
 
 
-def run(project, *arguments, **environment):
-    command = [INTERPRETER, "-m", "snakemake", *arguments, "--configfile", "two_languages.yaml", "hub.yaml"]
+def run(project, *arguments, config="hub.yaml", **environment):
+    command = [INTERPRETER, "-m", "snakemake", *arguments, "--configfile", "two_languages.yaml", config]
     environment = {**ENVIRONMENT, "HF_HOME": str(project / "home"), **environment}
     return subprocess.run(
         list(map(str, command)), cwd=project, env=environment, capture_output=True, text=True, check=False
@@ -95,6 +95,21 @@ def test_a_run_is_held_to_the_lock(project):
     assert "--revision main" not in said
     arena = next(line for line in said.splitlines() if "--dataset org/arena" in line)
     assert f"--revision {hub.COMMIT}" in arena
+
+
+def test_the_lock_is_relative_to_the_working_directory(project):
+    """As every path of a config is, wherever the config itself is."""
+    write_config(project, hold)
+    folder = project / "elsewhere"
+    folder.mkdir()
+    (project / "hub.yaml").rename(folder / "hub.yaml")
+    held = run(project, "-n", "-p", config="elsewhere/hub.yaml")
+    assert held.returncode == 0 and f"--revision {hub.COMMIT}" in held.stdout + held.stderr, held.stderr
+    (project / "my.lock.json").rename(folder / "my.lock.json")
+    lost = run(project, "-n", config="elsewhere/hub.yaml")
+    (folder / "my.lock.json").rename(project / "my.lock.json")
+    assert lost.returncode == 1 and "the lock is not here" in lost.stderr, lost.stderr
+    assert "relative to the working directory" in lost.stderr
 
 
 def move_policy(config):

@@ -1,6 +1,7 @@
 """The plan against Snakemake's own dry run, and against what a finished run says that it did."""
 
 import json
+import re
 import subprocess
 from collections import Counter, defaultdict
 
@@ -55,6 +56,21 @@ def assert_stages_are_planned_without_a_dry_run(project, config, planned):
             assert stages[stage].items == sum(job["work"]["items"] for job in jobs)
         hours = sum(job["gpu_hours"] for job in jobs)
         assert (stages[stage].gpu_hours or 0) == pytest.approx(hours, abs=0.001)
+
+
+def test_the_hours_in_the_documents_are_those_of_the_plan(fresh_project, tmp_path):
+    planned = plan_jobs(fresh_project, tmp_path, "--configfile", "config/small.yaml", "--gpu-type", "rtx4090")
+    hours = defaultdict(float)
+    for job in planned["jobs"]:
+        hours[job["work"]["stage"]] += job["gpu_hours"]
+    table = (ROOT / "docs/grid.md").read_text(encoding="utf-8").split("| stage | amount | GPU-hours |")[1]
+    for stage in ("translate", *STAGES):
+        (row,) = re.findall(rf"(?m)^\| {stage} \|.*\| ([\d.]+) \|$", table)
+        assert row == f"{hours[stage]:.1f}", stage
+    total = planned["total"]["gpu_hours"]
+    assert f"| **all** | | **{total:.1f}** |" in table
+    tutorial = (ROOT / "docs/tutorials/maltese.md").read_text(encoding="utf-8")
+    assert f"| GPU-hours | about {total:.0f} on an RTX 4090" in tutorial
 
 
 def test_paper_fits_a_screen(fresh_project):

@@ -1,14 +1,15 @@
-"""Whether the prompts and task files of a config can be read, and whether they overlap; nothing is downloaded."""
+"""Whether the prompts and task files of a config can be read, and whether they overlap; no data are downloaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from croco.errors import InputError
 from croco.evaluation.tasks import list_question_fields
+from croco.examination.datasets import examine_datasets
 from croco.examination.findings import ERROR, WARNING, Finding
 from croco.grid import Grid
 from croco.prompts.overlap import KINDS, Evaluated, list_turns
-from croco.prompts.sources import Entry, Source, check_sources, find_missing_fields, open_dataset, read_source
+from croco.prompts.sources import Entry, Source, check_sources, find_missing_fields, read_source
 from croco.records import read_jsonl
 from croco.text.normalise import fold
 
@@ -16,10 +17,10 @@ SHOWN = 3
 
 
 def examine_data(grid: Grid) -> Iterator[Finding]:
-    """Faults of local prompts and task files, and training prompts that are evaluation prompts."""
+    """Faults of prompts, datasets and task files, and training prompts that are evaluation prompts."""
+    yield from examine_datasets(grid)
     try:
         check_sources(grid)
-        yield from examine_datasets(grid)
         yield from examine_overlap(grid)
     except InputError as fault:
         yield _report(fault, "prompts", "prompts")
@@ -28,21 +29,6 @@ def examine_data(grid: Grid) -> Iterator[Finding]:
             check_task(grid, task)
         except InputError as fault:
             yield _report(fault, f"task {task['name']}", "evaluate")
-
-
-def examine_datasets(grid: Grid) -> Iterator[Finding]:
-    """Declared columns that a dataset of prompts in a local folder lacks; `stage` checks those of the hub."""
-    for use, row in grid.prompts.items():
-        path = grid.path(row.get("dataset", ""))
-        if not path or not Path(path).is_dir():
-            continue
-        subset = row.get("subset")
-        name = subset and grid.path(subset, language=grid.config["source_language"])
-        data = open_dataset(path, name, None, row.get("split", "train"))
-        missing = find_missing_fields(data, {key: [row[key]] for key in ("id", "text", "reference") if key in row})
-        if missing:
-            what = f"no column {', '.join(missing)}; it has {', '.join(data.column_names)}"
-            yield Finding(ERROR, f"prompts {use}, {path}", what, "prompts", "correct the columns in the config")
 
 
 def check_task(grid: Grid, task: dict) -> None:

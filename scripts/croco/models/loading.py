@@ -20,6 +20,7 @@ from croco.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from huggingface_hub.utils import SafetensorsFileMetadata
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -38,6 +39,8 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 SHOWN = 4
 ADAPTER = "adapter_model.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
+CHOOSE_COMPLETE = "choose a model or revision whose weights are complete safetensors files"
 ACCEPT_LICENCE = "accept its licence on the hub with the account of your token, and log in (hf auth login)"
 PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "model*.pt", "consolidated*.pth", "*.ckpt")
 
@@ -340,20 +343,69 @@ def read_hub_headers(path: str, revision: str | None = None) -> "dict[str, torch
     )
 
     try:
+        sizes = list_hub_files(path, revision)
         found = get_safetensors_metadata(path, revision=revision)
     except (NotASafetensorsRepoError, SafetensorsParsingError, EntryNotFoundError) as error:
-        remedy = "choose a model or revision whose weights are complete safetensors files"
-        raise InputError(f"the weights on the hub cannot be read: {error}", remedy, path) from error
+        raise InputError(f"the weights on the hub cannot be read: {error}", CHOOSE_COMPLETE, path) from error
     except HTTPError as error:
         if isinstance(error, HfHubHTTPError):  # an answer of the hub
             raise
         remedy = "run `snakemake stage` where the hub can be reached"
         raise InputError(f"the weights are not here, and the hub does not answer: {error}", remedy, path) from error
+    check_hub_sizes(path, sizes, found.files_metadata)
     return {
         name: torch.empty(tensor.shape, device="meta")
         for file in found.files_metadata.values()
         for name, tensor in file.tensors.items()
     }
+
+
+def list_hub_files(path: str, revision: str | None = None) -> dict[str, int]:
+    """{name: bytes} of the safetensors files of a model on the hub; raises InputError where its index lists others."""
+    from huggingface_hub import RepoFile, get_paths_info, hf_hub_download
+
+    def list_sizes(names: list[str]) -> dict[str, int]:
+        files = get_paths_info(path, names, revision=revision)
+        return {file.path: file.size for file in files if isinstance(file, RepoFile)}
+
+    top = list_sizes([WHOLE, INDEX])
+    if WHOLE in top or INDEX not in top:
+        return {name: size for name, size in top.items() if name == WHOLE}
+    needed = read_index(hf_hub_download(path, INDEX, revision=revision))
+    sizes = list_sizes(needed)
+    absent = set(needed) - set(sizes)
+    if absent:
+        problem = (
+            f"the weights on the hub are incomplete: its {INDEX} lists {name_some(absent)}, and the repository lacks "
+        )
+        raise InputError(problem + ("this file" if len(absent) == 1 else "these files"), CHOOSE_COMPLETE, path)
+    return sizes
+
+
+def check_hub_sizes(path: str, sizes: dict[str, int], headers: "dict[str, SafetensorsFileMetadata]") -> None:
+    """Raises InputError where files on the hub are smaller than their headers say, as after a broken upload.
+
+    ``sizes``: {name: bytes}; ``headers``: {name: parsed header}.
+    """
+    short = [
+        f"{name} ({sizes[name]:,} bytes, and its header says {count_bytes(header):,})"
+        for name, header in headers.items()
+        if sizes[name] < count_bytes(header)
+    ]
+    if short:
+        problem = f"the weights on the hub are incomplete, these files are cut off: {name_some(short)}"
+        raise InputError(problem, CHOOSE_COMPLETE, path)
+
+
+def count_bytes(header: "SafetensorsFileMetadata") -> int:
+    """Bytes of a complete safetensors file at least: without spaces that its header may have."""
+    entries = {
+        name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
+        for name, tensor in header.tensors.items()
+    }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+    end = max((tensor.data_offsets[1] for tensor in header.tensors.values()), default=0)
+    return LENGTH_BYTES + len(text.encode()) + end
 
 
 def copy_processors(path: str | Path, folder: str | Path, revision: str | None = None) -> None:

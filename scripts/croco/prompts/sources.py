@@ -183,12 +183,14 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
 def dataset_errors(name: str) -> Iterator[None]:
     """Turns the library's errors about a dataset that cannot be loaded into an InputError with its name and the remedy."""
     import datasets
-    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.errors import GatedRepoError, HTTPError
 
     try:
         yield
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        gated = isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        gated = (
+            isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
+        )
         raise InputError(
             f"the dataset cannot be loaded: {error}",
             "accept its licence on the hub with the account of your token, and log in (hf auth login)"
@@ -219,8 +221,8 @@ def _check_commit(data: "Dataset", name: str, revision: str | None) -> None:
 def find_missing_fields(rows: Iterable[dict], declared: dict[str, list[str]]) -> list[str]:
     """The declared columns that the first rows of a source all lack.
 
-    ``declared`` is {key of the config: columns}: id, text and reference as in Source, and ``fields``, which are not
-    nested.
+    ``declared`` is {key of the config: columns}: id, text, reference and where as in Source, and ``fields``, which are
+    not nested.
     """
     missing: set[str] | None = None
     for row in islice(rows, FIRST_ROWS):
@@ -236,7 +238,11 @@ def _list_missing(row: dict, declared: dict[str, list[str]]) -> Iterator[str]:
     columns_read: dict[str, Any] = {key: columns[0] for key, columns in declared.items() if key in read}
     source = Source(**columns_read)
     for key, columns in declared.items():
-        if key not in read:
+        if key == "where":
+            present: set[str] = set()
+            is_chosen(row, Source(where=dict.fromkeys(columns)), present)
+            yield from (column for column in columns if column not in present)
+        elif key not in read:
             yield from (column for column in columns if column not in row)
         elif columns[0] not in (ROW_NUMBER, LAST_TURN):
             try:

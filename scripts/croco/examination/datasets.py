@@ -1,0 +1,157 @@
+"""Whether datasets have the splits, subsets and columns that a config declares; no rows of the hub are fetched."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from croco.errors import InputError
+from croco.examination.findings import ERROR, NOTE, WARNING, Finding
+from croco.grid import Grid
+from croco.pins import DATASET, Item, list_items
+from croco.prompts.sources import Source, dataset_errors, find_missing_fields, open_dataset
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder, Features
+
+PARQUET = ".parquet"
+FOOTER_BYTES = 2**20  # read at once from the end of a file
+ALL_SPLITS = "all"
+CORRECT_COLUMNS = "correct the columns in the config"
+SERVER_FAILED = 500  # HTTP status from which on the fault is the server's
+Declared = dict[str, list[str]]  # {key of the config: columns}, as find_missing_fields takes them
+
+
+def examine_datasets(grid: Grid) -> Iterator[Finding]:
+    """Declared columns, subsets and splits that a dataset in a local folder or on the hub lacks."""
+    for item in list_items(grid):
+        if item.kind != DATASET or item.path.endswith(".jsonl"):
+            continue
+        declared = list_declared(grid, item)
+        examine = examine_folder if Path(item.path).is_dir() else examine_hub_dataset
+        try:
+            yield from examine(item, declared)
+        except InputError as fault:
+            yield Finding(ERROR, _name(item), fault.problem, "prompts", fault.remedy)
+
+
+def list_declared(grid: Grid, item: Item) -> Declared:
+    """The columns that the run reads of a dataset."""
+    row = item.row
+    if "use" not in row:  # a task's
+        declared = {"id": [row["id"]]} if "id" in row else {}
+        return declared | {"fields": list(row.get("fields", []))}
+    source = Source.of_row(row)
+    declared = {"id": [source.id], "text": [source.text]} | (
+        {"reference": [source.reference]} if source.reference else {}
+    )
+    leading = row.get("subset") and grid.path(row["subset"], language=grid.config["source_language"])
+    # Prompts are chosen in the source language; the others follow by id.
+    return declared | ({"where": list(source.where)} if item.subset == leading else {})
+
+
+def examine_folder(item: Item, declared: Declared) -> Iterator[Finding]:
+    """Declared columns that a dataset in a local folder lacks; raises InputError where it cannot be loaded."""
+    data = open_dataset(item.path, item.subset, None, str(item.split))
+    yield from _compare(item, declared, data, data.column_names)
+
+
+def examine_hub_dataset(item: Item, declared: Declared) -> Iterator[Finding]:
+    """As examine_folder, by what the hub says of a dataset: its card, or the footer of its first Parquet file.
+
+    A note where the hub does not say the columns, a warning where it does not answer. Raises InputError where the
+    dataset, its revision or its subset is not there, or access is denied.
+    """
+    try:
+        builder, features = describe_dataset(item)
+    except InputError as error:
+        if not _is_silence(error.__cause__):
+            raise
+        what = f"the hub did not answer, so that its columns are not known: {error.__cause__}"
+        yield Finding(WARNING, _name(item), what, "prompts", "run the doctor once where the hub can be reached")
+        return
+    yield from examine_split(item, builder)
+    if features is None:
+        columns = ", ".join(column for columns in declared.values() for column in columns)
+        what = f"the hub does not say its columns, so that these are not known to be there before `stage`: {columns}"
+        yield Finding(NOTE, _name(item), what, "prompts", CORRECT_COLUMNS)
+    else:
+        readable = {key: _without_opaque(columns, features) for key, columns in declared.items()}
+        stated = {key: columns for key, columns in readable.items() if columns}
+        yield from _compare(item, stated, [make_empty(features)], list(features))
+
+
+def describe_dataset(item: Item) -> "tuple[DatasetBuilder, Features | None]":
+    """(builder, columns with their types, or None where the hub does not say them); raises InputError."""
+    from datasets import load_dataset_builder
+    from huggingface_hub import auth_check, dataset_info, is_offline_mode
+
+    with dataset_errors(item.path):
+        builder = load_dataset_builder(item.path, item.subset, revision=item.revision)
+        # The card of a gated dataset may be public.
+        if not is_offline_mode() and dataset_info(item.path, revision=item.revision).gated:
+            auth_check(item.path, repo_type="dataset")
+        return builder, find_features(item, builder)
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Whether the hub gave no answer, or failed by itself."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if isinstance(error, HfHubHTTPError):  # an answer of the hub
+        return error.response.status_code >= SERVER_FAILED
+    return isinstance(error, ConnectionError | HTTPError)
+
+
+def examine_split(item: Item, builder: "DatasetBuilder") -> Iterator[Finding]:
+    """An error where the dataset does not have the split; nothing where it does not say its splits."""
+    splits = list(builder.info.splits or builder.config.data_files or ())
+    # `train[:10%]+test` names the splits train and test.
+    wanted = {part.partition("[")[0].strip() for part in str(item.split).split("+")}
+    missing = sorted(wanted - {*splits, ALL_SPLITS}) if splits else []
+    if missing:
+        what = f"`split`: no split {', '.join(missing)}; it has {', '.join(map(str, splits))}"
+        yield Finding(ERROR, _name(item), what, "prompts", "correct `split` in the config")
+
+
+def find_features(item: Item, builder: "DatasetBuilder") -> "Features | None":
+    """The columns with their types by the card, or by the first Parquet file of the split; None without these."""
+    if builder.info.features:
+        return builder.info.features
+    from datasets import Features
+    from huggingface_hub import HfFileSystem
+    from pyarrow.parquet import read_schema
+
+    files = builder.config.data_files or {}
+    split = re.split(r"[\[+]", str(item.split))[0].strip()
+    first = next(iter(files.get(split, [])), "")
+    if not (first.startswith("hf://") and first.endswith(PARQUET)):
+        return None
+    with HfFileSystem().open(first, block_size=FOOTER_BYTES) as file:
+        return Features.from_arrow_schema(read_schema(file))
+
+
+def make_empty(features: "Features") -> dict[str, Any]:
+    """A row with the nested records of the features, and null everywhere else."""
+    return {name: make_empty(part) if isinstance(part, dict) else None for name, part in features.items()}
+
+
+def _without_opaque(columns: list[str], features: "Features") -> list[str]:
+    """The columns without those in a field that holds JSON of any form."""
+    from datasets import Json
+
+    return [column for column in columns if not isinstance(features.get(column.split(".")[0]), Json)]
+
+
+def _compare(item: Item, declared: Declared, rows: Any, columns: list[str]) -> Iterator[Finding]:
+    missing = find_missing_fields(rows, declared)
+    named = [f"{column} (`{key}`)" for key, some in declared.items() for column in some if column in missing]
+    if named:
+        what = f"no column {', '.join(named)}; it has {', '.join(columns)}"
+        yield Finding(ERROR, _name(item), what, "prompts", CORRECT_COLUMNS)
+
+
+def _name(item: Item) -> str:
+    """The key of the config that names the dataset, and the dataset."""
+    key = "prompts" if "use" in item.row else "task"
+    return f"{key} {item.name}, {item.path}{f', subset {item.subset}' if item.subset else ''}"
