@@ -145,7 +145,6 @@ def row(measured, language, task, metric, baseline, pairs):
         "better": better(metric) if task in (ARENA, FIDELITY) else LOWER if lower else HIGHER,
         "value": mean(values.values()),
         "n": len(values),
-        "values": values,
     }
     if baseline is None:
         return cells

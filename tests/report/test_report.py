@@ -10,13 +10,14 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import planned, script, snakemake
+from conftest import planned, rows, script, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
-from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_results
+from pages import HOSTILE, LANGUAGES, RUNS, make_report, manifest, prompts, write_results
 
 from croco import cli
 from croco.report.elements import embed
@@ -111,6 +112,30 @@ def test_numbers_are_those_of_the_summary(results, page):
     assert {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")} == {
         run: value for (run, code), value in wins.items() if code == "all"
     }
+
+
+def test_rewards_are_described_as_numpy_describes_those_of_the_files(written):
+    root, page = written
+    scored = {code: rows(root / "mini" / code / "scores" / "english.jsonl") for code in LANGUAGES}
+    pairs = rows(root / "mini/multi/dpo/pairs.jsonl")
+    values = {(code, "all"): [reward for row in scored[code] for reward in row["rewards"]] for code in LANGUAGES}
+    for kind in ("chosen", "rejected"):
+        for code in LANGUAGES:
+            values[code, kind] = [pair[f"{kind}_reward"] for pair in pairs if pair[f"{kind}_language"] == code]
+    figures = [read_figure(page, name.removeprefix("figure-")) for name in page.xpath("//figure/@id") if name.startswith("figure-rewards-")]  # fmt: skip
+    lines = next(lines for lines in figures if {line["language"] for line in lines} == set(LANGUAGES))
+    assert len(lines) == len(values)
+    for line in lines:
+        found = values[line["language"], line["responses"]]
+        assert int(line["n"]) == len(found)
+        for name, function in (
+            ("mean", np.mean),
+            ("sd", np.std),
+            ("lowest", np.min),
+            ("median", np.median),
+            ("highest", np.max),
+        ):
+            assert float(line[name]) == pytest.approx(function(found), abs=1e-3)
 
 
 def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_path):

@@ -1,6 +1,7 @@
 """What a run's result files hold, read for the summary; and what a mean over its languages and tasks consists of."""
 
 import json
+import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterable
@@ -97,11 +98,13 @@ def read_suites(measured: Measured, language: str, path: Path) -> None:
 def read_tasks(measured: Measured, language: str, path: Path) -> None:
     """The metrics of structured tasks, by prompt and by document."""
     for sample in rows(path):
-        prompt = sample["doc_hash"] if sample["prompt_id"] is None else str(sample["prompt_id"])
+        # All runs have the same documents: interned, their names are in memory once and not once per run.
+        document = sys.intern(str(sample["doc_hash"]))
+        prompt = document if sample["prompt_id"] is None else sys.intern(str(sample["prompt_id"]))
         measured.lower |= {(sample["task"], metric) for metric in sample.get("lower_is_better", [])}
         for metric in sorted(sample.keys() - {"task", "prompt_id", "doc_hash", "target", "response"}):
             if isinstance(sample[metric], int | float | None):
-                for values, name in ((measured.results, prompt), (measured.documents, sample["doc_hash"])):
+                for values, name in ((measured.results, prompt), (measured.documents, document)):
                     of_task = values[sample["task"], metric].setdefault(language, {})
                     of_task.setdefault(name, []).append(sample[metric])
     name_variants(measured, language)
@@ -203,6 +206,16 @@ def expect_languages(measured: list[Measured]) -> None:
             if languages
         }
         each.groups = list_groups(each)
+    drop_documents(measured)
+
+
+def drop_documents(measured: list[Measured]) -> None:
+    """Frees the values by document of tasks that are in no group: of 90 runs these would be gigabytes."""
+    grouped = {task for each in measured for tasks in each.groups.values() for members in tasks.values() for task in members}  # fmt: skip
+    for each in measured:
+        for task, metric in list(each.documents):
+            if task not in grouped:
+                del each.documents[task, metric]
 
 
 def list_groups(measured: Measured) -> dict[tuple[str, str], dict[str, list[str]]]:

@@ -1,5 +1,7 @@
 """Section "Rewards": rewards of responses, predicting the chosen response from languages alone, and the audit of reward models."""
 
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from croco.report.page import Page, ReportedRun
 
 INTRO = "The rewards of the responses, the places of chosen and rejected responses in their pools, and the reward model's audit."
 PLACES = "sd from the pool's mean"
+KINDS = ("chosen", "rejected")
 MOMENTS = ["n", "mean", "sd", "lowest", "median", "highest"]
 
 
@@ -32,7 +35,7 @@ def show_distributions(page: Page) -> list[Figure]:
         pool = runs[0].pool if len(runs[0].languages) > 1 else "one pool per language"
         title = f"{runs[0].model}, {pool}, {runs[0].setting}"
         figures.append(plot_rewards(f"rewards-{len(figures)}", title, runs[0].reward_model, panels))
-        places = {kind: [z for panel in panels.values() for z in panel[PLACES][kind]] for kind in ("chosen", "rejected")}  # fmt: skip
+        places = {kind: join_values([panel[PLACES][kind] for panel in panels.values()]) for kind in KINDS}
         if all(places.values()):
             figures.append(plot_places(f"places-{len(figures)}", title, places))
     return figures
@@ -48,27 +51,44 @@ def group_runs(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
 
 
 def read_panels(page: Page, runs: Sequence[ReportedRun]) -> dict[str, dict[str, Any]]:
-    """{language: {all, chosen, rejected: rewards, PLACES: {chosen, rejected}}} of these runs."""
+    """{language: {all, chosen, rejected: rewards, PLACES: {chosen, rejected}}} of these runs, as arrays of doubles.
+
+    A list of Python numbers would take four times the memory, and a language can have millions of responses.
+    """
     panels: dict[str, dict[str, Any]] = {}
     for run in runs:
-        pairs = list(rows(run.folder / "pairs.jsonl"))
+        paired = read_paired(run)
         for language in run.languages:
             path = page.root / run.responses / language / "scores" / f"{run.reward_model}.jsonl"
             if not page.gaps.has("rewards", path, "rewards of all responses"):
                 continue
-            panel = panels[language] = {
-                "all": [reward for line in rows(path) for reward in line["rewards"] if reward is not None],
-                PLACES: {},
-            }
-            for kind in ("chosen", "rejected"):
-                in_language = [pair for pair in pairs if pair[f"{kind}_language"] == language]
-                panel[kind] = [pair[f"{kind}_reward"] for pair in in_language]
-                panel[PLACES][kind] = [
-                    (pair[f"{kind}_reward"] - pair["pool_mean"]) / pair["pool_std"]
-                    for pair in in_language
-                    if pair.get("pool_std")
-                ]
+            rewards = array("d")
+            for line in rows(path):
+                rewards.extend(reward for reward in line["rewards"] if reward is not None)
+            panels[language] = {"all": rewards, **paired[language]}
     return {language: panel for language, panel in panels.items() if panel["all"]}
+
+
+def read_paired(run: ReportedRun) -> dict[str, dict[str, Any]]:
+    """{language: {chosen, rejected: rewards, PLACES: {chosen, rejected}}} of a run's pairs; their texts are not kept."""
+    paired: dict[str, dict[str, Any]] = defaultdict(
+        lambda: {**{kind: array("d") for kind in KINDS}, PLACES: {kind: array("d") for kind in KINDS}}
+    )
+    for pair in rows(run.folder / "pairs.jsonl"):
+        for kind in KINDS:
+            panel, reward = paired[pair[f"{kind}_language"]], pair[f"{kind}_reward"]
+            panel[kind].append(reward)
+            if pair.get("pool_std"):
+                panel[PLACES][kind].append((reward - pair["pool_mean"]) / pair["pool_std"])
+    return paired
+
+
+def join_values(arrays: Sequence[array]) -> array:
+    """The values of all arrays in their order."""
+    joined = array("d")
+    for values in arrays:
+        joined.extend(values)
+    return joined
 
 
 def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[str, dict[str, Any]]) -> Figure:
@@ -80,7 +100,7 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
         if kind != PLACES
     ]
     charts = []
-    edges = bins([value for panel in panels.values() for value in panel["all"]])
+    edges = bins([extreme for panel in panels.values() for extreme in (min(panel["all"]), max(panel["all"]))])
     for code, panel in panels.items():
         kinds = {kind: panel[kind] for kind in ("all", "chosen", "rejected") if panel[kind]}
         chart = plots.plot_histogram({kind: density(values, edges) for kind, values in kinds.items()}, "reward")
@@ -94,9 +114,9 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
     )
 
 
-def plot_places(name: str, title: str, places: dict[str, list[float]]) -> Figure:
+def plot_places(name: str, title: str, places: dict[str, array]) -> Figure:
     """A histogram of standardised rewards; ``places`` are {chosen or rejected: standard deviations from the mean}."""
-    edges = bins([value for values in places.values() for value in values])
+    edges = bins([extreme for values in places.values() for extreme in (min(values), max(values))])
     densities = {kind: density(values, edges) for kind, values in places.items()}
     return figure(
         name,
@@ -119,7 +139,7 @@ def describe(values: Sequence[float]) -> list[float | None]:
 
 
 def bins(values: Sequence[float]) -> np.ndarray:
-    """Edges of a histogram of all these values."""
+    """Edges of a histogram that reaches from the lowest to the highest of these values."""
     low, high = min(values), max(values)
     return np.linspace(low, high, 41) if low < high else np.linspace(low - 0.5, low + 0.5, 4)
 
