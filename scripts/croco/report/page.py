@@ -46,7 +46,8 @@ class Manifest:
         job: digest of the process that wrote it, or None in manifests of older code.
         seconds: time from the start of the process to the writing of the manifest.
         memory: peak memory of the process in MB.
-        gpus: GPUs that the process had, or None if unknown.
+        gpus: GPUs that the process had, or None if unknown; ``gpu_names`` has the model of each that is known.
+        cpu: model of the processor, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
         options: of the command line.
         items, tokens: how many were done, None where the manifest does not say it. loads: models that the job loaded.
@@ -64,6 +65,8 @@ class Manifest:
     memory: int | None
     job: str | None
     gpus: int | None
+    gpu_names: list[str]
+    cpu: str | None
     inputs: list[list[str]]
     more: int
     options: dict[str, Any]
@@ -88,6 +91,8 @@ class Manifest:
             memory=row.get("peak_memory_mb"),
             job=row.get("job"),
             gpus=row.get("gpus"),
+            gpu_names=row.get("gpu_names") or [],
+            cpu=row.get("cpu"),
             inputs=inputs[:INPUTS_SHOWN],
             more=max(0, len(inputs) - INPUTS_SHOWN),
             options=row.get("options") or {},

@@ -9,6 +9,9 @@ from croco.report.page import Manifest, Page
 
 INTRO = "How each file was made: stage, inputs, code, versions, seed. Each line is the manifest beside an output."
 
+# Fields of a manifest that the list does not show.
+NOT_IN_LIST = ("options", "gpu_names", "cpu")
+
 
 def show(page: Page) -> Section:
     """The page's script searches ``records``: the manifests, and the sets of versions by number."""
@@ -31,8 +34,7 @@ def show(page: Page) -> Section:
 def compact_row(manifest: Manifest, versions: list[dict[str, str | None]]) -> dict[str, Any]:
     """What the page's list shows of a manifest; its versions are a number of a set."""
     row = {**asdict(manifest), "versions": versions.index(manifest.versions)}
-    del row["options"]
-    return row
+    return {name: value for name, value in row.items() if name not in NOT_IN_LIST}
 
 
 def list_stages(manifests: list[Manifest], versions: list[dict[str, str | None]]) -> Table:
