@@ -1,14 +1,16 @@
 """The report page in a real Chromium: offline, searched, filtered, in both themes, on a phone, and accessible."""
 
 import csv
+import json
 import os
 import re
 import shutil
 from itertools import pairwise
 
 import pytest
+import yaml
 from conftest import script
-from pages import make_report, write_finished, write_results
+from pages import make_report, write_finished
 
 from croco.results.table import read_summary
 from croco.spreadsheets import guard, read_csv
@@ -52,7 +54,7 @@ CONTRASTS = """() => {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """A page of small results whose texts try to break out of it."""
-    root = write_results(tmp_path_factory.mktemp("browser") / "small")
+    root = write_finished(tmp_path_factory.mktemp("browser") / "small")
     return make_report(root)
 
 
@@ -338,6 +340,15 @@ def test_every_table_is_a_csv_file_with_raw_values(open_page):
         assert len(rows) == table.locator("tr").count() and len({len(row) for row in rows}) == 1
         saved.append(name)
     assert "small-leaderboard.csv" in saved and "small-findings-table.csv" in saved
+
+
+def test_the_config_is_a_file_and_a_text_to_copy(open_page, report):
+    page = open_page()
+    start = json.loads((report.parent / ".snakemake" / "start.json").read_text(encoding="utf-8"))
+    path, name = download(page, page.get_by_role("button", name="YAML of the config"))
+    assert name == "small-config.yaml" and yaml.safe_load(path.read_text(encoding="utf-8")) == start["config"]
+    page.get_by_role("button", name="Copy of the config").click()
+    expect(page.locator("#copied")).to_have_text(re.compile("Config copied|The config is selected"))
 
 
 def test_the_csv_of_the_leaderboard_has_the_numbers_of_the_summary(open_page, report):

@@ -16,7 +16,9 @@ from conftest import planned, script, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
-from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_results
+from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_finished, write_results
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
 
 from croco import cli, hardware
 from croco.report.elements import embed
@@ -387,6 +389,36 @@ def test_leaderboard_and_headline_have_the_numbers_of_the_summary(request, sourc
     headline = page.xpath("string(//p[@class='headline'])")
     interval = f"[{percent(main['value_low'])}, {percent(main['value_high'])}]"
     assert f"wins {percent(main['value'])} % {interval} against the untuned model" in headline
+
+
+def test_the_config_on_the_page_gives_the_same_plan(tmp_path, fresh_project):
+    config = load_configfile(fresh_project / "config" / "config.yaml")
+    update_config(config, load_configfile(fresh_project / SMALL[1]))
+    page = parse(make_report(write_finished(tmp_path / "small", **config)))
+    path = tmp_path / "from_page.yaml"
+    path.write_text(page.get_element_by_id("config").text, encoding="utf-8")
+    assert planned(fresh_project, "--configfile", path) == planned(fresh_project, *SMALL) != {}
+
+
+def test_the_config_on_the_page_keeps_every_value(tmp_path):
+    values = {
+        "a": HOSTILE,
+        "b": "no",
+        "c": "1e-5",
+        "d": 1e-5,
+        "e": "日本\n\tend ",
+        "f": [None, True, {"1": "2026-01-01"}],
+    }
+    root = write_finished(tmp_path / "small", values=values)
+    page = make_report(root)
+    path = tmp_path / "from_page.yaml"
+    path.write_text(parse(page).get_element_by_id("config").text, encoding="utf-8")
+    start = json.loads((root / ".snakemake" / "start.json").read_text(encoding="utf-8"))
+    assert load_configfile(path) == start["config"]
+    written = json.loads(page.with_suffix(".manifest.json").read_text(encoding="utf-8"))
+    assert written["config"] == start["config"], "with it, verify.py makes the page again"
+    (root / ".snakemake" / "start.json").unlink()
+    assert not parse(make_report(root)).xpath("//*[@id='config']")
 
 
 def test_facts_name_the_processors_and_gpus(tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from croco.planned import Planned, read_planned
@@ -20,6 +21,7 @@ from croco.results.table import empty_summary, read_summary
 from croco.runs import Run, read_runs
 
 INPUTS_SHOWN = 40  # inputs of a manifest
+START = ".snakemake/start.json"  # under the output root: what the run records of its last start
 # Folders under the output root whose manifests describe unfinished or intermediate work.
 NOT_RESULTS = ("state", "logs", "partial")
 
@@ -209,6 +211,7 @@ class Page:
         manifests: every manifest under the root.
         findings, contamination, comparability: content of the file of that name, None where it is missing.
         plan: content of plan.json, None without it.
+        config: merged config of the start that makes the page, None where no start is recorded.
         tables: folder of tables in the paper's shape, or None.
         declared: declared contrasts, (setting, pool, versus).
         contrasts: results of the declared contrasts, see `read_contrasts`.
@@ -224,6 +227,7 @@ class Page:
     contamination: dict | None
     comparability: list[dict] | None
     plan: Planned | None
+    config: dict[str, Any] | None
     tables: Path | None
     declared: Sequence[tuple[str, str, str]]
     contrasts: list[Contrast]
@@ -291,6 +295,7 @@ def read_page(args: Namespace) -> Page:
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
         plan=read_planned(args.plan) if args.plan and args.plan.is_file() else None,
+        config=read_config(args.root),
         tables=args.tables,
         declared=[tuple(contrast) for contrast in args.contrast],
         contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),
@@ -304,6 +309,16 @@ def read_page(args: Namespace) -> Page:
         ),
         gaps=gaps,
     )
+
+
+def read_config(root: Path) -> dict[str, Any] | None:
+    """The merged config that the last start recorded; None where there is no such record."""
+    try:
+        start = msgspec.json.decode((root / START).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    config = start.get("config")
+    return config if isinstance(config, dict) else None
 
 
 def read_reported(args: Namespace) -> list[ReportedRun]:

@@ -4,6 +4,8 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
+import yaml
+
 from croco.report.elements import Section, Table, table, table_of
 from croco.report.page import Manifest, Page
 
@@ -13,12 +15,21 @@ INTRO = "How each file was made: stage, inputs, code, versions, seed. Each line 
 NOT_IN_LIST = ("options", "gpu_names", "cpu")
 
 
+def write_config(page: Page) -> str | None:
+    """The config as YAML for `--configfile`; None where no start of the run is recorded."""
+    if page.config is None:
+        return None
+    head = f"# Merged config of {page.root.name}. Repeat the run: snakemake --cores 2 --configfile FILE\n"
+    return head + yaml.safe_dump(page.config, allow_unicode=True, sort_keys=False, width=100)
+
+
 def show(page: Page) -> Section:
     """The page's script searches ``records``: the manifests, and the sets of versions by number."""
     manifests = page.manifests
+    content = {"config": write_config(page)}
     if not manifests:
         page.gaps.say("provenance", "manifests", "snakemake --cores 2")
-        return Section(intro=INTRO, records={"versions": [], "rows": []})
+        return Section(intro=INTRO, content=content, records={"versions": [], "rows": []})
     versions = []
     for manifest in manifests:
         if manifest.versions not in versions:
@@ -26,6 +37,7 @@ def show(page: Page) -> Section:
     compact = [compact_row(manifest, versions) for manifest in manifests]
     return Section(
         intro=INTRO,
+        content=content,
         tables=[list_stages(manifests, versions), list_versions(versions)],
         records={"versions": versions, "rows": compact},
     )
