@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import script
 from pages import make_report, write_finished
+from test_preview import make_run, preview
 
 from croco.results.table import read_summary
 from croco.spreadsheets import guard, read_csv
@@ -56,6 +57,24 @@ def report(tmp_path_factory):
     """A page of small results whose texts try to break out of it."""
     root = write_finished(tmp_path_factory.mktemp("browser") / "small")
     return make_report(root)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """A page of scripts/compare.py."""
+    folder = tmp_path_factory.mktemp("comparison")
+    roots = [write_finished(folder / "one"), write_finished(folder / "other", seed=1)]
+    (roots[1] / "summary.csv").unlink()
+    script("compare", *roots, "--output", folder / "comparison")
+    return folder / "comparison" / "compare.html"
+
+
+@pytest.fixture(scope="module")
+def previewed(tmp_path_factory):
+    """A page of scripts/preview.py."""
+    folder = tmp_path_factory.mktemp("preview")
+    preview(folder, make_run(folder), "--count", 12)
+    return folder / "page.html"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +127,19 @@ def check_structure(page):
     assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+def list_violations(page):
+    """What axe-core finds wrong on the page: [rule, element, what is wrong]; skips the test without axe-core."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed: run make env"
+    )
+    violations = axe.Axe().run(page).response["violations"]
+    return [
+        [rule["id"], node["html"][:200], node.get("failureSummary", "")]
+        for rule in violations
+        for node in rule["nodes"]
+    ]
 
 
 def test_every_plot_is_drawn_with_its_text_and_numbers(open_page):
@@ -227,6 +259,14 @@ def test_paper_shows_every_row_and_no_controls(open_page):
     )
 
 
+def test_tables_on_paper_have_type_of_seven_points_at_least(open_page):
+    page = open_page()
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelectorAll('.numbers').forEach((fold) => { fold.open = true; })")
+    sizes = "[...document.querySelectorAll('main :is(th, td, td *)')].map((e) => 0.75 * parseFloat(getComputedStyle(e).fontSize))"
+    assert min(page.evaluate(sizes)) >= 6.99
+
+
 def test_the_page_prints_to_few_pages_with_everything_open(open_page):
     page = open_page("dark")
     page.evaluate("document.querySelectorAll('.section').forEach((fold) => { fold.open = false; })")
@@ -257,6 +297,23 @@ def test_text_has_enough_contrast(open_page, scheme):
     found = page.evaluate(CONTRASTS)
     assert len(found) > 300
     assert [entry for entry in found if entry[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_report(open_page, scheme):
+    page = open_page(scheme)
+    open_everything(page)
+    assert list_violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["comparison", "previewed"])
+def test_axe_finds_nothing_on_the_other_pages(request, browser, name, scheme):
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(request.getfixturevalue(name).as_uri())
+    violations = list_violations(page)
+    page.close()
+    assert violations == []
 
 
 @pytest.mark.parametrize("width", [375, 768, 1280])
@@ -463,12 +520,9 @@ def test_the_leaderboard_is_sorted_by_a_click(open_page):
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
-def test_comparison_is_accessible(browser, tmp_path, scheme, width):
+def test_comparison_is_accessible(browser, comparison, scheme, width):
     """The page of scripts/compare.py: offline, silent, with enough contrast, and no wider than a phone."""
-    roots = [write_finished(tmp_path / "one"), write_finished(tmp_path / "other", seed=1)]
-    (roots[1] / "summary.csv").unlink()
-    script("compare", *roots, "--output", tmp_path / "comparison")
-    path = tmp_path / "comparison" / "compare.html"
+    path = comparison
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
