@@ -360,7 +360,7 @@ if (manifestForm) {
     (row) => [
       make("span", "tag", row.stage),
       make("span", null, row.file),
-      make("span", `tag ${row.dirty ? "dirty" : ""}`, `${(row.commit ?? "outside git").slice(0, 10)}${row.dirty ? ", uncommitted changes" : ""}`),
+      make("span", `tag ${row.dirty ? "dirty" : ""}`, `${row.commit?.slice(0, 10) ?? "outside git"}${row.dirty ? ", uncommitted changes" : ""}`),
     ],
     (row) => {
       const body = make("div", "body wide");

@@ -23,6 +23,7 @@ from snakemake.utils import update_config
 from croco import cli, hardware
 from croco.report.elements import embed
 from croco.report.highlights import mark_differences
+from croco.report.page import Manifest
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
             "provenance", "cost", "claims"]  # fmt: skip
@@ -419,6 +420,11 @@ def test_the_config_on_the_page_keeps_every_value(tmp_path):
     assert written["config"] == start["config"], "with it, verify.py makes the page again"
     (root / ".snakemake" / "start.json").unlink()
     assert not parse(make_report(root)).xpath("//*[@id='config']")
+
+
+@pytest.mark.parametrize(("commit", "shown"), [("0123456789abcdef", "0123456789"), (None, "outside git")])
+def test_a_commit_is_shortened_and_its_absence_is_not(commit, shown):
+    assert Manifest.from_row("a", {"stage": "train", "code_commit": commit}).short_commit == shown
 
 
 def test_facts_name_the_processors_and_gpus(tmp_path):

@@ -105,8 +105,8 @@ class Manifest:
 
     @property
     def short_commit(self) -> str:
-        """The first ten digits of the commit."""
-        return (self.commit or "outside git")[:10]
+        """The first ten digits of the commit, or that there is none."""
+        return self.commit[:10] if self.commit else "outside git"
 
 
 def read_count(row: dict[str, Any], place: str | None) -> int | None:
