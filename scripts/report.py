@@ -66,7 +66,12 @@ def main() -> None:
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
     missing = {name: len(gaps) for name in sections if (gaps := page.gaps.of(name))}
     shown = [manifest.file for manifest in page.manifests]
-    facts = {"gaps": missing, "manifests": shown, "headlines": sections["overview"].content["headlines"]}
+    facts = {
+        "gaps": missing,
+        "manifests": shown,
+        "headlines": sections["overview"].content["headlines"],
+        "config": page.config,
+    }
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, **facts)
 
 

@@ -34,7 +34,8 @@ from croco.config.schema import Locator
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
 from croco.files import publish, replacing
-from croco.records import dump, rows
+from croco.records import dump, rows, write_json
+from croco.report.page import START
 from croco.results.bundles import (
     CONFIG,
     FOLDER,
@@ -384,7 +385,7 @@ def write_page(path, content):
 
 
 def arrange_page(folder, index, manifest, view, again):
-    """Places of the page: it shows paths under the output root and all manifests of its time, and no later ones.
+    """Places of the page: it shows paths under the output root all manifests of its time and no later ones, and the config.
 
     So the evidence is put in a folder with the output root's name.
     """
@@ -394,6 +395,8 @@ def arrange_page(folder, index, manifest, view, again):
         later = name.endswith("manifest.json") and isinstance(shown, list) and name not in shown
         if not later and (folder / name).is_file():
             publish(folder / name, evidence / name)
+    if isinstance(config := manifest.get("config"), dict):
+        write_json(evidence / START, {"config": config})
     return Places(index["root"], evidence, again)
 
 

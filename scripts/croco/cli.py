@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from croco.config.checks.secrets import refuse_secrets
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
+from croco.hardware import name_cpu, name_gpus
 from croco.locks import end_with_head
 from croco.records import refuse_constant, write_json
 
@@ -231,7 +232,7 @@ def progress(iterable: Iterable | None = None, **options: Any) -> "tqdm":
 def write_manifest(
     path: str | Path, script: str | Path, args: argparse.Namespace, inputs: dict[str, Any], **facts: Any
 ) -> None:
-    """Writes what made an output: code, options, inputs' hashes, versions, counts, job, time and peak memory.
+    """Writes what made an output: code, options, inputs' hashes, versions, counts, job, time, hardware, peak memory.
 
     Manifests with the same ``job`` were written by one process; ``seconds`` is the time since its start.
     ``inputs`` maps a name to a path or to a hash already known; ``facts`` are the stage's own figures.
@@ -240,6 +241,7 @@ def write_manifest(
         name: file_digest(value) if isinstance(value, str | Path) and Path(value).is_file() else value
         for name, value in inputs.items()
     }
+    gpus = count_gpus()
     write_json(
         path,
         {
@@ -254,7 +256,9 @@ def write_manifest(
             "started": datetime.fromtimestamp(STARTED, UTC).isoformat(timespec="seconds"),
             "job": digest([platform.node(), os.getpid(), STARTED]),
             "seconds": round(time.time() - STARTED, 2),
-            "gpus": count_gpus(),
+            "gpus": gpus,
+            "gpu_names": [] if gpus == 0 else name_gpus(),
+            "cpu": name_cpu(),
             "peak_memory_mb": peak_memory_mb(),
         },
     )

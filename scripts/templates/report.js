@@ -154,6 +154,12 @@ function addDownload(tools, format, what, onClick) {
   tools.append(button);
 }
 
+const copied = document.getElementById("copied");
+function say(text) {
+  copied.textContent = text;
+  setTimeout(() => { copied.textContent = ""; }, 4000);
+}
+
 // As croco/spreadsheets.py: a text that a spreadsheet could run as a formula gets an apostrophe.
 function guard(text) {
   const bare = text.replace(/^'+/, "");
@@ -194,6 +200,22 @@ for (const figure of document.querySelectorAll("figure")) {
   figure.querySelector(".charts").after(tools);
 }
 
+const config = document.getElementById("config");
+if (config) {
+  const tools = document.getElementById("config-tools");
+  addDownload(tools, "YAML", "the config", () => save(new Blob([config.textContent], { type: "application/yaml" }), `${fileName(RUN, "config")}.yaml`));
+  addDownload(tools, "Copy", "the config", async () => {
+    try {
+      await navigator.clipboard.writeText(config.textContent);
+      say("Config copied.");
+    } catch {
+      config.closest("details").open = true;
+      getSelection().selectAllChildren(config);
+      say("The config is selected: copy it with the keyboard.");
+    }
+  });
+}
+
 // --- links -----------------------------------------------------------------------------------------------------------
 // An address is #id or #id?query. `restorers` has the functions that show what the query of an id asks for; each returns
 // the element to go to. The state of a history entry is {id: query}, so that the back button restores filters, too.
@@ -212,7 +234,6 @@ function makePermalink(hash, label, text = "#") {
 for (const figure of document.querySelectorAll("figure")) {
   figure.querySelector(".tools").append(makePermalink(`#${figure.id}`, "this figure"));
 }
-const copied = document.getElementById("copied");
 // A click copies the link and shows it in the address bar. The page stays as it is, with the reader's own filters.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a.permalink");
@@ -221,11 +242,10 @@ document.addEventListener("click", async (event) => {
   history.pushState(history.state, "", link.hash);
   try {
     await navigator.clipboard.writeText(link.href);
-    copied.textContent = "Link copied.";
+    say("Link copied.");
   } catch {
-    copied.textContent = "The link is in the address bar.";
+    say("The link is in the address bar.");
   }
-  setTimeout(() => { copied.textContent = ""; }, 4000);
 });
 
 // --- lists ---------------------------------------------------------------------------------------------------------
@@ -340,7 +360,7 @@ if (manifestForm) {
     (row) => [
       make("span", "tag", row.stage),
       make("span", null, row.file),
-      make("span", `tag ${row.dirty ? "dirty" : ""}`, `${(row.commit ?? "outside git").slice(0, 10)}${row.dirty ? ", uncommitted changes" : ""}`),
+      make("span", `tag ${row.dirty ? "dirty" : ""}`, `${row.commit?.slice(0, 10) ?? "outside git"}${row.dirty ? ", uncommitted changes" : ""}`),
     ],
     (row) => {
       const body = make("div", "body wide");

@@ -1,14 +1,17 @@
 """The report page in a real Chromium: offline, searched, filtered, in both themes, on a phone, and accessible."""
 
 import csv
+import json
 import os
 import re
 import shutil
 from itertools import pairwise
 
 import pytest
+import yaml
 from conftest import script
-from pages import make_report, write_finished, write_results
+from pages import make_report, write_finished
+from test_preview import make_run, preview
 
 from croco.results.table import read_summary
 from croco.spreadsheets import guard, read_csv
@@ -52,8 +55,26 @@ CONTRASTS = """() => {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """A page of small results whose texts try to break out of it."""
-    root = write_results(tmp_path_factory.mktemp("browser") / "small")
+    root = write_finished(tmp_path_factory.mktemp("browser") / "small")
     return make_report(root)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """A page of scripts/compare.py."""
+    folder = tmp_path_factory.mktemp("comparison")
+    roots = [write_finished(folder / "one"), write_finished(folder / "other", seed=1)]
+    (roots[1] / "summary.csv").unlink()
+    script("compare", *roots, "--output", folder / "comparison")
+    return folder / "comparison" / "compare.html"
+
+
+@pytest.fixture(scope="module")
+def previewed(tmp_path_factory):
+    """A page of scripts/preview.py."""
+    folder = tmp_path_factory.mktemp("preview")
+    preview(folder, make_run(folder), "--count", 12)
+    return folder / "page.html"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +127,19 @@ def check_structure(page):
     assert page.evaluate("[...document.querySelectorAll('th')].filter((h) => !h.scope).length") == 0
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+def list_violations(page):
+    """What axe-core finds wrong on the page: [rule, element, what is wrong]; skips the test without axe-core."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed: run make env"
+    )
+    violations = axe.Axe().run(page).response["violations"]
+    return [
+        [rule["id"], node["html"][:200], node.get("failureSummary", "")]
+        for rule in violations
+        for node in rule["nodes"]
+    ]
 
 
 def test_every_plot_is_drawn_with_its_text_and_numbers(open_page):
@@ -225,6 +259,14 @@ def test_paper_shows_every_row_and_no_controls(open_page):
     )
 
 
+def test_tables_on_paper_have_type_of_seven_points_at_least(open_page):
+    page = open_page()
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelectorAll('.numbers').forEach((fold) => { fold.open = true; })")
+    sizes = "[...document.querySelectorAll('main :is(th, td, td *)')].map((e) => 0.75 * parseFloat(getComputedStyle(e).fontSize))"
+    assert min(page.evaluate(sizes)) >= 6.99
+
+
 def test_the_page_prints_to_few_pages_with_everything_open(open_page):
     page = open_page("dark")
     page.evaluate("document.querySelectorAll('.section').forEach((fold) => { fold.open = false; })")
@@ -255,6 +297,23 @@ def test_text_has_enough_contrast(open_page, scheme):
     found = page.evaluate(CONTRASTS)
     assert len(found) > 300
     assert [entry for entry in found if entry[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_report(open_page, scheme):
+    page = open_page(scheme)
+    open_everything(page)
+    assert list_violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["comparison", "previewed"])
+def test_axe_finds_nothing_on_the_other_pages(request, browser, name, scheme):
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(request.getfixturevalue(name).as_uri())
+    violations = list_violations(page)
+    page.close()
+    assert violations == []
 
 
 @pytest.mark.parametrize("width", [375, 768, 1280])
@@ -338,6 +397,15 @@ def test_every_table_is_a_csv_file_with_raw_values(open_page):
         assert len(rows) == table.locator("tr").count() and len({len(row) for row in rows}) == 1
         saved.append(name)
     assert "small-leaderboard.csv" in saved and "small-findings-table.csv" in saved
+
+
+def test_the_config_is_a_file_and_a_text_to_copy(open_page, report):
+    page = open_page()
+    start = json.loads((report.parent / ".snakemake" / "start.json").read_text(encoding="utf-8"))
+    path, name = download(page, page.get_by_role("button", name="YAML of the config"))
+    assert name == "small-config.yaml" and yaml.safe_load(path.read_text(encoding="utf-8")) == start["config"]
+    page.get_by_role("button", name="Copy of the config").click()
+    expect(page.locator("#copied")).to_have_text(re.compile("Config copied|The config is selected"))
 
 
 def test_the_csv_of_the_leaderboard_has_the_numbers_of_the_summary(open_page, report):
@@ -452,12 +520,9 @@ def test_the_leaderboard_is_sorted_by_a_click(open_page):
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
-def test_comparison_is_accessible(browser, tmp_path, scheme, width):
+def test_comparison_is_accessible(browser, comparison, scheme, width):
     """The page of scripts/compare.py: offline, silent, with enough contrast, and no wider than a phone."""
-    roots = [write_finished(tmp_path / "one"), write_finished(tmp_path / "other", seed=1)]
-    (roots[1] / "summary.csv").unlink()
-    script("compare", *roots, "--output", tmp_path / "comparison")
-    path = tmp_path / "comparison" / "compare.html"
+    path = comparison
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))

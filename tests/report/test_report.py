@@ -17,11 +17,14 @@ from conftest import planned, rows, script, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
-from pages import HOSTILE, LANGUAGES, RUNS, make_report, manifest, prompts, write_results
+from pages import HOSTILE, LANGUAGES, RUNS, make_report, manifest, prompts, write_finished, write_results
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
 
-from croco import cli
+from croco import cli, hardware
 from croco.report.elements import embed
 from croco.report.highlights import mark_differences
+from croco.report.page import Manifest
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
             "provenance", "cost", "claims"]  # fmt: skip
@@ -331,6 +334,28 @@ def test_without_a_launcher_the_number_of_gpus_is_0_or_unknown(monkeypatch, modu
     assert cli.count_gpus() == gpus
 
 
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ["H100", "A100"]), ("1", ["A100"]), ("GPU-b,0", ["A100", "H100"]), ("", []), ("7", [])],
+)
+def test_a_manifest_names_the_hardware_of_its_process(tmp_path, monkeypatch, visible, names):
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf '0, GPU-aa, H100\\n1, GPU-bb, A100\\n'\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    hardware._query_gpus.cache_clear()
+    for leased, expected in (("2", names), ("0", [])):
+        monkeypatch.setenv("CROCO_GPUS", leased)
+        cli.write_manifest(tmp_path / "a.json", cli.__file__, Namespace(), {})
+        written = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+        assert written["gpu_names"] == expected and written["cpu"]
+    hardware._query_gpus.cache_clear()
+
+
 def test_findings_have_a_card_each_with_their_pools_as_rows(written):
     page = written[1]
     finding, *others = read_table(page.get_element_by_id("findings-table"))
@@ -390,6 +415,51 @@ def test_leaderboard_and_headline_have_the_numbers_of_the_summary(request, sourc
     headline = page.xpath("string(//p[@class='headline'])")
     interval = f"[{percent(main['value_low'])}, {percent(main['value_high'])}]"
     assert f"wins {percent(main['value'])} % {interval} against the untuned model" in headline
+
+
+def test_the_config_on_the_page_gives_the_same_plan(tmp_path, fresh_project):
+    config = load_configfile(fresh_project / "config" / "config.yaml")
+    update_config(config, load_configfile(fresh_project / SMALL[1]))
+    page = parse(make_report(write_finished(tmp_path / "small", **config)))
+    path = tmp_path / "from_page.yaml"
+    path.write_text(page.get_element_by_id("config").text, encoding="utf-8")
+    assert planned(fresh_project, "--configfile", path) == planned(fresh_project, *SMALL) != {}
+
+
+def test_the_config_on_the_page_keeps_every_value(tmp_path):
+    values = {
+        "a": HOSTILE,
+        "b": "no",
+        "c": "1e-5",
+        "d": 1e-5,
+        "e": "日本\n\tend ",
+        "f": [None, True, {"1": "2026-01-01"}],
+    }
+    root = write_finished(tmp_path / "small", values=values)
+    page = make_report(root)
+    path = tmp_path / "from_page.yaml"
+    path.write_text(parse(page).get_element_by_id("config").text, encoding="utf-8")
+    start = json.loads((root / ".snakemake" / "start.json").read_text(encoding="utf-8"))
+    assert load_configfile(path) == start["config"]
+    written = json.loads(page.with_suffix(".manifest.json").read_text(encoding="utf-8"))
+    assert written["config"] == start["config"], "with it, verify.py makes the page again"
+    (root / ".snakemake" / "start.json").unlink()
+    assert not parse(make_report(root)).xpath("//*[@id='config']")
+
+
+@pytest.mark.parametrize(("commit", "shown"), [("0123456789abcdef", "0123456789"), (None, "outside git")])
+def test_a_commit_is_shortened_and_its_absence_is_not(commit, shown):
+    assert Manifest.from_row("a", {"stage": "train", "code_commit": commit}).short_commit == shown
+
+
+def test_facts_name_the_processors_and_gpus(tmp_path):
+    root = write_results(tmp_path / "small")
+    edit_manifests(root, "mini/*/*/*.manifest.json", gpus=0, gpu_names=[], cpu="Xeon")
+    edit_manifests(root, "mini/en/*/checkpoint/manifest.json", gpu_names=["H100", "H100"], cpu="EPYC")
+    edit_manifests(root, "mini/multi/*/checkpoint/manifest.json", gpu_names=["H100"], cpu="EPYC")
+    page = parse(make_report(root))
+    (text,) = page.xpath("//dl[@class='facts']/div[dt='hardware']/dd/text()")
+    assert set(text.split(", ")) == {"at most 2 H100 per job", "EPYC", "Xeon", "at most 100 MB of memory per job"}
 
 
 def test_facts_and_methods_are_those_of_the_manifests(tmp_path):

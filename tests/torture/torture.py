@@ -45,6 +45,8 @@ OF_THE_PROCESS = (
     "seconds",
     "job",
     "peak_memory_mb",
+    "cpu",
+    "gpu_names",
     "sampled",
     "asked",
     "evaluated",

@@ -1,6 +1,7 @@
 """What was run, in facts and as a paragraph for the methods of a paper; all of it from manifests, ledgers and the run table."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -76,16 +77,27 @@ def _time(manifests: Iterable[Manifest]) -> tuple[str, float | None]:
 
 
 def _hardware(manifests: Iterable[Manifest]) -> str:
-    """GPUs and memory of the largest jobs; manifests do not name the machine."""
+    """Models of the GPUs with the most per job, models of the processors, and the most memory of a job."""
     manifests = list(manifests)
     gpus = max((manifest.gpus for manifest in manifests if manifest.gpus is not None), default=None)
     memory = max((manifest.memory for manifest in manifests if manifest.memory is not None), default=None)
     parts = []
-    if gpus is not None:
+    if models := _count_gpu_models(manifests):
+        parts.append(f"at most {' or '.join(f'{count} {name}' for name, count in models.items())} per job")
+    elif gpus is not None:
         parts.append(f"at most {gpus} GPU{'s' if gpus > 1 else ''} per job" if gpus else "CPU only")
+    parts += dict.fromkeys(manifest.cpu for manifest in manifests if manifest.cpu)
     if memory is not None:
         parts.append(f"at most {memory:,} MB of memory per job")
     return ", ".join(parts)
+
+
+def _count_gpu_models(manifests: Iterable[Manifest]) -> dict[str, int]:
+    """{model of a GPU: the most that one job had}."""
+    most: Counter[str] = Counter()
+    for manifest in manifests:
+        most |= Counter(manifest.gpu_names)
+    return dict(most)
 
 
 def _option(manifests: Iterable[Manifest], stage: str, name: str, runs: Sequence | None = None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from croco.planned import Planned, read_planned
@@ -20,6 +21,7 @@ from croco.results.table import empty_summary, read_summary
 from croco.runs import Run, read_runs
 
 INPUTS_SHOWN = 40  # inputs of a manifest
+START = ".snakemake/start.json"  # under the output root: what the run records of its last start
 # Folders under the output root whose manifests describe unfinished or intermediate work.
 NOT_RESULTS = ("state", "logs", "partial")
 
@@ -46,7 +48,8 @@ class Manifest:
         job: digest of the process that wrote it, or None in manifests of older code.
         seconds: time from the start of the process to the writing of the manifest.
         memory: peak memory of the process in MB.
-        gpus: GPUs that the process had, or None if unknown.
+        gpus: GPUs that the process had, or None if unknown; ``gpu_names`` has the model of each that is known.
+        cpu: model of the processor, or None if unknown.
         inputs: pairs of name and hash, at most INPUTS_SHOWN; ``more`` counts the others.
         options: of the command line.
         items, tokens: how many were done, None where the manifest does not say it. loads: models that the job loaded.
@@ -64,6 +67,8 @@ class Manifest:
     memory: int | None
     job: str | None
     gpus: int | None
+    gpu_names: list[str]
+    cpu: str | None
     inputs: list[list[str]]
     more: int
     options: dict[str, Any]
@@ -88,6 +93,8 @@ class Manifest:
             memory=row.get("peak_memory_mb"),
             job=row.get("job"),
             gpus=row.get("gpus"),
+            gpu_names=row.get("gpu_names") or [],
+            cpu=row.get("cpu"),
             inputs=inputs[:INPUTS_SHOWN],
             more=max(0, len(inputs) - INPUTS_SHOWN),
             options=row.get("options") or {},
@@ -98,8 +105,8 @@ class Manifest:
 
     @property
     def short_commit(self) -> str:
-        """The first ten digits of the commit."""
-        return (self.commit or "outside git")[:10]
+        """The first ten digits of the commit, or that there is none."""
+        return self.commit[:10] if self.commit else "outside git"
 
 
 def read_count(row: dict[str, Any], place: str | None) -> int | None:
@@ -204,6 +211,7 @@ class Page:
         manifests: every manifest under the root.
         findings, contamination, comparability: content of the file of that name, None where it is missing.
         plan: content of plan.json, None without it.
+        config: merged config of the start that makes the page, None where no start is recorded.
         tables: folder of tables in the paper's shape, or None.
         declared: declared contrasts, (setting, pool, versus).
         contrasts: results of the declared contrasts, see `read_contrasts`.
@@ -219,6 +227,7 @@ class Page:
     contamination: dict | None
     comparability: list[dict] | None
     plan: Planned | None
+    config: dict[str, Any] | None
     tables: Path | None
     declared: Sequence[tuple[str, str, str]]
     contrasts: list[Contrast]
@@ -286,6 +295,7 @@ def read_page(args: Namespace) -> Page:
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
         plan=read_planned(args.plan) if args.plan and args.plan.is_file() else None,
+        config=read_config(args.root),
         tables=args.tables,
         declared=[tuple(contrast) for contrast in args.contrast],
         contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),
@@ -299,6 +309,16 @@ def read_page(args: Namespace) -> Page:
         ),
         gaps=gaps,
     )
+
+
+def read_config(root: Path) -> dict[str, Any] | None:
+    """The merged config that the last start recorded; None where there is no such record."""
+    try:
+        start = msgspec.json.decode((root / START).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    config = start.get("config")
+    return config if isinstance(config, dict) else None
 
 
 def read_reported(args: Namespace) -> list[ReportedRun]:

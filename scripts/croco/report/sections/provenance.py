@@ -4,18 +4,32 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
+import yaml
+
 from croco.report.elements import Section, Table, table, table_of
 from croco.report.page import Manifest, Page
 
 INTRO = "How each file was made: stage, inputs, code, versions, seed. Each line is the manifest beside an output."
 
+# Fields of a manifest that the list does not show.
+NOT_IN_LIST = ("options", "gpu_names", "cpu")
+
+
+def write_config(page: Page) -> str | None:
+    """The config as YAML for `--configfile`; None where no start of the run is recorded."""
+    if page.config is None:
+        return None
+    head = f"# Merged config of {page.root.name}. Repeat the run: snakemake --cores 2 --configfile FILE\n"
+    return head + yaml.safe_dump(page.config, allow_unicode=True, sort_keys=False, width=100)
+
 
 def show(page: Page) -> Section:
     """The page's script searches ``records``: the manifests, and the sets of versions by number."""
     manifests = page.manifests
+    content = {"config": write_config(page)}
     if not manifests:
         page.gaps.say("provenance", "manifests", "snakemake --cores 2")
-        return Section(intro=INTRO, records={"versions": [], "rows": []})
+        return Section(intro=INTRO, content=content, records={"versions": [], "rows": []})
     versions = []
     for manifest in manifests:
         if manifest.versions not in versions:
@@ -23,6 +37,7 @@ def show(page: Page) -> Section:
     compact = [compact_row(manifest, versions) for manifest in manifests]
     return Section(
         intro=INTRO,
+        content=content,
         tables=[list_stages(manifests, versions), list_versions(versions)],
         records={"versions": versions, "rows": compact},
     )
@@ -31,8 +46,7 @@ def show(page: Page) -> Section:
 def compact_row(manifest: Manifest, versions: list[dict[str, str | None]]) -> dict[str, Any]:
     """What the page's list shows of a manifest; its versions are a number of a set."""
     row = {**asdict(manifest), "versions": versions.index(manifest.versions)}
-    del row["options"]
-    return row
+    return {name: value for name, value in row.items() if name not in NOT_IN_LIST}
 
 
 def list_stages(manifests: list[Manifest], versions: list[dict[str, str | None]]) -> Table:
