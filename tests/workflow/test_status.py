@@ -151,8 +151,7 @@ def test_page_counts_as_the_text_does(fresh_project):
     assert jobs == sum(by_state) and all(row[0] == sum(row[1:]) for row in numbers)
 
 
-def test_page_is_written_again_until_the_end(fresh_project, untouched_run):
-    """A run without an end is written until Ctrl-C, and a finished one once."""
+def test_page_is_written_again_until_ctrl_c(fresh_project):
     page = fresh_project / "progress.html"
     command = [str(INTERPRETER), "scripts/status.py", *RUN, "--html", "progress.html", "--every", "1"]
     again = subprocess.Popen(command, cwd=fresh_project, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
@@ -164,6 +163,9 @@ def test_page_is_written_again_until_the_end(fresh_project, untouched_run):
         again.kill()
         again.wait()
     assert "loads itself again every 1 seconds" in page.read_text(encoding="utf-8")
+
+
+def test_page_of_a_finished_run_is_written_once(untouched_run):
     done, page = progress(untouched_run, "--every", "1")
     assert done.returncode == 0 and not page.xpath("//meta[@http-equiv='refresh']")
     assert page.xpath("//a[text()='Open the report page']/@href") == [f"{RESULTS}/report.html"]
