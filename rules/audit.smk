@@ -2,7 +2,7 @@
 
 In:  the first blocks of prompts/{language}/{start}.jsonl, a policy, the reward models, further comparisons if given.
 Out: audit/prompts/{language}.jsonl, audit/{policy}/{language}.jsonl (a few answers that a later generation reuses),
-     audit/{reward}.json, .jsonl, .md.
+     audit/{reward}.json, .jsonl, .md, .html. The page's templates are no inputs: a new layout would make audits again.
 """
 
 
@@ -82,6 +82,7 @@ rule audit_reward:
         report=place("audit/{reward}.json"),
         comparisons=place("audit/{reward}.jsonl"),
         table=place("audit/{reward}.md"),
+        page=place("audit/{reward}.html"),
         manifest=place("audit/{reward}.manifest.json"),
     log:
         place("logs/audit/{reward}.log"),

@@ -20,7 +20,7 @@ rule write_preview:
         ledger=lambda wc: paths_previewed(wc, "ledger"),
         identified=lambda wc: paths_previewed(wc, "identified"),
         votes=paths_votes(),
-        template=f"{SCRIPTS}/templates/preview.html.j2",
+        template=[f"{SCRIPTS}/templates/{name}" for name in ("preview.html.j2", "layout.html.j2", "report.css")],
     output:
         page=place("preview/{model}/{setting}.html"),
         agreement=place("preview/{model}/{setting}/agreement.csv"),
@@ -65,7 +65,7 @@ rule write_preview:
             {params.files:q} \
             {params.options:q} \
             --title {params.title:q} \
-            --template {input.template:q} \
+            --template {input.template[0]:q} \
             --output {output.page:q} \
             --ballots {params.folder:q} \
             2>&1 | tee {log:q}

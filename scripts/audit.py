@@ -16,7 +16,8 @@ The check weak compares a reference with the policy's answer. --comparisons adds
 prompt_id, language, check, answer and damaged. Comparisons that cannot be made or scored are excluded and counted by
 reason. Rewards that exist already are read from --state.
 
-The output is OUTPUT (verdicts), with .jsonl (one line per comparison), .md (a table) and .manifest.json beside it.
+The output is OUTPUT (verdicts), with .jsonl (one line per comparison), .md (tables as text), .html (a page) and .manifest.json
+beside it.
 """
 
 import math
@@ -43,6 +44,7 @@ from croco.records import (
     write_json,
     write_jsonl,
 )
+from croco.report.audit import format_table, render_audit
 from croco.state import Parts
 from croco.text.normalise import is_blank
 
@@ -145,8 +147,9 @@ def audit(args):
     }
     write_jsonl(args.output.with_suffix(".jsonl"), lines)
     table = format_table(report)
-    with replacing(args.output.with_suffix(".md")) as file:
-        file.write(table)
+    for ending, text in ((".md", table), (".html", render_audit(report))):
+        with replacing(args.output.with_suffix(ending)) as file:
+            file.write(text)
     write_json(args.output, report)
     print(table)
     inputs = {str(path): path for path in (*args.prompts, *args.answers, *args.comparisons)}
@@ -468,45 +471,6 @@ def decide(language, checks, correlation):
 
 def join(names):
     return " or ".join(names)
-
-
-def format_table(report):
-    """The report as Markdown."""
-    checks = list(dict.fromkeys(check for found in report["languages"].values() for check in found["checks"]))
-    lines = [
-        f"# Audit of the reward model {report['reward_model']}",
-        "",
-        "Share of prompts whose answer is preferred to its damaged copy (ties half), with 95 % interval and number of prompts.",
-        "",
-        "| language | verdict | " + " | ".join(checks) + " | reward (sd) | length |",
-        "|---" * (len(checks) + 4) + "|",
-    ]
-    for language, found in report["languages"].items():
-        cells = [format_check(found["checks"].get(check, {"n": 0})) for check in checks]
-        reward = f"{format_number(found['reward_mean'])} ({format_number(found['reward_sd'])})"
-        length = format_number(found["length_correlation"])
-        lines.append(f"| {language} | {found['verdict'] or '-'} | {' | '.join(cells)} | {reward} | {length} |")
-    lines += ["", "What to do:", ""]
-    lines += [f"- {language}: {found['remedy']}." for language, found in report["languages"].items()]
-    lines += ["", "Excluded:", ""]
-    for language, found in report["languages"].items():
-        reasons = [
-            f"{check} {reason} {count}"
-            for check, counts in found["left_out"].items()
-            for reason, count in counts.items()
-        ]
-        lines.append(f"- {language}: {', '.join(reasons) or 'nothing'}.")
-    return "\n".join(lines) + "\n"
-
-
-def format_check(result):
-    if not result["n"]:
-        return "-"
-    return f"{result['accuracy']:.2f} [{result['ci_low']:.2f}, {result['ci_high']:.2f}] {result['n']}"
-
-
-def format_number(value):
-    return "-" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ OF_THE_ROOT = (
     "*.svg",
     "*.json",
     "tables/*",
-    "audit/*",
+    "audit/*.json*",
+    "audit/*.md",
     "prompts/**/*.json*",
     "benchmarks/**/*.tsv",
 )

@@ -29,8 +29,6 @@ from collections import Counter, defaultdict
 from itertools import chain, combinations
 from pathlib import Path
 
-import jinja2
-
 from croco import cli
 from croco.digests import derive_seed
 from croco.errors import InputError
@@ -48,6 +46,7 @@ from croco.records import (
     read_records,
     rows_in_step,
 )
+from croco.report.render import TEMPLATES, render_page
 from croco.spreadsheets import guard, guard_row
 from croco.text.normalise import normalise_id
 
@@ -74,15 +73,15 @@ def main():
     check_ballots(args, ballots)
     votes = read_votes(args, ballots)
     table = measure_agreement(votes, args.language)
-    page = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(args.template.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(args.template.name)
-    html = page.render(
-        title=args.title, ballots=args.ballots.name, languages=languages, votes=votes, agreement=table, no_pair=NO_PAIR
+    html = render_page(
+        args.template,
+        contents=[("agreement", "Agreement"), *((code, code) for code in args.language)],
+        title=args.title,
+        ballots=args.ballots.name,
+        languages=languages,
+        votes=votes,
+        agreement=table,
+        no_pair=NO_PAIR,
     )
     for language, ballot in ballots.items():
         with replacing(args.ballots / f"{language}.csv") as file:
@@ -128,9 +127,7 @@ def parse_arguments():
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the draw, and of the order of a and b")
     parser.add_argument("--votes", type=Path, nargs="+", default=[], help="filled ballots, each LANGUAGE[.VOTER].csv")
     parser.add_argument("--title", help="what the page shows, such as policy and setting (default: the page's name)")
-    parser.add_argument(
-        "--template", type=Path, default=Path(__file__).parent / "templates/preview.html.j2", help="of the page"
-    )
+    parser.add_argument("--template", type=Path, default=TEMPLATES / "preview.html.j2", help="of the page")
     parser.add_argument("--output", type=Path, required=True, help="page to write, .html")
     parser.add_argument("--ballots", type=Path, required=True, help="folder for the blank ballots and agreement.csv")
     args = parser.parse_args()

@@ -3,6 +3,8 @@
 Examples:
   python scripts/status.py --configfile my.yaml
   python scripts/status.py --configfile my.yaml --watch        again every minute, until nothing runs
+  python scripts/status.py --configfile my.yaml --html progress.html --every 30
+                                                               a page, written again every 30 seconds until the end
 
 Give the --configfile and --config of the run. The states of its jobs:
   done      its results are there, and are up to date
@@ -13,21 +15,24 @@ Give the --configfile and --config of the run. The states of its jobs:
 The time left is extrapolated from finished jobs of the same rule, which count by their work. A rule without finished
 jobs counts by config/speeds.tsv. Time that jobs spent in a queue is included.
 
+The page has the same facts and the training curves so far. It is one file, and loads itself again in the browser. Stop
+--every with Ctrl-C.
+
 This writes no results and takes no lock: use it while a run goes on. The exit code is 1 if jobs failed and nothing runs.
 """
 
 import shlex
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from croco import cli
 from croco.endings import Failure, list_failures, write_failures
+from croco.files import replacing
 from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
 from croco.planning.plan import make_plan
-from croco.planning.progress import DONE, FAILED, RUNNING, STATES, Progress, find_progress
+from croco.planning.progress import DONE, FAILED, STATES, Progress, RunStatus, describe_counts, find_progress
 from croco.planning.redo import GPU_TYPE
 from croco.planning.speed import list_gigabytes, read_measured, read_speed
 
@@ -36,29 +41,42 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 def main():
     args = parse_arguments()
-    while True:
-        failed, runs = show_status(args)
-        if not (args.watch and runs):
-            break
-        time.sleep(args.watch)
-        print()
-    if failed and not runs:
+    try:
+        while True:
+            status = read_status(args)
+            show_page(args, status) if args.html else show_text(status)
+            if not (status.goes_on if args.watch else args.every and not status.is_finished):
+                break
+            time.sleep(args.every or args.watch)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if status.failures and not status.goes_on:
         sys.exit(1)
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("html",))
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
     parser.add_argument("--gpu-type", default=GPU_TYPE, help="a row of config/speeds.tsv")
-    parser.add_argument(
-        "--watch", nargs="?", type=cli.positive, const=60, metavar="SECONDS", help="show it again every so many seconds"
+    parser.add_argument("--html", type=Path, metavar="PAGE", help="write a page instead of printing")
+    repeat = parser.add_mutually_exclusive_group()
+    repeat.add_argument(
+        "--watch",
+        nargs="?",
+        type=cli.positive,
+        const=60,
+        metavar="SECONDS",
+        help="again every so many seconds, until nothing runs",
+    )
+    repeat.add_argument(
+        "--every", type=cli.positive, metavar="SECONDS", help="again every so many seconds, until all jobs are done"
     )
     return parser.parse_args()
 
 
-def show_status(args):
-    """(number of failed jobs, whether a run goes on) of what it prints."""
+def read_status(args) -> RunStatus:
+    """All facts that are printed, or shown on the page."""
     from croco.results_folder import ResultsFolder  # with Snakemake, which --help needs not
 
     speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
@@ -69,12 +87,34 @@ def show_status(args):
     failures = read_failures(start)
     plan = make_plan(grid, jobs, speed, measured)
     progress = find_progress(plan.steps, [failure.log for failure in failures], holder is not None)
+    logs = {step.job.log for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED}
     counts = progress.count()
-    print("\n".join(describe(grid, start, holder, progress, failures)))
-    if holder is None and counts[DONE] < counts.total():
-        print(f"Go on      {name_command(args, start)}")
-    sys.stdout.flush()
-    return counts[FAILED], holder is not None
+    is_left = holder is None and counts[DONE] < counts.total()
+    return RunStatus(
+        results=grid.results,
+        run=describe_run(start, holder),
+        goes_on=holder is not None,
+        progress=progress,
+        failures=[failure for failure in failures if failure.log in logs],
+        log=start.get("log"),
+        command=name_command(args, start) if is_left else None,
+    )
+
+
+def show_page(args, status: RunStatus) -> None:
+    """Writes the page; a browser that has it open loads it again while the run goes on."""
+    from croco.report.progress import render_progress  # with Altair, which the text needs not
+
+    again = args.every or args.watch
+    refresh = None if status.is_finished or not (again or status.goes_on) else again or 60
+    with replacing(args.html) as file:
+        file.write(render_progress(status, args.html, refresh))
+    print(f"{args.html}: {describe_counts(status.progress.count())}", flush=True)
+
+
+def show_text(status: RunStatus) -> None:
+    """Prints the run, the jobs by rule, the time left, the failed jobs with the ends of their logs, and the command."""
+    print("\n".join(describe(status)), flush=True)
 
 
 def read_failures(start: dict) -> list[Failure]:
@@ -85,27 +125,24 @@ def read_failures(start: dict) -> list[Failure]:
         return []
 
 
-def describe(grid, start, holder, progress, failures):
-    """Lines: the run, the jobs by rule, the time left, and the failed jobs with the ends of their logs."""
-    yield f"Results    {grid.results}"
-    yield f"Run        {describe_run(start, holder)}"
-    counts = progress.count()
+def describe(status: RunStatus):
+    """Lines of the text."""
+    counts = status.progress.count()
+    yield f"Results    {status.results}"
+    yield f"Run        {status.run}"
     yield f"Jobs       {describe_counts(counts)}, of {counts.total()}"
-    yield from format_table(progress)
-    if counts[DONE] < counts.total():
-        yield f"Time left  {describe_time(progress)}"
-    logs = {step.job.log for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED}
-    yield from write_failures([failure for failure in failures if failure.log in logs], start.get("log"))
+    yield from format_table(status.progress)
+    if not status.is_finished:
+        yield f"Time left  {status.progress.describe_time_left()}"
+    yield from write_failures(status.failures, status.log)
+    if status.command:
+        yield f"Go on      {status.command}"
 
 
 def describe_run(start: dict, holder) -> str:
     if holder is not None:
         return f"goes on: {holder}"
     return f"none goes on; the last one started {start['started']}" if "started" in start else "none was started yet"
-
-
-def describe_counts(counts: Counter) -> str:
-    return ", ".join(f"{counts[state]} {state}" for state in STATES)
 
 
 def format_table(progress: Progress):
@@ -119,21 +156,6 @@ def format_table(progress: Progress):
     finished = [counts[DONE] for rule, counts in rules.items() if rule not in unfinished]
     if unfinished and finished:
         yield f"  {f'{len(finished)} finished rules':<30}{sum(finished):>9}"
-
-
-def describe_time(progress: Progress) -> str:
-    seconds, unknown = progress.seconds_left()
-    running = progress.count()[RUNNING]
-    if not seconds:
-        return "unknown: no job of these rules has finished yet"
-    at_once = f"with {max(1, running)} job{'s' if running > 1 else ''} at once"
-    more = f", and {unknown} jobs of rules that have not been measured" if unknown else ""
-    return f"about {format_duration(seconds)} {at_once}{more}"
-
-
-def format_duration(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:,.1f} hours"
 
 
 def name_command(args, start: dict) -> str:

@@ -11,6 +11,7 @@ import yaml
 from conftest import copy_project, planned, rows, script, snakemake, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from lxml import html
 
 from audit import DAMAGES, FEWEST, decide
 from croco.miniature.world import oracle_quality, question_by_id, spoil_answer
@@ -181,7 +182,21 @@ def test_report_adds_up_from_its_lines(audited, prompts):
     for line in lines:
         assert line["answer"].strip() != line["damaged"].strip()
     table = (folder / "tiny.md").read_text(encoding="utf-8")
-    assert table.count("\n| en |") == table.count("\n| de |") == 1 and report["languages"]["de"]["remedy"] in table
+    assert max(map(len, table.splitlines())) <= 100
+    assert report["languages"]["de"]["remedy"] in " ".join(table.split())
+    page = html.fromstring((folder / "tiny.html").read_text(encoding="utf-8"))
+    for code in LANGUAGES:
+        checks = report["languages"][code]["checks"]
+        assert len(re.findall(rf"^\| {code} .* to ", table, re.MULTILINE)) == sum(
+            bool(found["n"]) for found in checks.values()
+        )
+    shown = [[cell.text for cell in row] for row in page.xpath("//section[@id='checks']//tbody/tr")]
+    printed = [line.strip("| ").split("|") for line in table.splitlines() if " to 0." in line or " to 1." in line]
+    assert shown == [[cell.strip() for cell in line] for line in printed]
+    remedies = [row.xpath("string(./td[2])") for row in page.xpath("//section[@id='verdicts']//tbody/tr")]
+    assert remedies == [report["languages"][code]["remedy"] for code in LANGUAGES] and not page.xpath(
+        "//script | //*[@src]"
+    )
     manifest = json.loads((folder / "tiny.manifest.json").read_text(encoding="utf-8"))
     assert manifest["counts"]["comparisons"] == len(lines) and manifest["inputs"]["reward_model"]
 

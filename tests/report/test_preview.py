@@ -95,7 +95,7 @@ def same_text(one, other):
 
 
 def reward_of(element):
-    found = re.search(rf"reward ({MINUS}?[\d.]+)", element.xpath("string(.//p[@class='facts'])"))
+    found = re.search(rf"reward ({MINUS}?[\d.]+)", element.xpath("string(.//p[@class='measures'])"))
     return found and float(found[1].replace(MINUS, "-"))
 
 
@@ -303,7 +303,7 @@ def test_votes_put_back_give_the_agreement(run, tmp_path):
         for i in range(len(kinds)):
             for j in range(i):
                 compared, same = compared + 1, same + (kinds[i] == kinds[j])
-    cells = [cell.text_content() for cell in page.xpath("//h2[@id='agreement']/following::table[1]//tr[3]/td")]
+    cells = [cell.text_content() for cell in page.xpath("//h2[@id='agreement']/following::table[1]/tbody/tr[2]/*")]
     assert cells == ["de", str(len(everything)), str(everything.count("tie")), str(agree), f"{agree / decided:.3f}", f"{low:.3f} to {high:.3f}", f"{same / compared:.3f} of {compared}"]  # fmt: skip
     assert "<i>both</i> poor" in page.text_content()
     for prompt_id, kinds in heard.items():

@@ -1,16 +1,20 @@
 """What status.py says before, during and after runs."""
 
+import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
 import pytest
-from conftest import ENVIRONMENT, INTERPRETER, copy_project
+from conftest import ENVIRONMENT, INTERPRETER, copy_project, write_rows
+from lxml import html
 
 RUN = ("--configfile", "two_languages.yaml")
 RESULTS = "results/small"
+TRAINED = "mini/en/dpo"
 UNTIL = ("--until", "select_train", "select_evaluate")
 # Stands in for scripts/prompts.py: a job that runs as long as the test needs it, and fails then.
 FAILING = """
@@ -32,6 +36,22 @@ def status(project, *arguments):
 def count_states(said):
     """{state: number of jobs} of the output."""
     return {state: int(count) for count, state in re.findall(r"(\d+) (done|running|waiting|failed)\b", said)}
+
+
+def progress(project, *arguments):
+    """(finished process, the page) of --html."""
+    done = status(project, "--html", "progress.html", *arguments)
+    return done, html.fromstring((project / "progress.html").read_text(encoding="utf-8"))
+
+
+def write_live_training(project):
+    """What a running training has in state/; the last line of its metrics is not written to its end."""
+    work = project / RESULTS / "state/training/d1gest/work"
+    write_rows(work / "metrics.jsonl", [{"step": step, "loss": 1 / step} for step in (1, 2, 3)])
+    with open(work / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 4, "lo')
+    job = {"output": f"{RESULTS}/{TRAINED}/checkpoint", "objective": "dpo", "beta": 0.1}
+    (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
 
 
 def list_results(project):
@@ -68,7 +88,7 @@ def test_finished_run(untouched_run):
 def test_time_left_by_finished_jobs(untouched_run):
     """With more samples, most rules have jobs to do and jobs that are done."""
     said = status(untouched_run, "--config", "samples=16").stdout
-    assert re.search(r"Time left  (about \d+ minutes with 1 job at once|unknown)", said)
+    assert re.search(r"Time left  (about \d+ minutes? with 1 job at once|unknown)", said)
 
 
 @contextmanager
@@ -100,6 +120,56 @@ def test_running_then_failed(project):
     assert done.returncode == 1 and counts["failed"] >= 1 and not counts["running"]
     assert "error: the disk is on fire" in done.stdout and f"{RESULTS}/logs/prompts" in done.stdout
     assert "Go on      snakemake --cores 2 --configfile two_languages.yaml" in done.stdout
+
+
+def test_page_of_a_run_that_goes_on_and_fails(project):
+    with running(project):
+        write_live_training(project)
+        done, page = progress(project)
+        assert done.returncode == 0 and count_states(done.stdout)["running"] >= 1
+        assert page.xpath("//meta[@http-equiv='refresh']/@content") == ["60"]
+        assert "select_" in page.xpath("string(//section[@id='running']//tbody)")
+        assert not page.xpath("//script") and not page.xpath("//*[@src]")
+        (last,) = page.xpath("//section[@id='training']//tbody/tr")
+        assert [cell.text for cell in last][:3] == [TRAINED, "waiting", "3"]
+        assert len(page.xpath("//section[@id='training']//*[local-name()='svg']")) == 1
+    done, page = progress(project)
+    assert done.returncode == 1 and not page.xpath("//meta[@http-equiv='refresh']")
+    assert "error: the disk is on fire" in page.xpath("string(//section[@id='failed']//pre)")
+    assert "snakemake --cores 2 --configfile two_languages.yaml" in page.xpath("string(//section[@id='progress'])")
+
+
+def test_page_counts_as_the_text_does(fresh_project):
+    said = status(fresh_project).stdout
+    _, page = progress(fresh_project)
+    numbers = [
+        [int(cell.text.replace(",", "")) if cell.text != "\N{EN DASH}" else 0 for cell in row.xpath("./td")[1:6]]
+        for row in page.xpath("//section[@id='stages']//tbody/tr")
+    ]
+    jobs, *by_state = map(sum, zip(*numbers, strict=True))
+    assert dict(zip(("done", "running", "waiting", "failed"), by_state, strict=True)) == count_states(said)
+    assert jobs == sum(by_state) and all(row[0] == sum(row[1:]) for row in numbers)
+
+
+def test_page_is_written_again_until_ctrl_c(fresh_project):
+    page = fresh_project / "progress.html"
+    command = [str(INTERPRETER), "scripts/status.py", *RUN, "--html", "progress.html", "--every", "1"]
+    again = subprocess.Popen(command, cwd=fresh_project, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert again.stdout.readline().startswith("progress.html: ") and again.stdout.readline()
+        again.send_signal(signal.SIGINT)
+        assert again.wait(timeout=60) == 130
+    finally:
+        again.kill()
+        again.wait()
+    assert "loads itself again every 1 seconds" in page.read_text(encoding="utf-8")
+
+
+def test_page_of_a_finished_run_is_written_once(untouched_run):
+    done, page = progress(untouched_run, "--every", "1")
+    assert done.returncode == 0 and not page.xpath("//meta[@http-equiv='refresh']")
+    assert page.xpath("//a[text()='Open the report page']/@href") == [f"{RESULTS}/report.html"]
+    assert page.xpath("//section[@id='training']//*[local-name()='svg']")
 
 
 def test_killed_run_waits(project):

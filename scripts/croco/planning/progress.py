@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from croco.endings import Failure
 from croco.planning.jobs import TARGET, PlannedJob, find_ends, order_jobs
 from croco.planning.plan import Step
 
@@ -40,14 +41,75 @@ class Progress:
         As many jobs as are running now stay busy (at least one), and no job starts before those that it needs. A
         running job counts in full.
         """
-        durations = estimate_durations(self.steps)
-        left = [
-            0.0 if state in (None, DONE) else duration for state, duration in zip(self.states, durations, strict=True)
-        ]
+        left = self._durations_left()
         unknown = sum(seconds is None for seconds in left)
         seconds_of = [seconds or 0.0 for seconds in left]
         ends = find_ends([step.job for step in self.steps], seconds_of)
         return max(sum(seconds_of) / max(1, self.count()[RUNNING]), *ends, 0.0), unknown
+
+    def work_left(self) -> dict[str, float | None]:
+        """{rule: seconds of its unfinished jobs, one after the other}; None where a duration is unknown."""
+        left: dict[str, float | None] = {}
+        for step, seconds in zip(self.steps, self._durations_left(), strict=True):
+            before = left.get(step.job.rule, 0.0)
+            left[step.job.rule] = None if before is None or seconds is None else before + seconds
+        return left
+
+    def describe_time_left(self) -> str:
+        """The time until the end, in words."""
+        seconds, unknown = self.seconds_left()
+        running = self.count()[RUNNING]
+        if not seconds:
+            return "unknown: no job of these rules has finished yet"
+        at_once = f"with {max(1, running)} job{'s' if running > 1 else ''} at once"
+        more = f", and {unknown} jobs of rules that have not been measured" if unknown else ""
+        return f"about {format_duration(seconds)} {at_once}{more}"
+
+    def _durations_left(self) -> list[float | None]:
+        """Seconds of each job that is left; 0 for a finished job and a target, None where the duration is unknown."""
+        durations = estimate_durations(self.steps)
+        return [
+            0.0 if state in (None, DONE) else duration for state, duration in zip(self.states, durations, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far the run of a config is: what scripts/status.py prints, and what it shows on a page.
+
+    Attributes:
+        results: the output root.
+        run: in words, whether a run goes on. goes_on: whether one does.
+        failures: the failed jobs that are not running again. log: Snakemake's log of the last start, which has them.
+        command: what starts the run again; None while it goes on, and when it is finished.
+    """
+
+    results: str
+    run: str
+    goes_on: bool
+    progress: Progress
+    failures: Sequence[Failure]
+    log: str | None
+    command: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all jobs are done."""
+        counts = self.progress.count()
+        return counts[DONE] == counts.total()
+
+
+def describe_counts(counts: Counter[str]) -> str:
+    """The numbers of jobs by state, in words."""
+    return ", ".join(f"{counts[state]} {state}" for state in STATES)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in minutes or hours, at least a minute."""
+    minutes = max(1, round(seconds / 60))
+    if minutes < 120:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{minutes / 60:,.1f} hours"
 
 
 def find_progress(steps: Sequence[Step], failed_logs: Iterable[str], runs: bool) -> Progress:

@@ -36,20 +36,12 @@ def show(page: Page) -> Section:
             else pd.DataFrame()
         )
         curves = read_curves(metrics, manifest["options"])
-        for kind, (steps, values) in curves.items():
-            points[kind] += [
-                {"name": run.name, "step": int(steps[i]), "value": round(float(values[i]), 6)}
-                for i in choose_steps(len(steps))
-            ]
+        add_points(points, run.name, curves)
         lines.append(describe_training(run, manifest, curves))
     if not lines:
         return Section()
     names = list(dict.fromkeys(point["name"] for kind in points.values() for point in kind))
-    charts = [
-        (title, plots.plot_curves(points[kind], title, zero=kind in ("margin", "drift")))
-        for kind, title in TRAINING.items()
-        if points[kind]
-    ]
+    charts = draw_curves(points)
     text = f"Lines: training of {len(names)} runs over optimizer steps: {', '.join(title for title, _ in charts)}."
     caption = (
         "A chosen log-probability that falls far while the margin grows is a warning: the model then learns to make both "
@@ -58,6 +50,25 @@ def show(page: Page) -> Section:
     numbers = table_of("Trainings, with the last step's values", lines)
     select = {"label": "Bring one run forward", "names": names, "none": "all runs"}
     return Section(figures=[figure("curves", charts, text, caption, numbers, select)])
+
+
+def add_points(
+    points: defaultdict[str, list[dict]], name: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """Adds the steps of a training's curves that are drawn to ``points``, {kind: [{name, step, value}]}."""
+    for kind, (steps, values) in curves.items():
+        points[kind] += [
+            {"name": name, "step": int(steps[i]), "value": round(float(values[i]), 6)} for i in choose_steps(len(steps))
+        ]
+
+
+def draw_curves(points: defaultdict[str, list[dict]]) -> list[tuple[str, dict]]:
+    """[(title, specification)] of the kinds of curves that have points."""
+    return [
+        (title, plots.plot_curves(points[kind], title, zero=kind in ("margin", "drift")))
+        for kind, title in TRAINING.items()
+        if points[kind]
+    ]
 
 
 def choose_steps(count: int) -> list[int]:
