@@ -99,10 +99,10 @@ def test_numbers_are_those_of_the_summary(results, page):
         table = list(csv.DictReader(file))
     contrast = next(row for row in table if row["p_adjusted"])
     shown = read_table(page.get_element_by_id("contrasts"))[0]
-    assert shown["estimate"] == f"{float(contrast['value']):.3f}"
-    assert shown["interval"] == f"{float(contrast['value_low']):.3f} to {float(contrast['value_high']):.3f}"
+    assert shown["estimate"] == f"{percent(contrast['value'])} %"
+    assert shown["interval"] == f"{percent(contrast['value_low'])} % to {percent(contrast['value_high'])} %"
     wins = {
-        (f"{row['pool']}/{row['setting']}", row["eval_language"]): f"{float(row['value']):.3f}"
+        (f"{row['pool']}/{row['setting']}", row["eval_language"]): f"{percent(row['value'])} %"
         for row in table
         if row["metric"] == "win_rate" and row["baseline"] == "base"
     }
@@ -123,7 +123,7 @@ def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_pat
     pd.concat([summary, rows, tasks]).to_csv(root / "summary.csv", index=False)
     page = parse(make_report(root))
     cut = [line for line in read_figure(page, "fidelity-changes") if line["measure"].startswith("truncated")]
-    assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("0.400", "0.300", "0.100")}
+    assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("40.0 %", "30.0 %", "10.0 points")}
     assert all("lower is better" in line["measure"] for line in cut)
     others = [line["measure"] for line in read_figure(page, "fidelity-changes") if line not in cut]
     assert others and not any("lower is better" in name for name in others)
@@ -136,7 +136,7 @@ def test_plots_show_the_numbers_of_their_tables(written):
     _, page = written
     specification = read_embedded(page, "plots")["win-rates"][0]
     values = [layer["data"]["values"] for layer in specification["layer"] if "low" in layer["data"]["values"][0]]
-    drawn = {row["name"]: f"{row['value']:.3f}" for row in values[-1]}
+    drawn = {row["name"]: f"{row['value']:.1f} %" for row in values[-1]}
     assert drawn == {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")}
     seeds = next(line for line in read_figure(page, "win-rates") if line["run"] == "multi/dpo")["other seeds"]
     assert len(seeds.split(", ")) == 1, "the second training seed"
@@ -311,12 +311,12 @@ def test_findings_have_a_card_each_with_their_pools_as_rows(written):
     finding, *others = read_table(page.get_element_by_id("findings-table"))
     assert [(other["finding"], other["verdict"]) for other in others] == [("F2", "not tested"), ("F4", "not tested")]
     assert others[1]["claim"].endswith("no such setting"), "the reason"
-    assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
+    assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "10.0 points")
     cards = page.xpath("//section[@id='findings']//article")
     assert [(card.find("h3").text[:2], len(card.xpath(".//li"))) for card in cards] == [("F2", 2), ("F4", 1)]
     first = " ".join(cards[0].text_content().split())
     assert (
-        "supported multi/dpo - base (mini): +0.100" in first
+        "supported multi/dpo - base (mini): +10.0 points" in first
         and "not tested en/dpo - base (mini): needs a judge" in first
     )
     claim = "preference tuning on own responses improves on the base"
