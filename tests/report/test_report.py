@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
@@ -21,9 +22,10 @@ from pages import HOSTILE, RUNS, make_report, manifest, prompts, write_results
 from croco import cli
 from croco.report.elements import embed
 from croco.report.highlights import mark_differences
+from croco.report.plots import find_common_length
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
-            "provenance", "cost", "claims"]  # fmt: skip
+            "provenance", "cost", "claims", "glossary"]  # fmt: skip
 ABSENT = "\u2013"
 SMALL = ("--configfile", "two_languages.yaml")
 
@@ -635,3 +637,46 @@ def test_a_finished_run_has_its_audit_and_no_gap(finished_run, page):
 
 def test_help_needs_no_library_of_plots():
     assert "--examples" in script("report", "--help").stdout
+
+
+def test_terms_have_a_tooltip_at_their_first_use_in_a_section(written):
+    source = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    page = written[1]
+    terms = page.xpath("//section[@id='glossary']//dt")
+    assert len(terms) == sum(line.startswith("| ") for line in source.splitlines()) - 1
+    for section in page.xpath("//main/section"):
+        marked = [term.text_content().lower().removesuffix("s") for term in section.xpath(".//dfn")]
+        assert len(marked) == len(set(marked))
+    margin = page.xpath("//section[@id='training']//dfn[. = 'margin']")[0]
+    assert margin.get("tabindex") == "0" and f"| margin | {margin.get('data-meaning')} |" in source
+    assert not page.xpath("//*[self::a or self::button or self::table or self::ul]//dfn")
+
+
+def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written):
+    plots = read_embedded(written[1], "plots")
+    curves = plots["curves"][0]["layer"][1]["encoding"]["shape"]["scale"]
+    forest = plots["win-rates"][0]["layer"][-1]["encoding"]["shape"]["scale"]
+    looks = [dict(zip(scale["domain"], scale["range"], strict=True)) for scale in (curves, forest)]
+    assert {name.removeprefix("mini/"): shape for name, shape in looks[0].items()} == looks[1]
+    assert len(set(looks[1].values())) == len(looks[1]) > 1
+    main = plots["win-rates"][0]["layer"][-1]["encoding"]["fill"]["condition"]["test"]
+    assert '"multi/dpo"' in main and '"en/dpo"' not in main
+
+
+def test_axes_name_their_units(written):
+    plots = read_embedded(written[1], "plots")
+    assert "Win rate against the base (%)" in json.dumps(plots["win-rates"])
+    assert "Training step" in json.dumps(plots["curves"]) and "Reward (logits)" in json.dumps(plots["rewards-0"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([{"value": 2.0}, {"value": 2.0}], 2.0),
+        ([{"value": 2.0}, {"value": 3.0}], None),
+        ([{"count": 4, "kind": "kept"}, {"count": 0, "kind": "lost"}], 4),
+        ([{"count": 4, "kind": "kept"}, {"count": 1, "kind": "lost"}], None),
+    ],
+)
+def test_equal_bars_have_a_common_length(rows, length):
+    assert find_common_length(rows) == length
