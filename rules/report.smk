@@ -28,6 +28,7 @@ rule write_report:
         template=[
             f"{SCRIPTS}/templates/{name}" for name in ("report.html.j2", "tables.html.j2", "report.css", "report.js")
         ],
+        glossary=[path for path in [shipped("docs/glossary.md")] if Path(path).is_file()],
         contamination=inputs_of_page([rules.count_contamination.output.found]),
         files=inputs_of_page(REPORTED),
     output:

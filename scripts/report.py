@@ -16,6 +16,7 @@ import jinja2
 from croco import cli
 from croco.files import replacing
 from croco.report.elements import Figure, Section, embed
+from croco.report.glossary import mark_terms, read_glossary
 from croco.report.page import Page, read_page
 from croco.report.plots import read_library, read_palette, to_svg
 from croco.report.sections import (
@@ -25,6 +26,7 @@ from croco.report.sections import (
     examples,
     fidelity,
     findings,
+    glossary,
     open_ended,
     overview,
     provenance,
@@ -49,6 +51,7 @@ SECTIONS = (
     ("provenance", "Provenance", provenance.show),
     ("cost", "Cost", cost.show),
     ("claims", "What may be claimed", claims.show),
+    ("glossary", "Glossary", glossary.show),
 )
 # {file name without its ending: the figure of the page}.
 KEY_PLOTS = {"win_rates": "win-rates", "structured": "task-0", "ledger": "prompts"}
@@ -84,6 +87,8 @@ def render(template: Path, page: Page, sections: Mapping[str, Section], figures:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    terms = read_glossary(glossary.SOURCE)
+    environment.filters["mark_terms"] = lambda text: mark_terms(text, terms)
     records = {name: rows for section in sections.values() for name, rows in section.records.items()}
     return environment.get_template(template.name).render(
         title=page.root.name,

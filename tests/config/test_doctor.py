@@ -402,8 +402,7 @@ def test_a_training_and_a_cache_that_do_not_fit(good, tmp_path):
     assert done.returncode == 1
     assert (
         "error: policy mini, recipe dpo: the training of one GPU takes 60 GB in float32 and its activations up to "
-        "0.602 GB, on 1 GPUs of 24 GB"
-        in done.stdout
+        "0.602 GB, on 1 GPUs of 24 GB" in done.stdout
     )
     assert "note: policy mini: its weights take 6 GB in bfloat16" in done.stdout
     done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 80)

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
@@ -25,9 +26,10 @@ from croco import cli, hardware
 from croco.report.elements import embed
 from croco.report.highlights import mark_differences
 from croco.report.page import Manifest
+from croco.report.plots import find_common_length
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
-            "provenance", "cost", "claims"]  # fmt: skip
+            "provenance", "cost", "claims", "glossary"]  # fmt: skip
 ABSENT = "\u2013"
 SMALL = ("--configfile", "two_languages.yaml")
 
@@ -103,10 +105,10 @@ def test_numbers_are_those_of_the_summary(results, page):
         table = list(csv.DictReader(file))
     contrast = next(row for row in table if row["p_adjusted"])
     shown = read_table(page.get_element_by_id("contrasts"))[0]
-    assert shown["estimate"] == f"{float(contrast['value']):.3f}"
-    assert shown["interval"] == f"{float(contrast['value_low']):.3f} to {float(contrast['value_high']):.3f}"
+    assert shown["estimate"] == f"{percent(contrast['value'])} %"
+    assert shown["interval"] == f"{percent(contrast['value_low'])} % to {percent(contrast['value_high'])} %"
     wins = {
-        (f"{row['pool']}/{row['setting']}", row["eval_language"]): f"{float(row['value']):.3f}"
+        (f"{row['pool']}/{row['setting']}", row["eval_language"]): f"{percent(row['value'])} %"
         for row in table
         if row["metric"] == "win_rate" and row["baseline"] == "base"
     }
@@ -151,7 +153,7 @@ def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_pat
     pd.concat([summary, rows, tasks]).to_csv(root / "summary.csv", index=False)
     page = parse(make_report(root))
     cut = [line for line in read_figure(page, "fidelity-changes") if line["measure"].startswith("truncated")]
-    assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("0.400", "0.300", "0.100")}
+    assert {(line["base"], line["tuned"], line["change"]) for line in cut} == {("40.0 %", "30.0 %", "10.0 points")}
     assert all("lower is better" in line["measure"] for line in cut)
     others = [line["measure"] for line in read_figure(page, "fidelity-changes") if line not in cut]
     assert others and not any("lower is better" in name for name in others)
@@ -164,7 +166,7 @@ def test_plots_show_the_numbers_of_their_tables(written):
     _, page = written
     specification = read_embedded(page, "plots")["win-rates"][0]
     values = [layer["data"]["values"] for layer in specification["layer"] if "low" in layer["data"]["values"][0]]
-    drawn = {row["name"]: f"{row['value']:.3f}" for row in values[-1]}
+    drawn = {row["name"]: f"{row['value']:.1f} %" for row in values[-1]}
     assert drawn == {line["run"]: line["win rate"] for line in read_figure(page, "win-rates")}
     seeds = next(line for line in read_figure(page, "win-rates") if line["run"] == "multi/dpo")["other seeds"]
     assert len(seeds.split(", ")) == 1, "the second training seed"
@@ -361,12 +363,12 @@ def test_findings_have_a_card_each_with_their_pools_as_rows(written):
     finding, *others = read_table(page.get_element_by_id("findings-table"))
     assert [(other["finding"], other["verdict"]) for other in others] == [("F2", "not tested"), ("F4", "not tested")]
     assert others[1]["claim"].endswith("no such setting"), "the reason"
-    assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "0.100")
+    assert (finding["finding"], finding["verdict"], finding["estimate"]) == ("F2", "supported", "10.0 points")
     cards = page.xpath("//section[@id='findings']//article")
     assert [(card.find("h3").text[:2], len(card.xpath(".//li"))) for card in cards] == [("F2", 2), ("F4", 1)]
     first = " ".join(cards[0].text_content().split())
     assert (
-        "supported multi/dpo - base (mini): +0.100" in first
+        "supported multi/dpo - base (mini): +10.0 points" in first
         and "not tested en/dpo - base (mini): needs a judge" in first
     )
     claim = "preference tuning on own responses improves on the base"
@@ -730,3 +732,46 @@ def test_a_finished_run_has_its_audit_and_no_gap(finished_run, page):
 
 def test_help_needs_no_library_of_plots():
     assert "--examples" in script("report", "--help").stdout
+
+
+def test_terms_have_a_tooltip_at_their_first_use_in_a_section(written):
+    source = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    page = written[1]
+    terms = page.xpath("//section[@id='glossary']//dt")
+    assert len(terms) == sum(line.startswith("| ") for line in source.splitlines()) - 1
+    for section in page.xpath("//main/section"):
+        marked = [term.text_content().lower().removesuffix("s") for term in section.xpath(".//dfn")]
+        assert len(marked) == len(set(marked))
+    margin = page.xpath("//section[@id='training']//dfn[. = 'margin']")[0]
+    assert margin.get("tabindex") == "0" and f"| margin | {margin.get('data-meaning')} |" in source
+    assert not page.xpath("//*[self::a or self::button or self::table or self::ul]//dfn")
+
+
+def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written):
+    plots = read_embedded(written[1], "plots")
+    curves = plots["curves"][0]["layer"][1]["encoding"]["shape"]["scale"]
+    forest = plots["win-rates"][0]["layer"][-1]["encoding"]["shape"]["scale"]
+    looks = [dict(zip(scale["domain"], scale["range"], strict=True)) for scale in (curves, forest)]
+    assert {name.removeprefix("mini/"): shape for name, shape in looks[0].items()} == looks[1]
+    assert len(set(looks[1].values())) == len(looks[1]) > 1
+    main = plots["win-rates"][0]["layer"][-1]["encoding"]["fill"]["condition"]["test"]
+    assert '"multi/dpo"' in main and '"en/dpo"' not in main
+
+
+def test_axes_name_their_units(written):
+    plots = read_embedded(written[1], "plots")
+    assert "Win rate against the base (%)" in json.dumps(plots["win-rates"])
+    assert "Training step" in json.dumps(plots["curves"]) and "Reward (logits)" in json.dumps(plots["rewards-0"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([{"value": 2.0}, {"value": 2.0}], 2.0),
+        ([{"value": 2.0}, {"value": 3.0}], None),
+        ([{"count": 4, "kind": "kept"}, {"count": 0, "kind": "lost"}], 4),
+        ([{"count": 4, "kind": "kept"}, {"count": 1, "kind": "lost"}], None),
+    ],
+)
+def test_equal_bars_have_a_common_length(rows, length):
+    assert find_common_length(rows) == length

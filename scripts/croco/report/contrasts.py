@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from croco.report.elements import prefer_all_seeds
+from croco.report.units import PERCENT, POINTS, Unit
 from croco.results.findings import NULL_MARGIN, compare_with_paper
 from croco.results.statistics import FEWEST
 from croco.runs import BASE
@@ -36,6 +37,11 @@ class Contrast:
     of_paper: bool
     verdict: str
     agrees: bool | None
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of ``value``."""
+        return PERCENT if self.measure == "win rate" else POINTS
 
 
 def read_contrasts(
@@ -114,10 +120,10 @@ def contrasts_over_seeds(
             table.append(
                 {
                     "model": model,
-                    "what": f"{pool}/{setting} - {versus if versus != 'base' else '.5'}",
+                    "what": f"{pool}/{setting} - {versus if versus != 'base' else '50 %'}",
                     "mean": differences.mean(),
                     "sd": differences.std(),
-                    "each": ", ".join(f"{value:+.3f}" for value in differences),
+                    "each": ", ".join(f"{100 * value:+.1f} points" for value in differences),
                     "agree": None if as_reported is None else f"{as_reported.sum()} of {len(differences)}",
                 }
             )

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from croco.report.elements import Gaps, Table, number, prefer_all_seeds, table
+from croco.report.units import PLAIN, Unit
 from croco.results.statistics import FEWEST
 
 
@@ -66,26 +67,27 @@ def find_base(lines: list[dict[str, Any]]) -> float | None:
     return max(lines, key=lambda line: len(line["languages"]))["baseline"]
 
 
-def table_estimates(caption: str, lines: list[dict[str, Any]], value: str = "value") -> Table:
-    """The table of `list_estimates`; ``value`` heads the column of the estimates."""
+def table_estimates(caption: str, lines: list[dict[str, Any]], value: str, unit: Unit, change_unit: Unit) -> Table:
+    """The table of `list_estimates`; ``value`` heads the column of the estimates, whose differences are in ``change_unit``."""
     return table(
         caption,
         ["run", value, "95 % from", "to", "n", "p", "p, adjusted", "q", "detectable (mde)", "other seeds"],
         [
             [
-                line["name"], line["value"], line["low"], line["high"], line["n"] and int(line["n"]), line["p"],
-                line["p_adjusted"], line["q"], line["mde"], ", ".join(f"{other:.3f}" for other in line["others"]) or None,
+                line["name"], *(unit.show(line[key]) for key in ("value", "low", "high")),
+                line["n"] and int(line["n"]), line["p"], line["p_adjusted"], line["q"], change_unit.show(line["mde"]),
+                ", ".join(unit.write(other) for other in line["others"]) or None,
             ]
             for line in lines
         ],
     )  # fmt: skip
 
 
-def in_words(lines: list[dict[str, Any]], reference: float) -> str:
+def in_words(lines: list[dict[str, Any]], reference: float, unit: Unit = PLAIN) -> str:
     """A sentence on a forest plot: which intervals exclude the reference."""
     lines = [line for line in lines if (line["n"] or 0) >= FEWEST]
     above = [line["name"] for line in lines if line["low"] is not None and line["low"] > reference]
     below = [line["name"] for line in lines if line["high"] is not None and line["high"] < reference]
     parts = [f"{len(lines)} runs with {FEWEST} prompts or more"]
-    parts += [f"{len(names)} clearly {word} {reference:g} ({', '.join(names)})" for word, names in (("above", above), ("below", below)) if names]  # fmt: skip
+    parts += [f"{len(names)} clearly {word} {unit.write(reference)} ({', '.join(names)})" for word, names in (("above", above), ("below", below)) if names]  # fmt: skip
     return "; ".join(parts) + "."

@@ -133,14 +133,24 @@ def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:
     return said
 
 
+def find_main_runs(page: Page, lines: Sequence[Line]) -> list[ReportedRun]:
+    """Of each model the last round, with the first training seed, of the arm that its headline is about."""
+    mains = []
+    for model in dict.fromkeys(line.model for line in lines):
+        measured = _list_measured(lines, model)
+        main = _find_main(page, measured) if measured else None
+        runs = [
+            run
+            for run in page.first
+            if main and (run.model, run.pool, run.arm) == (main.model, main.pool, main.setting)
+        ]
+        mains += [max(runs, key=lambda run: run.round)] if runs else []
+    return mains or page.first[:1]
+
+
 def find_main_run(page: Page, lines: Sequence[Line]) -> ReportedRun | None:
-    """The last round, with the first training seed, of the arm that the first headline is about; None without runs."""
-    measured = next((found for line in lines if (found := _list_measured(lines, line.model))), None)
-    if measured is None:
-        return next(iter(page.first), None)
-    main = _find_main(page, measured)
-    runs = [run for run in page.first if (run.model, run.pool, run.arm) == (main.model, main.pool, main.setting)]
-    return max(runs, key=lambda run: run.round, default=None)
+    """The first of `find_main_runs`; None without runs."""
+    return next(iter(find_main_runs(page, lines)), None)
 
 
 def _list_measured(lines: Sequence[Line], model: str) -> list[Line]:

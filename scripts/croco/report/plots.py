@@ -7,14 +7,20 @@ only the functions that draw do it.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from croco.report.units import PLAIN, Unit
 
 if TYPE_CHECKING:
     import altair as alt
 
+    from croco.report.looks import Look
+
 STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
+MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "triangle-left"]
+MARKS = 8  # markers on a curve
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
     "labelColor": "var(--dim)",
@@ -80,14 +86,75 @@ def _chart(rows: Sequence[dict]) -> "alt.Chart":
     return alt.Chart(alt.Data(values=rows))
 
 
-def _lines(names: Iterable[str]) -> "alt.Y":
+def _is_main(looks: Mapping[str, "Look"], of: str) -> str:
+    """A Vega expression: whether the name ``of`` is a main arm's."""
+    return f"indexof({json.dumps([name for name, look in looks.items() if look.is_main])}, {of}) >= 0"
+
+
+def _emphasise(looks: Mapping[str, "Look"]) -> dict[str, Any]:
+    """Options of an axis of names that make the main arms' names bold."""
+    test = _is_main(looks, "datum.value")
+    return {
+        "labelFontWeight": {"condition": {"test": test, "value": "bold"}, "value": "normal"},
+        "labelColor": {"condition": {"test": test, "value": "var(--ink)"}, "value": "var(--dim)"},
+    }
+
+
+def _lines(names: Iterable[str], looks: Mapping[str, "Look"]) -> "alt.Y":
     """The y channel with one line per name, in the given order."""
     import altair as alt
 
-    return alt.Y("name:N", sort=list(names), title=None, axis=alt.Axis(domain=False, ticks=False, grid=False))
+    axis = alt.Axis(domain=False, ticks=False, grid=False, **_emphasise(looks))
+    return alt.Y("name:N", sort=list(names), title=None, axis=axis)
 
 
-def plot_stacks(rows: Sequence[dict], title: str) -> dict:
+def _shapes(names: Iterable[str], looks: Mapping[str, "Look"]) -> "alt.Shape":
+    """The shape channel: each run's own marker, without a legend where the lines have the runs' names."""
+    import altair as alt
+
+    domain = list(names)
+    shapes = [looks[name].shape if name in looks else "circle" for name in domain]
+    return alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes), legend=None)
+
+
+def _fills(looks: Mapping[str, "Look"], color: str) -> Any:
+    """The fill of a marker: ``color`` in a main arm, the page's own in the others."""
+    import altair as alt
+
+    return alt.condition(_is_main(looks, "datum.name"), alt.value(color), alt.value("var(--page)"))
+
+
+def _rule(x: float, title: str | None = None) -> "alt.Chart":
+    """A dashed vertical line; ``title`` is that of the chart's x axis."""
+    import altair as alt
+
+    channel = alt.X("x:Q", title=title) if title else alt.X("x:Q")
+    tooltip = alt.Tooltip("x:Q", title="reference", format=".4~g")
+    return _chart([{"x": x}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=channel, tooltip=tooltip)
+
+
+def _interval(format: str) -> list["alt.Tooltip"]:
+    import altair as alt
+
+    return [
+        alt.Tooltip("low:Q", title="95 % from", format=format),
+        alt.Tooltip("high:Q", title="95 % to", format=format),
+    ]
+
+
+def find_common_length(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The length of all bars if they are equal and nothing was lost, so that a chart would show nothing; else None.
+
+    Args:
+        rows: as in `plot_stacks` or `plot_bars`.
+    """
+    if any(row["count"] for row in rows if row.get("kind") == "lost"):
+        return None
+    lengths = {row["value"] if "value" in row else row["count"] for row in rows if row.get("kind") != "lost"}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def plot_stacks(rows: Sequence[dict], title: str, looks: Mapping[str, "Look"]) -> dict:
     """Stacked bars, one line per name.
 
     Args:
@@ -106,7 +173,7 @@ def plot_stacks(rows: Sequence[dict], title: str) -> dict:
         .mark_bar(height={"band": 0.72})
         .encode(
             x=alt.X("sum(count):Q", title=title, axis=alt.Axis(tickMinStep=1)),
-            y=_lines(names),
+            y=_lines(names, looks),
             color=alt.Color(
                 "part:N", title=None, scale=alt.Scale(domain=parts, range=colors), legend=alt.Legend(orient="top")
             ),
@@ -136,38 +203,54 @@ def plot_histogram(panels: dict[str, list[tuple[float, float, float]]], title: s
         for series, bins in panels.items()
         for low, high, density in bins
     ]
+    axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
+    x = alt.X("from:Q", title=title, scale=alt.Scale(nice=False))
     base = _chart(rows).encode(
-        x=alt.X("from:Q", title=title, scale=alt.Scale(nice=False)),
-        y=alt.Y("density:Q", title=None, axis=None),
+        x=x,
+        y=alt.Y("density:Q", title="Density", axis=axis),
         color=alt.Color(
             "series:N",
             title=None,
             scale=alt.Scale(domain=list(panels), range=[colors[series] for series in panels]),
             legend=alt.Legend(orient="top"),
         ),
-        tooltip=[
-            alt.Tooltip("series:N"),
-            alt.Tooltip("from:Q", format=".2f"),
-            alt.Tooltip("to:Q", format=".2f"),
-            alt.Tooltip("density:Q", format=".3f"),
-        ],
     )
-    layers = [base.transform_filter("datum.series != 'all'").mark_line(interpolate="step-after", strokeWidth=2)]
+    lines = base.transform_filter("datum.series != 'all'").mark_line(interpolate="step-after", strokeWidth=2)
+    dashes = {"all": [1, 0], "chosen": [1, 0], "rejected": [5, 2]}
+    scale = alt.Scale(domain=list(panels), range=[dashes[series] for series in panels])
+    layers = [lines.encode(strokeDash=alt.StrokeDash("series:N", title=None, scale=scale))]
     if "all" in panels:
         layers.insert(0, base.transform_filter("datum.series == 'all'").mark_area(interpolate="step-after"))
     if rule is not None:
-        layers.append(
-            _chart([{"x": rule}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=alt.X("x:Q", title=title))
-        )
+        layers.append(_rule(rule, title))
+    layers.append(_hover_bins(panels, x))
     return finish(alt.layer(*layers), 130)
+
+
+def _hover_bins(panels: Mapping[str, Sequence[tuple[float, float, float]]], x: "alt.X") -> "alt.Chart":
+    """An invisible bar over each bin, with the tooltip of all series: a line has one tooltip for all its points."""
+    import altair as alt
+
+    top = max(height for bins in panels.values() for _, _, height in bins)
+    rows: dict[tuple[float, float], dict[str, float]] = {}
+    for series, bins in panels.items():
+        for low, high, height in bins:
+            rows.setdefault((low, high), {"from": low, "to": high, "top": top})[series] = height
+    shown = [alt.Tooltip(f"{series}:Q", title=f"density, {series}", format=".3f") for series in panels]
+    ends = [alt.Tooltip("from:Q", format=".2f"), alt.Tooltip("to:Q", format=".2f")]
+    bars = _chart(list(rows.values())).mark_bar(opacity=0, binSpacing=0)
+    return bars.encode(x=x, x2="to:Q", y=alt.Y("top:Q", title="Density"), tooltip=[*ends, *shown])
 
 
 def plot_cells(
     rows: Sequence[dict],
-    x_title: str | None,
+    x_title: str,
     y_title: str | None,
+    looks: Mapping[str, "Look"],
     middle: float | None = None,
     label: str = ".2f",
+    unit: Unit = PLAIN,
+    value_title: str = "value",
     names: str | None = None,
     spans: list[str] | None = None,
 ) -> dict:
@@ -176,12 +259,15 @@ def plot_cells(
     Args:
         rows: [{"x", "y", "value"}], and with ``names`` a "name"; the page shows one name at a time.
         middle: value without colour, with a different hue on each side; None for one hue from 0 on.
-        label: d3 format of the numbers.
+        label: d3 format of the numbers, in the unit.
+        value_title: what the numbers are, for their tooltip.
         names: {name shown first}, for the page's selection ``name``.
         spans: order of x, if it differs from that of y.
     """
     import altair as alt
 
+    rows = [{**row, "value": unit.scale(row["value"])} for row in rows]
+    middle = unit.scale(middle)
     ys = list(dict.fromkeys(row["y"] for row in rows))
     xs = spans or list(dict.fromkeys(row["x"] for row in rows))
     top = max((abs(row["value"] - (middle or 0)) for row in rows), default=0) or 1
@@ -199,11 +285,11 @@ def plot_cells(
     axis = {"domain": False, "ticks": False, "grid": False}
     base = base.encode(
         x=alt.X("x:N", sort=xs, title=x_title, axis=alt.Axis(orient="top", labelAngle=0, **axis)),
-        y=alt.Y("y:N", sort=ys, title=y_title, axis=alt.Axis(**axis)),
+        y=alt.Y("y:N", sort=ys, title=y_title, axis=alt.Axis(**axis, **_emphasise(looks))),
         tooltip=[
-            alt.Tooltip("y:N", title=y_title or "line"),
-            alt.Tooltip("x:N", title=x_title or "column"),
-            alt.Tooltip("value:Q", format=label),
+            alt.Tooltip("y:N", title=y_title or "arm"),
+            alt.Tooltip("x:N", title=x_title),
+            alt.Tooltip("value:Q", title=unit.title(value_title), format=label),
         ],
     )
     cells = base.mark_rect(stroke="var(--page)", strokeWidth=2).encode(
@@ -216,8 +302,10 @@ def plot_cells(
     return finish(chart, (STEP + 6) * len(ys))
 
 
-def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
-    """Estimates with intervals, one line per run; single languages are small marks, other seeds circles.
+def plot_forest(
+    rows: Sequence[dict], reference: float, title: str, looks: Mapping[str, "Look"], unit: Unit = PLAIN
+) -> dict:
+    """Estimates with intervals, one line per run; single languages are small marks, other seeds small crosses.
 
     Args:
         rows: [{"name", "value", "low", "high", "languages": {language: value}, "others": [value]}]; low, high may be
@@ -227,16 +315,20 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
     import altair as alt
 
     names = [row["name"] for row in rows]
-    estimates = [{key: row[key] for key in ("name", "value", "low", "high")} for row in rows]
+    estimates = [
+        {"name": row["name"], **{key: unit.scale(row[key]) for key in ("value", "low", "high")}} for row in rows
+    ]
     single = [
-        {"name": row["name"], "language": code, "value": value}
+        {"name": row["name"], "language": code, "value": unit.scale(value)}
         for row in rows
         for code, value in row["languages"].items()
     ]
-    others = [{"name": row["name"], "value": value} for row in rows for value in row["others"]]
-    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
-    number = alt.Tooltip("value:Q", format=".3f")
-    layers = [_chart([{"value": reference}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=x)]
+    others = [{"name": row["name"], "value": unit.scale(value)} for row in rows for value in row["others"]]
+    title = unit.title(title)
+    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names, looks)
+    arm, format = alt.Tooltip("name:N", title="arm"), f".{unit.digits}f"
+    value = alt.Tooltip("value:Q", title=title, format=format)
+    layers = [_rule(reference * unit.factor, title)]
     if single:
         layers.append(
             _chart(single)
@@ -244,7 +336,7 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
             .encode(
                 x=x,
                 y=y,
-                tooltip=["name:N", "language:N", number],
+                tooltip=[arm, alt.Tooltip("language:N"), value],
                 color=alt.Color(
                     "language:N",
                     title="single languages",
@@ -254,33 +346,50 @@ def plot_forest(rows: Sequence[dict], reference: float, title: str) -> dict:
             )
         )
     if others:
+        of_seed = alt.Tooltip("value:Q", title=f"{title}, one training seed", format=format)
         layers.append(
             _chart(others)
-            .mark_point(size=28, color="var(--accent)", opacity=0.9, strokeWidth=1)
-            .encode(x=x, y=y, tooltip=["name:N", number])
+            .mark_point(shape="cross", size=28, color="var(--accent)", opacity=0.9, strokeWidth=1)
+            .encode(x=x, y=y, tooltip=[arm, of_seed])
         )
     bars = [row for row in estimates if row["low"] is not None]
-    tooltip = ["name:N", number, alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")]
+    tooltip = [arm, value, *_interval(format)]
     if bars:
+        width = alt.condition(_is_main(looks, "datum.name"), alt.value(4), alt.value(1.5))
         layers.append(
             _chart(bars)
-            .mark_rule(strokeWidth=2.5, color="var(--accent)")
-            .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, tooltip=tooltip)
+            .mark_rule(color="var(--accent)")
+            .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, strokeWidth=width, tooltip=tooltip)
         )
     layers.append(
         _chart(estimates)
-        .mark_point(filled=True, size=70, color="var(--accent)", opacity=1)
-        .encode(x=x, y=y, tooltip=tooltip)
+        .mark_point(size=70, color="var(--accent)", opacity=1)
+        .encode(x=x, y=y, shape=_shapes(names, looks), fill=_fills(looks, "var(--accent)"), tooltip=tooltip)
     )
-    return finish(alt.layer(*layers), STEP * len(names))
+    return finish(alt.layer(*layers).resolve_scale(shape="independent"), STEP * len(names))
 
 
-def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, label: str = "measure") -> dict:
-    """Several values per line, distinguished by colour: [{"name", "series", "value", "low" and "high" where known}]."""
+def plot_dots(
+    rows: Sequence[dict],
+    title: str,
+    looks: Mapping[str, "Look"],
+    unit: Unit = PLAIN,
+    reference: float | None = None,
+    labels: tuple[str, str] = ("arm", "measure"),
+) -> dict:
+    """Several values per line, distinguished by colour and marker.
+
+    Args:
+        rows: [{"name", "series", "value", "low" and "high" where known}].
+        labels: what a name is and what a series is, for the tooltips.
+    """
     import altair as alt
 
+    rows = [{**row, **{key: unit.scale(row[key]) for key in ("value", "low", "high") if key in row}} for row in rows]
+    title = unit.title(title)
+
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
-    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names)
+    x, y = alt.X("value:Q", title=title, scale=alt.Scale(zero=False)), _lines(names, looks)
     color = alt.Color(
         "series:N",
         title=None,
@@ -288,67 +397,152 @@ def plot_dots(rows: Sequence[dict], title: str, reference: float | None = None, 
         legend=alt.Legend(orient="top"),
     )
     shift = alt.YOffset("series:N", scale=alt.Scale(domain=series))
-    tooltip = ["name:N", alt.Tooltip("series:N", title=label), alt.Tooltip("value:Q", format=".3f")]
+    shapes = alt.Shape("series:N", title=None, scale=alt.Scale(domain=series, range=MARKERS))
+    format = f".{unit.digits}f"
+    tooltip = [alt.Tooltip(f"{key}:N", title=text) for key, text in zip(("name", "series"), labels, strict=True)]
+    tooltip.append(alt.Tooltip("value:Q", title=title, format=format))
     layers = []
     if reference is not None:
-        layers.append(_chart([{"value": reference}]).mark_rule(strokeDash=[4, 4], color="var(--dim)").encode(x=x))
+        layers.append(_rule(reference * unit.factor, title))
     bars = [row for row in rows if row.get("low") is not None]
     if bars:
         layers.append(
             _chart(bars)
             .mark_rule(strokeWidth=1.5)
-            .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=shift, color=color, tooltip=tooltip)
+            .encode(
+                x=alt.X("low:Q", title=title),
+                x2="high:Q",
+                y=y,
+                yOffset=shift,
+                color=color,
+                tooltip=[*tooltip, *_interval(format)],
+            )
         )
     layers.append(
         _chart(rows)
-        .mark_point(filled=True, size=46, opacity=1)
-        .encode(x=x, y=y, yOffset=shift, color=color, tooltip=tooltip)
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            yOffset=shift,
+            color=color,
+            shape=shapes,
+            size=alt.condition(_is_main(looks, "datum.name"), alt.value(80), alt.value(40)),
+            tooltip=[*tooltip, *(_interval(format) if bars else [])],
+        )
     )
     return finish(alt.layer(*layers), max(STEP, 8 * len(series)) * len(names))
 
 
-def plot_curves(rows: Sequence[dict], title: str, zero: bool = False) -> dict:
-    """Lines over optimizer steps: [{"name", "step", "value"}]; the page's selection ``shown`` brings one forward."""
+def plot_curves(
+    rows: Sequence[dict], title: str, y_title: str, looks: Mapping[str, "Look"], zero: bool = False
+) -> dict:
+    """Lines over training steps: [{"name", "step", "value"}]; the page's selection ``shown`` brings one forward."""
     import altair as alt
 
     names = list(dict.fromkeys(row["name"] for row in rows))
-    colors = [SERIES[i % len(SERIES)] for i in range(len(names))]
-    legend = alt.Legend(orient="bottom", columns=2) if len(names) <= 8 else None
-    lines = (
-        _chart(rows)
-        .mark_line(strokeWidth=1.6)
-        .encode(
-            x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(grid=False)),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=zero)),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(domain=names, range=colors), legend=legend),
-            opacity=alt.condition("shown == '' || datum.name == shown", alt.value(0.95), alt.value(0.1)),
-            tooltip=["name:N", "step:Q", alt.Tooltip("value:Q", format=".4g", title=title)],
-        )
-        .add_params(alt.param(name="shown", value=""))
+    shown = [looks[name] for name in names]
+    legend = alt.Legend(orient="bottom", columns=2, symbolSize=140) if len(names) <= 8 else None
+    colors = alt.Color(
+        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[look.color for look in shown])
     )
-    return finish(lines, 220)
+    dashes = alt.StrokeDash(
+        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[list(look.dash) for look in shown])
+    )
+    shapes = alt.Shape(
+        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[look.shape for look in shown])
+    )
+    base = _chart(mark_some(rows)).encode(
+        x=alt.X("step:Q", title="Training step", axis=alt.Axis(grid=False)),
+        y=alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=zero)),
+        color=colors,
+    )
+    opacity = alt.condition("shown == '' || datum.name == shown", alt.value(0.95), alt.value(0.1))
+    is_main = _is_main(looks, "datum.name")
+    lines = base.mark_line().encode(
+        strokeDash=dashes,
+        opacity=opacity,
+        strokeWidth=alt.condition(is_main, alt.value(3), alt.value(1.3)),
+    )
+    markers = base.transform_filter("datum.marked").mark_point(size=45, strokeWidth=1.4).encode(
+        shape=shapes, opacity=opacity, fill=alt.condition(is_main, colors, alt.value("var(--page)"))
+    )  # fmt: skip
+    tooltip = [
+        alt.Tooltip("name:N", title="arm"),
+        alt.Tooltip("step:Q", title="training step"),
+        alt.Tooltip("value:Q", format=".4g", title=title),
+    ]
+    # A line has one tooltip for all its points, so that each point has an invisible mark of its own.
+    hover = base.mark_point(filled=True, size=60, opacity=0).encode(tooltip=tooltip)
+    chart = alt.layer(lines, markers, hover).add_params(alt.param(name="shown", value=""))
+    return finish(chart, 220)
+
+
+def mark_some(rows: Sequence[dict]) -> list[dict]:
+    """The points of curves, each with ``marked``: about MARKS of each curve get a marker, the same share apart."""
+    by_name: dict[str, list[dict]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(row)
+    marked = []
+    for i, points in enumerate(by_name.values()):
+        every = max(1, len(points) // MARKS)
+        # Curves that coincide have their markers side by side.
+        start = i * every // max(1, len(by_name))
+        marked += [{**point, "marked": j % every == start} for j, point in enumerate(points)]
+    return marked
 
 
 def plot_scatter(
-    rows: Sequence[dict], x_title: str, y_title: str, x_reference: float = 0, y_reference: float = 0.5
+    rows: Sequence[dict],
+    x_title: str,
+    y_title: str,
+    looks: Mapping[str, "Look"],
+    y_unit: Unit = PLAIN,
+    references: tuple[float, float] = (0, 0.5),
 ) -> dict:
-    """Points with a name and a series: [{"name", "series", "x", "y"}], and dashed lines at the references."""
+    """Points of runs, distinguished by marker, and of series, distinguished by colour, with dashed reference lines.
+
+    Args:
+        rows: [{"name", "series", "x", "y"}].
+        references: x and y of the dashed lines.
+    """
     import altair as alt
 
+    rows = [{**row, "y": y_unit.scale(row["y"])} for row in rows]
+    names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
+    y_title = y_unit.title(y_title)
+    colors = alt.Color(
+        "series:N", title="language", scale=alt.Scale(domain=series, range=SERIES), legend=alt.Legend(orient="top")
+    )
+    shapes = alt.Shape(
+        "name:N",
+        title="arm",
+        scale=alt.Scale(domain=names, range=[looks[name].shape for name in names]),
+        legend=alt.Legend(orient="top", columns=3) if len(names) <= 8 else None,
+    )
+    is_main = _is_main(looks, "datum.name")
     points = (
         _chart(rows)
-        .mark_point(filled=True, size=50, opacity=0.8)
+        .mark_point(opacity=0.9, strokeWidth=1.5)
         .encode(
             x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False)),
-            color=alt.Color("series:N", title=None, scale=alt.Scale(range=SERIES), legend=alt.Legend(orient="top")),
-            tooltip=["name:N", "series:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f")],
+            color=colors,
+            shape=shapes,
+            fill=alt.condition(is_main, colors, alt.value("var(--page)")),
+            size=alt.condition(is_main, alt.value(90), alt.value(50)),
+            tooltip=[
+                alt.Tooltip("name:N", title="arm"),
+                alt.Tooltip("series:N", title="language"),
+                alt.Tooltip("x:Q", title=x_title, format=".3f"),
+                alt.Tooltip("y:Q", title=y_title, format=f".{y_unit.digits}f"),
+            ],
         )
     )
+    x_reference, y_reference = references
     dashed = {"strokeDash": [4, 4], "color": "var(--dim)"}
-    vertical = _chart([{"x": x_reference}]).mark_rule(**dashed).encode(x="x:Q")
-    horizontal = _chart([{"y": y_reference}]).mark_rule(**dashed).encode(y="y:Q")
-    return finish(alt.layer(vertical, horizontal, points), 300)
+    horizontal = _chart([{"y": y_reference * y_unit.factor}]).mark_rule(**dashed).encode(y=alt.Y("y:Q", title=y_title))
+    return finish(alt.layer(_rule(x_reference, x_title), horizontal, points), 300)
 
 
 def plot_bars(rows: Sequence[dict], title: str) -> dict:
@@ -361,8 +555,8 @@ def plot_bars(rows: Sequence[dict], title: str) -> dict:
         .mark_bar(color="var(--accent)", height={"band": 0.66})
         .encode(
             x=alt.X("value:Q", title=title),
-            y=_lines(names),
-            tooltip=["name:N", alt.Tooltip("value:Q", format=",.4g", title=title)],
+            y=_lines(names, {}),
+            tooltip=[alt.Tooltip("name:N", title="stage"), alt.Tooltip("value:Q", format=",.4g", title=title)],
         )
     )
     return finish(chart, STEP * len(names))

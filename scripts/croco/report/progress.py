@@ -14,6 +14,7 @@ from croco.endings import SHOWN, read_end
 from croco.planning.plan import Step
 from croco.planning.progress import RUNNING, STATES, Progress, RunStatus, describe_counts, format_duration
 from croco.report.elements import Table, read_json, table, table_of
+from croco.report.looks import assign_looks
 from croco.report.render import TEMPLATES, render_page
 from croco.report.sections.training import TRAINING, add_points, draw_curves, read_curves
 
@@ -162,7 +163,8 @@ def show_trainings(trainings: Sequence[Training]) -> tuple[list[tuple[str, str]]
         last = {TRAINING[kind]: float(values[-1]) for kind, (_, values) in curves.items()}
         step = int(training.metrics["step"].max())
         lines.append({"run": training.name, "state": training.state, "step": step, **last})
-    return [(title, draw(spec)) for title, spec in draw_curves(points)], table_of("Last values", lines)
+    looks = assign_looks(training.name for training in trainings)
+    return [(title, draw(spec)) for title, spec in draw_curves(points, looks)], table_of("Last values", lines)
 
 
 def draw(spec: dict) -> str:

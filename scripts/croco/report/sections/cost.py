@@ -52,16 +52,20 @@ def show(page: Page) -> Section:
     every = sum_up("all", jobs)
     unit, scale = ("hours", 1) if every["hours"] >= 2 else ("minutes", 60)
     bars = [{"name": line["stage"], "value": line["hours"] * scale} for line in lines]
-    shown = figure(
-        "hours",
-        [(None, plots.plot_bars(bars, f"{unit} of all jobs"))],
-        f"Bars: {unit} by stage, together {every['hours'] * scale:.1f}.",
-        "Wall time of all jobs of a stage, one after the other.",
-        table_of("Cost by stage", [*lines, every], NOTE),
-    )
+    numbers = table_of("Cost by stage", [*lines, every], NOTE)
     planned, differing = compare_plan(page)
     tables = [planned] if planned else []
-    return Section(figures=[shown], tables=tables, content={"all": every, "differing": differing})
+    content = {"all": every, "differing": differing}
+    if plots.find_common_length(bars) is not None:
+        return Section(tables=[numbers, *tables], content=content)
+    shown = figure(
+        "hours",
+        [(None, plots.plot_bars(bars, f"Time of all jobs ({unit})"))],
+        f"Bars: {unit} by stage, together {every['hours'] * scale:.1f}.",
+        "Wall time of all jobs of a stage, one after the other.",
+        numbers,
+    )
+    return Section(figures=[shown], tables=tables, content=content)
 
 
 def is_counted(manifest: Manifest) -> bool:

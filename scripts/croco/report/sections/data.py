@@ -1,12 +1,13 @@
 """Section "Data": from prompts to training data, every difference by its reason."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from croco.report import plots
 from croco.report.elements import Figure, Section, Table, figure, label, reasons, table_of, total
+from croco.report.looks import list_looks
 from croco.report.page import Page
+from croco.report.units import PERCENT
 
 INTRO = (
     "From prompts to training data. The ledger of each run counts what went in, what came out, and every difference by "
@@ -14,7 +15,7 @@ INTRO = (
 )
 
 MINIMUM_NOTE = (
-    "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 1, mean - 2 sd "
+    "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 100 %, mean - 2 sd "
     "is the same as the rule min."
 )
 
@@ -51,23 +52,15 @@ def show_responses(page: Page) -> Figure | Table | None:
                 }
             )
     numbers = table_of("Responses by run and language", lines)
-    if (count := find_common_count(bars)) is not None:
+    if (count := plots.find_common_length(bars)) is not None:
         return replace(numbers, note=f"Each policy has {count:,} responses in each language, and none left its pool.")
     return figure(
         "responses",
-        [(None, plots.plot_stacks(bars, "responses"))],
+        [(None, plots.plot_stacks(bars, "Responses (count)", list_looks(page)))],
         f"Bars: how many responses of each policy and language stay in the pools and how many leave them, by reason. {total(bars)}",
         "Responses of each policy and language, and those that left the pools before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
         numbers,
     )
-
-
-def find_common_count(bars: Sequence[Mapping[str, Any]]) -> int | None:
-    """The length of all bars if they are equal and nothing was lost, so that a chart would show nothing; else None."""
-    if any(bar["count"] for bar in bars if bar["kind"] == "lost"):
-        return None
-    counts = {bar["count"] for bar in bars if bar["kind"] == "kept"}
-    return counts.pop() if len(counts) == 1 else None
 
 
 def count_responses(page: Page) -> list[dict[str, Any]]:
@@ -89,7 +82,7 @@ def count_responses(page: Page) -> list[dict[str, Any]]:
     return bars
 
 
-def show_prompts(page: Page) -> Figure | None:
+def show_prompts(page: Page) -> Figure | Table | None:
     """Prompts of each run that became training data, and why the others did not."""
     bars, lines = [], []
     for run in page.first:
@@ -107,16 +100,18 @@ def show_prompts(page: Page) -> Figure | None:
                 "formed": ledger["formed"],
                 "not formed": reasons([ledger["no_pair"]]),
                 "languages": ", ".join(f"{code} {count}" for code, count in ledger["formed_by_language"].items()),
-                "rejected is the minimum": ledger.get("rejected_is_minimum"),
+                "rejected is the minimum": PERCENT.show(ledger.get("rejected_is_minimum")),
                 "advice": ledger.get("advice"),
             }
         )
     if not bars:
         return None
     numbers = table_of("Ledger: prompts by run", lines, MINIMUM_NOTE)
+    if (count := plots.find_common_length(bars)) is not None:
+        return replace(numbers, note=f"Each run has {count:,} prompts, and each became training data. {MINIMUM_NOTE}")
     return figure(
         "prompts",
-        [(None, plots.plot_stacks(bars, "prompts"))],
+        [(None, plots.plot_stacks(bars, "Prompts (count)", list_looks(page)))],
         f"Bars: how many prompts of each run became training data, and how many did not, by reason. {total(bars)}",
         "From prompts to training data, every difference by its reason. Of several replicates, the figure shows the first.",
         numbers,

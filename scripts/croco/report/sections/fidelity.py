@@ -9,7 +9,9 @@ from croco.records import rows
 from croco.report import plots
 from croco.report.elements import Figure, Section, figure, prefer_all_seeds, table
 from croco.report.estimates import find_base, list_estimates, of_metric, say_direction, say_unpooled
+from croco.report.looks import Look, list_looks
 from croco.report.page import Page
+from croco.report.units import PERCENT, find_change_unit, find_unit
 from croco.results.metrics import ANSWER_METRICS, REWARD
 from croco.text.measures import NONE, count_languages
 
@@ -27,7 +29,8 @@ def show(page: Page) -> Section:
         return Section(intro=INTRO, empty=NOT_ASKED)
     summary = page.summary
     say_unpooled("fidelity", summary[summary["task"] == "fidelity"], page.gaps)
-    figures = [*show_changes(summary), *show_confusion(page), *show_reward_and_judge(summary)]
+    looks = list_looks(page)
+    figures = [*show_changes(summary, looks), *show_confusion(page), *show_reward_and_judge(summary, looks)]
     if not figures:
         page.gaps.say(
             "fidelity", "the measures of the answers in summary.csv", "snakemake --cores 2 --forcerun summarise"
@@ -35,24 +38,32 @@ def show(page: Page) -> Section:
     return Section(intro=INTRO, figures=figures, empty=NOT_ASKED)
 
 
-def show_changes(summary: pd.DataFrame) -> list[Figure]:
+def show_changes(summary: pd.DataFrame, looks: dict[str, Look]) -> list[Figure]:
     """The change of each measure of the answers from the base."""
     charts, numbers = [], []
     for metric, title in MEASURES.items():
         lines = list_estimates(summary, "fidelity", metric, "delta")
         if not lines:
             continue
+        unit, change = find_unit(metric), find_change_unit(metric)
         before, direction = find_base(lines), say_direction(summary, "fidelity", metric)
         charts.append(
             (
-                title + (f" (base {before:.3g}{direction})" if before is not None else ""),
-                plots.plot_forest([{**line, "languages": {}} for line in lines], 0, "change from the base"),
+                title + (f" (base {unit.write(before)}{direction})" if before is not None else ""),
+                plots.plot_forest([{**line, "languages": {}} for line in lines], 0, "Change", looks, change),
             )
         )
         numbers += [
-            [f"{title}{direction}", line["name"], line["baseline"], line["tuned"], line["value"], line["low"], line["high"], line["q"]]
+            [
+                f"{title}{direction}",
+                line["name"],
+                unit.show(line["baseline"]),
+                unit.show(line["tuned"]),
+                *(change.show(line[key]) for key in ("value", "low", "high")),
+                line["q"],
+            ]
             for line in lines
-        ]  # fmt: skip
+        ]
     if not charts:
         return []
     return [
@@ -86,7 +97,15 @@ def show_confusion(page: Page) -> list[Figure]:
         if answers.total()
     ]
     heat_map = plots.plot_cells(
-        cells, "language of the answer", "language of the prompt", names=next(iter(counts)), spans=columns
+        cells,
+        "Language of the answer; cells: share of the answers (%)",
+        "Language of the prompt",
+        {},
+        label=".0f",
+        unit=PERCENT,
+        value_title="share of the answers",
+        names=next(iter(counts)),
+        spans=columns,
     )
     lines = [
         [name, code, *(answers[column] for column in columns)]
@@ -98,7 +117,7 @@ def show_confusion(page: Page) -> list[Figure]:
             "confusion",
             [(None, heat_map)],
             "Confusion matrix: share of answers in each language, by the language of the prompt, one run at a time.",
-            "Are answers in the right language? Each line shows shares of the answers to its prompts. The diagonal is the prompt's language; `none` is too short to identify.",
+            "Are answers in the right language? Each line shows shares of the answers to its prompts, in per cent. The diagonal is the prompt's language; `none` is too short to identify.",
             table("Languages of the answers (counts)", ["run", "prompt in", *columns], lines),
             {"label": "Run", "names": list(counts)},
             broad=True,
@@ -117,7 +136,7 @@ def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
     return {name: by_prompt for name, by_prompt in counts.items() if any(map(Counter.total, by_prompt.values()))}
 
 
-def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
+def show_reward_and_judge(summary: pd.DataFrame, looks: dict[str, Look]) -> list[Figure]:
     """Points: the change of the reward against the win rate, one point per run and language."""
     keys = ["run", "eval_language", "seed"]
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
@@ -131,13 +150,16 @@ def show_reward_and_judge(summary: pd.DataFrame) -> list[Figure]:
         {"name": run, "series": code, "x": round(delta, 6), "y": round(value, 6)}
         for run, code, _, delta, value in both.itertuples(index=False)
     ]
+    chart = plots.plot_scatter(
+        points, "Change of the reward from the base (logits)", "Win rate against the base", looks, PERCENT
+    )
     return [
         figure(
             "reward-judge",
-            [(None, plots.plot_scatter(points, "change of the reward from the base", "win rate against the base"))],
+            [(None, chart)],
             "Points: the change of the reward and the win rate, one point per run and language.",
             "Reward against judge: if the reward rises and the win rate does not, tuning exploited the reward model instead of improving the answers.",
             table("Reward and win rate", ["run", "language", "change of the reward", "win rate"],
-                  [[point["name"], point["series"], point["x"], point["y"]] for point in points]),
+                  [[point["name"], point["series"], point["x"], PERCENT.show(point["y"])] for point in points]),
         )
     ]  # fmt: skip

@@ -4,7 +4,11 @@ from typing import Any
 
 from croco.report.elements import Section, Table, label, sentence, table, table_of
 from croco.report.page import Page
+from croco.report.units import PERCENT, PLAIN, POINTS, Unit, find_unit
 from croco.spreadsheets import read_csv
+
+# Columns of the tables in the paper's shape that say what a row is about.
+FACTS = ("model", "setting", "round", "trained_on", "task", "suite", "metric")
 
 
 def show(page: Page) -> Section:
@@ -16,7 +20,7 @@ def show(page: Page) -> Section:
     tables = read_tables(page)
     if page.comparability:
         tables.append(table_of("What may be compared with the paper", page.comparability))
-    rows = (page.findings or {}).get("findings", [])
+    rows = [{**row, "unit": find_unit_of(row)} for row in (page.findings or {}).get("findings", [])]
     return Section(tables=tables, content={"findings": rows, "cards": list_cards(rows)})
 
 
@@ -38,6 +42,22 @@ def read_tables(page: Page) -> list[Table]:
         frame = read_csv(path)
         if frame.empty:
             continue
-        lines = frame.astype(object).where(frame.notna(), None).values.tolist()
+        frame = frame.astype(object).where(frame.notna(), None)
+        lines = [show_line(line, path.stem) for line in frame.to_dict("records")]
         tables.append(table(f"In the paper's shape: {label(path.stem)}", frame.columns, lines))
     return tables
+
+
+def show_line(line: dict[str, Any], name: str) -> list[Any]:
+    """The cells of a row of the table ``name``, with its numbers in the unit of its metric."""
+    unit = find_unit(str(line.get("metric", name)))
+    is_number = {key: key not in FACTS and isinstance(value, int | float) for key, value in line.items()}
+    return [unit.show(value) if is_number[key] else value for key, value in line.items()]
+
+
+def find_unit_of(finding: dict[str, Any]) -> Unit:
+    """The unit of a finding's estimate: a share, or a change of a share."""
+    measure = str(finding["measure"])
+    if measure.startswith("share "):
+        return PERCENT
+    return POINTS if measure.startswith(("win rate", "structured tasks")) else PLAIN

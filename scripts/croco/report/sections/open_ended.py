@@ -6,15 +6,18 @@ import pandas as pd
 
 from croco.report import plots
 from croco.report.contrasts import contrasts_over_seeds
-from croco.report.elements import BASE, Figure, Section, Table, figure, number, prefer_all_seeds, table, table_of
+from croco.report.elements import BASE, Figure, Section, Table, figure, prefer_all_seeds, table, table_of
 from croco.report.estimates import in_words, list_estimates, of_metric, say_unpooled, table_estimates
+from croco.report.looks import Look, list_looks
 from croco.report.page import Page
+from croco.report.units import PERCENT, POINTS, find_change_unit, find_unit
 from croco.results.findings import NULL_MARGIN
 
 INTRO = (
-    "Tuned answers against the base's answers to the same prompts, judged in both orders; ties count a half, so 0.5 is no "
+    "Tuned answers against the base's answers to the same prompts, judged in both orders; ties count a half, so 50 % is no "
     "change."
 )
+WIN_RATE = "Win rate against the base"
 WINS = {
     "win_rate": "both orders",
     "win_rate_single_order": "single order",
@@ -31,30 +34,32 @@ def show(page: Page) -> Section:
     say_unpooled("open-ended", summary[summary["task"] == "arena"], page.gaps)
     figures = []
     if lines:
-        figures = [show_win_rates(lines), show_languages(summary), *show_variants(page)]
+        looks = list_looks(page)
+        figures = [show_win_rates(lines, looks), show_languages(summary, looks), *show_variants(page, looks)]
     elif page.asked.judged:
         page.gaps.say("open-ended", "win rates: summary.csv has none", "snakemake --cores 2")
     content = {
         "contrasts": page.contrasts,
         "seeds": seed_table(summary) if lines else None,
         "seed_contrasts": contrasts_over_seeds(summary, page.declared, page.claims),
-        "null_margin": NULL_MARGIN,
+        "null_margin": POINTS.text(NULL_MARGIN),
+        "points": POINTS,
     }
     return Section(intro=INTRO, figures=figures, empty="No judge was asked for.", content=content)
 
 
-def show_win_rates(lines: list[dict[str, Any]]) -> Figure:
+def show_win_rates(lines: list[dict[str, Any]], looks: dict[str, Look]) -> Figure:
     """A forest plot of win rates; ``lines`` as list_estimates returns them."""
     return figure(
         "win-rates",
-        [(None, plots.plot_forest(lines, 0.5, "win rate against the base"))],
-        f"Dots with intervals: win rate of each run against the base. {in_words(lines, 0.5)}",
-        "Each dot pools a run's languages, with its 95 % interval. Coloured marks are single languages, and circles are training seeds. 0.5 is no change.",
-        table_estimates("Win rates against the base, languages pooled", lines, "win rate"),
+        [(None, plots.plot_forest(lines, 0.5, WIN_RATE, looks, PERCENT))],
+        f"Dots with intervals: win rate of each run against the base. {in_words(lines, 0.5, PERCENT)}",
+        "Each large mark is over all languages of a run, with its 95 % interval. The main arm is filled. Coloured marks are single languages, and small crosses are training seeds. 50 % is no change.",
+        table_estimates("Win rates against the base, languages pooled", lines, "win rate", PERCENT, POINTS),
     )
 
 
-def show_languages(summary: pd.DataFrame) -> Figure:
+def show_languages(summary: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     """Win rates by evaluation language."""
     wins = of_metric(summary, "arena", "win_rate")
     order = wins["run"].unique()
@@ -68,21 +73,32 @@ def show_languages(summary: pd.DataFrame) -> Figure:
         for code, value in line.items()
         if not pd.isna(value)
     ]
+    heat_map = plots.plot_cells(
+        cells,
+        "Evaluation language; cells: win rate (%)",
+        None,
+        looks,
+        middle=0.5,
+        label=".1f",
+        unit=PERCENT,
+        value_title="win rate",
+        spans=[*codes, "all"],
+    )
     return figure(
         "wins-by-language",
-        [(None, plots.plot_cells(cells, "evaluated in", None, middle=0.5, spans=[*codes, "all"]))],
+        [(None, heat_map)],
         "Heat map: win rate of each run in each evaluated language.",
-        "Win rates by evaluation language; `all` pools a run's languages. The heat map shows the mean over replicates if the summary has it, else the first.",
+        "Win rates by evaluation language; `all` is over all languages of a run. The heat map shows the mean over replicates if the summary has it, else the first.",
         table(
             "Win rates by language",
             ["run", *grid.columns],
-            [[run, *map(number, line)] for run, line in grid.iterrows()],
+            [[run, *map(PERCENT.show, line)] for run, line in grid.iterrows()],
         ),
         broad=True,
     )
 
 
-def show_variants(page: Page) -> list[Figure]:
+def show_variants(page: Page, looks: dict[str, Look]) -> list[Figure]:
     """Other ways to count a win, and how far the judge can be trusted."""
     summary = page.summary
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
@@ -94,7 +110,7 @@ def show_variants(page: Page) -> list[Figure]:
         for row in pooled[pooled["metric"] == metric].drop_duplicates("run").itertuples():
             if row.pool == BASE[0] or pd.isna(row.value):
                 continue
-            numbers.setdefault(row.run, {"run": row.run})[name] = row.value
+            numbers.setdefault(row.run, {"run": row.run})[name] = PERCENT.show(row.value)
             if metric in WINS:
                 dots.append({"name": row.run, "series": name, "value": row.value})
     if len({dot["series"] for dot in dots}) < 2:
@@ -107,7 +123,7 @@ def show_variants(page: Page) -> list[Figure]:
     return [
         figure(
             "variants",
-            [(None, plots.plot_dots(dots, "win rate against the base", 0.5, "counted"))],
+            [(None, plots.plot_dots(dots, WIN_RATE, looks, PERCENT, 0.5, ("arm", "counted")))],
             "Dots: the win rate of each run, counted in several ways.",
             "The same verdicts, counted in other ways: one order per prompt as in the paper's code; an answer in the wrong language loses; win rate at equal length.",
             table_of(
@@ -135,5 +151,12 @@ def seed_table(summary: pd.DataFrame) -> Table | None:
     return table(
         "Every arm over its training seeds",
         ["measure", "arm", "seeds", "mean", "sd over seeds", "lowest", "highest"],
-        spread.values.tolist(),
+        [show_spread(*line) for line in spread.itertuples(index=False)],
     )
+
+
+def show_spread(measure: str, arm: str, seeds: int, mean: float, sd: float, low: float, high: float) -> list:
+    """A row of the table of training seeds, in the unit of its measure."""
+    metric = measure.split(" ")[-1]
+    unit, change = find_unit(metric), find_change_unit(metric)
+    return [measure, arm, int(seeds), unit.show(mean), change.show(sd), unit.show(low), unit.show(high)]

@@ -11,6 +11,7 @@ from croco.records import rows
 from croco.report import plots
 from croco.report.elements import Figure, Section, Table, figure, label, read_json, table, table_of
 from croco.report.page import Page, ReportedRun
+from croco.report.units import PERCENT
 
 INTRO = "The rewards of the responses, the places of chosen and rejected responses in their pools, and the reward model's audit."
 PLACES = "sd from the pool's mean"
@@ -103,7 +104,9 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
     edges = bins([extreme for panel in panels.values() for extreme in (min(panel["all"]), max(panel["all"]))])
     for code, panel in panels.items():
         kinds = {kind: panel[kind] for kind in ("all", "chosen", "rejected") if panel[kind]}
-        chart = plots.plot_histogram({kind: density(values, edges) for kind, values in kinds.items()}, "reward")
+        chart = plots.plot_histogram(
+            {kind: density(values, edges) for kind, values in kinds.items()}, "Reward (logits)"
+        )
         charts.append((f"{code}: {len(panel['chosen'])} chosen, {len(panel['rejected'])} rejected", chart))
     return figure(
         name,
@@ -120,7 +123,7 @@ def plot_places(name: str, title: str, places: dict[str, array]) -> Figure:
     densities = {kind: density(values, edges) for kind, values in places.items()}
     return figure(
         name,
-        [(None, plots.plot_histogram(densities, "standard deviations from the pool's mean", -2))],
+        [(None, plots.plot_histogram(densities, "Distance from the pool's mean (standard deviations)", -2))],
         f"Histogram: where the chosen and the rejected response fall in their pool: {title}.",
         f"{title}. Places of chosen and rejected in their own pool. The dashed line is mean - 2 sd, the target of the rejected.",
         table(
@@ -182,15 +185,23 @@ def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
         {
             "run": name,
             "pairs": sum(count for counts in separation["pairs"].values() for count in counts.values()),
-            "in one language": separation["same_language"],
-            "predicted from languages": separation["accuracy"],
-            "by chance below (95 %)": separation["chance_95"],
-            "predicted with the prompt's": separation["accuracy_with_prompt"],
-            "by chance below": separation["chance_95_with_prompt"],
+            "in one language": PERCENT.show(separation["same_language"]),
+            "predicted from languages": PERCENT.show(separation["accuracy"]),
+            "by chance below (95 %)": PERCENT.show(separation["chance_95"]),
+            "predicted with the prompt's": PERCENT.show(separation["accuracy_with_prompt"]),
+            "by chance below": PERCENT.show(separation["chance_95_with_prompt"]),
         }
         for name, separation in separations.items()
     ]
-    heat_map = plots.plot_cells(cells, "rejected", "chosen", label=".0f", names=next(iter(separations)))
+    heat_map = plots.plot_cells(
+        cells,
+        "Language of the rejected response",
+        "Language of the chosen response",
+        {},
+        label=".0f",
+        value_title="pairs",
+        names=next(iter(separations)),
+    )
     shown = figure(
         "languages",
         [(None, heat_map)],
@@ -224,7 +235,7 @@ def show_audit(page: Page) -> list[Figure]:
                     "language": code,
                     "verdict": audited["verdict"],
                     "n": audited["n"],
-                    **{label(check): counts["accuracy"] for check, counts in audited["checks"].items()},
+                    **{label(check): PERCENT.show(counts["accuracy"]) for check, counts in audited["checks"].items()},
                     "mean": audited["reward_mean"],
                     "sd": audited["reward_sd"],
                     "correlation with length": audited["length_correlation"],
@@ -234,14 +245,15 @@ def show_audit(page: Page) -> list[Figure]:
     if not dots:
         return []
     verdicts = [f"{line['reward model']} in {line['language']}: {line['verdict'] or 'inconclusive'}." for line in lines]
-    title = "share of comparisons where the reward prefers the better text"
+    title = "Comparisons where the reward prefers the better text"
+    chart = plots.plot_dots(dots, title, {}, PERCENT, 0.5, ("reward model and language", "check"))
     return [
         figure(
             "audit",
-            [(None, plots.plot_dots(dots, title, 0.5, "check"))],
+            [(None, chart)],
             "Dots with intervals: how often the reward model prefers a good text to a damaged one, by language and kind of damage. "
             + " ".join(verdicts),
-            "The reward audit: does the reward model prefer a good answer to a damaged copy? 0.5 is chance.",
+            "The reward audit: does the reward model prefer a good answer to a damaged copy? 50 % is chance.",
             table_of("Reward audit", lines),
         )
     ]

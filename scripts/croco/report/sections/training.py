@@ -1,6 +1,7 @@
 """Section "Training": curves of loss, margin and drift, and the last step's values."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from croco.objectives import OBJECTIVES
 from croco.records import rows
 from croco.report import plots
 from croco.report.elements import Section, figure, read_json, reasons, table_of
+from croco.report.looks import Look, list_looks
 from croco.report.page import Page, ReportedRun
+from croco.report.units import PERCENT
 
 STEPS = 200
 TRAINING = {
@@ -19,6 +22,9 @@ TRAINING = {
     "drift": "drift of the chosen log-probability (nats)",
     **{objective.curve: objective.curve for objective in OBJECTIVES.values() if not objective.has_pairs},
 }
+
+# Titles of the y axes; the others are losses.
+AXES = {"margin": "Margin (reward)", "drift": "Drift (nats)"}
 
 
 def show(page: Page) -> Section:
@@ -41,8 +47,8 @@ def show(page: Page) -> Section:
     if not lines:
         return Section()
     names = list(dict.fromkeys(point["name"] for kind in points.values() for point in kind))
-    charts = draw_curves(points)
-    text = f"Lines: training of {len(names)} runs over optimizer steps: {', '.join(title for title, _ in charts)}."
+    charts = draw_curves(points, list_looks(page))
+    text = f"Lines: training of {len(names)} runs over training steps: {', '.join(title for title, _ in charts)}."
     caption = (
         "A chosen log-probability that falls far while the margin grows is a warning: the model then learns to make both "
         f"answers unlikely. Of several replicates, the plot shows the first; at most {STEPS} evenly spaced steps of each run are drawn."
@@ -62,10 +68,10 @@ def add_points(
         ]
 
 
-def draw_curves(points: defaultdict[str, list[dict]]) -> list[tuple[str, dict]]:
-    """[(title, specification)] of the kinds of curves that have points."""
+def draw_curves(points: defaultdict[str, list[dict]], looks: Mapping[str, Look]) -> list[tuple[str, dict]]:
+    """[(title, specification)] of the kinds of curves that have points; ``looks`` are those of their names."""
     return [
-        (title, plots.plot_curves(points[kind], title, zero=kind in ("margin", "drift")))
+        (title, plots.plot_curves(points[kind], title, AXES.get(kind, "Loss"), looks, zero=kind in AXES))
         for kind, title in TRAINING.items()
         if points[kind]
     ]
@@ -89,7 +95,7 @@ def describe_training(
         "trained": counts.get("trained"),
         "dropped": reasons([counts.get("dropped") or {}]),
         "token mismatches": counts.get("token_mismatches"),
-        "padding": manifest.get("padding_share"),
+        "padding": PERCENT.show(manifest.get("padding_share")),
         "tokens per second": manifest.get("tokens_per_second"),
         **{TRAINING[kind]: float(values[-1]) for kind, (_, values) in curves.items()},
     }
