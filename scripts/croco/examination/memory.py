@@ -79,7 +79,9 @@ def count_activations(config: "PreTrainedConfig | None", recipe: dict, objective
     With gradient checkpointing, each layer keeps its input in 16 bits, and one layer at a time keeps all it computes.
     The logits are there when no layer does that.
     """
-    text = config.get_text_config() if config is not None else None
+    if config is None:
+        return 0.0
+    text = config.get_text_config()
     layers, hidden = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
     if not (layers and hidden):
         return 0.0

@@ -41,7 +41,9 @@ def mark_terms(section: str, glossary: dict[str, str]) -> Markup:
 
     The keyboard and a touch reach the term, because it takes the focus.
     """
-    opened, shown, parts = [], set(), []
+    opened: list[str] = []
+    shown: set[str] = set()
+    parts: list[str] = []
     for part in PART.split(str(section)):
         tag = TAG.match(part)
         if tag is None:
