@@ -1,16 +1,20 @@
 """Steps of a training that are means over their rows, whatever the micro-batch and the number of processes."""
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import Sampler
 
 from croco.training.resume import RANK, WORLD, Progress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from datasets import Dataset
     from transformers import Trainer
 else:
     Trainer = object
@@ -49,6 +53,14 @@ class ByRows(Trainer):
                 inputs["labels"][self._count_own(number * WORLD * self.args.train_batch_size) :] = -100
             items = self._get_num_items_in_batch(batches, device)
         return batches, items
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As Trainer's, but for the order of the rows within a step."""
+        lengths = measure_rows(self.train_dataset)
+        if lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD
+        return StepsByLength(lengths, batch, self.args.seed)
 
     def _count_own(self, first: int) -> int:
         """Rows of this process that are no repeats, in its micro-batch that begins at row ``first`` of the step."""
@@ -102,6 +114,50 @@ class ByRows(Trainer):
         """As Trainer's; leaves the random state as it was."""
         with torch.random.fork_rng():  # how often is measured changes nothing of what is trained
             return super().evaluate(*args, **kwargs)
+
+
+class StepsByLength(Sampler):
+    """Rows in random order, those of each optimizer step by length, longest first.
+
+    A step is a mean over its rows, so that their order changes last bits alone, and the draws of dropout. Rows of similar
+    length share a micro-batch and need less padding, and processes that work side by side wait less for each other.
+
+    Args:
+        lengths: tokens of each row; batch: rows of a step, in all processes; seed: of the random order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch = lengths, batch
+        self.order = SeedableRandomSampler(lengths, data_seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = iter(self.order)
+        while step := list(itertools.islice(rows, self.batch)):
+            yield from sorted(step, key=self.lengths.__getitem__, reverse=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order is a function of seed and epoch, so that a resumed training goes on in it."""
+        self.order.set_epoch(epoch)
+
+
+def measure_rows(dataset: "Dataset") -> list[int] | None:
+    """Tokens of each row's longest sequence; None for rows that are not token ids yet."""
+    names = [name for name in ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids") if name in dataset.column_names]
+    if not names:
+        return None
+    columns = dataset.select_columns(names).with_format("numpy")
+    lengths = {name: [len(ids) for ids in columns[name]] for name in names}
+    if names == ["input_ids"]:
+        return lengths["input_ids"]
+    return [
+        prompt + max(answers)
+        for prompt, *answers in zip(
+            *(lengths[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True
+        )
+    ]
 
 
 def take_rows(inputs: dict, count: int, kept: Iterable[int]) -> dict:
