@@ -261,11 +261,11 @@ DATASETS = {
     "default": (write_parquet, {}, "error", ["no column text (`text`)", COLUMNS_ARE]),
     "card": (write_card, {"text": "question", "reference": "answer"}, "error", ["no column question (`text`), answer (`reference`)", "it has id, prompt"]),
     "split": (write_card, {"text": "prompt", "split": "train"}, "error", ["no split train; it has test", "correct `split`"]),
-    "subset": (write_card, {"text": "prompt", "subset": "xx"}, "error", ["'xx' not found"]),
-    "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist"]),
+    "subset": (write_card, {"text": "prompt", "subset": "xx"}, "error", ["'xx' not found", "correct `subset` in the config"]),
+    "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist", "correct `revision` in the config"]),
     "mute": (write_rows_alone, {"text": "prompt"}, "note", ["the hub does not say its columns", "id, prompt"]),
     "closed": (close_gate, {"text": "prompt"}, "error", ["gated", "hf auth login"]),
-    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub"]),
+    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
 }  # fmt: skip
 
 
