@@ -17,10 +17,11 @@ from croco.config.shipped import path_shipped
 from croco.digests import code_digest
 from croco.endings import describe_failures, describe_prospect, describe_result
 from croco.errors import InputError
+from croco.examination.data import check_tasks
 from croco.planning.redo import find_excess
 from croco.pins import check_local_items, list_unpinned
 from croco.prompts.sources import check_sources
-from croco.results_folder import CHECKED, ResultsFolder
+from croco.results_folder import CHECKED, DATASETS_CHECKED, ResultsFolder
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()
@@ -48,6 +49,7 @@ def read_grid():
     if workflow.is_main_process:
         check_local_items(grid)
         check_sources(grid)
+        check_tasks(grid)
         check_names_once([name for names in grid.suites.values() for name in names], f"{grid.results}/state")
     return grid, asked
 

@@ -4,7 +4,7 @@ In:  prompts/{language}/{start}.jsonl and its check against what is evaluated, t
 Out: {policy}/{language}/generations/{start}.jsonl, joined in {policy}/{language}/generations.jsonl: one line per prompt
      with its N responses. {model}/template.json: whether the sampled tokens are those that will be trained on;
      templates/{role}/{name}.json: whether the template of a reward model, judge or translator can be used.
-     templates/models.json: every check of a model in short.
+     templates/models.json: every check of a model in short. datasets.json: whether the datasets have what is declared.
 """
 
 
@@ -113,6 +113,40 @@ rule check_models:
         r"""
         python {params.scripts:q}/check_models.py \
             --reports {input.reports:q} \
+            --output {output.report:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+rule check_datasets:
+    """Compares the declared columns, subsets and splits with those of the datasets; no model runs before it is there."""
+    output:
+        report=place(DATASETS_CHECKED),
+        manifest=place("datasets.manifest.json"),
+    log:
+        place("logs/datasets.log"),
+    benchmark:
+        place("benchmarks/datasets.tsv")
+    localrule: True
+    conda:
+        "../envs/croco.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        scripts=path_scripts,
+        datasets=[part for item in DATASETS for part in options_dataset(GRID, item)],
+        content=lambda wc: [hash_folder(item.path) for item in DATASETS],
+        code=digest_code("check_datasets"),
+        lock=LOCK,
+    message:
+        "check of all datasets"
+    shell:
+        r"""
+        python {params.scripts:q}/check_datasets.py \
+            {params.datasets:q} \
             --output {output.report:q} \
             2>&1 | tee {log:q}
         """

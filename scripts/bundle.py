@@ -100,7 +100,7 @@ def parse_arguments():
 
 
 def list_files(args):
-    """{name in the bundle: path}, sorted; raises InputError where a run has left nothing."""
+    """{name in the bundle: path}, sorted; raises InputError where a run has left nothing, or responses are missing."""
     found = set()
     for run in read_runs(args.runs):
         folder = args.root / run.name
@@ -112,10 +112,15 @@ def list_files(args):
     found.update(list_of_page(args))
     for policy, language, reward in args.responses:
         folder = args.root / policy / language
-        names = ["generations", f"scores/{reward}", "languages"]
-        found.update(
-            path for name in names for end in ("jsonl", "manifest.json") for path in folder.glob(f"{name}.{end}")
-        )
+        needed = [folder / "generations.jsonl", folder / "scores" / f"{reward}.jsonl"]
+        missing = [path for path in needed if not path.is_file()]
+        if missing:
+            remedy = "let the workflow make it, or write bundle: {responses: false}"
+            raise InputError("the bundle is to hold these responses, and the file is missing", remedy, missing[0])
+        found.update(needed)
+        # A language is only identified where a setting or the page asks for it.
+        found.update(folder.glob("languages.jsonl"))
+        found.update(path.with_suffix(".manifest.json") for path in [*needed, folder / "languages.jsonl"])
     own = {args.output.name, "bundle.manifest.json", "benchmarks/bundle.tsv"}
     return {
         path.relative_to(args.root).as_posix(): path

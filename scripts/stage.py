@@ -6,7 +6,7 @@ Example:
       --suite belebele_dan_Latn multiblimp_dan --state state --lock stage.lock.json --output stage.manifest.json
 
 Run it on a machine with a network; jobs with HF_HUB_OFFLINE=1 and the same HF_HOME then need none. Write a dash for an
-omitted value. KEY=COLUMN (id, text, reference, fields) declares a column that the dataset must have.
+omitted value. KEY=COLUMN (id, text, reference, where, fields) declares a column that the dataset must have.
 
 The manifest lists every item with its commit and size, and local folders as such. The lock lists every item with its
 commit and a digest of its content; a config's key `lock` holds a run to it. If items cannot be fetched, or lack a
@@ -15,20 +15,20 @@ declared column, the error at the end lists all of them, and nothing is written.
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from croco import cli
 from croco.digests import WEIGHTS
 from croco.errors import InputError
 from croco.evaluation.tasks import describe, load_suite
+from croco.examination.datasets import CORRECT_COLUMNS, describe_missing
+from croco.examination.declared import add_dataset_option, is_task_file, read_dataset
 from croco.pins import DATASET, MODEL, TOKENIZER, local_digest
-from croco.prompts.sources import find_commit, find_missing_fields, open_dataset
+from croco.prompts.sources import find_commit, open_dataset
 from croco.records import read_jsonl, write_json
 
 # Other forms of the same weights.
 IGNORED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ckpt", "original/*", "consolidated*"]
-COLUMN = re.compile(r"(id|text|reference|fields)=(.+)", re.DOTALL)
 ROWS_AT_ONCE = 1000
 # What the lock says of an item.
 IN_LOCK = ("kind", "name", "path", "subset", "split", "asked", "commit", "digest")
@@ -63,24 +63,12 @@ def parse_arguments():
     of = {"action": "append", "default": []}
     parser.add_argument("--model", nargs=3, metavar=("NAME", "PATH", "REVISION"), help="a model with its weights", **of)
     parser.add_argument("--tokenizer", nargs=2, metavar=("PATH", "REVISION"), help="a model without its weights", **of)
-    parser.add_argument(
-        "--dataset",
-        nargs="+",
-        metavar="VALUE",
-        help="a dataset of prompts or of a task: NAME PATH SUBSET REVISION SPLIT, then KEY=COLUMN for declared columns",
-        **of,
-    )
+    add_dataset_option(parser)
     parser.add_argument("--suite", nargs="+", default=[], help="tasks of lm-eval, by name")
     parser.add_argument("--state", type=Path, required=True, help="folder that remembers hashes of local files")
     parser.add_argument("--lock", type=Path, help="lock to write")
     parser.add_argument("--output", type=Path, required=True, help="manifest to write")
-    args = parser.parse_args()
-    for values in args.dataset:
-        if len(values) < 5 or not all(map(COLUMN.fullmatch, values[5:])):
-            parser.error(
-                "--dataset takes NAME PATH SUBSET REVISION SPLIT, then KEY=COLUMN of id, text, reference, fields"
-            )
-    return args
+    return parser.parse_args()
 
 
 def list_items(args):
@@ -93,18 +81,8 @@ def list_items(args):
         yield MODEL, name, lambda p=path, r=revision: stage_model(MODEL, p, *given(r), args.state)
     for path, revision in args.tokenizer:
         yield TOKENIZER, path, lambda p=path, r=revision: stage_model(TOKENIZER, p, *given(r), args.state)
-    for name, path, subset, revision, split, *columns in args.dataset:
-        declared = read_columns(columns)
-        what = given(subset, revision, split)
-        yield DATASET, name, lambda p=path, w=what, d=declared: stage_dataset(p, *w, d, args.state)
-
-
-def read_columns(texts):
-    """{key: columns} of KEY=COLUMN."""
-    declared = {}
-    for key, column in (COLUMN.fullmatch(text).groups() for text in texts):
-        declared.setdefault(key, []).append(column)
-    return declared
+    for item, declared in map(read_dataset, args.dataset):
+        yield DATASET, item.name, lambda i=item, d=declared: stage_dataset(i, d, args.state)
 
 
 def stage_model(kind, path, revision, state):
@@ -138,25 +116,21 @@ def measure(folder):
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def stage_dataset(path, subset, revision, split, declared, state):
+def stage_dataset(item, declared, state):
     """What the manifest and the lock say of a dataset; raises InputError where it lacks a declared column."""
-    facts = {"path": path, "subset": subset, "split": split, "asked": revision}
-    local, is_file = Path(path).exists(), Path(path).suffix == ".jsonl"
-    data = None if local and (is_file or not declared) else open_dataset(path, subset, revision, split)
+    path = item.path
+    facts = {"path": path, "subset": item.subset, "split": item.split, "asked": item.revision}
+    local, is_file = Path(path).exists(), is_task_file(item)
+    data = None if local and (is_file or not declared) else open_dataset(path, item.subset, item.revision, item.split)
     if declared:
-        check_columns((row for _, row in read_jsonl(path)) if data is None else data, declared, data)
+        rows, columns = ((row for _, row in read_jsonl(path)), None) if data is None else (data, data.column_names)
+        if missing := describe_missing(rows, declared, columns):
+            raise InputError(missing, CORRECT_COLUMNS)
     if local:
         size = measure(path) if Path(path).is_dir() else Path(path).stat().st_size
         content = local_digest(DATASET, path, state / "digests")
         return {**facts, "state": "local", "revision": None, "commit": None, "digest": content, "bytes": size}
     return {**facts, "state": "fetched", "rows": len(data), **describe_rows(data)}
-
-
-def check_columns(rows, declared, data):
-    missing = find_missing_fields(rows, declared)
-    if missing:
-        columns = f"; it has {', '.join(data.column_names)}" if data is not None else ""
-        raise InputError(f"no column {', '.join(missing)}{columns}", "correct the columns in the config")
 
 
 def describe_rows(data):

@@ -1,3 +1,6 @@
+from croco.examination.declared import options_dataset
+
+
 def find_policy(wildcards):
     """The config's row of the policy whose responses these are; in a later round, the policy that is tuned."""
     return GRID.policies[wildcards.policy.split("/")[0]]

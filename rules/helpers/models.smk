@@ -3,6 +3,7 @@
 import functools
 
 from croco.digests import lock_digest, model_identity
+from croco.examination.declared import list_datasets
 from croco.planning.limits import Limits
 from croco.state import WEIGHT_FILES
 
@@ -11,6 +12,7 @@ LOCK = lock_digest(f"{BASE}/requirements.lock")
 LOCKS = {"transformers": LOCK, "vllm": [LOCK, lock_digest(f"{BASE}/requirements-vllm.lock")]}
 ENVIRONMENTS = {"transformers": "../envs/croco.yaml", "vllm": "../envs/vllm.yaml"}
 REWARD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+DATASETS = list_datasets(GRID)
 LIMITS = Limits(GRID, Path(shipped("config/speeds.tsv")))
 MODEL_FILES = [*REWARD_FILES, "generation_config.json"]
 
@@ -93,16 +95,17 @@ def options_gpus(granted, *rows):
 
 
 def wait_for_checks(pattern):
-    """Input function of a job that runs a model and makes ``pattern``: the check of all models, until its file is there.
+    """Input function of a job that runs a model and makes ``pattern``: the checks of the config, until its file is there.
 
-    Sampling waits until every model of the config has passed. Once a file is there, a new model to check, such as
-    another judge, does not make it stale: the records leave this input out, see croco.results_folder. Snakemake's
-    ancient() would also hide other changes of the job behind it.
+    No model runs until every model and dataset of the config has passed. Once a file is there, a new model to check,
+    such as another judge, does not make it stale: the records leave these inputs out, see croco.results_folder.
+    Snakemake's ancient() would also hide other changes of the job behind it.
     """
+    checks = [place(path) for path in (CHECKED, *([DATASETS_CHECKED] if DATASETS else []))]
 
     def find(wildcards):
         made = Path(place(pattern).format(**wildcards)).exists()
-        return [] if made or not workflow.modifier.is_main_snakefile() else [place(CHECKED)]
+        return [] if made or not workflow.modifier.is_main_snakefile() else checks
 
     return find
 

@@ -1,3 +1,4 @@
+from croco.examination.declared import options_dataset
 from croco.pins import DATASET, MODEL, NEWEST, list_items
 
 
@@ -10,17 +11,9 @@ def options_stage():
         if item.kind == MODEL:
             options += ["--model", item.name, item.path, revision]
         elif item.kind == DATASET:
-            options += ["--dataset", item.name, item.path, item.subset or "-", revision, item.split]
-            options += declare_columns(item.row)
+            options += options_dataset(GRID, item)
         elif item.is_local or (item.path, item.revision or NEWEST) not in seen:
             options += ["--tokenizer", item.path, revision]
         seen.add((item.path, item.revision or NEWEST))
     suite = list(dict.fromkeys(name for names in GRID.suites.values() for name in names))
     return options + (["--suite", *suite] if suite else [])
-
-
-def declare_columns(row):
-    """KEY=COLUMN of each column that a dataset's row of the config names."""
-    columns = [(key, row[key]) for key in ("id", "text", "reference") if key in row]
-    columns += [("fields", field) for field in row.get("fields", [])]
-    return [f"{key}={column}" for key, column in columns]

@@ -40,7 +40,8 @@ from croco.records import write_json
 from croco.slurm import cancel_jobs, find_local_storage, job_prefix, survive_outages, tabulate_requests
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
-CHECKED = "templates/models.json"  # the check of all models, under the output root
+# The checks of all models and datasets, under the output root.
+CHECKED, DATASETS_CHECKED = "templates/models.json", "datasets.json"
 ALLOW = (
     "undo the change that `python scripts/plan.py` names, use another value of `results`, or allow it once by "
     "--config redo=true"
@@ -332,8 +333,9 @@ class RecordsInFolder(FilePersistence):
         return changed | ParamsChange(only_old={NO_RECORD}, files=unknown) if unknown else changed
 
     def _input(self, job: Any) -> list[str]:
-        """The inputs that a record holds: without the check of models, for which a job waits only until it has run once."""
-        return [path for path in super()._input(job) if path != f"{self.owner.results}/{CHECKED}"]
+        """The inputs that a record holds: without the config's checks, for which a job waits only until it has run once."""
+        checks = {f"{self.owner.results}/{path}" for path in (CHECKED, DATASETS_CHECKED)}
+        return [path for path in super()._input(job) if path not in checks]
 
     def _input_changed(self, job: Any, file: Any = None) -> bool:
         return super()._input_changed(job, file) or self._outside_changed(job, file)

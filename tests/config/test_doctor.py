@@ -179,6 +179,23 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path, text, says):
     assert all(part in done.stderr for part in says) and "Remedy: " in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: 1\nb: [1, 2\nc: 3\n", ["my.yaml:3: not YAML at column 2"]),
+        ("a: 1\nb: caf\u00e9\n".encode("latin1"), ["my.yaml:2: not a text file in UTF-8: the byte 0xe9 at column 7"]),
+        (b"a: 1\nb: x\x07\n", ["my.yaml:2: not a text file: the control character U+0007 at column 5"]),
+    ],
+    ids=["broken", "latin1", "control"],
+)
+@pytest.mark.parametrize("name", ["doctor", "plan", "rehearse"])
+def test_a_config_that_snakemake_cannot_read_has_line_and_column(tmp_path, name, content, says):
+    (tmp_path / "my.yaml").write_bytes(content)
+    done = script(name, "--configfile", tmp_path / "my.yaml", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(part in done.stderr for part in says) and "Remedy: " in done.stderr, done.stderr
+
+
 def widen_head(folder):
     weights = load_file(folder / "model.safetensors")
     weights["score.weight"] = weights["score.weight"].repeat(2, 1)
@@ -261,11 +278,11 @@ DATASETS = {
     "default": (write_parquet, {}, "error", ["no column text (`text`)", COLUMNS_ARE]),
     "card": (write_card, {"text": "question", "reference": "answer"}, "error", ["no column question (`text`), answer (`reference`)", "it has id, prompt"]),
     "split": (write_card, {"text": "prompt", "split": "train"}, "error", ["no split train; it has test", "correct `split`"]),
-    "subset": (write_card, {"text": "prompt", "subset": "xx"}, "error", ["'xx' not found"]),
-    "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist"]),
+    "subset": (write_card, {"text": "prompt", "subset": "xx"}, "error", ["'xx' not found", "correct `subset` in the config"]),
+    "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist", "correct `revision` in the config"]),
     "mute": (write_rows_alone, {"text": "prompt"}, "note", ["the hub does not say its columns", "id, prompt"]),
     "closed": (close_gate, {"text": "prompt"}, "error", ["gated", "hf auth login"]),
-    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub"]),
+    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import subprocess
 import hub
 import pytest
 import yaml
-from conftest import ENVIRONMENT, INTERPRETER, copy_project, write_rows
+from conftest import ENVIRONMENT, INTERPRETER, copy_project, script, write_rows
 
 LOCK = "results/small/stage.lock.json"
 MOVED = "f" * 40
@@ -163,16 +163,17 @@ def test_stage_without_the_lock_writes_a_new_one(project, monkeypatch):
 
 def test_stage_names_missing_columns_and_subsets(project):
     def change(config):
-        config["prompts"][1] |= {"text": "question", "reference": "answer"}
-        config["prompts"][0]["reference"] = "answer"
+        del config["prompts"][1]["text"]
+        config["prompts"][1]["reference"] = "answer"
+        config["prompts"][0] |= {"reference": "answer", "where": {"sort": "a"}}
         write_rows(project / "de.jsonl", [{"id": str(i), "text": f"die Frage {i}", "answer": "ja"} for i in range(3)])
 
     write_config(project, change)
     done = stage(project)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in said
-    assert "dataset evaluate: no column answer, question; it has id, prompt" in said, said
-    assert "dataset train: no column answer; it has id, text" in said and "3 of 4 items" in said
+    assert "dataset evaluate: no column text (`text`), answer (`reference`); it has id, prompt" in said, said
+    assert "dataset train: no column answer (`reference`), sort (`where`); it has id, text" in said and "3 of 4" in said
 
     def remove_language(config):
         config["prompts"][1]["subset"] = "x{language}"
@@ -189,3 +190,60 @@ def test_a_cache_of_another_commit_is_not_taken_for_the_locked_one(project, monk
     environment = {**ENVIRONMENT, "HF_HOME": str(project / "home")}
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and f"asked for at commit {'a' * 40}, and the cache gives" in done.stderr, done.stderr
+
+
+def add_translator(config):
+    """The training prompts of German come from a translator."""
+    template = {"format": "template", "template": "{target_name}: {text}", "max_tokens": 24}
+    config["translators"] = [{"name": "tiny", "path": "org/tiny", **template}]
+    config["prompts"][0]["translator"] = "tiny"
+    del config["prompts"][0]["translations"]
+
+
+def test_no_model_runs_before_the_declared_columns_are_there(project):
+    """Without a network, what is staged is examined."""
+
+    def misspell(config):
+        add_translator(config)
+        config["prompts"][1]["text"] = "question"
+
+    write_config(project, misspell)
+    done = run(project, "results/small/datasets.json", "--cores", "1", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    for code in ("en", "de"):
+        assert (
+            f"prompts evaluate, org/arena, subset {code}: no column question (`text`); it has id, prompt" in done.stderr
+        )
+    assert not (project / "results/small/datasets.json").exists()
+    for target in ("prompts/de/0.jsonl", "mini/en/generations/0.jsonl"):
+        planned = run(project, "-n", f"results/small/{target}")
+        assert planned.returncode == 0 and "check_datasets" in planned.stdout + planned.stderr, planned.stderr
+
+
+def test_a_passed_check_of_datasets_is_not_repeated(project):
+    write_config(project, add_translator)
+    done = run(project, "results/small/datasets.json", "--cores", "1", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((project / "results/small/datasets.json").read_text()) == {"datasets": 3, "unknown": []}
+    again = run(project, "-n", "results/small/mini/en/generations/0.jsonl")
+    assert again.returncode == 0 and "check_datasets" not in again.stdout + again.stderr, again.stderr
+
+
+def test_a_dataset_that_cannot_be_known_without_a_network_is_no_error(tmp_path):
+    columns = ["id=id", "text=text"]
+    options = ["--dataset", "train", "org/not_staged", "-", "-", "train", *columns, "--output", tmp_path / "found.json"]
+    done = script("check_datasets", *options)
+    assert "warning: prompts train, org/not_staged: the hub did not answer" in done.stderr, done.stderr
+    assert len(json.loads((tmp_path / "found.json").read_text())["unknown"]) == 1
+
+
+def test_a_task_whose_local_data_lack_a_field_is_refused_before_any_job(project):
+    def add_task(config):
+        write_rows(project / "facts.jsonl", [{"query": "Why?"}])
+        (project / "facts.yaml").write_text((project / "config/tasks/question_answer.yaml").read_text())
+        config["evaluation"]["tasks"] = [{"name": "facts", "yaml": "facts.yaml", "data": "facts.jsonl"}]
+
+    write_config(project, add_task)
+    done = run(project, "-n")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "facts.jsonl: no row has the field question" in done.stderr, done.stderr

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 
 import pytest
-from conftest import ROOT, planned, rows, script, snakemake, write_rows
+from conftest import ROOT, planned, rows, script, snakemake, write_rows, write_runs
 
 from croco.results.repeat import OPTIONS
 
@@ -79,6 +79,17 @@ def test_the_root_digest_of_the_authors(unpacked):
     assert "verify.py bundle.tar.gz" in text and RUN in text
     config = json.loads((unpacked / "config.json").read_text(encoding="utf-8"))
     assert config["results"] == "results/small"
+
+
+@pytest.mark.parametrize("missing", ["generations.jsonl", "scores/rm.jsonl"])
+def test_missing_responses_are_named(tmp_path, missing):
+    write_runs(tmp_path / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en"))
+    for name in {"untuned/base/ledger.json", "en/generations.jsonl", "en/scores/rm.jsonl"} - {f"en/{missing}"}:
+        write_rows(tmp_path / "m" / name, [{}])
+    options = ["--root", tmp_path, "--runs", tmp_path / "runs.jsonl", "--responses", "m", "en", "rm", "--config", "{}"]
+    done = script("bundle", *options, "--output", tmp_path / "bundle.tar.gz", check=False)
+    assert done.returncode == 1 and f"{tmp_path}/m/en/{missing}" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "bundle.tar.gz").exists()
 
 
 def test_the_same_run_gives_the_same_bytes(bundle):

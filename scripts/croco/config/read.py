@@ -21,7 +21,7 @@ DEFAULT = "config/config.yaml"
 def read_files(files: Sequence[str | Path], checkout: Path) -> tuple[dict[str, Any], Locator]:
     """The default config with the files of --configfile merged into it in their order, and where its keys come from.
 
-    Raises InputError with file and line for a file that is not YAML, and as Locator does.
+    Raises InputError with file, line and column for a file that is not YAML, and as Locator does.
     """
     default = path_shipped(DEFAULT, checkout)
     merged: dict[str, Any] = {}
@@ -31,20 +31,33 @@ def read_files(files: Sequence[str | Path], checkout: Path) -> tuple[dict[str, A
 
 
 def load_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file; raises InputError with line and column for a file that is not YAML or not UTF-8."""
+    raw = Path(path).read_bytes()
     try:
-        with open(path, encoding="utf-8") as file:
-            value = yaml.safe_load(file)
+        value = yaml.safe_load(raw.decode())
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise InputError(f"not YAML: {error.problem}", "correct the line, or the one above it", path, line) from None
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise InputError(f"not a text file in UTF-8: {error}", "save it as UTF-8", path) from None
+        mark = error.problem_mark
+        column = f" at column {mark.column + 1}" if mark else ""
+        remedy = "correct the line, or the one above it"
+        raise InputError(f"not YAML{column}: {error.problem}", remedy, path, mark and mark.line + 1) from None
+    except UnicodeDecodeError as error:
+        line, column = _find_place(raw[: error.start].decode())
+        problem = f"not a text file in UTF-8: the byte 0x{raw[error.start]:02x} at column {column}"
+        raise InputError(problem, "save it as UTF-8, for example by iconv -f latin1 -t utf-8", path, line) from None
+    except yaml.reader.ReaderError as error:
+        line, column = _find_place(raw.decode()[: error.position])
+        problem = f"not a text file: the control character U+{error.character:04X} at column {column}"
+        raise InputError(problem, "remove it", path, line) from None
     except (RecursionError, ValueError) as error:
         raise InputError(f"cannot be read: {error}", "write numbers of ordinary size, and few levels", path) from None
     if not isinstance(value, dict):
         raise InputError("no mapping of keys to values", "write key: value lines, as in config/config.yaml", path)
     return value
+
+
+def _find_place(before: str) -> tuple[int, int]:
+    """(line, column), from 1, of what follows a text."""
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
 def build_grid(

@@ -34,18 +34,30 @@ def examine_data(grid: Grid) -> Iterator[Finding]:
 def check_task(grid: Grid, task: dict) -> None:
     """Raises InputError where a task's YAML or its local data cannot be read, or the data lack the declared fields."""
     asked = list_question_fields(task["yaml"])
-    if "source" in task:
-        path = Path(grid.path(task["source"]))
-        files, fields = [path] if path.is_file() else [], task.get("fields", [])
-    else:
-        files, fields = [Path(grid.task_file(task, code)) for code in grid.task_languages(task)], asked
-    for file in files:
-        if file.is_relative_to(grid.results):  # the run itself writes it
-            continue
-        missing = find_missing_fields((row for _, row in read_jsonl(file)), {"fields": fields})
+    declared = (
+        {"id": [task.get("id", "id")], "fields": task.get("fields", [])} if "source" in task else {"fields": asked}
+    )
+    for file in list_task_files(grid, task):
+        missing = find_missing_fields((row for _, row in read_jsonl(file)), declared)
         if missing:
             remedy = "correct the fields in the config or in the task's YAML"
             raise InputError(f"no row has the field {', '.join(missing)}", remedy, file)
+
+
+def list_task_files(grid: Grid, task: dict) -> list[Path]:
+    """The local files with a task's rows, except those that the run itself writes."""
+    if "source" in task:
+        path = Path(grid.path(task["source"]))
+        return [path] if path.is_file() else []
+    files = [Path(grid.task_file(task, code)) for code in grid.task_languages(task)]
+    return [file for file in files if not file.is_relative_to(grid.results)]
+
+
+def check_tasks(grid: Grid) -> None:
+    """Raises InputError, before any job runs, for a task as check_task does; Snakemake names files that are missing."""
+    for task in grid.config["evaluation"]["tasks"]:
+        if all(map(Path.is_file, [Path(task["yaml"]), *list_task_files(grid, task)])):
+            check_task(grid, task)
 
 
 def examine_overlap(grid: Grid) -> Iterator[Finding]:

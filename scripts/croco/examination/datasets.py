@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croco.errors import InputError
+from croco.examination.declared import Declared, list_datasets, list_declared
 from croco.examination.findings import ERROR, NOTE, WARNING, Finding
 from croco.grid import Grid
-from croco.pins import DATASET, Item, list_items
-from croco.prompts.sources import Source, dataset_errors, find_missing_fields, open_dataset
+from croco.pins import Item
+from croco.prompts.sources import dataset_errors, find_missing_fields, open_dataset
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, Features
@@ -19,77 +20,69 @@ FOOTER_BYTES = 2**20  # read at once from the end of a file
 ALL_SPLITS = "all"
 CORRECT_COLUMNS = "correct the columns in the config"
 SERVER_FAILED = 500  # HTTP status from which on the fault is the server's
-Declared = dict[str, list[str]]  # {key of the config: columns}, as find_missing_fields takes them
 
 
 def examine_datasets(grid: Grid) -> Iterator[Finding]:
     """Declared columns, subsets and splits that a dataset in a local folder or on the hub lacks."""
-    for item in list_items(grid):
-        if item.kind != DATASET or item.path.endswith(".jsonl"):
-            continue
-        declared = list_declared(grid, item)
-        examine = examine_folder if Path(item.path).is_dir() else examine_hub_dataset
-        try:
-            yield from examine(item, declared)
-        except InputError as fault:
-            yield Finding(ERROR, _name(item), fault.problem, "prompts", fault.remedy)
+    for item in list_datasets(grid):
+        yield from examine_dataset(item, list_declared(grid, item))
 
 
-def list_declared(grid: Grid, item: Item) -> Declared:
-    """The columns that the run reads of a dataset."""
-    row = item.row
-    if "use" not in row:  # a task's
-        declared = {"id": [row["id"]]} if "id" in row else {}
-        return declared | {"fields": list(row.get("fields", []))}
-    source = Source.of_row(row)
-    declared = {"id": [source.id], "text": [source.text]} | (
-        {"reference": [source.reference]} if source.reference else {}
-    )
-    leading = row.get("subset") and grid.path(row["subset"], language=grid.config["source_language"])
-    # Prompts are chosen in the source language; the others follow by id.
-    return declared | ({"where": list(source.where)} if item.subset == leading else {})
+def examine_dataset(item: Item, declared: Declared) -> Iterator[Finding]:
+    """As examine_datasets, of one dataset; without a network what is staged is examined.
+
+    A note where the hub does not say the columns, a warning where it does not answer or the dataset is not staged.
+    """
+    from huggingface_hub import is_offline_mode
+
+    try:
+        if Path(item.path).is_dir() or is_offline_mode():
+            yield from examine_rows(item, declared)
+        else:
+            yield from examine_hub_dataset(item, declared)
+    except InputError as fault:
+        if _is_silence(fault.__cause__):
+            what = f"the hub did not answer, so that its columns are not known: {fault.__cause__}"
+            remedy = "run the doctor once where the hub can be reached"
+            yield Finding(WARNING, _name(item, declared), what, "prompts", remedy)
+        else:
+            yield Finding(ERROR, _name(item, declared), fault.problem, "prompts", fault.remedy)
 
 
-def examine_folder(item: Item, declared: Declared) -> Iterator[Finding]:
-    """Declared columns that a dataset in a local folder lacks; raises InputError where it cannot be loaded."""
-    data = open_dataset(item.path, item.subset, None, str(item.split))
-    yield from _compare(item, declared, data, data.column_names)
+def examine_rows(item: Item, declared: Declared) -> Iterator[Finding]:
+    """Declared columns that a dataset lacks that is here; raises InputError where it cannot be loaded."""
+    revision = None if Path(item.path).is_dir() else item.revision
+    data = open_dataset(item.path, item.subset, revision, str(item.split))
+    yield from _compare(_name(item, declared), declared, data, data.column_names)
 
 
 def examine_hub_dataset(item: Item, declared: Declared) -> Iterator[Finding]:
-    """As examine_folder, by what the hub says of a dataset: its card, or the footer of its first Parquet file.
+    """As examine_rows, by what the hub says of a dataset: its card, or the footer of its first Parquet file.
 
-    A note where the hub does not say the columns, a warning where it does not answer. Raises InputError where the
-    dataset, its revision or its subset is not there, or access is denied.
+    Raises InputError where the dataset, its revision or its subset is not there, access is denied, or the hub does not
+    answer.
     """
-    try:
-        builder, features = describe_dataset(item)
-    except InputError as error:
-        if not _is_silence(error.__cause__):
-            raise
-        what = f"the hub did not answer, so that its columns are not known: {error.__cause__}"
-        yield Finding(WARNING, _name(item), what, "prompts", "run the doctor once where the hub can be reached")
-        return
-    yield from examine_split(item, builder)
+    builder, features = describe_dataset(item)
+    yield from examine_split(item, declared, builder)
     if features is None:
         columns = ", ".join(column for columns in declared.values() for column in columns)
         what = f"the hub does not say its columns, so that these are not known to be there before `stage`: {columns}"
-        yield Finding(NOTE, _name(item), what, "prompts", CORRECT_COLUMNS)
+        yield Finding(NOTE, _name(item, declared), what, "prompts", CORRECT_COLUMNS)
     else:
         readable = {key: _without_opaque(columns, features) for key, columns in declared.items()}
         stated = {key: columns for key, columns in readable.items() if columns}
-        yield from _compare(item, stated, [make_empty(features)], list(features))
+        yield from _compare(_name(item, declared), stated, [make_empty(features)], list(features))
 
 
 def describe_dataset(item: Item) -> "tuple[DatasetBuilder, Features | None]":
     """(builder, columns with their types, or None where the hub does not say them); raises InputError."""
     from datasets import load_dataset_builder
-    from huggingface_hub import auth_check, dataset_info, is_offline_mode
+    from huggingface_hub import auth_check, dataset_info
 
     with dataset_errors(item.path):
         builder = load_dataset_builder(item.path, item.subset, revision=item.revision)
         # The card of a gated dataset may be public.
-        if not is_offline_mode() and dataset_info(item.path, revision=item.revision).gated:
+        if dataset_info(item.path, revision=item.revision).gated:
             auth_check(item.path, repo_type="dataset")
         return builder, find_features(item, builder)
 
@@ -103,7 +96,7 @@ def _is_silence(error: BaseException | None) -> bool:
     return isinstance(error, ConnectionError | HTTPError)
 
 
-def examine_split(item: Item, builder: "DatasetBuilder") -> Iterator[Finding]:
+def examine_split(item: Item, declared: Declared, builder: "DatasetBuilder") -> Iterator[Finding]:
     """An error where the dataset does not have the split; nothing where it does not say its splits."""
     splits = list(builder.info.splits or builder.config.data_files or ())
     # `train[:10%]+test` names the splits train and test.
@@ -111,7 +104,7 @@ def examine_split(item: Item, builder: "DatasetBuilder") -> Iterator[Finding]:
     missing = sorted(wanted - {*splits, ALL_SPLITS}) if splits else []
     if missing:
         what = f"`split`: no split {', '.join(missing)}; it has {', '.join(map(str, splits))}"
-        yield Finding(ERROR, _name(item), what, "prompts", "correct `split` in the config")
+        yield Finding(ERROR, _name(item, declared), what, "prompts", "correct `split` in the config")
 
 
 def find_features(item: Item, builder: "DatasetBuilder") -> "Features | None":
@@ -143,15 +136,23 @@ def _without_opaque(columns: list[str], features: "Features") -> list[str]:
     return [column for column in columns if not isinstance(features.get(column.split(".")[0]), Json)]
 
 
-def _compare(item: Item, declared: Declared, rows: Any, columns: list[str]) -> Iterator[Finding]:
+def describe_missing(rows: Any, declared: Declared, columns: list[str] | None) -> str | None:
+    """The declared columns that the first rows lack, for a message; None where there are all.
+
+    ``columns``: those of the dataset, None where they are not known.
+    """
     missing = find_missing_fields(rows, declared)
     named = [f"{column} (`{key}`)" for key, some in declared.items() for column in some if column in missing]
-    if named:
-        what = f"no column {', '.join(named)}; it has {', '.join(columns)}"
-        yield Finding(ERROR, _name(item), what, "prompts", CORRECT_COLUMNS)
+    there = f"; it has {', '.join(columns)}" if columns is not None else ""
+    return f"no column {', '.join(named)}{there}" if named else None
 
 
-def _name(item: Item) -> str:
+def _compare(name: str, declared: Declared, rows: Any, columns: list[str]) -> Iterator[Finding]:
+    if what := describe_missing(rows, declared, columns):
+        yield Finding(ERROR, name, what, "prompts", CORRECT_COLUMNS)
+
+
+def _name(item: Item, declared: Declared) -> str:
     """The key of the config that names the dataset, and the dataset."""
-    key = "prompts" if "use" in item.row else "task"
+    key = "prompts" if "text" in declared else "task"
     return f"{key} {item.name}, {item.path}{f', subset {item.subset}' if item.subset else ''}"

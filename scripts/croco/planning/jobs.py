@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from croco.config.read import load_mapping
 from croco.errors import InputError
 from croco.grid import Grid
 
@@ -78,9 +79,11 @@ def list_jobs(
 ) -> tuple[Grid, list[PlannedJob]]:
     """(run table, all jobs) of the workflow in the working directory; those with a reason are those of `snakemake -n`.
 
-    ``config`` are texts KEY=VALUE. Raises InputError with Snakemake's message where it cannot plan. A wrong config ends
-    the program with its own message, as with `snakemake -n`.
+    ``config`` are texts KEY=VALUE. Raises InputError with file, line and column for a config that is not YAML, and with
+    Snakemake's message where it cannot plan. A wrong config ends the program with its own message, as with `snakemake -n`.
     """
+    for path in configfiles:
+        load_mapping(path)  # Snakemake's own message has no line
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

@@ -44,6 +44,16 @@ TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "fu
 # Keys of a turn whose content cannot be answered with text; other keys besides role and content are metadata.
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
+STAGE_IT = "start where the hub can be reached, or stage the dataset there with `snakemake stage`"
+# {what the datasets library says of a dataset that it cannot load, a regex: remedy}
+DATASET_REMEDIES = {
+    "gated": "accept its licence on the hub with the account of your token, and log in (hf auth login)",
+    r"^BuilderConfig .* not found|^Config name is missing": "correct `subset` in the config",
+    r"^Unknown split|^Bad split": "correct `split` in the config",
+    r"^Revision .* doesn't exist": "correct `revision` in the config",
+    r"^Dataset .* doesn't exist on the Hub": "correct the dataset's id in the config, or log in (hf auth login) if it is private",
+    r"^Couldn't reach|^Couldn't find cache": STAGE_IT,
+}
 # The first characters of a chat in JSON and in Python's form, which pandas writes to a CSV.
 CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
 
@@ -188,16 +198,17 @@ def dataset_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        gated = (
-            isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError) or "gated" in str(error)
-        )
-        raise InputError(
-            f"the dataset cannot be loaded: {error}",
-            "accept its licence on the hub with the account of your token, and log in (hf auth login)"
-            if gated
-            else "check id, subset, revision and split, and that the hub is reachable or the dataset is staged",
-            name,
-        ) from error
+        gated = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        remedy = DATASET_REMEDIES["gated"] if gated else _find_remedy(str(error))
+        raise InputError(f"the dataset cannot be loaded: {error}", remedy, name) from error
+
+
+def _find_remedy(message: str) -> str:
+    """What to do about an error of the library, which says in words alone what is at fault."""
+    for said, remedy in DATASET_REMEDIES.items():
+        if re.search(said, message):
+            return remedy
+    return "check id, subset, revision and split, and that the hub is reachable or the dataset is staged"
 
 
 def find_commit(data: "Dataset") -> str | None:
