@@ -37,9 +37,10 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
         value = yaml.safe_load(raw.decode())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        column = f" at column {mark.column + 1}" if mark else ""
+        where = f" at column {mark.column + 1}" if mark else ""
         remedy = "correct the line, or the one above it"
-        raise InputError(f"not YAML{column}: {error.problem}", remedy, path, mark and mark.line + 1) from None
+        at = mark.line + 1 if mark else None
+        raise InputError(f"not YAML{where}: {error.problem}", remedy, path, at) from None
     except UnicodeDecodeError as error:
         line, column = _find_place(raw[: error.start].decode())
         problem = f"not a text file in UTF-8: the byte 0x{raw[error.start]:02x} at column {column}"
