@@ -8,6 +8,7 @@ only the functions that draw do it.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croco.report.units import PLAIN, Unit
@@ -58,12 +59,12 @@ def finish(chart: Any, height: int) -> dict:
     return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
 
 
-def read_palette(css: str) -> dict[str, str]:
+def read_palette(style: Path) -> dict[str, str]:
     """{variable: colour of the light theme} of a style sheet with lines ``--name: light-dark(#..., #...)``."""
-    return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", css))
+    return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", style.read_text(encoding="utf-8")))
 
 
-def to_svg(spec: dict | None, palette: dict[str, str], width: int = 620) -> str:
+def to_svg(spec: dict | None, palette: Mapping[str, str], width: int = 620) -> str:
     """A specification as a stand-alone SVG in the light theme; without one, an SVG that says so."""
     import vl_convert
 
