@@ -9,7 +9,7 @@ written as files beside the page: win_rates.svg, structured.svg and ledger.svg.
 """
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from croco import cli
@@ -19,7 +19,7 @@ from croco.report.glossary import mark_terms, read_glossary
 from croco.report.highlights import choose_highlights
 from croco.report.leaderboard import find_main_run, list_lines
 from croco.report.page import Asked, Page, PageSource, read_page
-from croco.report.plots import read_library, read_palette, to_svg
+from croco.report.plots import draw_text, read_library, read_palette, to_svg
 from croco.report.render import render_page
 from croco.report.sections import (
     claims,
@@ -65,7 +65,7 @@ def main() -> None:
     figures = {figure.id: figure for section in sections.values() for figure in section.figures}
     with replacing(args.output) as file:
         file.write(render(args.template, page, sections, figures))
-    write_key_plots(args.output.parent, figures, read_palette(args.template.parent / "report.css"))
+    write_key_plots(args.output.parent, sections.values(), read_palette(args.template.parent / "report.css"))
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
     missing = {name: len(gaps) for name in sections if (gaps := page.gaps.of(name))}
     shown = [manifest.file for manifest in page.manifests]
@@ -153,11 +153,14 @@ def name_subject(page: Page) -> str:
     return f"preference tuning of {policies} in {len(languages)} language{'s' if len(languages) > 1 else ''}"
 
 
-def write_key_plots(folder: Path, figures: Mapping[str, Figure], palette: Mapping[str, str]) -> None:
-    """Writes each key plot as an SVG file in the page's light colours."""
+def write_key_plots(folder: Path, sections: Collection[Section], palette: Mapping[str, str]) -> None:
+    """Writes each key plot as an SVG file in the page's light colours, or a sentence where there is nothing to draw."""
+    charts = {figure.id: figure.charts[0]["spec"] for section in sections for figure in section.figures}
+    undrawn = {name: text for section in sections for name, text in section.undrawn.items()}
     for name, key in KEY_PLOTS.items():
+        spec = charts.get(key) or draw_text(undrawn.get(key, "Nothing was measured."))
         with replacing(folder / f"{name}.svg") as file:
-            file.write(to_svg(figures[key].charts[0]["spec"] if key in figures else None, palette))
+            file.write(to_svg(spec, palette))
 
 
 def parse_arguments():

@@ -677,6 +677,17 @@ def test_nothing_at_all_still_makes_a_page(tmp_path):
     assert "Nothing was measured." in (tmp_path / "empty" / "win_rates.svg").read_text(encoding="utf-8")
 
 
+def test_where_no_prompt_was_lost_the_ledger_is_a_sentence(tmp_path):
+    root = write_results(tmp_path / "small")
+    for path in root.rglob("ledger.json"):
+        ledger = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(ledger | {"formed": ledger["prompts"], "no_pair": {}}), encoding="utf-8")
+    page = parse(make_report(root))
+    said = "Each of the 2 runs has 22 prompts, and each prompt became training data."
+    assert said in page.get_element_by_id("data").text_content()
+    assert said in (root / "ledger.svg").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["win_rates", "structured", "ledger"])
 def test_key_plots_stand_alone(results, name):
     root = ElementTree.parse(results / f"{name}.svg").getroot()

@@ -64,12 +64,15 @@ def read_palette(style: Path) -> dict[str, str]:
     return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", style.read_text(encoding="utf-8")))
 
 
-def to_svg(spec: dict | None, palette: Mapping[str, str], width: int = 620) -> str:
-    """A specification as a stand-alone SVG in the light theme; without one, an SVG that says so."""
+def draw_text(text: str) -> dict:
+    """The specification of a sentence in place of a chart."""
+    return finish(_chart([{"text": text}]).mark_text().encode(text="text:N"), 40)
+
+
+def to_svg(spec: dict, palette: Mapping[str, str], width: int = 620) -> str:
+    """A specification as a stand-alone SVG in the light theme."""
     import vl_convert
 
-    if spec is None:
-        spec = finish(_chart([{"text": "Nothing was measured."}]).mark_text().encode(text="text:N"), 40)
     text = re.sub(r"var\(--([\w-]+)\)", lambda found: palette[found[1]], json.dumps({**spec, "width": width}))
     return vl_convert.vegalite_to_svg({**json.loads(text), "background": "white"})
 
