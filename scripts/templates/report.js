@@ -80,9 +80,7 @@ async function render(place) {
   if (isOnPaper) spec.width = width;
   if (width < 480) {
     spec.config.axis.labelLimit = 0.38 * width;
-    spec.config.legend.labelLimit = 0.42 * width;
     spec.config.axisQuantitative.tickCount = 4;
-    spec.config.legend.columns = width < 300 ? 3 : 2;
   }
   views.get(place)?.finalize();
   const result = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: { theme: isDark() ? "dark" : "light" } });
