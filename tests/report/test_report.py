@@ -755,7 +755,10 @@ def test_terms_have_a_tooltip_at_their_first_use_in_a_section(written):
         assert len(marked) == len(set(marked))
     margin = page.xpath("//section[@id='training']//dfn[. = 'margin']")[0]
     assert margin.get("tabindex") == "0" and f"| margin | {margin.get('data-meaning')} |" in source
-    assert not page.xpath("//*[self::a or self::button or self::table or self::ul]//dfn")
+    assert not page.xpath("//*[self::a or self::button or self::tbody or self::ul]//dfn")
+    heads = page.xpath("//table[@id='leaderboard']/thead//dfn")
+    assert [term.text_content() for term in heads] == ["arm", "pool", "length-controlled"]
+    assert not page.xpath("//details[@class='numbers']//dfn"), "a term in a fold would be hidden"
 
 
 def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written):

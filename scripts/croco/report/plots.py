@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
 MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "triangle-left"]
+WIDTH = 620  # pixels, of a chart outside the page
 MARKS = 8  # markers on a curve
 # Pixels in a legend: of a symbol with the space around it, and of a character, which on average is narrower.
 SYMBOL_WIDTH, CHARACTER_WIDTH = 34, 7
@@ -46,7 +47,7 @@ CONFIG = {
         "labelPadding": 6,
     },
     "axisQuantitative": {"tickCount": 6, "labelSeparation": 8},
-    "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80, "labelLimit": 0},
+    "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80},
     "header": TEXT,
     "text": {"color": "var(--ink)"},
     "range": {"category": SERIES},
@@ -54,11 +55,12 @@ CONFIG = {
 
 
 def finish(chart: Any, height: int) -> dict:
-    """The specification of a chart, as a dict."""
+    """The specification of a chart, as a dict; its parameter ``space`` is the width of its place, set by the page."""
     chart = chart.properties(width="container", height=height)
     spec = chart.to_dict()
     spec.pop("$schema")
-    return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
+    params = [*spec.get("params", ()), {"name": "space", "value": WIDTH}]
+    return {**spec, "params": params, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
 
 
 def read_palette(style: Path) -> dict[str, str]:
@@ -71,7 +73,7 @@ def draw_text(text: str) -> dict:
     return finish(_chart([{"text": text}]).mark_text().encode(text="text:N"), 40)
 
 
-def to_svg(spec: dict, palette: Mapping[str, str], width: int = 620) -> str:
+def to_svg(spec: dict, palette: Mapping[str, str], width: int = WIDTH) -> str:
     """A specification as a stand-alone SVG in the light theme."""
     import vl_convert
 
@@ -93,12 +95,13 @@ def _chart(rows: Sequence[dict]) -> "alt.Chart":
 
 
 def _legend(labels: Iterable[str], orient: str = "top", **options: Any) -> "alt.Legend":
-    """A legend in as many columns as the chart is wide enough for, so that no label is cut."""
+    """A legend in as many columns as the chart is wide enough for, so that only a label that is wider than the chart is cut."""
     import altair as alt
 
     column = SYMBOL_WIDTH + CHARACTER_WIDTH * max(map(len, labels), default=0)
-    columns = alt.ExprRef(f"max(1, floor(width / {column}))")
-    return alt.Legend(orient=orient, columns=columns, **options)
+    # A part of the width is left of the legend, with the labels of an axis.
+    columns = alt.ExprRef(f"max(1, floor(0.7 * space / {column}))")
+    return alt.Legend(orient=orient, columns=columns, labelLimit=alt.ExprRef("space - 100"), **options)
 
 
 def _is_main(looks: Mapping[str, "Look"], of: str) -> str:
@@ -529,7 +532,7 @@ def plot_scatter(
         "name:N",
         title="arm",
         scale=alt.Scale(domain=names, range=[looks[name].shape for name in names]),
-        legend=_legend(names) if len(names) <= 8 else None,
+        legend=_legend(names, symbolStrokeColor="var(--dim)") if len(names) <= 8 else None,
     )
     is_main = _is_main(looks, "datum.name")
     points = (
