@@ -772,6 +772,16 @@ def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written
     assert '"multi/dpo"' in main and '"en/dpo"' not in main
 
 
+def test_legends_of_curves_are_lines_and_no_label_is_cut(written):
+    """Columns and the limit of labels depend on the width of the place, which the page sets."""
+    specification = read_embedded(written[1], "plots")["curves"][0]
+    lines, markers = specification["layer"][:2]
+    legend = lines["encoding"]["strokeDash"]["legend"]
+    assert legend["symbolType"] == "stroke" and "space" in legend["columns"]["expr"] + legend["labelLimit"]["expr"]
+    assert markers["encoding"]["shape"]["legend"] is None
+    assert "space" in {param["name"] for param in specification["params"]}
+
+
 def test_axes_name_their_units(written):
     plots = read_embedded(written[1], "plots")
     assert "Win rate against the base (%)" in json.dumps(plots["win-rates"])

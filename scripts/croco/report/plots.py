@@ -532,7 +532,7 @@ def plot_scatter(
         "name:N",
         title="arm",
         scale=alt.Scale(domain=names, range=[looks[name].shape for name in names]),
-        legend=_legend(names, symbolStrokeColor="var(--dim)") if len(names) <= 8 else None,
+        legend=_legend(names) if len(names) <= 8 else None,
     )
     is_main = _is_main(looks, "datum.name")
     points = (
@@ -543,7 +543,8 @@ def plot_scatter(
             y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False)),
             color=colors,
             shape=shapes,
-            fill=alt.condition(is_main, colors, alt.value("var(--page)")),
+            # With another colour, the legend of the markers would show no outline.
+            fill=alt.condition(is_main, colors, alt.value("transparent")),
             size=alt.condition(is_main, alt.value(90), alt.value(50)),
             tooltip=[
                 alt.Tooltip("name:N", title="arm"),
