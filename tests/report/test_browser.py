@@ -54,7 +54,7 @@ CONTRASTS = """() => {
 # The values in the CSV of the cells that the page shows in per cent or in points.
 SHARES = r"""(table) => [...table.querySelectorAll('tbody td')]
   .filter((cell) => /^[-+]?[0-9.]+ (%|points)( to |,|$)/.test(cell.textContent.trim()))
-  .flatMap((cell) => csvValues(cell)).filter((value) => value !== null && value !== '')"""
+  .flatMap((cell) => csvValues(cell)).flatMap((value) => String(value ?? '').split(', ')).filter((value) => value !== '')"""
 
 
 @pytest.fixture(scope="module")
