@@ -17,13 +17,11 @@ not finished is compared as far as it is, and has the badge "partial".
 """
 
 import json
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from croco import cli
@@ -31,7 +29,8 @@ from croco.config.differences import ABSENT
 from croco.files import replacing
 from croco.report.elements import Table, table
 from croco.report.leaderboard import Line, list_lines, name_with_pool, percent
-from croco.report.page import Page, read_page
+from croco.report.page import Asked, Page, PageSource, read_page
+from croco.report.render import TEMPLATES, render_page
 from croco.results.compare import (
     RUN_TABLE,
     ArmComparison,
@@ -42,7 +41,6 @@ from croco.results.compare import (
 )
 from croco.spreadsheets import to_csv
 
-TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_VALUE = 300  # characters of a value of a config on the page
 HEADLINES = 3
 OF_A_LINE = ("win_rate", "low", "high", "length_controlled", "tasks", "right_language", "tokens", "n", "seeds")
@@ -120,23 +118,8 @@ def parse_arguments():
 
 def read_side(run: FinishedRun) -> Side:
     """Reads a run as its own report page does."""
-    page = read_page(
-        Namespace(
-            root=run.root,
-            runs=run.root / RUN_TABLE,
-            summary=find_summary(run),
-            findings=None,
-            plan=None,
-            tables=None,
-            contrast=[],
-            judged=True,
-            fidelity=True,
-            tasks=True,
-            examples=0,
-            partial=False,
-            miniature=False,
-        )
-    )
+    asked = Asked(judged=True, fidelity=True, tasks=True)
+    page = read_page(PageSource(run.root, runs=run.root / RUN_TABLE, summary=find_summary(run), asked=asked))
     lines = {(line.model, line.pool, line.setting): line for line in list_lines(page)}
     return Side(run, page, lines, is_partial(run, page))
 
@@ -207,25 +190,20 @@ def make_csv(sides: Sequence[Side], compared: Iterable[ArmComparison]) -> pd.Dat
 
 def render(sides: Sequence[Side], compared: Sequence[ArmComparison]) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
+    sections = [
+        show_differences(sides, compared),
+        show_arms(sides),
+        show_excluded(sides, compared),
+        show_config(sides),
+        show_provenance(sides),
+    ]
+    return render_page(
+        TEMPLATES / "compare.html.j2",
+        contents=[(section.name, section.heading) for section in sections],
         title=" and ".join(side.label for side in sides),
         labels=[side.label for side in sides],
         partial=[side.label for side in sides if side.is_partial],
-        sections=[
-            show_differences(sides, compared),
-            show_arms(sides),
-            show_excluded(sides, compared),
-            show_config(sides),
-            show_provenance(sides),
-        ],
-        css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        sections=sections,
     )
 
 

@@ -8,17 +8,19 @@ A missing result is marked in its section with the command that makes it, and is
 written as files beside the page: win_rates.svg, structured.svg and ledger.svg.
 """
 
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Collection, Mapping
 from pathlib import Path
-
-import jinja2
 
 from croco import cli
 from croco.files import replacing
 from croco.report.elements import Figure, Section, embed
 from croco.report.glossary import mark_terms, read_glossary
-from croco.report.page import Page, read_page
-from croco.report.plots import read_library, read_palette, to_svg
+from croco.report.highlights import choose_highlights
+from croco.report.leaderboard import find_main_run, list_lines
+from croco.report.page import Asked, Page, PageSource, read_page
+from croco.report.plots import draw_text, read_library, read_palette, to_svg
+from croco.report.render import render_page
 from croco.report.sections import (
     claims,
     cost,
@@ -36,36 +38,34 @@ from croco.report.sections import (
 )
 from croco.runs import add_contrast_option, add_run_options
 
-# The sections of the page in their order: the name in links and gaps, the heading, and what makes the section. A section
-# that needs more than an introduction, figures and tables has a macro in the template.
-SECTIONS = (
-    ("overview", "Result", overview.show),
-    ("data", "Data", data.show),
-    ("rewards", "Rewards", rewards.show),
-    ("training", "Training", training.show),
-    ("structured", "Structured tasks", structured.show),
-    ("open-ended", "Open-ended answers", open_ended.show),
-    ("fidelity", "Fidelity of the answers", fidelity.show),
-    ("findings", "The paper's findings", findings.show),
-    ("examples", "Pairs and answers", examples.show),
-    ("provenance", "Provenance", provenance.show),
-    ("cost", "Cost", cost.show),
-    ("claims", "What may be claimed", claims.show),
-    ("glossary", "Glossary", glossary.show),
-)
+# The headings of the sections, by their names in links and gaps.
+HEADINGS = {
+    "overview": "Result",
+    "data": "Data",
+    "rewards": "Rewards",
+    "training": "Training",
+    "structured": "Structured tasks",
+    "open-ended": "Open-ended answers",
+    "fidelity": "Fidelity of the answers",
+    "findings": "The paper's findings",
+    "examples": "Pairs and answers",
+    "provenance": "Provenance",
+    "cost": "Cost",
+    "claims": "What may be claimed",
+    "glossary": "Glossary",
+}
 # {file name without its ending: the figure of the page}.
 KEY_PLOTS = {"win_rates": "win-rates", "structured": "task-0", "ledger": "prompts"}
 
 
 def main() -> None:
     args = parse_arguments()
-    page = read_page(args)
-    sections = {name: show(page) for name, _, show in SECTIONS if name != "findings" or args.findings}
+    page = read_page(choose_source(args))
+    sections = make_sections(page, with_findings=args.findings is not None)
     figures = {figure.id: figure for section in sections.values() for figure in section.figures}
-    css = (args.template.parent / "report.css").read_text(encoding="utf-8")
     with replacing(args.output) as file:
-        file.write(render(args.template, page, sections, figures, css))
-    write_key_plots(args.output.parent, figures, css)
+        file.write(render(args.template, page, sections, figures))
+    write_key_plots(args.output.parent, sections.values(), read_palette(args.template.parent / "report.css"))
     inputs = {name: path for name in ("summary", "findings") if (path := getattr(args, name)) and path.is_file()}
     missing = {name: len(gaps) for name in sections if (gaps := page.gaps.of(name))}
     shown = [manifest.file for manifest in page.manifests]
@@ -78,28 +78,65 @@ def main() -> None:
     cli.write_manifest(args.output.with_suffix(".manifest.json"), __file__, args, inputs, **facts)
 
 
-def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure], css: str) -> str:
-    """The page as HTML. Its script, report.js, is beside the template."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def choose_source(args: Namespace) -> PageSource:
+    """What the command line names for the page."""
+    return PageSource(
+        root=args.root,
+        runs=args.runs,
+        summary=args.summary,
+        asked=Asked(
+            judged=args.judged,
+            fidelity=args.fidelity,
+            tasks=args.tasks,
+            examples=args.examples,
+            partial=args.partial,
+            miniature=args.miniature,
+        ),
+        findings=args.findings,
+        plan=args.plan,
+        tables=args.tables,
+        declared=[(setting, pool, versus) for setting, pool, versus in args.contrast],
     )
+
+
+def make_sections(page: Page, with_findings: bool) -> dict[str, Section]:
+    """The sections in the order of the page.
+
+    A section that needs more than an introduction, figures and tables has a macro in the template.
+    """
+    highlights = choose_highlights(page, find_main_run(page, list_lines(page)))
+    return {
+        "overview": overview.show(page, highlights),
+        "data": data.show(page),
+        "rewards": rewards.show(page),
+        "training": training.show(page),
+        "structured": structured.show(page),
+        "open-ended": open_ended.show(page),
+        "fidelity": fidelity.show(page),
+        **({"findings": findings.show(page)} if with_findings else {}),
+        "examples": examples.show(page, highlights),
+        "provenance": provenance.show(page),
+        "cost": cost.show(page),
+        "claims": claims.show(page),
+        "glossary": glossary.show(page),
+    }
+
+
+def render(template: Path, page: Page, sections: Mapping[str, Section], figures: Mapping[str, Figure]) -> str:
+    """The page as HTML. Its script, report.js, is beside the template."""
     terms = read_glossary(glossary.SOURCE)
-    environment.filters["mark_terms"] = lambda text: mark_terms(text, terms)
     records = {name: rows for section in sections.values() for name, rows in section.records.items()}
-    return environment.get_template(template.name).render(
+    return render_page(
+        template,
+        filters={"mark_terms": lambda text: mark_terms(text, terms)},
         title=page.root.name,
         subject=name_subject(page),
         partial=page.asked.partial,
-        names={name: heading for name, heading, _ in SECTIONS if name in sections},
+        names={name: HEADINGS[name] for name in sections},
         sections=sections,
         gaps={name: page.gaps.of(name) for name in sections},
         commits=sorted({manifest.short_commit for manifest in page.manifests}),
         dirty=sum(manifest.dirty for manifest in page.manifests),
-        css=css,
         script=(template.parent / "report.js").read_text(encoding="utf-8"),
         library=read_library(),
         plots=embed({name: [chart["spec"] for chart in figure.charts] for name, figure in figures.items()}),
@@ -116,12 +153,14 @@ def name_subject(page: Page) -> str:
     return f"preference tuning of {policies} in {len(languages)} language{'s' if len(languages) > 1 else ''}"
 
 
-def write_key_plots(folder: Path, figures: Mapping[str, Figure], css: str) -> None:
-    """Writes each key plot as an SVG file in the page's light colours."""
-    palette = read_palette(css)
+def write_key_plots(folder: Path, sections: Collection[Section], palette: Mapping[str, str]) -> None:
+    """Writes each key plot as an SVG file in the page's light colours, or a sentence where there is nothing to draw."""
+    charts = {figure.id: figure.charts[0]["spec"] for section in sections for figure in section.figures}
+    undrawn = {name: text for section in sections for name, text in section.undrawn.items()}
     for name, key in KEY_PLOTS.items():
+        spec = charts.get(key) or draw_text(undrawn.get(key, "Nothing was measured."))
         with replacing(folder / f"{name}.svg") as file:
-            file.write(to_svg(figures[key].charts[0]["spec"] if key in figures else None, palette))
+            file.write(to_svg(spec, palette))
 
 
 def parse_arguments():

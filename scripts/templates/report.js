@@ -76,13 +76,12 @@ async function render(place) {
   spec.background = colour("page"); // a downloaded image keeps its background
   for (const param of spec.params ?? []) {
     if (param.name === "shown" && chosen.has(figure)) param.value = chosen.get(figure);
+    if (param.name === "space") param.value = width;
   }
   if (isOnPaper) spec.width = width;
   if (width < 480) {
     spec.config.axis.labelLimit = 0.38 * width;
-    spec.config.legend.labelLimit = 0.42 * width;
     spec.config.axisQuantitative.tickCount = 4;
-    spec.config.legend.columns = width < 300 ? 3 : 2;
   }
   views.get(place)?.finalize();
   const result = await vegaEmbed(place, spec, { actions: false, renderer: "svg", logLevel: 1, tooltip: { theme: isDark() ? "dark" : "light" } });
@@ -404,8 +403,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
   table.parentElement.previousElementSibling.append(here);
   let query = "";
   heads.forEach((head, column) => {
-    const sort = make("button", null, head.textContent);
+    const sort = make("button");
     sort.type = "button";
+    sort.append(...head.childNodes);
+    // The button takes the focus, so it has the description of a term in it.
+    const term = sort.querySelector("dfn");
+    if (term) {
+      sort.setAttribute("aria-description", term.dataset.meaning);
+      term.removeAttribute("aria-description");
+      term.removeAttribute("tabindex");
+    }
     sort.addEventListener("click", () => {
       const descending = head.ariaSort ? head.ariaSort !== "descending" : head.classList.contains("number");
       const before = query;
@@ -430,6 +437,20 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return table;
   }
   restorers.set(table.id, show);
+}
+
+// --- terms in the heads of tables --------------------------------------------------------------------------------------
+const TOOLTIP = { width: 560, height: 160, margin: 16 }; // pixels, at most; report.css has the width
+function placeTooltip(term) {
+  const { left, top, bottom } = term.getBoundingClientRect();
+  const { clientWidth, clientHeight } = root;
+  const start = Math.max(TOOLTIP.margin, Math.min(left, clientWidth - TOOLTIP.width));
+  const isBelow = bottom + TOOLTIP.height < clientHeight;
+  term.style.setProperty("--inset", isBelow ? `${bottom + 4}px auto auto ${start}px` : `auto auto ${clientHeight - top + 4}px ${start}px`);
+}
+for (const term of document.querySelectorAll("thead dfn")) {
+  term.addEventListener("pointerenter", () => placeTooltip(term));
+  (term.closest("button") ?? term).addEventListener("focus", () => placeTooltip(term));
 }
 
 // --- where one is ----------------------------------------------------------------------------------------------------

@@ -51,6 +51,11 @@ CONTRASTS = """() => {
   return found;
 }"""
 
+# The values in the CSV of the cells that the page shows in per cent or in points.
+SHARES = r"""(table) => [...table.querySelectorAll('tbody td')]
+  .filter((cell) => /^[-+]?[0-9.]+ (%|points)( to |,|$)/.test(cell.textContent.trim()))
+  .flatMap((cell) => csvValues(cell)).flatMap((value) => String(value ?? '').split(', ')).filter((value) => value !== '')"""
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
@@ -395,8 +400,25 @@ def test_every_table_is_a_csv_file_with_raw_values(open_page):
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         assert name.startswith("small-") and name.endswith(".csv")
         assert len(rows) == table.locator("tr").count() and len({len(row) for row in rows}) == 1
+        shares = table.evaluate(SHARES)
+        assert all(-1 <= float(value) <= 1 for value in shares), "files have shares, not per cent"
         saved.append(name)
     assert "small-leaderboard.csv" in saved and "small-findings-table.csv" in saved
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_term_in_the_head_of_a_table_has_its_tooltip_in_the_window(open_page, width):
+    page = open_page(width=width)
+    term = page.locator("#leaderboard thead dfn", has_text="length-controlled")
+    before = page.locator("#leaderboard").bounding_box()
+    term.hover()
+    style = "(term) => { const { content, position, top, left } = getComputedStyle(term, '::after'); return [content, position, parseFloat(top), parseFloat(left)]; }"
+    content, position, top, left = term.evaluate(style)
+    assert "equal length" in content and position == "fixed"
+    assert 0 < top < 900 and 0 < left < width
+    after = page.locator("#leaderboard").bounding_box()
+    assert (after["width"], after["height"]) == (before["width"], before["height"])
+    assert "equal length" in page.get_by_role("button", name="length-controlled").get_attribute("aria-description")
 
 
 def test_the_config_is_a_file_and_a_text_to_copy(open_page, report):

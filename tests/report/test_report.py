@@ -677,6 +677,17 @@ def test_nothing_at_all_still_makes_a_page(tmp_path):
     assert "Nothing was measured." in (tmp_path / "empty" / "win_rates.svg").read_text(encoding="utf-8")
 
 
+def test_where_no_prompt_was_lost_the_ledger_is_a_sentence(tmp_path):
+    root = write_results(tmp_path / "small")
+    for path in root.rglob("ledger.json"):
+        ledger = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(ledger | {"formed": ledger["prompts"], "no_pair": {}}), encoding="utf-8")
+    page = parse(make_report(root))
+    said = "Each of the 2 runs has 22 prompts, and each prompt became training data."
+    assert said in page.get_element_by_id("data").text_content()
+    assert said in (root / "ledger.svg").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["win_rates", "structured", "ledger"])
 def test_key_plots_stand_alone(results, name):
     root = ElementTree.parse(results / f"{name}.svg").getroot()
@@ -744,7 +755,10 @@ def test_terms_have_a_tooltip_at_their_first_use_in_a_section(written):
         assert len(marked) == len(set(marked))
     margin = page.xpath("//section[@id='training']//dfn[. = 'margin']")[0]
     assert margin.get("tabindex") == "0" and f"| margin | {margin.get('data-meaning')} |" in source
-    assert not page.xpath("//*[self::a or self::button or self::table or self::ul]//dfn")
+    assert not page.xpath("//*[self::a or self::button or self::tbody or self::ul]//dfn")
+    heads = page.xpath("//table[@id='leaderboard']/thead//dfn")
+    assert [term.text_content() for term in heads] == ["arm", "pool", "length-controlled"]
+    assert not page.xpath("//details[@class='numbers']//dfn"), "a term in a fold would be hidden"
 
 
 def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written):
@@ -756,6 +770,16 @@ def test_a_run_has_one_look_in_all_charts_and_the_main_arm_is_emphasised(written
     assert len(set(looks[1].values())) == len(looks[1]) > 1
     main = plots["win-rates"][0]["layer"][-1]["encoding"]["fill"]["condition"]["test"]
     assert '"multi/dpo"' in main and '"en/dpo"' not in main
+
+
+def test_legends_of_curves_are_lines_and_no_label_is_cut(written):
+    """Columns and the limit of labels depend on the width of the place, which the page sets."""
+    specification = read_embedded(written[1], "plots")["curves"][0]
+    lines, markers = specification["layer"][:2]
+    legend = lines["encoding"]["strokeDash"]["legend"]
+    assert legend["symbolType"] == "stroke" and "space" in legend["columns"]["expr"] + legend["labelLimit"]["expr"]
+    assert markers["encoding"]["shape"]["legend"] is None
+    assert "space" in {param["name"] for param in specification["params"]}
 
 
 def test_axes_name_their_units(written):

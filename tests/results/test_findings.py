@@ -118,6 +118,7 @@ def test_a_run_as_the_paper_reports(tmp_path):
     assert [gain[name] for name in ("estimate", "low", "high")] == pytest.approx([0.1, 0.08, 0.12])
     assert gain["null"]["estimate"] == pytest.approx(0) and gain["n"] == 100
     assert gain["replicate_noise"] is None and "one training seed" in gain["why"]
+    assert "found +10.0 points (+8.0 to +12.0)" in gain["why"]
     assert not any(entry["gaps"] for entry in found)
 
 

@@ -124,6 +124,7 @@ def contrasts_over_seeds(
                     "mean": differences.mean(),
                     "sd": differences.std(),
                     "each": ", ".join(f"{100 * value:+.1f} points" for value in differences),
+                    "differences": differences.tolist(),
                     "agree": None if as_reported is None else f"{as_reported.sum()} of {len(differences)}",
                 }
             )

@@ -54,6 +54,7 @@ class Section:
     Attributes:
         intro: the paragraph under the heading, or None.
         empty: the text if there is no figure and nothing is missing, or None.
+        undrawn: {id of a figure whose chart would show nothing: what it would show, in a sentence}.
         content: values for the section's own markup in the template.
         records: {name: rows} for the lists that the page's script searches.
     """
@@ -62,6 +63,7 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     empty: str | None = None
+    undrawn: dict[str, str] = field(default_factory=dict)
     content: dict[str, Any] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)
 

@@ -76,7 +76,7 @@ def table_estimates(caption: str, lines: list[dict[str, Any]], value: str, unit:
             [
                 line["name"], *(unit.show(line[key]) for key in ("value", "low", "high")),
                 line["n"] and int(line["n"]), line["p"], line["p_adjusted"], line["q"], change_unit.show(line["mde"]),
-                ", ".join(unit.write(other) for other in line["others"]) or None,
+                unit.show_several(line["others"]),
             ]
             for line in lines
         ],

@@ -14,9 +14,10 @@ TOOLTIPS = {
 TERM = re.compile(rf"(?<![\w-])({'|'.join(TOOLTIPS)})s?(?![\w-])", re.IGNORECASE)
 PART = re.compile(r"(<[^>]*>)")
 TAG = re.compile(r"<(/?)(\w+)")
-TEXT = {"p", "figcaption"}
-# Lists have texts of models; the others have their own use of a click or a key.
-SKIPPED = {"a", "article", "b", "button", "code", "select", "table", "ul"}
+TEXT = {"p", "figcaption", "thead"}
+# Lists have texts of models, and rows of tables names; what folds is hidden at first; the others have their own use of a
+# click or a key.
+SKIPPED = {"a", "article", "b", "button", "code", "details", "select", "tbody", "ul"}
 
 
 def read_glossary(path: Path) -> dict[str, str]:
@@ -37,7 +38,8 @@ def to_html(meaning: str) -> Markup:
 
 
 def mark_terms(section: str, glossary: dict[str, str]) -> Markup:
-    """The HTML of a section, in which the first use of each term in a paragraph or caption has its meaning as a tooltip.
+    """The HTML of a section, in which the first use of each term in a paragraph, caption or head of a table has its
+    meaning as a tooltip.
 
     The keyboard and a touch reach the term, because it takes the focus.
     """

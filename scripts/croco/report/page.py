@@ -4,7 +4,6 @@ The run table and summary.csv are read only here: `read_reported` makes `Page.ru
 makes `Page.summary` from summary.csv.
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,12 +190,35 @@ class Asked:
         miniature: the run is the miniature, which supports few claims.
     """
 
-    judged: bool
-    fidelity: bool
-    tasks: bool
-    examples: int
-    partial: bool
-    miniature: bool
+    judged: bool = False
+    fidelity: bool = False
+    tasks: bool = False
+    examples: int = 0
+    partial: bool = False
+    miniature: bool = False
+
+
+@dataclass(frozen=True)
+class PageSource:
+    """What `read_page` makes a page from.
+
+    Attributes:
+        root: output root of the run.
+        runs: run table.
+        summary: summary.csv, which may be missing.
+        findings: findings.json; may be None or missing, as ``plan``, plan.json.
+        tables: folder of tables in the paper's shape, or None.
+        declared: declared contrasts, (setting, pool, versus).
+    """
+
+    root: Path
+    runs: Path
+    summary: Path
+    asked: Asked
+    findings: Path | None = None
+    plan: Path | None = None
+    tables: Path | None = None
+    declared: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -271,42 +293,36 @@ class Page:
         return index_claims(self.findings)
 
 
-def read_page(args: Namespace) -> Page:
+def read_page(source: PageSource) -> Page:
     """Reads all that the sections share; a missing file becomes a gap.
 
-    ``args`` are the options of scripts/report.py. Raises InputError where a row of the run table is wrong.
+    Raises InputError where a row of the run table is wrong.
     """
-    gaps = Gaps(args.root)
-    runs = read_reported(args)
-    if not gaps.has("overview", args.summary, "summary.csv, the table of all results"):
-        print(f"no {args.summary}: the page is made without it")
-    summary = read_rows(args.summary)
-    findings = read_json(args.findings) if args.findings and args.findings.is_file() else None
-    contamination = args.root / "contamination.json"
+    root = source.root
+    gaps = Gaps(root)
+    runs = read_reported(source.runs, root)
+    if not gaps.has("overview", source.summary, "summary.csv, the table of all results"):
+        print(f"no {source.summary}: the page is made without it")
+    summary = read_rows(source.summary)
+    findings = read_json(source.findings) if source.findings and source.findings.is_file() else None
+    contamination = root / "contamination.json"
     checked = gaps.has("overview", contamination, "contamination.json, the training prompts among what is evaluated")
-    comparability = args.root / "comparability.json"
+    comparability = root / "comparability.json"
     return Page(
-        root=args.root,
+        root=root,
         runs=runs,
         summary=summary,
         ledgers=read_ledgers(runs, gaps),
-        manifests=read_manifests(args.root),
+        manifests=read_manifests(root),
         findings=findings,
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
-        plan=read_planned(args.plan) if args.plan and args.plan.is_file() else None,
-        config=read_config(args.root),
-        tables=args.tables,
-        declared=[tuple(contrast) for contrast in args.contrast],
-        contrasts=read_contrasts(summary, args.contrast, index_claims(findings)),
-        asked=Asked(
-            judged=args.judged,
-            fidelity=args.fidelity,
-            tasks=args.tasks,
-            examples=args.examples,
-            partial=args.partial,
-            miniature=args.miniature,
-        ),
+        plan=read_planned(source.plan) if source.plan and source.plan.is_file() else None,
+        config=read_config(root),
+        tables=source.tables,
+        declared=source.declared,
+        contrasts=read_contrasts(summary, source.declared, index_claims(findings)),
+        asked=source.asked,
         gaps=gaps,
     )
 
@@ -321,11 +337,11 @@ def read_config(root: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
-def read_reported(args: Namespace) -> list[ReportedRun]:
-    """The tuned runs of the run table, in its order."""
-    runs = [run for run in read_runs(args.runs) if not run.is_base]
+def read_reported(table: Path, root: Path) -> list[ReportedRun]:
+    """The tuned runs of the run table, in its order; their folders are under ``root``."""
+    runs = [run for run in read_runs(table) if not run.is_base]
     names = name_arms(runs)
-    return [ReportedRun.from_run(run, args.root, names[run.arm]) for run in runs]
+    return [ReportedRun.from_run(run, root, names[run.arm]) for run in runs]
 
 
 def index_claims(findings: dict | None) -> dict[tuple[str, str], dict]:

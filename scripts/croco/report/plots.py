@@ -8,6 +8,7 @@ only the functions that draw do it.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croco.report.units import PLAIN, Unit
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 STEP = 20  # pixels per line of a plot with one line per run
 SERIES = [f"var(--series-{i})" for i in range(1, 11)]
 MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right", "triangle-left"]
+WIDTH = 620  # pixels, of a chart outside the page
 MARKS = 8  # markers on a curve
+# Pixels in a legend: of a symbol with the space around it, and of a character, which on average is narrower.
+SYMBOL_WIDTH, CHARACTER_WIDTH = 34, 7
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
     "labelColor": "var(--dim)",
@@ -43,7 +47,7 @@ CONFIG = {
         "labelPadding": 6,
     },
     "axisQuantitative": {"tickCount": 6, "labelSeparation": 8},
-    "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80, "labelLimit": 260, "columns": 4},
+    "legend": {**TEXT, "symbolStrokeWidth": 2, "symbolSize": 80},
     "header": TEXT,
     "text": {"color": "var(--ink)"},
     "range": {"category": SERIES},
@@ -51,24 +55,28 @@ CONFIG = {
 
 
 def finish(chart: Any, height: int) -> dict:
-    """The specification of a chart, as a dict."""
+    """The specification of a chart, as a dict; its parameter ``space`` is the width of its place, set by the page."""
     chart = chart.properties(width="container", height=height)
     spec = chart.to_dict()
     spec.pop("$schema")
-    return {**spec, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
+    params = [*spec.get("params", ()), {"name": "space", "value": WIDTH}]
+    return {**spec, "params": params, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
 
 
-def read_palette(css: str) -> dict[str, str]:
+def read_palette(style: Path) -> dict[str, str]:
     """{variable: colour of the light theme} of a style sheet with lines ``--name: light-dark(#..., #...)``."""
-    return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", css))
+    return dict(re.findall(r"--([\w-]+): light-dark\((#\w+),", style.read_text(encoding="utf-8")))
 
 
-def to_svg(spec: dict | None, palette: dict[str, str], width: int = 620) -> str:
-    """A specification as a stand-alone SVG in the light theme; without one, an SVG that says so."""
+def draw_text(text: str) -> dict:
+    """The specification of a sentence in place of a chart."""
+    return finish(_chart([{"text": text}]).mark_text().encode(text="text:N"), 40)
+
+
+def to_svg(spec: dict, palette: Mapping[str, str], width: int = WIDTH) -> str:
+    """A specification as a stand-alone SVG in the light theme."""
     import vl_convert
 
-    if spec is None:
-        spec = finish(_chart([{"text": "Nothing was measured."}]).mark_text().encode(text="text:N"), 40)
     text = re.sub(r"var\(--([\w-]+)\)", lambda found: palette[found[1]], json.dumps({**spec, "width": width}))
     return vl_convert.vegalite_to_svg({**json.loads(text), "background": "white"})
 
@@ -84,6 +92,16 @@ def _chart(rows: Sequence[dict]) -> "alt.Chart":
     import altair as alt
 
     return alt.Chart(alt.Data(values=rows))
+
+
+def _legend(labels: Iterable[str], orient: str = "top", **options: Any) -> "alt.Legend":
+    """A legend in as many columns as the chart is wide enough for, so that only a label that is wider than the chart is cut."""
+    import altair as alt
+
+    column = SYMBOL_WIDTH + CHARACTER_WIDTH * max(map(len, labels), default=0)
+    # A part of the width is left of the legend, with the labels of an axis.
+    columns = alt.ExprRef(f"max(1, floor(0.7 * space / {column}))")
+    return alt.Legend(orient=orient, columns=columns, labelLimit=alt.ExprRef("space - 100"), **options)
 
 
 def _is_main(looks: Mapping[str, "Look"], of: str) -> str:
@@ -174,9 +192,7 @@ def plot_stacks(rows: Sequence[dict], title: str, looks: Mapping[str, "Look"]) -
         .encode(
             x=alt.X("sum(count):Q", title=title, axis=alt.Axis(tickMinStep=1)),
             y=_lines(names, looks),
-            color=alt.Color(
-                "part:N", title=None, scale=alt.Scale(domain=parts, range=colors), legend=alt.Legend(orient="top")
-            ),
+            color=alt.Color("part:N", title=None, scale=alt.Scale(domain=parts, range=colors), legend=_legend(parts)),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("name:N", title="where"),
@@ -212,7 +228,7 @@ def plot_histogram(panels: dict[str, list[tuple[float, float, float]]], title: s
             "series:N",
             title=None,
             scale=alt.Scale(domain=list(panels), range=[colors[series] for series in panels]),
-            legend=alt.Legend(orient="top"),
+            legend=_legend(panels),
         ),
     )
     lines = base.transform_filter("datum.series != 'all'").mark_line(interpolate="step-after", strokeWidth=2)
@@ -341,7 +357,7 @@ def plot_forest(
                     "language:N",
                     title="single languages",
                     scale=alt.Scale(range=SERIES),
-                    legend=alt.Legend(orient="top"),
+                    legend=_legend(row["language"] for row in single),
                 ),
             )
         )
@@ -394,7 +410,7 @@ def plot_dots(
         "series:N",
         title=None,
         scale=alt.Scale(domain=series, range=SERIES),
-        legend=alt.Legend(orient="top"),
+        legend=_legend(series),
     )
     shift = alt.YOffset("series:N", scale=alt.Scale(domain=series))
     shapes = alt.Shape("series:N", title=None, scale=alt.Scale(domain=series, range=MARKERS))
@@ -442,30 +458,28 @@ def plot_curves(
 
     names = list(dict.fromkeys(row["name"] for row in rows))
     shown = [looks[name] for name in names]
-    legend = alt.Legend(orient="bottom", columns=2, symbolSize=140) if len(names) <= 8 else None
-    colors = alt.Color(
-        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[look.color for look in shown])
-    )
-    dashes = alt.StrokeDash(
-        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[list(look.dash) for look in shown])
-    )
-    shapes = alt.Shape(
-        "name:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=[look.shape for look in shown])
-    )
+    # The legend shows the lines, with their dashes; the markers on them would hide these.
+    legend = _legend(names, "bottom", symbolType="stroke", symbolSize=400) if len(names) <= 8 else None
+    colors = alt.Scale(domain=names, range=[look.color for look in shown])
+    dashes = alt.Scale(domain=names, range=[list(look.dash) for look in shown])
+    shapes = alt.Scale(domain=names, range=[look.shape for look in shown])
+    color = alt.Color("name:N", title=None, legend=legend, scale=colors)
     base = _chart(mark_some(rows)).encode(
         x=alt.X("step:Q", title="Training step", axis=alt.Axis(grid=False)),
         y=alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=zero)),
-        color=colors,
+        color=color,
     )
     opacity = alt.condition("shown == '' || datum.name == shown", alt.value(0.95), alt.value(0.1))
     is_main = _is_main(looks, "datum.name")
     lines = base.mark_line().encode(
-        strokeDash=dashes,
+        strokeDash=alt.StrokeDash("name:N", title=None, legend=legend, scale=dashes),
         opacity=opacity,
         strokeWidth=alt.condition(is_main, alt.value(3), alt.value(1.3)),
     )
     markers = base.transform_filter("datum.marked").mark_point(size=45, strokeWidth=1.4).encode(
-        shape=shapes, opacity=opacity, fill=alt.condition(is_main, colors, alt.value("var(--page)"))
+        shape=alt.Shape("name:N", legend=None, scale=shapes),
+        opacity=opacity,
+        fill=alt.condition(is_main, color, alt.value("var(--page)")),
     )  # fmt: skip
     tooltip = [
         alt.Tooltip("name:N", title="arm"),
@@ -474,8 +488,8 @@ def plot_curves(
     ]
     # A line has one tooltip for all its points, so that each point has an invisible mark of its own.
     hover = base.mark_point(filled=True, size=60, opacity=0).encode(tooltip=tooltip)
-    chart = alt.layer(lines, markers, hover).add_params(alt.param(name="shown", value=""))
-    return finish(chart, 220)
+    chart = alt.layer(lines, markers, hover).resolve_legend(shape="independent")
+    return finish(chart.add_params(alt.param(name="shown", value="")), 220)
 
 
 def mark_some(rows: Sequence[dict]) -> list[dict]:
@@ -512,13 +526,13 @@ def plot_scatter(
     names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
     y_title = y_unit.title(y_title)
     colors = alt.Color(
-        "series:N", title="language", scale=alt.Scale(domain=series, range=SERIES), legend=alt.Legend(orient="top")
+        "series:N", title="language", scale=alt.Scale(domain=series, range=SERIES), legend=_legend(series)
     )
     shapes = alt.Shape(
         "name:N",
         title="arm",
         scale=alt.Scale(domain=names, range=[looks[name].shape for name in names]),
-        legend=alt.Legend(orient="top", columns=3) if len(names) <= 8 else None,
+        legend=_legend(names) if len(names) <= 8 else None,
     )
     is_main = _is_main(looks, "datum.name")
     points = (
@@ -529,7 +543,8 @@ def plot_scatter(
             y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False)),
             color=colors,
             shape=shapes,
-            fill=alt.condition(is_main, colors, alt.value("var(--page)")),
+            # With another colour, the legend of the markers would show no outline.
+            fill=alt.condition(is_main, colors, alt.value("transparent")),
             size=alt.condition(is_main, alt.value(90), alt.value(50)),
             tooltip=[
                 alt.Tooltip("name:N", title="arm"),

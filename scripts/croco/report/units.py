@@ -1,6 +1,6 @@
 """In which unit the report page shows a number; files such as summary.csv keep shares in [0, 1]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from croco.report.elements import number
@@ -29,6 +29,12 @@ class Points(float):
     def shown(self) -> str:
         """The text of its cell."""
         return f"{100 * self:.1f} points"
+
+
+class Several(str):
+    """Several numbers in one cell: as text they are those of the files, and ``shown`` has them in their unit."""
+
+    shown: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,13 @@ class Unit:
         """The text of a cell."""
         cell = self.show(value)
         return ABSENT if cell is None else getattr(cell, "shown", f"{cell:.3f}")
+
+    def show_several(self, values: Iterable[float]) -> Several | None:
+        """The value of a cell with several numbers; None where there are none."""
+        numbers = list(values)
+        cell = Several(", ".join(map(str, numbers)))
+        cell.shown = ", ".join(map(self.write, numbers))
+        return cell if numbers else None
 
     def signed(self, value: float | None) -> str:
         """The text of a change, with its sign."""

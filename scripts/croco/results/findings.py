@@ -58,11 +58,11 @@ def compare_with_paper(low: float, high: float, expected: str | None, prompts: i
     if expected is None:
         return {"verdict": shows, "agrees": None}
     if expected == "equal" and low >= -NULL_MARGIN and high <= NULL_MARGIN:
-        return {"verdict": f"appears: within {NULL_MARGIN} of no change", "agrees": True}
+        return {"verdict": f"appears: within {100 * NULL_MARGIN:g} points of no change", "agrees": True}
     if expected == "not lower" and shows != "lower":
         seen = low >= -NULL_MARGIN
         return {
-            "verdict": f"appears: not lower by more than {NULL_MARGIN}" if seen else "inconclusive",
+            "verdict": f"appears: not lower by more than {100 * NULL_MARGIN:g} points" if seen else "inconclusive",
             "agrees": seen or None,
         }
     if shows == expected or (shows, expected) == ("higher", "not lower"):
@@ -343,12 +343,17 @@ def decide(found: dict, expected: str, control: Arm | None, null: dict | None) -
     """(verdict, reasons) by the interval of a change, as measure_change gives it, and that of the null control."""
     compared = compare_with_paper(found["low"], found["high"], expected, found["n"])
     verdict = {True: "supported", False: "not supported", None: "inconclusive"}[compared["agrees"]]
-    interval = f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    interval = f"{say_points(found['estimate'])} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
     why = [compared["verdict"], f"expected {expected}, found {interval}"]
     if verdict == "supported" and control and null and null["estimate"] >= found["estimate"]:
-        why.append(f"the null control {control.setting} changes as much ({null['estimate']:+.3f})")
+        why.append(f"the null control {control.setting} changes as much ({say_points(null['estimate'])})")
         return "inconclusive", why
     return verdict, why
+
+
+def say_points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f} points"
 
 
 def say_gaps(gaps: dict[str, list[str]]) -> list[str]:

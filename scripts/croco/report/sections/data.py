@@ -22,11 +22,18 @@ MINIMUM_NOTE = (
 
 def show(page: Page) -> Section:
     """The section: where responses and prompts were lost, and which prompts are part of the evaluation data."""
-    shown = [part for part in (show_responses(page), show_prompts(page)) if part is not None]
+    bars = count_prompts(page)
+    unlost = say_none_lost(bars)
+    shown = [part for part in (show_responses(page), show_prompts(page, bars, unlost)) if part is not None]
     tables = [part for part in shown if isinstance(part, Table)]
     if page.contamination:
         tables.append(table_of("Training prompts in the evaluation data", list_contamination(page.contamination)))
-    return Section(intro=INTRO, figures=[part for part in shown if isinstance(part, Figure)], tables=tables)
+    return Section(
+        intro=INTRO,
+        figures=[part for part in shown if isinstance(part, Figure)],
+        tables=tables,
+        undrawn={"prompts": unlost} if unlost else {},
+    )
 
 
 def show_responses(page: Page) -> Figure | Table | None:
@@ -82,9 +89,9 @@ def count_responses(page: Page) -> list[dict[str, Any]]:
     return bars
 
 
-def show_prompts(page: Page) -> Figure | Table | None:
-    """Prompts of each run that became training data, and why the others did not."""
-    bars, lines = [], []
+def count_prompts(page: Page) -> list[dict[str, Any]]:
+    """Parts of the bars: the prompts of each run that became training data, and the others by reason."""
+    bars = []
     for run in page.first:
         ledger = page.ledgers.get(run.folder)
         if ledger is None:
@@ -93,22 +100,39 @@ def show_prompts(page: Page) -> Figure | Table | None:
         bars.append({"name": run.name, "part": formed, "count": ledger["formed"], "kind": "kept"})
         for reason, count in ledger["no_pair"].items():
             bars.append({"name": run.name, "part": label(reason), "count": count, "kind": "lost"})
-        lines.append(
-            {
-                "run": run.name,
-                "prompts": ledger["prompts"],
-                "formed": ledger["formed"],
-                "not formed": reasons([ledger["no_pair"]]),
-                "languages": ", ".join(f"{code} {count}" for code, count in ledger["formed_by_language"].items()),
-                "rejected is the minimum": PERCENT.show(ledger.get("rejected_is_minimum")),
-                "advice": ledger.get("advice"),
-            }
-        )
+    return bars
+
+
+def say_none_lost(bars: list[dict[str, Any]]) -> str | None:
+    """What equal bars of prompts show, in a sentence; None where they differ, or a prompt was lost."""
+    count = plots.find_common_length(bars)
+    if count is None:
+        return None
+    runs = len({bar["name"] for bar in bars})
+    subject = f"Each of the {runs} runs" if runs > 1 else "The run"
+    return f"{subject} has {count:,} prompts, and each prompt became training data."
+
+
+def show_prompts(page: Page, bars: list[dict[str, Any]], unlost: str | None) -> Figure | Table | None:
+    """Prompts of each run that became training data, and why the others did not; a table where none was lost."""
     if not bars:
         return None
+    lines = [
+        {
+            "run": run.name,
+            "prompts": ledger["prompts"],
+            "formed": ledger["formed"],
+            "not formed": reasons([ledger["no_pair"]]),
+            "languages": ", ".join(f"{code} {count}" for code, count in ledger["formed_by_language"].items()),
+            "rejected is the minimum": PERCENT.show(ledger.get("rejected_is_minimum")),
+            "advice": ledger.get("advice"),
+        }
+        for run in page.first
+        if (ledger := page.ledgers.get(run.folder))
+    ]
     numbers = table_of("Ledger: prompts by run", lines, MINIMUM_NOTE)
-    if (count := plots.find_common_length(bars)) is not None:
-        return replace(numbers, note=f"Each run has {count:,} prompts, and each became training data. {MINIMUM_NOTE}")
+    if unlost:
+        return replace(numbers, note=f"{unlost} {MINIMUM_NOTE}")
     return figure(
         "prompts",
         [(None, plots.plot_stacks(bars, "Prompts (count)", list_looks(page)))],

@@ -6,15 +6,14 @@ from typing import Any
 from croco.records import rows
 from croco.report.elements import BASE, Section
 from croco.report.examples import describe_answer, describe_pair, draw, read_chats
-from croco.report.highlights import choose_highlights
-from croco.report.leaderboard import find_main_run, list_lines
+from croco.report.highlights import Highlights
 from croco.report.page import Page, ReportedRun
 
 INTRO = "The data behind the numbers: preference pairs, and tuned answers beside the base's with their verdicts."
 
 
-def show(page: Page) -> Section:
-    """Pairs and judged answers for the search, with the numbers of shown and of all.
+def show(page: Page, highlights: Highlights) -> Section:
+    """Pairs and judged answers for the search, those of ``highlights`` too, with the numbers of shown and of all.
 
     The drawn prompts of each run and language are those with the lowest hash of the prompt id: the same in every run.
     """
@@ -34,8 +33,7 @@ def show(page: Page) -> Section:
             examples += answers
             of_answers += count
     # The links of the first screens lead to records of this list.
-    highlights = choose_highlights(page, find_main_run(page, list_lines(page))).records
-    examples = list({name_record(record): record for record in (*examples, *highlights)}.values())
+    examples = list({name_record(record): record for record in (*examples, *highlights.records)}.values())
     kinds = Counter(example["kind"] for example in examples)
     shown = {"pairs": (kinds["pair"], of_pairs), "answers": (kinds["answer"], of_answers)}
     content = {"shown": shown, "per_cell": page.asked.examples}

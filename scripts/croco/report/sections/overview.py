@@ -7,14 +7,14 @@ from typing import Any
 from croco.report.caveats import list_caveats
 from croco.report.elements import Section
 from croco.report.facts import Fact, list_facts, write_methods
-from croco.report.highlights import choose_highlights
-from croco.report.leaderboard import find_main_run, list_lines, write_headlines
+from croco.report.highlights import Highlights
+from croco.report.leaderboard import list_lines, write_headlines
 from croco.report.page import Manifest, Page
 from croco.report.sections.cost import list_jobs, sum_up
 
 
-def show(page: Page) -> Section:
-    """The section: headline, caveats, leaderboard, facts and a few pairs and answers."""
+def show(page: Page, highlights: Highlights) -> Section:
+    """The section: headline, caveats, leaderboard, facts and ``highlights``, a few pairs and answers."""
     lines = list_lines(page)
     facts = list_facts(page)
     content = {
@@ -24,7 +24,7 @@ def show(page: Page) -> Section:
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
         "lines": lines,
-        "highlights": choose_highlights(page, find_main_run(page, lines)),
+        "highlights": highlights,
     }
     return Section(content=content)
 
