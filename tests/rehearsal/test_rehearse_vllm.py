@@ -11,33 +11,28 @@ pytest.importorskip("vllm")
 
 CONFIG = {
     "results": "results/one",
-    "languages": [{"code": "en"}, {"code": "mt", "train": False}],
+    "languages": [{"code": "en"}],
     "samples": 64,
     "policies": [{"name": "aya", "path": "CohereLabs/tiny-aya-global", "temperature": 1.0, "max_tokens": 4096, "engine": "vllm"}],
     "reward_models": [{"name": "skywork", "path": "Skywork/Skywork-Reward-V2-Qwen3-8B", "engine": "vllm"}],
-    "translators": [{"name": "translategemma", "path": "Infomaniak-AI/vllm-translategemma-27b-it", "format": "translategemma_tags", "engine": "vllm"}],
-    "judges": [
-        {"name": "qwen", "path": "Qwen/Qwen3.6-35B-A3B", "engine": "vllm", "template_options": {"enable_thinking": False}, "max_length": 20480}
-    ],
     "prompts": [
         {"use": "train", "dataset": "allenai/Dolci-Instruct-SFT", "text": "messages.first_turn", "reference": "last_turn", "limit": 100},
-        {"use": "evaluate", "dataset": "CohereLabs/m-ArenaHard-v2.1", "subset": "en", "split": "test", "id": "question_id", "text": "prompt", "translator": "translategemma"},
+        {"use": "evaluate", "dataset": "CohereLabs/m-ArenaHard-v2.1", "subset": "en", "split": "test", "id": "question_id", "text": "prompt"},
     ],
     "pools": [],
     "settings": [
         {"name": "base", "objective": "none"},
-        {"name": "dpo", "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "pools": ["monolingual"], "evaluate": "all"},
+        {"name": "dpo", "objective": "dpo", "target": "pair", "rejected": "mean-2sd", "pools": ["monolingual"]},
     ],
     "recipes": [{"name": "dpo", "learning_rate": 5.0e-6, "batch": 64}],
-    "evaluation": {"judge": "qwen", "tasks": [], "samples": 1, "temperature": 0, "max_tokens": 1024},
+    "evaluation": {"judge": "none", "tasks": [], "samples": 1, "temperature": 0, "max_tokens": 1024},
     "contrasts": [],
     "audit": {"in_findings": False},
 }  # fmt: skip
 
 
 def test_an_adapter_and_its_merged_release_give_the_same_answers(tmp_path):
-    """Every role of the paper's config under vLLM: Gemma 3 translates, Cohere2 is tuned and merged, Qwen3 scores,
-    Qwen3.5-MoE, whose layers have linear attention, judges."""
+    """Cohere2 as policy and Qwen3 as reward model: sampled, scored, tuned, merged and evaluated by vLLM."""
     write_hub(tmp_path / "served")
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(CONFIG))
     with serving(tmp_path / "served") as address:
@@ -46,6 +41,4 @@ def test_an_adapter_and_its_merged_release_give_the_same_answers(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (outcome,) = read_json(tmp_path / "rehearsal/rehearsal.json")["engines"]
     passed = {row["stage"] for row in outcome["stages"] if row["passed"]}
-    assert outcome["engine"] == "vllm"
-    assert {"translate", "generate", "score", "train", "evaluate", "judge", "write_release"} <= passed
-    assert not any(row["broken"] or row["not_reached"] for row in outcome["stages"])
+    assert outcome["engine"] == "vllm" and {"generate", "score", "train", "evaluate", "write_release"} <= passed
