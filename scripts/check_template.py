@@ -22,7 +22,7 @@ from croco import cli
 from croco.digests import digest
 from croco.errors import InputError
 from croco.models.options import ENGINES, add_template_options
-from croco.models.roles import ROLES, examine_as, load_skeleton, load_with_stops
+from croco.models.roles import ROLES, check_processors, examine_as, load_skeleton, load_with_stops
 from croco.prompts.formats import FORMATS
 from croco.records import write_json
 
@@ -30,6 +30,8 @@ from croco.records import write_json
 def main():
     args = parse_arguments()
     check_engine(args)
+    if args.engine == "vllm":
+        check_processors(args.model, args.revision, args.trust_remote_code)
     tokenizer, stops = load_with_stops(args.model, args.revision, args.trust_remote_code)
     if args.weights:
         load_skeleton(args.role, args.model, args.revision, args.trust_remote_code)

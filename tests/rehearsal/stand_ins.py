@@ -35,6 +35,28 @@ GEMMA = (
 COHERE_TOKENS = [
     *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>")
 ]
+# {family: {name of an attribute of the tokenizer: token}}; processors of images ask for them.
+IMAGE_TOKENS = {
+    "qwen": {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_start_token": "<|vision_start|>",
+        "vision_end_token": "<|vision_end|>",
+    },
+    "gemma": {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+}
+# {class: {file of a processor: its content}}; vLLM does not load the class without them.
+QWEN_PROCESSORS = {
+    "preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor"},
+    "video_preprocessor_config.json": {"video_processor_type": "Qwen3VLVideoProcessor"},
+}
+PROCESSORS = {
+    "Gemma3ForConditionalGeneration": {"preprocessor_config.json": {"image_processor_type": "Gemma3ImageProcessor"}},
+    "Qwen3_5ForConditionalGeneration": QWEN_PROCESSORS,
+    "Qwen3_5MoeForConditionalGeneration": QWEN_PROCESSORS,
+}
+# {class: weights under names of which transformers' own differ}.
+PUBLISHED = {"Gemma3ForConditionalGeneration": ["vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight"]}
 # Chat template, special tokens, and of them BOS, end of a turn, padding.
 FAMILIES = {
     "chatml": (
@@ -75,7 +97,13 @@ def gemma3():
         "hidden_size": 5376, "num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128,
         "intermediate_size": 21504, "sliding_window": 1024, "max_position_embeddings": 131072,
     }  # fmt: skip
-    vision = {"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304}
+    vision = {
+        "hidden_size": 1152,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "intermediate_size": 4304,
+        "vision_use_head": False,
+    }
     return "Gemma3ForConditionalGeneration", transformers.Gemma3Config(text_config=text, vision_config=vision)
 
 
@@ -116,11 +144,19 @@ def make_tokenizer(family, texts):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
+    images = IMAGE_TOKENS.get(family, {})
     trainer = trainers.BpeTrainer(
-        vocab_size=1200, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=1200,
+        special_tokens=[*special, *images.values()],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=end, pad_token=pad)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=end, pad_token=pad, extra_special_tokens=images
+    )
+    if family == "gemma":  # vLLM looks these up in the vocabulary
+        fast.add_tokens(["\n" * count for count in range(1, 5)])
     fast.chat_template = template
     return fast
 
@@ -134,9 +170,15 @@ def write_model(folder, tokenizer, architecture, config):
     for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_index",
                  "boi_token_index", "eoi_token_index"):  # fmt: skip
         if getattr(config, name, None) is not None:
-            setattr(config, name, tokenizer.pad_token_id)
+            token = name.removesuffix("_id").removesuffix("_index")
+            setattr(config, name, getattr(tokenizer, f"{token}_id", tokenizer.pad_token_id))
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for name, content in PROCESSORS.get(architecture, {}).items():
+        (folder / name).write_text(json.dumps(content))
+    if architecture in PUBLISHED:
+        index = {"weight_map": dict.fromkeys(PUBLISHED[architecture], "model-00001-of-00002.safetensors")}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     if "SequenceClassification" not in architecture:
         transformers.GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,

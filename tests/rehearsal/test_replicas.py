@@ -5,8 +5,10 @@ import torch
 import transformers
 from rehearsal.stand_ins import MODELS, make_tokenizer, write_model
 
+from croco.errors import InputError
+from croco.models.loading import read_headers
 from croco.models.lora import find_targets
-from croco.models.roles import load_skeleton, load_with_stops
+from croco.models.roles import check_processors, load_skeleton, load_with_stops
 from croco.rehearsal.replicas import make_replica, shrink, teach_answers
 
 # {class: its config with transformers' own sizes}
@@ -81,3 +83,23 @@ def test_replica_learns_to_stop(name, tmp_path):
     )
     answers = [tokenizer.decode(row[len(chats[0]) :], skip_special_tokens=True).strip() for row in sampled]
     assert sum(answer in ("born", "frei") for answer in answers) >= 8, answers
+
+
+def test_an_image_text_model_without_its_processors_is_refused_for_vllm(tmp_path):
+    """vLLM would refuse it when the model is loaded, in the middle of a run."""
+    family, make = MODELS["Infomaniak-AI/vllm-translategemma-27b-it"]
+    write_model(tmp_path, make_tokenizer(family, TEXTS), *make())
+    check_processors(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match="Can't load image processor"):
+        check_processors(tmp_path)
+
+
+def test_a_replica_has_the_names_of_the_published_weights(tmp_path):
+    """vLLM knows only those of Gemma 3's image tower, and transformers would write others."""
+    family, make = MODELS["Infomaniak-AI/vllm-translategemma-27b-it"]
+    write_model(tmp_path / "real", make_tokenizer(family, TEXTS), *make())
+    model = make_replica(str(tmp_path / "real"), None, tmp_path / "replica", "translator", seed=0)
+    model.save_pretrained(tmp_path / "replica")  # as after the replica has learned to answer
+    tower = [name for name in read_headers(tmp_path / "replica") if name.startswith("vision_tower.")]
+    assert tower and all(name.startswith("vision_tower.vision_model.") for name in tower)

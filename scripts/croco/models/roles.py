@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ROLES = ("policy", "reward", "judge", "translator")
+# Image-text classes that vLLM was seen to refuse without their processors' files. Others may have such files elsewhere.
+NEEDS_PROCESSORS = {"Gemma3ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"}
 
 
 def load_with_stops(
@@ -64,6 +66,24 @@ def load_config(path: str | Path, revision: str | None = None, trust_remote_code
 
     with model_errors(path):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def check_processors(path: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Raises InputError for an image-text model without the files that vLLM needs to load it, even for text alone."""
+    from transformers.utils import cached_file
+
+    from croco.models.loading import PROCESSORS
+
+    if not NEEDS_PROCESSORS & set(load_config(path, revision, trust_remote_code).architectures or []):
+        return
+    if not any(
+        cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False) for name in PROCESSORS
+    ):
+        raise InputError(
+            f"vLLM does not load an image-text model without {' or '.join(PROCESSORS)} (Can't load image processor)",
+            "copy them from the model that it was made from, or write engine: transformers",
+            path,
+        )
 
 
 def load_skeleton(

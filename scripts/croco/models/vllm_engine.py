@@ -67,10 +67,10 @@ def start(
             load_format="safetensors",
             **{**defaults, **needed, **options},
         )
-    except (TypeError, RuntimeError, ValueError, OSError, ImportError) as error:
+    except Exception as error:  # of any kind, from the class's own code, such as a KeyError for a missing token
         # The files were checked before, so that this is vLLM's own reason, such as a class that it does not support.
         raise InputError(
-            f"vLLM refuses the model or its options: {error}",
+            f"vLLM refuses the model or its options: {type(error).__name__}: {error}",
             "follow vLLM's own message above; check engine_options and the GPU's memory, or write engine: transformers",
             path,
         ) from error

@@ -17,7 +17,7 @@ from croco.evaluation.judge_prompt import Comparison, read_template, write_reque
 from croco.examination.findings import list_models
 from croco.grid import Grid
 from croco.models.chats import UNUSABLE, encode_prompt
-from croco.models.roles import load_with_stops
+from croco.models.roles import load_config, load_with_stops
 from croco.prompts.formats import request
 from croco.prompts.sources import Source, read_source
 from croco.rehearsal.cut import TASK_ROWS, choose_releases, cut
@@ -62,9 +62,19 @@ def prepare(
         for row in prepared.config[KIND[used.role]]:
             if row["name"] == used.row["name"]:
                 row["path"] = str(replica)
+                if engine == "vllm":
+                    fit_cpu_build(row)
     replace_tokenizers(grid, prepared, models)
     complete_config(checkout, prepared)
     return prepared
+
+
+def fit_cpu_build(row: dict[str, Any]) -> None:
+    """What vLLM's CPU build needs for linear attention: its kernel is for bfloat16, its cache for chunked prefill."""
+    text = load_config(row["path"], None, row.get("trust_remote_code", False)).get_text_config()
+    if "linear_attention" in (getattr(text, "layer_types", None) or []):
+        row["dtype"] = "bfloat16"
+        row["engine_options"]["enable_prefix_caching"] = False
 
 
 def complete_config(checkout: Path, prepared: Prepared) -> None:

@@ -5,9 +5,11 @@ that its class, adapters and kernels take the same paths. Random models never st
 few letters.
 """
 
+import json
 import random
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,8 +157,35 @@ def make_replica(
             model = auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     if role == "reward":
         spread_scores(model)
-    model.save_pretrained(folder)
+    save_as_published(model, folder, source / INDEX)
     return model
+
+
+def save_as_published(model: "PreTrainedModel", folder: Path, index: Path) -> None:
+    """Saves a replica under the names that the model's ``index`` of weights lists, if there is one.
+
+    transformers knows several names of some weights, such as those of Gemma 3's image tower, and vLLM only the
+    published ones. Later calls of save_pretrained keep the choice.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    from croco.models.loading import read_headers
+
+    model.save_pretrained(folder)
+    if not index.is_file():
+        return
+    published = omit_numbers(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    known = len(published & omit_numbers(read_headers(folder)))
+    model._weight_conversions = get_model_conversion_mapping(model, add_legacy=False)
+    model.save_pretrained(folder)
+    if len(published & omit_numbers(read_headers(folder))) <= known:
+        del model._weight_conversions
+        model.save_pretrained(folder)
+
+
+def omit_numbers(names: Iterable[str]) -> set[str]:
+    """Names of weights without the numbers of layers and experts, of which a replica has fewer."""
+    return {re.sub(r"\.\d+(?=\.)", ".N", name) for name in names}
 
 
 def spread_scores(model: "PreTrainedModel") -> None:
