@@ -59,8 +59,9 @@ class ByRows(Trainer):
         lengths = measure_rows(self.train_dataset)
         if lengths is None:
             return super()._get_train_sampler(train_dataset)
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * WORLD
-        return StepsByLength(lengths, batch, self.args.seed)
+        return StepsByLength(
+            lengths, self.args.train_batch_size, self.args.gradient_accumulation_steps, WORLD, self.args.seed
+        )
 
     def _count_own(self, first: int) -> int:
         """Rows of this process that are no repeats, in its micro-batch that begins at row ``first`` of the step."""
@@ -120,14 +121,17 @@ class StepsByLength(Sampler):
     """Rows in random order, those of each optimizer step by length, longest first.
 
     A step is a mean over its rows, so that their order changes last bits alone, and the draws of dropout. Rows of similar
-    length share a micro-batch and need less padding, and processes that work side by side wait less for each other.
+    length share a micro-batch, which then needs less padding. Processes take micro-batches in turn; every second round of
+    turns is reversed, so that all have about as many tokens in a step and wait less for each other at its end.
 
     Args:
-        lengths: tokens of each row; batch: rows of a step, in all processes; seed: of the random order.
+        lengths: tokens of each row; micro_batch: rows; accumulated: micro-batches of a process in a step.
+        seed: of the random order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch = lengths, batch
+    def __init__(self, lengths: Sequence[int], micro_batch: int, accumulated: int, processes: int, seed: int) -> None:
+        self.lengths, self.micro_batch, self.round = lengths, micro_batch, micro_batch * processes
+        self.batch = self.round * accumulated
         self.order = SeedableRandomSampler(lengths, data_seed=seed)
 
     def __len__(self) -> int:
@@ -136,7 +140,15 @@ class StepsByLength(Sampler):
     def __iter__(self) -> Iterator[int]:
         rows = iter(self.order)
         while step := list(itertools.islice(rows, self.batch)):
-            yield from sorted(step, key=self.lengths.__getitem__, reverse=True)
+            step.sort(key=self.lengths.__getitem__, reverse=True)
+            for number, start in enumerate(range(0, len(step), self.round)):
+                turns = step[start : start + self.round]
+                yield from self._reverse(turns) if number % 2 and len(turns) == self.round else turns
+
+    def _reverse(self, turns: Sequence[int]) -> Iterator[int]:
+        """The micro-batches of a round in reverse order."""
+        for first in range(self.round - self.micro_batch, -1, -self.micro_batch):
+            yield from turns[first : first + self.micro_batch]
 
     def set_epoch(self, epoch: int) -> None:
         """The order is a function of seed and epoch, so that a resumed training goes on in it."""
