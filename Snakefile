@@ -44,6 +44,7 @@ for PATH in CUSTOM_RULES:
 
 onstart:
     print(describe_prospect(GRID.results), file=sys.stderr)
+    log_time_left(GRID, BASE, workflow.dag)
 
 
 onsuccess:

@@ -19,6 +19,7 @@ from croco.endings import describe_failures, describe_prospect, describe_result
 from croco.errors import InputError
 from croco.examination.data import check_tasks
 from croco.planning.redo import find_excess
+from croco.planning.time_left import log_time_left
 from croco.pins import check_local_items, list_unpinned
 from croco.prompts.sources import check_sources
 from croco.results_folder import CHECKED, DATASETS_CHECKED, ResultsFolder

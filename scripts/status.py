@@ -31,10 +31,9 @@ from croco.endings import Failure, list_failures, write_failures
 from croco.files import replacing
 from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import make_plan
+from croco.planning.plan import plan_jobs
 from croco.planning.progress import DONE, FAILED, STATES, Progress, RunStatus, describe_counts, find_progress
 from croco.planning.redo import GPU_TYPE
-from croco.planning.speed import list_gigabytes, read_measured, read_speed
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -79,13 +78,11 @@ def read_status(args) -> RunStatus:
     """All facts that are printed, or shown on the page."""
     from croco.results_folder import ResultsFolder  # with Snakemake, which --help needs not
 
-    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config)
     folder = ResultsFolder(grid.results, {}, CHECKOUT)
     start, holder = folder.read_start(), find_holder(folder.folder / "lock")
-    measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))
     failures = read_failures(start)
-    plan = make_plan(grid, jobs, speed, measured)
+    plan = plan_jobs(grid, jobs, CHECKOUT, args.gpu_type)
     progress = find_progress(plan.steps, [failure.log for failure in failures], holder is not None)
     logs = {step.job.log for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED}
     counts = progress.count()

@@ -231,6 +231,10 @@ class RecordsInFolder(FilePersistence):
         except OSError as error:
             raise WorkflowError(cli.explain_os_error(error) or f"error: {path}: {error}") from None
 
+    def _write_record(self, key: str, record: Any) -> None:
+        super()._write_record(key, record)
+        self._clear_cache()  # which still says that there is no record
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """For a run; raises WorkflowError where another run writes to the folder."""

@@ -115,6 +115,8 @@ def test_running_then_failed(project):
         assert done.returncode == 0 and "goes on: process" in done.stdout and "Go on" not in done.stdout
         assert count_states(done.stdout)["running"] >= 1 and count_states(done.stdout)["done"] >= 1
     assert run.returncode == 1
+    (log,) = (project / ".snakemake/log").glob("*.log")
+    assert "time left: unknown: no job of these rules has finished yet\n" in log.read_text(encoding="utf-8")
     done = status(project)
     counts = count_states(done.stdout)
     assert done.returncode == 1 and counts["failed"] >= 1 and not counts["running"]

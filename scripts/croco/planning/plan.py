@@ -4,11 +4,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from croco.grid import Grid
 from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob, find_ends
 from croco.planning.schedule import Schedule, simulate
-from croco.planning.speed import Cost, Measured, Speed, Z, estimate
+from croco.planning.speed import Cost, Measured, Speed, Z, estimate, list_gigabytes, read_measured, read_speed
 from croco.planning.work import Facts, Work, work_of
 
 HOUR = 3600
@@ -109,6 +110,15 @@ def make_plan(grid: Grid, jobs: Sequence[PlannedJob], speed: Speed, measured: Me
         steps.append(Step(job, work, estimate(work, job.gpus, speed, measured)))
     sources = {step.cost.source for step in steps if step.cost.source}
     return Plan(steps, facts.assumptions, sorted(sources))
+
+
+def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: str) -> Plan:
+    """make_plan by what the results folder has measured, else by the checkout's table of speeds.
+
+    Raises InputError as read_speed.
+    """
+    speed = read_speed(checkout / "config/speeds.tsv", gpu_type)
+    return make_plan(grid, jobs, speed, read_measured(Path(grid.results), speed, list_gigabytes(grid)))
 
 
 def add_up(steps: Iterable[Step]) -> Sum:

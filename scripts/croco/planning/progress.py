@@ -18,14 +18,21 @@ class Progress:
     Attributes:
         steps: the jobs, in the order of PlannedJob.after.
         states: of each job one of STATES, None for a target, which is no work.
+        freed: jobs that have just ended, and in whose place no other one has started yet.
     """
 
     steps: Sequence[Step]
     states: Sequence[str | None]
+    freed: int = 0
 
     def count(self) -> Counter[str]:
         """{state: number of jobs}."""
         return Counter(state for state in self.states if state)
+
+    def count_at_once(self) -> int:
+        """How many jobs run at the same time, at least one."""
+        counts = self.count()
+        return max(1, counts[RUNNING] + min(self.freed, counts[WAITING]))
 
     def count_by_rule(self) -> dict[str, Counter[str]]:
         """{rule: {state: number of jobs}}; a rule comes after the rules that it needs."""
@@ -38,14 +45,14 @@ class Progress:
     def seconds_left(self) -> tuple[float, int]:
         """(seconds until the end, number of jobs of unknown duration, which count as none).
 
-        As many jobs as are running now stay busy (at least one), and no job starts before those that it needs. A
-        running job counts in full.
+        As many jobs as run at once now go on to do so, and no job starts before those that it needs. A running job
+        counts in full.
         """
         left = self._durations_left()
         unknown = sum(seconds is None for seconds in left)
         seconds_of = [seconds or 0.0 for seconds in left]
         ends = find_ends([step.job for step in self.steps], seconds_of)
-        return max(sum(seconds_of) / max(1, self.count()[RUNNING]), *ends, 0.0), unknown
+        return max(sum(seconds_of) / self.count_at_once(), *ends, 0.0), unknown
 
     def work_left(self) -> dict[str, float | None]:
         """{rule: seconds of its unfinished jobs, one after the other}; None where a duration is unknown."""
@@ -58,12 +65,11 @@ class Progress:
     def describe_time_left(self) -> str:
         """The time until the end, in words."""
         seconds, unknown = self.seconds_left()
-        running = self.count()[RUNNING]
         if not seconds:
             return "unknown: no job of these rules has finished yet"
-        at_once = f"with {max(1, running)} job{'s' if running > 1 else ''} at once"
-        more = f", and {unknown} jobs of rules that have not been measured" if unknown else ""
-        return f"about {format_duration(seconds)} {at_once}{more}"
+        at_once = self.count_at_once()
+        more = f", and {_count_jobs(unknown)} of rules that have not been measured" if unknown else ""
+        return f"about {format_duration(seconds)} with {_count_jobs(at_once)} at once{more}"
 
     def _durations_left(self) -> list[float | None]:
         """Seconds of each job that is left; 0 for a finished job and a target, None where the duration is unknown."""
@@ -102,6 +108,10 @@ class RunStatus:
 def describe_counts(counts: Counter[str]) -> str:
     """The numbers of jobs by state, in words."""
     return ", ".join(f"{counts[state]} {state}" for state in STATES)
+
+
+def _count_jobs(count: int) -> str:
+    return f"{count} job{'s' if count > 1 else ''}"
 
 
 def format_duration(seconds: float) -> str:

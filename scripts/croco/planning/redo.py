@@ -5,8 +5,7 @@ from typing import Any
 
 from croco.grid import Grid
 from croco.planning.jobs import read_dag
-from croco.planning.plan import Plan, add_up, group, make_plan, shorten_reasons
-from croco.planning.speed import list_gigabytes, read_measured, read_speed
+from croco.planning.plan import Plan, add_up, group, plan_jobs, shorten_reasons
 
 GPU_TYPE = "h100"  # of config/speeds.tsv, where no other is asked for
 RULES = 5  # that a message names
@@ -34,6 +33,4 @@ def find_excess(grid: Grid, checkout: Path, dag: Any) -> str | None:
     jobs = read_dag(dag)
     if not any(job.is_redone and job.gpus for job in jobs):
         return None
-    speed = read_speed(checkout / "config/speeds.tsv", GPU_TYPE)
-    measured = read_measured(Path(grid.results), speed, list_gigabytes(grid))
-    return describe_excess(grid, make_plan(grid, jobs, speed, measured))
+    return describe_excess(grid, plan_jobs(grid, jobs, checkout, GPU_TYPE))
