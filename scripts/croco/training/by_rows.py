@@ -63,6 +63,14 @@ class ByRows(Trainer):
             lengths, self.args.train_batch_size, self.args.gradient_accumulation_steps, WORLD, self.args.seed
         )
 
+    def get_train_dataloader(self) -> Any:
+        """As Trainer's, and the sampler learns of the epoch: among several processes, accelerate tells only one set so."""
+        loader = super().get_train_dataloader()
+        sampler = getattr(getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler), "sampler", None)
+        if isinstance(sampler, StepsByLength):
+            loader.set_sampler(sampler)
+        return loader
+
     def _count_own(self, first: int) -> int:
         """Rows of this process that are no repeats, in its micro-batch that begins at row ``first`` of the step."""
         size = self.args.train_batch_size
