@@ -35,7 +35,7 @@ def list_facts(page: Page) -> list[Fact]:
         ("hardware", _hardware(page.manifests)),
         ("trained in", ", ".join(dict.fromkeys(code for run in runs for code in run.languages))),
         ("evaluated in", ", ".join(dict.fromkeys(code for run in runs for code in run.evaluated))),
-        ("arms by pool", str(len(arms) or "")),
+        ("arms", str(len(arms) or "")),
         ("tuned runs", str(len(runs) or "")),
         ("training seeds", str(len({run.seed for run in runs}) or "")),
         ("training prompts", f"{prompts:,}" if prompts else ""),

@@ -1,5 +1,6 @@
 """The leaderboard and the headline of the report page: one line per arm, from summary.csv alone."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,15 @@ def list_lines(page: Page) -> list[Line]:
     lines = sorted((_line(page.summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
     lines += [_line(page.summary, [base]) for base in page.bases]
     return [line for line in lines if not _is_empty(line)]
+
+
+def rank_lines(lines: Sequence[Line]) -> list[Line]:
+    """The multilingual arms, the others, and the untuned models, each by falling win rate; an arm without one is last."""
+
+    def place(line: Line) -> tuple[bool, bool, float]:
+        return line.pool == BASE[0], not line.is_multilingual, math.inf if line.win_rate is None else -line.win_rate
+
+    return sorted(lines, key=place)
 
 
 def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:

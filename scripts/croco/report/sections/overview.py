@@ -8,7 +8,7 @@ from croco.report.caveats import list_caveats
 from croco.report.elements import Section
 from croco.report.facts import Fact, list_facts, write_methods
 from croco.report.highlights import Highlights
-from croco.report.leaderboard import list_lines, write_headlines
+from croco.report.leaderboard import list_lines, rank_lines, write_headlines
 from croco.report.page import Manifest, Page
 from croco.report.sections.cost import list_jobs, sum_up
 
@@ -23,7 +23,7 @@ def show(page: Page, highlights: Highlights) -> Section:
         "contamination": describe_contamination(page.contamination),
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
-        "lines": lines,
+        "lines": rank_lines(lines),
         "highlights": highlights,
     }
     return Section(content=content)
