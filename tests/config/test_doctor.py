@@ -295,7 +295,7 @@ DATASETS = {
     "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist", "correct `revision` in the config"]),
     "mute": (write_rows_alone, {"text": "prompt"}, "note", ["the hub does not say its columns", "id, prompt"]),
     "closed": (close_gate, {"text": "prompt"}, "error", ["gated", "hf auth login"]),
-    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
+    "aggregated": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
 }  # fmt: skip
 
 
