@@ -1,6 +1,7 @@
 """A hub on the loopback interface that serves models and datasets from a folder: KIND/OWNER/NAME/files.
 
-It has one revision, main. A repository with a file .gated is gated, and nobody has access to it.
+It has one revision, main. A repository with a file .gated is gated, and nobody has access to it; to one with a file
+.busy there are too many requests.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from huggingface_hub import ModelCard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-GATE = ".gated"
+GATE, BUSY = ".gated", ".busy"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.refuse("GatedRepo", 403)
         if root.is_dir() and asked[3] not in ("main", COMMIT):
             return self.refuse("RevisionNotFound")
+        if (root / BUSY).exists():
+            return self.refuse("TooManyRequests", 429)
         if not file.is_file():
             return self.refuse("EntryNotFound" if root.is_dir() else "RepoNotFound")
         self.answer(file.read_bytes(), "application/octet-stream")

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 from conftest import ENVIRONMENT, INTERPRETER, ROOT, copy_project, script, snakemake, write_rows
-from hub import GATE, serving
+from hub import BUSY, GATE, serving
 from safetensors.torch import load_file, save_file
 
 from croco.examination.machine import examine_file_system
@@ -257,6 +257,16 @@ def write_parquet(folder):
     Dataset.from_list([{"id": "1", "chat": {"prompt": "Hello"}, "kind": "a"}]).to_parquet(folder / "test.parquet")
 
 
+def write_records(folder):
+    """Records that are no plain mappings of the library."""
+    from datasets import Dataset, Features, Json, Translation, Value
+    from pyarrow.parquet import write_table
+
+    features = {"id": Value("string"), "translation": Translation(["da", "en"]), "meta": {"more": Json()}}
+    row = {"id": "1", "translation": {"da": "Hej", "en": "Hello"}, "meta": {"more": {"kind": "a"}}}
+    write_table(Dataset.from_list([row], features=Features(features)).data.table, folder / "test.parquet")
+
+
 def write_card(folder):
     """Rows that say nothing of the columns, and a card that does."""
     columns = "  - {name: id, dtype: string}\n  - {name: prompt, dtype: string}\n"
@@ -275,6 +285,9 @@ DATASETS = {
     "parquet": (write_parquet, {"text": "chat.prompt", "where": {"kind": "a"}}, None, []),
     "column": (write_parquet, {"text": "chat.question"}, "error", ["no column chat.question (`text`)", COLUMNS_ARE]),
     "where": (write_parquet, {"text": "chat.prompt", "where": {"sort": "a"}}, "error", ["no column sort (`where`)"]),
+    "records": (write_records, {"text": "translation.en", "where": {"meta.more.kind": "a"}}, None, []),
+    "record": (write_records, {"text": "translation.de"}, "error", ["no column translation.de (`text`)"]),
+    "busy": (lambda folder: (folder / BUSY).touch(), {"text": "prompt"}, "warning", ["the hub did not answer", "429"]),
     "default": (write_parquet, {}, "error", ["no column text (`text`)", COLUMNS_ARE]),
     "card": (write_card, {"text": "question", "reference": "answer"}, "error", ["no column question (`text`), answer (`reference`)", "it has id, prompt"]),
     "split": (write_card, {"text": "prompt", "split": "train"}, "error", ["no split train; it has test", "correct `split`"]),
@@ -282,7 +295,7 @@ DATASETS = {
     "revision": (write_card, {"text": "prompt", "revision": "v9"}, "error", ["Revision 'v9' doesn't exist", "correct `revision` in the config"]),
     "mute": (write_rows_alone, {"text": "prompt"}, "note", ["the hub does not say its columns", "id, prompt"]),
     "closed": (close_gate, {"text": "prompt"}, "error", ["gated", "hf auth login"]),
-    "nowhere": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
+    "aggregated": (None, {"text": "prompt"}, "error", ["doesn't exist on the Hub", "correct the dataset's id"]),
 }  # fmt: skip
 
 
@@ -308,11 +321,12 @@ def examined_datasets(tmp_path_factory):
 
 # Prints {name: [[severity, message], ...]} of rows of the config's prompts.
 EXAMINE = """
-import json, sys
+import json, sys, time
 from types import SimpleNamespace
 from croco.examination.datasets import examine_datasets
 from croco.grid import Grid
 said = {}
+time.sleep = lambda seconds: None  # before the hub is asked again
 for name, row in json.loads(sys.argv[1]).items():
     config = {"prompts": [row], "source_language": "en", "evaluation": {"tasks": []}}
     grid = SimpleNamespace(config=config, prompts={"evaluate": row}, list_models=list, results="x", languages=["en"])

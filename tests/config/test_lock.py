@@ -247,3 +247,18 @@ def test_a_task_whose_local_data_lack_a_field_is_refused_before_any_job(project)
     done = run(project, "-n")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "facts.jsonl: no row has the field question" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("trusted", "ends"), [(True, 0), (False, 1)])
+def test_a_task_whose_own_code_is_trusted_may_make_the_fields_of_its_question(project, trusted, ends):
+    def add_task(config):
+        write_rows(project / "facts.jsonl", [{"query": "Why?"}])
+        text = (project / "config/tasks/question_answer.yaml").read_text()
+        (project / "facts.yaml").write_text(f"{text}process_docs: !function code.ask\n")
+        (project / "code.py").touch()
+        row = {"name": "facts", "yaml": "facts.yaml", "data": "facts.jsonl", "trust_task_code": trusted}
+        config["evaluation"]["tasks"] = [row]
+
+    write_config(project, add_task)
+    done = run(project, "-n")
+    assert done.returncode == ends and ("runs code" in done.stderr) != trusted, done.stderr

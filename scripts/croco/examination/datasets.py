@@ -1,7 +1,7 @@
 """Whether datasets have the splits, subsets and columns that a config declares; no rows of the hub are fetched."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from croco.pins import Item
 from croco.prompts.sources import dataset_errors, find_missing_fields, open_dataset
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import DatasetBuilder, Features
 
 PARQUET = ".parquet"
@@ -20,6 +21,7 @@ FOOTER_BYTES = 2**20  # read at once from the end of a file
 ALL_SPLITS = "all"
 CORRECT_COLUMNS = "correct the columns in the config"
 SERVER_FAILED = 500  # HTTP status from which on the fault is the server's
+TRY_LATER = (408, 429)  # HTTP status of a request that took too long, or is one of too many
 
 
 def examine_datasets(grid: Grid) -> Iterator[Finding]:
@@ -41,8 +43,8 @@ def examine_dataset(item: Item, declared: Declared) -> Iterator[Finding]:
         else:
             yield from examine_hub_dataset(item, declared)
     except InputError as fault:
-        if _is_silence(fault.__cause__):
-            what = f"the hub did not answer, so that its columns are not known: {fault.__cause__}"
+        if silence := _find_silence(fault):
+            what = f"the hub did not answer, so that its columns are not known: {silence}"
             remedy = "run the doctor once where the hub can be reached"
             yield Finding(WARNING, _name(item, declared), what, "prompts", remedy)
         else:
@@ -71,7 +73,7 @@ def examine_hub_dataset(item: Item, declared: Declared) -> Iterator[Finding]:
     else:
         readable = {key: _without_opaque(columns, features) for key, columns in declared.items()}
         stated = {key: columns for key, columns in readable.items() if columns}
-        yield from _compare(_name(item, declared), stated, [make_empty(features)], list(features))
+        yield from _compare(_name(item, declared), stated, [make_empty(features.arrow_schema)], list(features))
 
 
 def describe_dataset(item: Item) -> "tuple[DatasetBuilder, Features | None]":
@@ -87,13 +89,18 @@ def describe_dataset(item: Item) -> "tuple[DatasetBuilder, Features | None]":
         return builder, find_features(item, builder)
 
 
-def _is_silence(error: BaseException | None) -> bool:
-    """Whether the hub gave no answer, or failed by itself."""
+def _find_silence(fault: BaseException) -> BaseException | None:
+    """The error behind ``fault`` by which the hub gave no answer, failed by itself, or was too busy; None without one."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    if isinstance(error, HfHubHTTPError):  # an answer of the hub
-        return error.response.status_code >= SERVER_FAILED
-    return isinstance(error, ConnectionError | HTTPError)
+    error: BaseException | None = fault
+    while error := error.__cause__ or error.__context__:  # datasets raises some errors `from None`
+        if isinstance(error, HfHubHTTPError):  # an answer of the hub
+            status = error.response.status_code
+            return error if status >= SERVER_FAILED or status in TRY_LATER else None
+        if isinstance(error, ConnectionError | HTTPError):
+            return error
+    return None
 
 
 def examine_split(item: Item, declared: Declared, builder: "DatasetBuilder") -> Iterator[Finding]:
@@ -124,16 +131,26 @@ def find_features(item: Item, builder: "DatasetBuilder") -> "Features | None":
         return Features.from_arrow_schema(read_schema(file))
 
 
-def make_empty(features: "Features") -> dict[str, Any]:
-    """A row with the nested records of the features, and null everywhere else."""
-    return {name: make_empty(part) if isinstance(part, dict) else None for name, part in features.items()}
+def make_empty(fields: "Iterable[pyarrow.Field]") -> dict[str, Any]:
+    """A row with the nested records of a schema, and null everywhere else."""
+    from pyarrow.types import is_struct
+
+    return {field.name: make_empty(field.type) if is_struct(field.type) else None for field in fields}
 
 
 def _without_opaque(columns: list[str], features: "Features") -> list[str]:
-    """The columns without those in a field that holds JSON of any form."""
+    """The columns without those in a field, nested or not, that holds JSON of any form."""
     from datasets import Json
 
-    return [column for column in columns if not isinstance(features.get(column.split(".")[0]), Json)]
+    def is_opaque(column: str) -> bool:
+        part: Any = features
+        for name in [column] if column in features else column.split("."):
+            part = part.get(name) if isinstance(part, dict) else None
+            if isinstance(part, Json):
+                return True
+        return False
+
+    return [column for column in columns if not is_opaque(column)]
 
 
 def describe_missing(rows: Any, declared: Declared, columns: list[str] | None) -> str | None:

@@ -20,6 +20,7 @@ STEP_SECONDS = 0.03  # of transformers' generate with a model of some billion pa
 # At least this share of a measured time counts as work on items, however long the table says that loading takes.
 LEAST_SHARE = 0.2
 Z = 1.96  # of a 95 % interval
+NOT_MEASURED = ("state", "partial", "audit")  # folders of a results folder
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,16 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
 
 
 def _read_manifests(results: Path) -> Iterable[dict]:
-    for path in sorted(results.glob("**/*manifest.json")):
-        if path.relative_to(results).parts[0] not in ("state", "partial", "audit"):
-            try:
-                manifest = read_json(path)
-            except InputError:  # it is cut off, and says nothing of speed
-                continue
-            if "stage" in manifest and "options" in manifest:
-                yield manifest
+    # state/ may have very many files, so that it is not even looked through.
+    folders = [path for path in results.glob("*") if path.is_dir() and path.name not in NOT_MEASURED]
+    paths = [path for folder in folders for path in folder.glob("**/*manifest.json")]
+    for path in sorted([*results.glob("*manifest.json"), *paths]):
+        try:
+            manifest = read_json(path)
+        except InputError:  # it is cut off, and says nothing of speed
+            continue
+        if "stage" in manifest and "options" in manifest:
+            yield manifest
 
 
 def _count_done(manifest: dict) -> float:

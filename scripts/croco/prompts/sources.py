@@ -45,9 +45,10 @@ TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "fu
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
 STAGE_IT = "start where the hub can be reached, or stage the dataset there with `snakemake stage`"
+ACCEPT_LICENCE = "accept its licence on the hub with the account of your token, and log in (hf auth login)"
 # {what the datasets library says of a dataset that it cannot load, a regex: remedy}
 DATASET_REMEDIES = {
-    "gated": "accept its licence on the hub with the account of your token, and log in (hf auth login)",
+    r"\bgated\b": ACCEPT_LICENCE,
     r"^BuilderConfig .* not found|^Config name is missing": "correct `subset` in the config",
     r"^Unknown split|^Bad split": "correct `split` in the config",
     r"^Revision .* doesn't exist": "correct `revision` in the config",
@@ -199,7 +200,7 @@ def dataset_errors(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
         gated = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
-        remedy = DATASET_REMEDIES["gated"] if gated else _find_remedy(str(error))
+        remedy = ACCEPT_LICENCE if gated else _find_remedy(str(error))
         raise InputError(f"the dataset cannot be loaded: {error}", remedy, name) from error
 
 
