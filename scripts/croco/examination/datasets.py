@@ -93,8 +93,9 @@ def _find_silence(fault: BaseException) -> BaseException | None:
     """The error behind ``fault`` by which the hub gave no answer, failed by itself, or was too busy; None without one."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    error: BaseException | None = fault
-    while error := error.__cause__ or error.__context__:  # datasets raises some errors `from None`
+    error = fault
+    while behind := error.__cause__ or error.__context__:  # datasets raises some errors `from None`
+        error = behind
         if isinstance(error, HfHubHTTPError):  # an answer of the hub
             status = error.response.status_code
             return error if status >= SERVER_FAILED or status in TRY_LATER else None
