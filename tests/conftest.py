@@ -147,6 +147,8 @@ def copy_project(folder):
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "glossary.md", folder / "docs")  # the page shows it
     shutil.copy(ROOT / "tests" / "scenarios" / "two_languages.yaml", folder / "two_languages.yaml")
     return folder
 

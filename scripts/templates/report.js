@@ -463,10 +463,11 @@ const splitHash = (hash) => {
 const targetOf = (hash) => document.getElementById(splitHash(hash)[0]);
 function markCurrent() {
   const atEnd = scrollY + innerHeight >= root.scrollHeight - 2;
-  const linked = atEnd ? targetOf(location.hash)?.closest("main > section") : null;
+  const linked = targetOf(location.hash)?.closest("main > section");
   const begun = sections.filter((section) => section.getBoundingClientRect().top <= innerHeight / 3);
-  // Several of the last sections may fit the window's end: the one that was asked for is the current one.
-  const isLinkedShown = linked && linked.getBoundingClientRect().top >= 0;
+  // Several sections may begin in the top third, or fit the window's end: the one that was asked for is the current one.
+  const linkedTop = linked?.querySelector("h2").getBoundingClientRect().top;
+  const isLinkedShown = linkedTop >= -2 && (atEnd || linkedTop <= innerHeight / 3);
   const current = isLinkedShown ? linked : (atEnd ? sections : begun).at(-1) ?? sections[0];
   for (const [id, link] of links) {
     if (id === current.id) link.setAttribute("aria-current", "location");
