@@ -80,7 +80,8 @@ async function render(place) {
   }
   if (isOnPaper) spec.width = width;
   if (width < 480) {
-    spec.config.axis.labelLimit = 0.38 * width;
+    spec.config.axis.labelLimit = 0.5 * width;
+    spec.config.axisX = { titleAnchor: "end", titleFontSize: 11 }; // beside long names, a centred title is cut
     spec.config.axisQuantitative.tickCount = 4;
   }
   views.get(place)?.finalize();

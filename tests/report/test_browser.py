@@ -558,3 +558,18 @@ def test_comparison_is_accessible(browser, comparison, scheme, width):
     assert all(names) and len(names) == len(set(names))
     page.close()
     assert said == [] and {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+
+
+def test_on_a_phone_names_beside_a_chart_take_up_to_half_of_its_width(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("pages.RUNS", (("multi", "dpo_random_pairs", 1, ("en", "de")),))
+    root = write_finished(tmp_path / "small")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(make_report(root).as_uri())
+    page.wait_for_function(ALL_DRAWN)
+    texts = page.locator("#figure-win-rates svg text").all_text_contents()
+    assert "multi/dpo_random_pairs" in texts
+    cut = """[...document.querySelectorAll('.plot svg')].flatMap((svg) => [...svg.querySelectorAll('.role-axis-title text, .role-legend text')]
+      .filter((e) => e.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1
+        || e.getBoundingClientRect().left < svg.getBoundingClientRect().left - 1).map((e) => e.textContent))"""
+    assert page.evaluate(cut) == []
+    page.close()

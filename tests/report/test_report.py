@@ -616,6 +616,46 @@ def test_without_a_judge_answers_are_shown_and_nothing_is_called_missing(tmp_pat
     gaps = [gap.text_content() for gap in page.xpath("//div[@class='gap']")]
     assert not [gap for gap in gaps if "verdict" in gap or "win rate" in gap], gaps
     assert "No judge was asked for." in page.get_element_by_id("open-ended").text_content()
+    assert "No judge: the answers have no verdicts" in page.xpath("string(//ul[@class='badges'])")
+    said = page.get_element_by_id("open-ended").text_content() + page.get_element_by_id("examples").text_content()
+    assert "judged in both orders" not in said and "with their verdicts" not in said
+    header = read_table(page.get_element_by_id("leaderboard"))[0].keys()
+    assert {"win rate", "95 % interval", "length-controlled", "n"}.isdisjoint(header) and "tasks" in header
+
+
+def test_arms_and_seeds_without_results_are_named(tmp_path):
+    root = write_results(tmp_path / "small")
+    shutil.rmtree(root / "mini/en/dpo/checkpoint")
+    summary = pd.read_csv(root / "summary.csv")
+    missing = (summary["pool"] == "en") | (summary["setting"] == "dpo.s2")
+    summary[~missing].to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root, "--partial"))
+    unmeasured = " ".join(page.get_element_by_id("unmeasured").text_content().split())
+    assert unmeasured == "Arms without a result (1): mini/en/dpo."
+    assert [line["seeds"] for line in read_table(page.get_element_by_id("leaderboard"))] == ["1 of 2"]
+    assert "One training seed" in page.xpath("string(//ul[@class='badges'])")
+    gaps = " ".join(page.get_element_by_id("overview").text_content().split())
+    assert "Training: trainings (1 file)" in gaps
+
+
+def test_an_arm_of_which_only_a_later_seed_is_finished_is_in_the_heat_map(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary[(summary["pool"] != "multi") | (summary["setting"] == "dpo.s2")].to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root, "--partial"))
+    assert [line["run"] for line in read_figure(page, "wins-by-language")] == ["en/dpo", "multi/dpo"]
+
+
+def test_long_texts_of_tables_have_wide_columns(tmp_path):
+    root = write_results(tmp_path / "small")
+    advice = "in 81% of the pairs mean - 2 sd picked the minimum, as the rule min would have; take more samples"
+    for path in root.rglob("ledger.json"):
+        path.write_text(
+            json.dumps({**json.loads(path.read_text(encoding="utf-8")), "advice": advice}), encoding="utf-8"
+        )
+    page = parse(make_report(root))
+    cells = page.xpath(f"//figure[@id='figure-prompts']//td[text()='{advice}']")
+    assert cells and {cell.get("class") for cell in cells} == {"reason"}
 
 
 def test_texts_cannot_break_out_of_the_page(written):

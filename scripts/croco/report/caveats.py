@@ -95,6 +95,9 @@ def _translated(page: Page) -> Iterable[Caveat]:
 
 
 def _judge(page: Page) -> Iterable[Caveat]:
+    if not page.asked.judged:
+        yield Caveat("warn", "No judge: the answers have no verdicts and no win rates", "open-ended")
+        return
     if any(manifest.stage == "judge" and manifest.options.get("judge") == "oracle" for manifest in page.manifests):
         yield Caveat("warn", "Judge: a rule, not a model", "open-ended")
         return  # the order of the answers cannot matter to a rule

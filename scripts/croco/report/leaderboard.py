@@ -28,7 +28,8 @@ class Line:
         tasks: mean over the structured tasks where higher is better, each by its first metric.
         task_change: mean change of these tasks from the untuned model.
         right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
-        n: prompts of the win rate; ``seeds``: training seeds.
+        n: prompts of the win rate.
+        seeds: training seeds that have results; ``planned_seeds``: those of the run table.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Line:
     tokens: float | None
     n: int | None
     seeds: int
+    planned_seeds: int
 
     @property
     def is_multilingual(self) -> bool:
@@ -79,12 +81,21 @@ def rank_lines(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=place)
 
 
+def list_unmeasured(page: Page, lines: Sequence[Line]) -> list[str]:
+    """The tuned arms that have no line because they have no result, as model, pool and setting."""
+    measured = {line.run for line in lines}
+    planned = dict.fromkeys(f"{run.model}/{run.pool}/{run.arm}" for run in page.runs)
+    return [name for name in planned if name not in measured]
+
+
 def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
     last = max(run.round for run in runs)
     first = next(run for run in runs if run.round == last)
     rows = summary[(summary["model"] == first.model) & (summary["pool"] == first.pool) & (summary["round"] == last)]
     names = {run.setting for run in runs} | {first.arm}
-    rows = rows[rows["setting"].isin(names) & (rows["eval_language"] == ALL)]
+    rows = rows[rows["setting"].isin(names)]
+    seeds = rows.loc[rows["seed"] != ALL, "seed"].nunique()
+    rows = rows[rows["eval_language"] == ALL]
     is_base = first.pool == BASE[0]
     rows = rows[rows["baseline"].isna() | rows["baseline"].isin((BASE[1], CHANCE))]
     rows = prefer_all_seeds(rows)
@@ -110,7 +121,8 @@ def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
         right_language=_first(fidelity[fidelity["metric"] == "language_fidelity"], "value"),
         tokens=_first(fidelity[fidelity["metric"] == "n_tokens"], "value"),
         n=None if count is None else int(count),
-        seeds=len({run.seed for run in runs}),
+        seeds=seeds,
+        planned_seeds=len({run.seed for run in runs}),
     )
 
 

@@ -99,8 +99,8 @@ def _legend(labels: Iterable[str], orient: str = "top", **options: Any) -> "alt.
     import altair as alt
 
     column = SYMBOL_WIDTH + CHARACTER_WIDTH * max(map(len, labels), default=0)
-    # A part of the width is left of the legend, with the labels of an axis.
-    columns = alt.ExprRef(f"max(1, floor(0.7 * space / {column}))")
+    # A part of the width is left of the legend, with the labels of an axis: up to half on a phone, see report.js.
+    columns = alt.ExprRef(f"max(1, floor((space < 480 ? 0.45 : 0.7) * space / {column}))")
     return alt.Legend(orient=orient, columns=columns, labelLimit=alt.ExprRef("space - 100"), **options)
 
 

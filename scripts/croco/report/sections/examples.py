@@ -9,7 +9,7 @@ from croco.report.examples import describe_answer, describe_pair, draw, read_cha
 from croco.report.highlights import Highlights
 from croco.report.page import Page, ReportedRun
 
-INTRO = "The data behind the numbers: preference pairs, and tuned answers beside the base's with their verdicts."
+INTRO = "The data behind the numbers: preference pairs, and tuned answers beside the base's{verdicts}."
 
 
 def show(page: Page, highlights: Highlights) -> Section:
@@ -17,8 +17,9 @@ def show(page: Page, highlights: Highlights) -> Section:
 
     The drawn prompts of each run and language are those with the lowest hash of the prompt id: the same in every run.
     """
+    intro = INTRO.format(verdicts=" with their verdicts" if page.asked.judged else "")
     if not page.asked.examples:
-        return Section(intro=INTRO, empty="The config asks for no examples.", records={"examples": []})
+        return Section(intro=intro, empty="The config asks for no examples.", records={"examples": []})
     examples: list[dict[str, Any]] = []
     of_pairs = of_answers = 0
     chats: dict[str, dict] = {}
@@ -37,7 +38,7 @@ def show(page: Page, highlights: Highlights) -> Section:
     kinds = Counter(example["kind"] for example in examples)
     shown = {"pairs": (kinds["pair"], of_pairs), "answers": (kinds["answer"], of_answers)}
     content = {"shown": shown, "per_cell": page.asked.examples}
-    return Section(intro=INTRO, content=content, records={"examples": examples})
+    return Section(intro=intro, content=content, records={"examples": examples})
 
 
 def name_record(record: dict[str, Any]) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ def show(page: Page) -> Section:
         "null_margin": POINTS.text(NULL_MARGIN),
         "points": POINTS,
     }
-    return Section(intro=INTRO, figures=figures, empty="No judge was asked for.", content=content)
+    intro = INTRO if lines or page.asked.judged else None
+    return Section(intro=intro, figures=figures, empty="No judge was asked for.", content=content)
 
 
 def show_win_rates(lines: list[dict[str, Any]], looks: dict[str, Look]) -> Figure:
@@ -63,7 +64,7 @@ def show_languages(summary: pd.DataFrame, looks: dict[str, Look]) -> Figure:
     """Win rates by evaluation language."""
     wins = of_metric(summary, "arena", "win_rate")
     order = wins["run"].unique()
-    wins = prefer_all_seeds(wins[wins["seed"].isin(["1", "all"])]).drop_duplicates(["run", "eval_language"])
+    wins = prefer_all_seeds(wins).drop_duplicates(["run", "eval_language"])
     grid = wins.pivot(index="run", columns="eval_language", values="value")
     codes = [code for code in wins["eval_language"].unique() if code != "all"]
     grid = grid.loc[order, [*codes, "all"]]

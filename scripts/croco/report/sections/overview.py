@@ -8,7 +8,7 @@ from croco.report.caveats import list_caveats
 from croco.report.elements import Section
 from croco.report.facts import Fact, list_facts, write_methods
 from croco.report.highlights import Highlights
-from croco.report.leaderboard import list_lines, rank_lines, write_headlines
+from croco.report.leaderboard import list_lines, list_unmeasured, rank_lines, write_headlines
 from croco.report.page import Manifest, Page
 from croco.report.sections.cost import list_jobs, sum_up
 
@@ -24,6 +24,7 @@ def show(page: Page, highlights: Highlights) -> Section:
         "headlines": write_headlines(page, lines),
         "caveats": list_caveats(page, lines),
         "lines": rank_lines(lines),
+        "unmeasured": list_unmeasured(page, lines),
         "highlights": highlights,
     }
     return Section(content=content)
