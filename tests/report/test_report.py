@@ -655,7 +655,7 @@ def test_long_texts_of_tables_have_wide_columns(tmp_path):
         )
     page = parse(make_report(root))
     cells = page.xpath(f"//figure[@id='figure-prompts']//td[text()='{advice}']")
-    assert cells and {cell.get("class") for cell in cells} == {"reason"}
+    assert cells and {cell.get("class") for cell in cells} == {"wordy"}
 
 
 def test_texts_cannot_break_out_of_the_page(written):
