@@ -83,6 +83,12 @@ def previewed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def audited(finished_run):
+    """The page of an audit."""
+    return finished_run / "results" / "small" / "audit" / "english.html"
+
+
+@pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -312,7 +318,7 @@ def test_axe_finds_nothing_on_the_report(open_page, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["comparison", "previewed"])
+@pytest.mark.parametrize("name", ["comparison", "previewed", "audited"])
 def test_axe_finds_nothing_on_the_other_pages(request, browser, name, scheme):
     page = browser.new_page(color_scheme=scheme)
     page.goto(request.getfixturevalue(name).as_uri())
