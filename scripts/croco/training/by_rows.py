@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Sampler
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 else:
     Trainer = object
+
+BATCH = 10_000  # rows whose lengths are read together
 
 
 class ByRows(Trainer):
@@ -165,19 +168,18 @@ class StepsByLength(Sampler):
 
 def measure_rows(dataset: "Dataset") -> list[int] | None:
     """Tokens of each row's longest sequence; None for rows that are not token ids yet."""
-    names = [name for name in ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids") if name in dataset.column_names]
-    if not names:
+    import pyarrow.compute as pc
+
+    kinds = ("input_ids",), ("prompt_ids", "chosen_ids", "rejected_ids")
+    names = next((kind for kind in kinds if {*kind} <= {*dataset.column_names}), None)
+    if names is None:
         return None
-    columns = dataset.select_columns(names).with_format("numpy")
-    lengths = {name: [len(ids) for ids in columns[name]] for name in names}
-    if names == ["input_ids"]:
-        return lengths["input_ids"]
-    return [
-        prompt + max(answers)
-        for prompt, *answers in zip(
-            *(lengths[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True
-        )
-    ]
+    lengths: list[int] = []
+    # Arrow knows the lengths of its lists; the tokens are not read.
+    for table in dataset.select_columns(list(names)).with_format("arrow").iter(batch_size=BATCH):
+        first, *answers = (pc.list_value_length(table[name]).to_numpy() for name in names)
+        lengths += (first + np.maximum.reduce(answers) if answers else first).tolist()
+    return lengths
 
 
 def take_rows(inputs: dict, count: int, kept: Iterable[int]) -> dict:
