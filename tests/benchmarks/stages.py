@@ -6,9 +6,9 @@
 
 Models have random weights, so nearly all answers have --max-tokens tokens. A bare call loads the model, tokenises,
 samples or classifies in batches of the same size, and decodes; it checks and keeps nothing. A stage does what
-scripts/generate.py and scripts/score.py do, with seeds, digests, finished work on disk and manifests. Each side is a
-process of its own, and sides take turns. Time counts from the loaded model to the end. Prints a table: tokens a second,
-sampled or read, medians, and the ratio.
+scripts/generate.py and scripts/score.py do, with seeds, digests, finished work on disk and manifests. The stage and the
+bare call run in turns, each time in a new process. Loading the model is not part of the time. Prints tokens per second
+of both (sampled tokens for generate, tokens read for score; medians over the turns) and the ratio.
 """
 
 import argparse
