@@ -47,6 +47,8 @@ ALLOW = (
     "--config redo=true"
 )
 NO_RECORD = "unknown, because no record says how this file was made"
+# Snakemake's --max-jobs-per-timespan where the user gives none: (jobs, seconds).
+DEFAULT_RATE = (100, 1)
 
 
 class ResultsFolder:
@@ -243,6 +245,7 @@ class RecordsInFolder(FilePersistence):
         try:
             if excess := self.owner.find_excess(self.dag):
                 raise InputError(excess, ALLOW, self.owner.results)
+            self._lift_default_rate()
             with self.owner.hold(self._prepare_executor(), self._name_log()):
                 keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
                 yield
@@ -252,6 +255,17 @@ class RecordsInFolder(FilePersistence):
             if (message := cli.explain_os_error(error)) is None:
                 raise
             raise WorkflowError(message) from None
+
+    def _lift_default_rate(self) -> None:
+        """Takes Snakemake's default limit of started jobs per second away, but no limit that the user has set.
+
+        A limited scheduler looks at all ready jobs again one second after each look, and also whenever a job ends. The
+        looks add up as long as jobs are ready: after some hundred jobs they occupy a core of the login node.
+        """
+        settings = self.dag.workflow.scheduling_settings
+        rate = settings.max_jobs_per_timespan
+        if rate is not None and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
+            settings.max_jobs_per_timespan = None
 
     def _prepare_executor(self) -> str:
         """Prepares SLURM's executor, so that a later run recognises its jobs and an outage loses none; returns its name."""

@@ -2,19 +2,23 @@
 
   python tests/benchmarks/dpo_step.py                                            the miniature's size, on the CPU
   python tests/benchmarks/dpo_step.py --shape eurollm-1.7b --pairs 32 --length 4096 --batch 8 --dtype bfloat16   a GPU
+  python tests/benchmarks/dpo_step.py --options "--lora-dropout 0" --options "--checkpointing never"
 
 The model has random weights. Both sides tune the same LoRA modules with the same batches; TRL's own defaults hold for
-all else (DPOConfig, with the model given as a path). Sides take turns; each is a process of its own. Prints a table:
-tokens a second (prompt and answers, without padding) and peak memory, medians, and the ratio of the two.
+all else (DPOConfig, with the model given as a path). Each --options adds a side: scripts/train.py with these options.
+Sides take turns; each is a process of its own. Prints a table: tokens a second (prompt and answers, without padding) and
+peak memory, medians, and the ratio of each to TRL's.
 """
 
 import argparse
 import json
 import random
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from shapes import SHAPES, provide_model
@@ -31,26 +35,29 @@ def main():
         folder = Path(folder)
         args.model = provide_model(args.models or folder, "policy", args.shape, args.dtype, 2 * args.length)
         make_pairs(folder / "pairs.jsonl", args)
-        measured = {"croco": [], "trl": []}
+        sides = {"TRL": partial(measure_trl, folder, args)}
+        for i, options in enumerate(["", *args.options]):
+            sides[f"train.py {options}".rstrip()] = partial(measure_croco, folder / f"croco{i}", args, options)
+        runs = {side: [] for side in sides}
         for turn in range(args.repeat):
-            measured["croco"].append(measure_croco(folder, args, turn))
-            measured["trl"].append(measure_trl(folder, args, turn))
-    table = {
-        side: {name: statistics.median(run[name] for run in runs) for name in ("tokens_per_second", "peak_memory_mb")}
-        for side, runs in measured.items()
-        if all(runs)
-    }
+            for side, measure in sides.items():
+                runs[side].append(measure(turn))
     print(
         f"{args.shape}, {args.pairs} pairs, {args.length} tokens, batch {args.batch}, micro-batch {args.micro_batch}, {args.dtype}"
     )
-    for side in measured:
-        row = table.get(side)
-        told = f"{row['tokens_per_second']:10.0f} tokens/s {row['peak_memory_mb']:8.0f} MB" if row else "out of memory"
-        print(f"{side:6} {told}")
-    if len(table) < len(measured):
-        return
-    ratios = {name: table["croco"][name] / table["trl"][name] for name in table["croco"]}
-    print(f"ratio  {ratios['tokens_per_second']:10.2f} {ratios['peak_memory_mb']:17.2f}")
+    table = {side: take_medians(found) for side, found in runs.items() if all(found)}
+    for side in sides:
+        print(f"{side:40} {describe(table[side], table.get('TRL')) if side in table else 'out of memory'}")
+
+
+def take_medians(runs):
+    return {name: statistics.median(run[name] for run in runs) for name in ("tokens_per_second", "peak_memory_mb")}
+
+
+def describe(row, trl):
+    told = f"{row['tokens_per_second']:10.0f} tokens/s {row['peak_memory_mb']:8.0f} MB"
+    ratios = [row[name] / trl[name] for name in row] if trl else []
+    return told + "".join(f" {ratio:8.2f}" for ratio in ratios)
 
 
 def parse_arguments():
@@ -63,7 +70,9 @@ def parse_arguments():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--checkpointing", default="auto", help="of scripts/train.py (auto, always or never)")
+    parser.add_argument(
+        "--options", action="append", default=[], help="of scripts/train.py, for one more side; may be given again"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--models", type=Path, help="folder that keeps the models for further benchmarks")
     parser.add_argument("--side", nargs=3, metavar=("MODEL", "PAIRS", "RESULT"), help=argparse.SUPPRESS)
@@ -87,12 +96,12 @@ def make_pairs(path, args):
             file.write(json.dumps({"prompt_id": str(i), "prompt": prompt, **answers}) + "\n")
 
 
-def measure_croco(folder, args, turn):
-    run = folder / f"croco{turn}"
+def measure_croco(folder, args, options, turn):
+    run = folder / str(turn)
     done = start(
-        "scripts/train.py", "--objective", "dpo", "--data", folder / "pairs.jsonl", "--model", args.model,
+        "scripts/train.py", "--objective", "dpo", "--data", folder.parent / "pairs.jsonl", "--model", args.model,
         "--dtype", args.dtype, "--batch", args.batch, "--micro-batch", args.micro_batch, "--max-length", args.length,
-        "--save-every", 10**6, "--checkpointing", args.checkpointing, "--state", run / "state", "--output", run / "checkpoint",
+        "--save-every", 10**6, "--state", run / "state", "--output", run / "checkpoint", *shlex.split(options),
     )  # fmt: skip
     if not done:
         return None

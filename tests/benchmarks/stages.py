@@ -7,8 +7,9 @@
 Models have random weights, so nearly all answers have --max-tokens tokens. A bare call loads the model, tokenises,
 samples or classifies in batches of the same size, and decodes; it checks and keeps nothing. A stage does what
 scripts/generate.py and scripts/score.py do, with seeds, digests, finished work on disk and manifests. The stage and the
-bare call run in turns, each time in a new process. Loading the model is not part of the time. Prints tokens per second
-of both (sampled tokens for generate, tokens read for score; medians over the turns) and the ratio.
+bare call run in turns, each time in a new process, which first does the work of one prompt: the load of the model and the
+first use of its operators are not part of the time. Prints tokens per second of both (sampled tokens for generate, tokens
+read for score; medians over the turns) and the ratio.
 """
 
 import argparse
@@ -36,9 +37,8 @@ def main():
         return (run_bare if side == "bare" else run_stage)(stage, *map(Path, folders), args)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        write_prompts(folder / "generate.jsonl", args.sampled or args.prompts, args)
-        write_prompts(folder / "score.jsonl", args.prompts, args)
-        write_generations(folder, args)
+        write_work(folder, args.sampled or args.prompts, args.prompts, args)
+        write_work(folder / "one", 1, 1, args, seed=2)
         context = args.prompt_tokens + args.max_tokens + 64
         models = {
             stage: provide_model(args.models or folder, role, args.shape, args.dtype, context)
@@ -75,9 +75,17 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def write_prompts(path, count, args):
+def write_work(folder, sampled, scored, args, seed=0):
+    """What both sides work on: prompts to sample from, and prompts with answers to score."""
+    folder.mkdir(exist_ok=True)
+    write_prompts(folder / "generate.jsonl", sampled, args, seed)
+    write_prompts(folder / "score.jsonl", scored, args, seed)
+    write_generations(folder, args)
+
+
+def write_prompts(path, count, args, seed):
     """Prompts in which a letter is a token; their chat adds three tokens."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
             text = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(args.prompt_tokens - 3))
@@ -139,7 +147,7 @@ def measure(stage, side, folder, model, args, turn):
 
 
 def run_stage(stage, run, model, args):
-    """The stage's own main in this process, timed from the moment when its model is loaded."""
+    """The stage's own main in this process, with one model for both works."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import generate
     import score
@@ -147,27 +155,29 @@ def run_stage(stage, run, model, args):
     module, loader = (generate, "load_policy") if stage == "generate" else (score, "load_reward_model")
     load, loaded = getattr(module, loader), []
 
-    def load_and_note(*arguments):
-        engine = load(*arguments)
-        loaded.append(time.perf_counter())
-        return engine
+    def load_once(*arguments):
+        if not loaded:
+            loaded.append(load(*arguments))
+        return loaded[0]
 
-    setattr(module, loader, load_and_note)
-    common = [
-        "--prompts", run.parent / f"{stage}.jsonl", "--model", model, "--engine", args.engine,
-        "--dtype", args.dtype, "--batch", args.batch, "--state", run / "state", "--output", run / "output.jsonl",
-    ]  # fmt: skip
-    if stage == "generate":
-        options = ["--samples", args.samples, "--temperature", 1, "--max-tokens", args.max_tokens]
-    else:
-        options = ["--generations", run.parent / "generations.jsonl", "--max-length", 10**5]
-    sys.argv = [f"{stage}.py", *map(str, common + options)]
-    module.main()
-    seconds = time.perf_counter() - loaded[0]
+    setattr(module, loader, load_once)
+    for work in (run.parent / "one", run.parent):
+        common = [
+            "--prompts", work / f"{stage}.jsonl", "--model", model, "--engine", args.engine, "--dtype", args.dtype,
+            "--batch", args.batch, "--state", run / "state", "--output", run / work.name / "output.jsonl",
+        ]  # fmt: skip
+        if stage == "generate":
+            options = ["--samples", args.samples, "--temperature", 1, "--max-tokens", args.max_tokens]
+        else:
+            options = ["--generations", work / "generations.jsonl", "--max-length", 10**5]
+        sys.argv = [f"{stage}.py", *map(str, common + options)]
+        start = time.perf_counter()
+        module.main()
+        seconds = time.perf_counter() - start
     if stage == "generate":  # an answer may have ended early
-        tokens = json.loads((run / "output.manifest.json").read_text(encoding="utf-8"))["counts"]["tokens"]
+        tokens = json.loads((run / work.name / "output.manifest.json").read_text(encoding="utf-8"))["counts"]["tokens"]
     else:
-        tokens = count_scored(run.parent, args)
+        tokens = count_scored(work, args)
     write_found(run, tokens, seconds)
 
 
@@ -183,34 +193,44 @@ def write_found(run, tokens, seconds):
 
 
 def run_bare(stage, run, model, args):
-    """The shortest program for the same work, timed from the moment when its model is loaded."""
+    """The shortest program for the same work."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    prompts = [
-        json.loads(line)["messages"]
-        for line in (run.parent / f"{stage}.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
     loaded = (load_vllm if args.engine == "vllm" else load_transformers)(stage, model, args)
-    start = time.perf_counter()
-    if stage == "generate":
-        sample = sample_vllm if args.engine == "vllm" else sample_transformers
-        encode = partial(tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=True, return_dict=False)
-        answers = sample(loaded, tokenizer, [encode(chat) for chat in prompts], args)
-        assert len(answers) == len(prompts) * args.samples
-        tokens = len(answers) * args.max_tokens
-    else:
-        rows = map(json.loads, (run.parent / "generations.jsonl").read_text(encoding="utf-8").splitlines())
-        chats = [
-            [*chat, {"role": "assistant", "content": response["text"]}]
-            for chat, row in zip(prompts, rows, strict=True)
-            for response in row["responses"]
-        ]
-        ids = [tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False) for chat in chats]
-        rewards = (classify_vllm if args.engine == "vllm" else classify_transformers)(loaded, ids, args)
-        assert len(rewards) == len(chats)
-        tokens = sum(map(len, ids))
-    write_found(run, tokens, time.perf_counter() - start)
+    for work in (run.parent / "one", run.parent):
+        start = time.perf_counter()
+        tokens = (sample_bare if stage == "generate" else score_bare)(work, tokenizer, loaded, args)
+        seconds = time.perf_counter() - start
+    write_found(run, tokens, seconds)
+
+
+def read_lines(path):
+    return map(json.loads, path.read_text(encoding="utf-8").splitlines())
+
+
+def sample_bare(work, tokenizer, loaded, args):
+    """Samples of all prompts of a folder; returns the number of their tokens."""
+    sample = sample_vllm if args.engine == "vllm" else sample_transformers
+    encode = partial(tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=True, return_dict=False)
+    prompts = [encode(row["messages"]) for row in read_lines(work / "generate.jsonl")]
+    answers = sample(loaded, tokenizer, prompts, args)
+    assert len(answers) == len(prompts) * args.samples
+    return len(answers) * args.max_tokens
+
+
+def score_bare(work, tokenizer, loaded, args):
+    """Rewards of all answers of a folder; returns the number of tokens read."""
+    rows = zip(read_lines(work / "score.jsonl"), read_lines(work / "generations.jsonl"), strict=True)
+    chats = [
+        [*prompt["messages"], {"role": "assistant", "content": response["text"]}]
+        for prompt, row in rows
+        for response in row["responses"]
+    ]
+    ids = [tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False) for chat in chats]
+    rewards = (classify_vllm if args.engine == "vllm" else classify_transformers)(loaded, ids, args)
+    assert len(rewards) == len(chats)
+    return sum(map(len, ids))
 
 
 def load_transformers(stage, folder, args):

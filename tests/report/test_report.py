@@ -638,12 +638,14 @@ def test_arms_and_seeds_without_results_are_named(tmp_path):
     assert "Training: trainings (1 file)" in gaps
 
 
-def test_an_arm_of_which_only_a_later_seed_is_finished_is_in_the_heat_map(tmp_path):
+def test_an_arm_of_which_only_a_later_seed_is_finished_is_on_the_page(tmp_path):
     root = write_results(tmp_path / "small")
     summary = pd.read_csv(root / "summary.csv")
     summary[(summary["pool"] != "multi") | (summary["setting"] == "dpo.s2")].to_csv(root / "summary.csv", index=False)
     page = parse(make_report(root, "--partial"))
-    assert [line["run"] for line in read_figure(page, "wins-by-language")] == ["en/dpo", "multi/dpo"]
+    for figure in ("wins-by-language", "variants"):
+        assert [line["run"] for line in read_figure(page, figure)] == ["en/dpo", "multi/dpo"], figure
+    assert {line["run"] for line in read_figure(page, "reward-judge")} == {"en/dpo", "multi/dpo"}
 
 
 def test_long_texts_of_tables_have_wide_columns(tmp_path):

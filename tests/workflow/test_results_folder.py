@@ -154,6 +154,14 @@ def test_an_error_that_snakemake_would_hide_ends_the_run(run, tmp_path):
     assert done.returncode == 1 and "KeyError: 'missing'" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("limit, limited", [((), False), (("--max-jobs-per-timespan", "50/1s"), True)])
+def test_only_the_user_limits_the_rate_of_jobs(run, limit, limited):
+    """Snakemake's own limit costs a core of the machine that it runs on; see RecordsInFolder._lift_default_rate."""
+    target = f"{RESULTS}/comparability.json"
+    done = snakemake(run, target, "--cores", 1, "--force", "--verbose", *limit, *CONFIG)
+    assert ("Submitting maximum" in done.stdout + done.stderr) is limited
+
+
 def test_a_failed_run_ends_with_what_failed(run, tmp_path):
     (tmp_path / "extra.smk").write_text(
         'rule broken:\n    output:\n        "broken.txt",\n    log:\n        "broken.log",\n    shell:\n'

@@ -186,5 +186,5 @@ def reasons(parts: Iterable[Mapping[str, int]]) -> str:
 
 
 def prefer_all_seeds(lines: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the summary, those over all training seeds first."""
-    return lines.sort_values("seed", key=lambda seeds: seeds != "all", kind="stable")
+    """Rows of the summary, those over all training seeds first, then by the seed's number."""
+    return lines.sort_values("seed", key=lambda seeds: seeds.replace("all", "0").astype(int), kind="stable")

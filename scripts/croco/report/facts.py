@@ -59,12 +59,16 @@ def write_methods(facts: Sequence[Fact], page: Page) -> str:
         f"The training data were {known['training prompts']} prompts per arm at most" if "training prompts" in known else "",
         f"{known['samples per prompt']} responses per prompt were sampled" if "samples per prompt" in known else "",
         f"The reward model was {known['reward models']}" if "reward models" in known else "",
-        f"The arms are {names}, with {known['training seeds']} training seed(s) each at most" if names else "",
+        f"The arms are {names}, with {_count_seeds(known['training seeds'])} each" if names else "",
         f"The models were trained in {known['trained in']} and evaluated in {known['evaluated in']}" if names else "",
         f"Answers were compared with those of the untuned model in both orders by {known['judge']}" if "judge" in known else "",
         f"The code is commit {known['code']}, with {_libraries(page.manifests)}" if "code" in known else "",
     ]  # fmt: skip
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def _count_seeds(count: str) -> str:
+    return "one training seed" if count == "1" else f"up to {count} training seeds"
 
 
 def _time(manifests: Iterable[Manifest]) -> tuple[str, float | None]:

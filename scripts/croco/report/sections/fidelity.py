@@ -142,8 +142,7 @@ def show_reward_and_judge(summary: pd.DataFrame, looks: dict[str, Look]) -> list
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
     both = pd.concat([reward, wins], axis=1).dropna().reset_index()
-    both = both[(both["eval_language"] != "all") & both["seed"].isin(["1", "all"])]
-    both = prefer_all_seeds(both).drop_duplicates(keys[:2])
+    both = prefer_all_seeds(both[both["eval_language"] != "all"]).drop_duplicates(keys[:2])
     if both.empty:
         return []
     points = [

@@ -102,7 +102,7 @@ def show_languages(summary: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 def show_variants(page: Page, looks: dict[str, Look]) -> list[Figure]:
     """Other ways to count a win, and how far the judge can be trusted."""
     summary = page.summary
-    pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all") & summary["seed"].isin(["1", "all"])]  # fmt: skip
+    pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all")]
     pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
     pooled = prefer_all_seeds(pooled)
     dots: list[dict[str, Any]] = []
