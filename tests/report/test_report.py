@@ -162,6 +162,16 @@ def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_pat
     assert said == {"Exact match": False, "Word perplexity": True}
 
 
+def test_plots_are_valid_vega_lite(written):
+    import altair as alt
+
+    plots = read_embedded(written[1], "plots")
+    assert plots
+    for specifications in plots.values():
+        for specification in specifications:
+            alt.TopLevelSpec.validate(specification)
+
+
 def test_plots_show_the_numbers_of_their_tables(written):
     _, page = written
     specification = read_embedded(page, "plots")["win-rates"][0]

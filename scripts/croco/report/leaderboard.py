@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
@@ -62,14 +63,15 @@ class Line:
         return (self.n or 0) >= FEWEST and ((self.low or 0) > 0.5 or (1 if self.high is None else self.high) < 0.5)
 
 
-def list_lines(page: Page) -> list[Line]:
+@cache
+def list_lines(page: Page) -> tuple[Line, ...]:
     """The multilingual arms, the others, and the untuned models; an arm of several rounds has the last one's results."""
     arms: dict[tuple[str, str, str], list[ReportedRun]] = {}
     for run in page.runs:
         arms.setdefault((run.model, run.pool, run.arm), []).append(run)
     lines = sorted((_line(page.summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
     lines += [_line(page.summary, [base]) for base in page.bases]
-    return [line for line in lines if not _is_empty(line)]
+    return tuple(line for line in lines if not _is_empty(line))
 
 
 def rank_lines(lines: Sequence[Line]) -> list[Line]:

@@ -221,7 +221,7 @@ class PageSource:
     declared: Sequence[tuple[str, str, str]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Page:
     """What every section gets.
 

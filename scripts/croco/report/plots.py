@@ -57,7 +57,7 @@ CONFIG = {
 def finish(chart: Any, height: int) -> dict:
     """The specification of a chart, as a dict; its parameter ``space`` is the width of its place, set by the page."""
     chart = chart.properties(width="container", height=height)
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)  # which takes longer than all else on the page; a test validates
     spec.pop("$schema")
     params = [*spec.get("params", ()), {"name": "space", "value": WIDTH}]
     return {**spec, "params": params, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
