@@ -29,8 +29,8 @@ from pathlib import Path
 from croco import cli
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import GROUPS, add_up, group, make_plan, shorten_reasons, to_row
-from croco.planning.redo import GPU_TYPE, describe_excess
+from croco.planning.plan import GPU_TYPE, GROUPS, add_up, choose_gpu_type, group, make_plan, shorten_reasons, to_row
+from croco.planning.redo import describe_excess
 from croco.planning.speed import list_gigabytes, read_measured, read_speed
 from croco.records import write_json
 
@@ -42,8 +42,8 @@ NO_MODEL = "without a model"
 
 def main():
     args = parse_arguments()
-    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type)
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config, args.targets)
+    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type or choose_gpu_type(grid))
     measured = read_measured(args.measured or Path(grid.results), speed, list_gigabytes(grid))
     plan = make_plan(grid, jobs, speed, measured)
     downloads = list_downloads(grid)
@@ -59,7 +59,9 @@ def parse_arguments():
     parser = cli.parser(__doc__)
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
-    parser.add_argument("--gpu-type", default=GPU_TYPE, help="a row of config/speeds.tsv (default: %(default)s)")
+    parser.add_argument(
+        "--gpu-type", help=f"a row of config/speeds.tsv (default: the config's gpu_type, else {GPU_TYPE})"
+    )
     parser.add_argument("--gpus", type=cli.positive, help="how many there are (default: those of the largest job)")
     parser.add_argument("--measured", type=Path, help="results folder of a pilot (default: the config's own results)")
     parser.add_argument("--by", choices=list(GROUPS), default="rule", help="what a line of the table is for")

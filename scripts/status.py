@@ -31,9 +31,8 @@ from croco.endings import Failure, list_failures, write_failures
 from croco.files import replacing
 from croco.locks import find_holder
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import plan_jobs
+from croco.planning.plan import GPU_TYPE, plan_jobs
 from croco.planning.progress import DONE, FAILED, STATES, Progress, RunStatus, describe_counts, find_progress
-from croco.planning.redo import GPU_TYPE
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +56,9 @@ def parse_arguments():
     parser = cli.parser(__doc__, outputs=("html",))
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
-    parser.add_argument("--gpu-type", default=GPU_TYPE, help="a row of config/speeds.tsv")
+    parser.add_argument(
+        "--gpu-type", help=f"a row of config/speeds.tsv (default: the config's gpu_type, else {GPU_TYPE})"
+    )
     parser.add_argument("--html", type=Path, metavar="PAGE", help="write a page instead of printing")
     repeat = parser.add_mutually_exclusive_group()
     repeat.add_argument(

@@ -16,6 +16,7 @@ collect_ignore = [] if find_spec("vllm") else ["models/test_vllm.py"]  # `make t
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from croco import digests  # noqa: E402
 from croco.runs import Run  # noqa: E402
 from croco.warm import warm_interpreter  # noqa: E402
 
@@ -127,6 +128,12 @@ def prompts(miniature, tmp_path_factory):
             "--reference", "reference", *options, "--output", folder / f"{language}.jsonl",
         )  # fmt: skip
     return {language: folder / f"{language}.jsonl" for language in ("en", "de")}
+
+
+def forget_code():
+    """Lets croco.digests read the project's files again."""
+    for function in (digests.code_digest, digests.behaviour_digest, digests.read_behaviour):
+        function.cache_clear()
 
 
 def copy_project(folder):

@@ -124,10 +124,17 @@ def code_digest(script: str | Path) -> str:
     while waiting:
         path = waiting.pop()
         if path not in trees:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            waiting += _imported_files(tree, path)
-            trees[path] = ast.dump(_Behaviour().visit(tree))
+            trees[path], imported = read_behaviour(path)
+            waiting += imported
     return digest([[path.name, trees[path]] for path in sorted(trees)])
+
+
+@functools.cache  # most files are imported by most scripts
+def read_behaviour(path: Path) -> tuple[str, list[Path]]:
+    """What a file does, as text, and the project's files that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = _imported_files(tree, path)
+    return ast.dump(_without_docstrings(tree)), imported
 
 
 @functools.cache
@@ -137,7 +144,8 @@ def behaviour_digest(*files: str) -> str:
     Imports are not followed. Texts of errors, prints and options' help are ignored, because they do not decide a result.
     So a key lists the files that decide its results, and a reworded message invalidates no finished work.
     """
-    trees = [_Decisions().visit(ast.parse((SCRIPTS / file).read_text(encoding="utf-8"))) for file in files]
+    parsed = (ast.parse((SCRIPTS / file).read_text(encoding="utf-8")) for file in files)
+    trees = [_Decisions().visit(_without_docstrings(tree)) for tree in parsed]
     return digest([[file, ast.dump(tree)] for file, tree in zip(files, trees, strict=True)])
 
 
@@ -160,19 +168,16 @@ def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-class _Behaviour(ast.NodeTransformer):
-    """A syntax tree without docstrings."""
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
                 case [ast.Expr(ast.Constant(str())), *rest]:
                     node.body = rest
-        return node
+    return tree
 
 
-class _Decisions(_Behaviour):
+class _Decisions(ast.NodeTransformer):
     """A syntax tree without texts for the user."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:

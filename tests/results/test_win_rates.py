@@ -129,3 +129,20 @@ def test_nothing_readable_and_nothing_but_wins():
     assert length_controlled([won]) == adjusted([won]) == {"a": 1.0}
     tied = judged(("tie", "tie"), ("tie", "tie"))
     assert length_controlled([tied])["a"] == pytest.approx(0.5) == adjusted([tied])["a"]
+
+
+def test_where_a_covariate_separates_the_verdicts_there_is_no_adjusted_rate():
+    """The likelihood has no maximum there: the rate of a fit would be that of its last step, such as 0.99999."""
+    first = [judged(("win", "win" if i % 3 == 0 else "loss")) | {"prompt_id": str(i)} for i in range(30)]
+    longer = [
+        judged((verdict, verdict)) | {"prompt_id": str(length), "lengths": [200 + length], "baseline_lengths": [200]}
+        for length, verdict in [(-3, "loss"), *((10 * i, "win") for i in range(1, 10))]
+    ]
+    for lines in (first, longer):
+        assert adjusted(lines) == {} and 0.5 < rate(length_controlled(lines)) < 0.95
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_other_adjusted_rates_are_near_what_they_adjust(seed):
+    rates = rate(adjusted(draw(seed, 60))), rate(length_controlled(draw(seed, 60)))
+    assert abs(rates[0] - rates[1]) < 0.2

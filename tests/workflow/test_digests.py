@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, forget_code
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +15,7 @@ from croco import digests
 def copied(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path / "scripts")
-    digests.code_digest.cache_clear()
-    digests.behaviour_digest.cache_clear()
+    forget_code()
     return tmp_path / "scripts"
 
 
@@ -26,7 +25,7 @@ def digest_after_edit(folder, file, old, new):
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    digests.code_digest.cache_clear()
+    forget_code()
     return digests.code_digest(folder / "build_pairs.py")
 
 
@@ -78,7 +77,7 @@ def test_behaviour_of_script_or_helper_changes_it(copied, file, old, new):
 def test_re_runs_follow_every_import(copied, script, file):
     before = digests.code_digest(copied / f"{script}.py")
     (copied / file).write_text((copied / file).read_text(encoding="utf-8") + "\nx = 1\n", encoding="utf-8")
-    digests.code_digest.cache_clear()
+    forget_code()
     assert digests.code_digest(copied / f"{script}.py") != before
 
 
@@ -94,7 +93,7 @@ def test_re_runs_follow_packages_and_relative_imports(copied):
     found = {digests.code_digest(copied / "stage.py")}
     for name in ("croco/inner/__init__.py", "croco/inner/near.py", "croco/far.py", "croco/__init__.py"):
         (copied / name).write_text((copied / name).read_text(encoding="utf-8") + "y = 1\n", encoding="utf-8")
-        digests.code_digest.cache_clear()
+        forget_code()
         found.add(digests.code_digest(copied / "stage.py"))
     assert len(found) == 5
 
@@ -120,7 +119,7 @@ def test_cache_keys_follow_decisions_and_no_wording(copied, old, new, same):
     text = (copied / "croco/models/chats.py").read_text(encoding="utf-8")
     assert old in text
     (copied / "croco/models/chats.py").write_text(text.replace(old, new), encoding="utf-8")
-    digests.behaviour_digest.cache_clear()
+    forget_code()
     assert (digests.behaviour_digest("croco/models/chats.py") == before) is same
 
 
@@ -133,7 +132,7 @@ def test_cache_keys_follow_no_import_and_no_help(copied):
         text = (copied / file).read_text(encoding="utf-8")
         assert old in text
         (copied / file).write_text(text.replace(old, new), encoding="utf-8")
-    digests.behaviour_digest.cache_clear()
+    forget_code()
     assert digests.behaviour_digest("evaluate.py", "croco/models/transformers_engine.py") == before
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, forget_code
 
 from croco import digests
 
@@ -98,19 +98,15 @@ def edited(tmp_path, monkeypatch):
     shutil.copytree(SCRIPTS, tmp_path / "scripts")
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path / "scripts")
 
-    def clear():
-        digests.code_digest.cache_clear()
-        digests.behaviour_digest.cache_clear()
-
     def compare(take, file, text):
-        clear()
+        forget_code()
         before, path = take(), tmp_path / "scripts" / file
         path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
-        clear()
+        forget_code()
         return before, take()
 
     yield compare
-    clear()
+    forget_code()
 
 
 @pytest.mark.parametrize(("script", "file"), [(script, file) for script, files in DECIDING.items() for file in files])

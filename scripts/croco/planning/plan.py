@@ -13,6 +13,7 @@ from croco.planning.speed import Cost, Measured, Speed, Z, estimate, list_gigaby
 from croco.planning.work import Facts, Work, work_of
 
 HOUR = 3600
+GPU_TYPE = "h100"  # a row of config/speeds.tsv, where neither the user nor the config names one
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,17 @@ def make_plan(grid: Grid, jobs: Sequence[PlannedJob], speed: Speed, measured: Me
     return Plan(steps, facts.assumptions, sorted(sources))
 
 
-def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: str) -> Plan:
+def choose_gpu_type(grid: Grid) -> str:
+    """The row of config/speeds.tsv that a config is planned for, where the user names no other."""
+    return grid.config.get("gpu_type", GPU_TYPE)
+
+
+def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: str | None = None) -> Plan:
     """make_plan by what the results folder has measured, else by the checkout's table of speeds.
 
     Raises InputError as read_speed.
     """
-    speed = read_speed(checkout / "config/speeds.tsv", gpu_type)
+    speed = read_speed(checkout / "config/speeds.tsv", gpu_type or choose_gpu_type(grid))
     return make_plan(grid, jobs, speed, read_measured(Path(grid.results), speed, list_gigabytes(grid)))
 
 

@@ -7,7 +7,6 @@ from croco.grid import Grid
 from croco.planning.jobs import read_dag
 from croco.planning.plan import Plan, add_up, group, plan_jobs, shorten_reasons
 
-GPU_TYPE = "h100"  # of config/speeds.tsv, where no other is asked for
 RULES = 5  # that a message names
 
 
@@ -33,4 +32,4 @@ def find_excess(grid: Grid, checkout: Path, dag: Any) -> str | None:
     jobs = read_dag(dag)
     if not any(job.is_redone and job.gpus for job in jobs):
         return None
-    return describe_excess(grid, plan_jobs(grid, jobs, checkout, GPU_TYPE))
+    return describe_excess(grid, plan_jobs(grid, jobs, checkout))

@@ -12,7 +12,6 @@ from croco.grid import Grid
 from croco.planning.jobs import PlannedJob, read_dag
 from croco.planning.plan import Step, plan_jobs
 from croco.planning.progress import RUNNING, WAITING, Progress, find_progress
-from croco.planning.redo import GPU_TYPE
 
 LOGGER = logging.getLogger("snakemake.logging")
 INTERVAL = 60.0  # seconds
@@ -41,7 +40,7 @@ class RunningJobs:
         """How far the run is when a job has just ended; ``finished`` are the numbers of the jobs that this run finished."""
         jobs = list(self.dag.jobs)
         if jobs != self.jobs:  # the first time, and after a checkpoint has added jobs
-            self.jobs, self.steps = jobs, plan_jobs(self.grid, read_dag(self.dag), self.checkout, GPU_TYPE).steps
+            self.jobs, self.steps = jobs, plan_jobs(self.grid, read_dag(self.dag), self.checkout).steps
         self.steps = [
             replace(step, job=self._update(job, step.job, finished)) if step.job.why is not None else step
             for job, step in zip(jobs, self.steps, strict=True)

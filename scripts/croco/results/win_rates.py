@@ -14,6 +14,7 @@ import numpy as np
 from croco.evaluation.verdicts import NOT_ASKED, ORDERS, WORTH
 
 PENALTY = 1.0  # of phi squared, in the length-controlled win rate
+SINGULAR = 1e-7  # an eigenvalue of the information of one verdict, below which a fit has gone to infinity
 
 
 def length_controlled(lines: Iterable[dict]) -> dict[str, float]:
@@ -104,7 +105,12 @@ def _fit_glm(design: np.ndarray, wins: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # separation and overflowing steps are visible in the result
         result = sm.GLM(wins, design, family=sm.families.Binomial()).fit(maxiter=100)
-    return result.params if result.converged else np.full(design.shape[1], np.nan)
+    # Where a covariate separates wins from losses, the likelihood rises for ever. The fit stops when it hardly rises, far
+    # out, and says that it converged; but its information there is singular.
+    expected = result.fittedvalues
+    information = design.T @ (design * (expected * (1 - expected))[:, None]) / len(wins)
+    is_singular = (np.linalg.eigvalsh(information) > SINGULAR).sum() < np.linalg.matrix_rank(design)
+    return np.full(design.shape[1], np.nan) if is_singular or not result.converged else result.params
 
 
 def _of_intercept(
