@@ -633,6 +633,17 @@ def test_without_a_judge_answers_are_shown_and_nothing_is_called_missing(tmp_pat
     assert {"win rate", "95 % interval", "length-controlled", "n"}.isdisjoint(header) and "tasks" in header
 
 
+def test_a_task_that_is_no_share_is_in_no_mean_of_the_leaderboard(tmp_path):
+    """A grade from 0 to 10, beside exact matches."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    before = [line["tasks"] for line in read_table(parse(make_report(root)).get_element_by_id("leaderboard"))]
+    grades = summary[summary["task"] == "heldout"].assign(task="a grade", metric="grade", value=7.3, baseline_value=6.1)
+    pd.concat([grades.assign(delta=1.2), summary]).to_csv(root / "summary.csv", index=False)
+    after = [line["tasks"] for line in read_table(parse(make_report(root)).get_element_by_id("leaderboard"))]
+    assert before == after and any(re.fullmatch(r"[\d.]+", value) for value in before)
+
+
 def test_arms_and_seeds_without_results_are_named(tmp_path):
     root = write_results(tmp_path / "small")
     shutil.rmtree(root / "mini/en/dpo/checkpoint")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shipped import read_languages, read_shipped
 
-from croco.results.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims
+from croco.results.findings import NULL_MARGIN, check_findings, compare_with_paper, list_claims, shape_table
 from croco.results.table import COLUMNS, read_summary
 from croco.runs import LAST_ROUND, OTHER_POLICY, Arm, Run, list_arms
 
@@ -400,3 +400,14 @@ def test_findings_of_a_run(finished_run):
     with open(results / "tables/structured.csv", encoding="utf-8") as file:
         lines = {(line["setting"], line["task"]) for line in csv.DictReader(file)}
     assert {("base", "heldout"), ("dpo", "untouched"), ("dpo_random", "heldout")} <= lines
+
+
+def test_results_without_rows_over_all_seeds_stay_in_the_tables(tmp_path):
+    """Those of another harness have single seeds only, here of a setting whose own tasks have rows over all seeds."""
+    own = [line for seed in ("1", "2", "all") for line in rows_of("blue", "task", "acc", 0.01, seed=seed)]
+    imported = [
+        line for seed in ("2", "3") for line in rows_of("blue", "euroeval/sst5", "mcc", int(seed) / 100, seed=seed)
+    ]
+    shown = shape_table(read_summary(write_summary(tmp_path, own + imported)), "structured").set_index("task")
+    assert shown.loc["task", "mean"] == pytest.approx(0.61)
+    assert shown.loc["euroeval/sst5", ["en", "ga", "mean"]].tolist() == pytest.approx([0.62] * 3), "of seed 2"

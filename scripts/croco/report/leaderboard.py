@@ -11,6 +11,7 @@ from croco.evaluation.directions import HIGHER
 from croco.report.elements import BASE, number, prefer_all_seeds
 from croco.report.names import UNTUNED_NAME
 from croco.report.page import Page, ReportedRun
+from croco.results.findings import mark_counted
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY
 
@@ -26,7 +27,7 @@ class Line:
         name: plain name; ``run``: model, pool and setting as in paths.
         win_rate: against the untuned model, with its 95 % interval from ``low`` to ``high``, in shares.
         length_controlled: win rate at equal length.
-        tasks: mean over the structured tasks where higher is better, each by its first metric.
+        tasks: mean over the structured tasks where higher is better, each by its first metric that is a share.
         task_change: mean change of these tasks from the untuned model.
         right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
         n: prompts of the win rate.
@@ -69,8 +70,9 @@ def list_lines(page: Page) -> tuple[Line, ...]:
     arms: dict[tuple[str, str, str], list[ReportedRun]] = {}
     for run in page.runs:
         arms.setdefault((run.model, run.pool, run.arm), []).append(run)
-    lines = sorted((_line(page.summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
-    lines += [_line(page.summary, [base]) for base in page.bases]
+    summary = mark_counted(page.summary)
+    lines = sorted((_line(summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
+    lines += [_line(summary, [base]) for base in page.bases]
     return tuple(line for line in lines if not _is_empty(line))
 
 
@@ -102,8 +104,7 @@ def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
     rows = rows[rows["baseline"].isna() | rows["baseline"].isin((BASE[1], CHANCE))]
     rows = prefer_all_seeds(rows)
     arena, fidelity = rows[rows["task"] == ARENA], rows[rows["task"] == FIDELITY]
-    tasks = rows[~rows["task"].isin((ARENA, FIDELITY)) & rows["suite"].isna() & (rows["better"].isna() | (rows["better"] == HIGHER))]  # fmt: skip
-    tasks = tasks.drop_duplicates("task")
+    tasks = rows[rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))].drop_duplicates("task")
     wins = arena[arena["metric"] == "win_rate"]
     count = None if is_base else _first(wins, "n")
     return Line(

@@ -164,10 +164,10 @@ def find_partner(summary: pd.DataFrame, arms: list[Arm], arm: Arm, role: str, pl
 
 
 def choose(rows: pd.DataFrame, seed: str | None = None) -> pd.DataFrame:
-    """The rows of the last round, of one seed; by default those over all seeds where there are several."""
+    """The rows of the last round, of one seed; by default those over all seeds where there are any, else the first seed's."""
     rows = rows[rows["round"] == rows["round"].max()]
     if seed is None:
-        seed = ALL if (rows["seed"] == ALL).any() else "1"
+        seed = min(rows["seed"], key=lambda each: 0 if each == ALL else int(each), default=ALL)
     return rows[rows["seed"] == seed]
 
 
@@ -491,7 +491,7 @@ TABLES = {
 def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of one table in the paper's shape: models x settings x measures, one column per language, then the mean.
 
-    Values are over all seeds if there are several. Models tuned on one language share one row, each in its own language,
+    Values are over all seeds if there are such rows of the task and metric, else those of the first seed. Models tuned on one language share one row, each in its own language,
     and its mean is over the languages that it has. Other rows have no mean if a language is missing. `suite` names a
     task's group: the group has its own row, and a mean over tasks counts it once.
     """
@@ -500,8 +500,9 @@ def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
     codes = [code for code in summary["eval_language"].unique() if code != ALL]
     keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
     lines: dict[tuple, dict[str, float]] = {}
-    for _, arm in rows.groupby(["model", "pool", "arm", "round"], sort=False):
-        for row in choose(arm).itertuples():
+    # Each metric by itself: one of another harness may lack the rows over all seeds that the others have.
+    for _, of_metric in rows.groupby(["model", "pool", "arm", "round", "task", "metric"], sort=False):
+        for row in choose(of_metric).itertuples():
             single = row.pool in codes
             if single and row.eval_language != row.pool:
                 continue
