@@ -60,7 +60,11 @@ WITHOUT_FILE_NAME = {**dict.fromkeys(FULL, "writing"), **dict.fromkeys(TOO_MANY,
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    """Help that shows defaults, but no None, and none where the text says what holds by default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_told = action.default is None or "(default" in (action.help or "")
+        return action.help if is_told else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):
