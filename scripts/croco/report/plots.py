@@ -365,7 +365,7 @@ def plot_forest(
         of_seed = alt.Tooltip("value:Q", title=f"{title}, one training seed", format=format)
         layers.append(
             _chart(others)
-            .mark_point(shape="cross", size=28, color="var(--accent)", opacity=0.9, strokeWidth=1)
+            .mark_point(shape="cross", filled=True, size=32, color="var(--accent)", opacity=0.9)
             .encode(x=x, y=y, tooltip=[arm, of_seed])
         )
     bars = [row for row in estimates if row["low"] is not None]
