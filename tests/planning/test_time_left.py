@@ -16,7 +16,7 @@ from croco.planning.time_left import log_time_left
 from croco.results_folder import ResultsFolder
 
 ResultsFolder("results", {{}}, Path("{ROOT}")).install(workflow)
-GRID = SimpleNamespace(results="results", list_models=list)
+GRID = SimpleNamespace(results="results", config={{}}, list_models=list)
 CHECKOUT = Path("CHECKOUT")
 
 onstart:
