@@ -29,9 +29,9 @@ from pathlib import Path
 from croco import cli
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import GPU_TYPE, GROUPS, add_up, choose_gpu_type, group, make_plan, shorten_reasons, to_row
+from croco.planning.plan import GPU_TYPE, GROUPS, add_up, choose_speed, group, make_plan, shorten_reasons, to_row
 from croco.planning.redo import describe_excess
-from croco.planning.speed import list_gigabytes, read_measured, read_speed
+from croco.planning.speed import list_gigabytes, read_measured
 from croco.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ NO_MODEL = "without a model"
 def main():
     args = parse_arguments()
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config, args.targets)
-    speed = read_speed(CHECKOUT / "config/speeds.tsv", args.gpu_type or choose_gpu_type(grid))
+    speed = choose_speed(grid, CHECKOUT, args.gpu_type)
     measured = read_measured(args.measured or Path(grid.results), speed, list_gigabytes(grid))
     plan = make_plan(grid, jobs, speed, measured)
     downloads = list_downloads(grid)

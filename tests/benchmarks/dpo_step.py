@@ -6,8 +6,8 @@
 
 The model has random weights. Both sides tune the same LoRA modules with the same batches; TRL's own defaults hold for
 all else (DPOConfig, with the model given as a path). Each --options adds a side: scripts/train.py with these options.
-Sides take turns; each is a process of its own. Prints a table: tokens a second (prompt and answers, without padding) and
-peak memory, medians, and the ratio of each to TRL's.
+The sides take turns, each in a process of its own. The table has two figures per side, medians over the turns: tokens per
+second and peak memory. Tokens are those of prompts and answers, without padding. Behind them are their ratios to TRL's.
 """
 
 import argparse

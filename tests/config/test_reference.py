@@ -98,10 +98,10 @@ def test_resources_that_follow_from_the_size():
     grid, large = read_shipped("config"), {"size": 10, "dtype": "bfloat16"}
     words = {key: part["otherwise"] for key, part in SCHEMA["$defs"]["resources"]["properties"].items()}
     assert words["gpu"] == "1 with a size, else 0" and words["threads"] == "4 with a size (training: 4 per GPU), else 1"
-    assert words["mem_mb"].startswith(
-        "3000 + 2500 x size (float32: 3000 + 5000 x size); a training takes the size times"
+    assert words["mem_mb"] == (
+        "3000 + 2500 x size (float32: 3000 + 5000 x size); a training takes the size times its GPUs, and online DPO adds "
+        "the reward model; 3000 without a size"
     )
-    assert words["mem_mb"].endswith("; 3000 without a size")
     assert words["runtime"].startswith("60 + 50 x size") and words["runtime"].endswith("; 60 without a size")
     asked = {name: (grid.resource(name, [{}]), grid.resource(name, [large])) for name in words}
     assert asked == {"gpu": (0, 1), "threads": (1, 4), "mem_mb": (3000, 28000), "runtime": (60, 560)}

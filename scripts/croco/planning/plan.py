@@ -113,9 +113,9 @@ def make_plan(grid: Grid, jobs: Sequence[PlannedJob], speed: Speed, measured: Me
     return Plan(steps, facts.assumptions, sorted(sources))
 
 
-def choose_gpu_type(grid: Grid) -> str:
-    """The row of config/speeds.tsv that a config is planned for, where the user names no other."""
-    return grid.config.get("gpu_type", GPU_TYPE)
+def choose_speed(grid: Grid, checkout: Path, gpu_type: str | None = None) -> Speed:
+    """The speed of ``gpu_type`` in the checkout's table, by default of the config's GPUs. Raises InputError as read_speed."""
+    return read_speed(checkout / "config/speeds.tsv", gpu_type or grid.config.get("gpu_type", GPU_TYPE))
 
 
 def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: str | None = None) -> Plan:
@@ -123,7 +123,7 @@ def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: 
 
     Raises InputError as read_speed.
     """
-    speed = read_speed(checkout / "config/speeds.tsv", gpu_type or choose_gpu_type(grid))
+    speed = choose_speed(grid, checkout, gpu_type)
     return make_plan(grid, jobs, speed, read_measured(Path(grid.results), speed, list_gigabytes(grid)))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from croco.results.table import rank_seed
+
 # Pool and setting of the policy before tuning.
 BASE = ("untuned", "base")
 
@@ -187,4 +189,4 @@ def reasons(parts: Iterable[Mapping[str, int]]) -> str:
 
 def prefer_all_seeds(lines: pd.DataFrame) -> pd.DataFrame:
     """Rows of the summary, those over all training seeds first, then by the seed's number."""
-    return lines.sort_values("seed", key=lambda seeds: seeds.replace("all", "0").astype(int), kind="stable")
+    return lines.sort_values("seed", key=lambda seeds: seeds.map(rank_seed), kind="stable")

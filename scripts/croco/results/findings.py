@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from croco.results.statistics import FEWEST
-from croco.results.table import ALL, ARENA, FIDELITY
+from croco.results.table import ALL, ARENA, FIDELITY, rank_seed
 from croco.runs import BASE, OTHER_POLICY, OWN, Arm
 
 # The facts of its row (croco.runs.Arm) that make a setting an arm of the paper, whatever its name.
@@ -167,7 +167,7 @@ def choose(rows: pd.DataFrame, seed: str | None = None) -> pd.DataFrame:
     """The rows of the last round, of one seed; by default those over all seeds where there are any, else the first seed's."""
     rows = rows[rows["round"] == rows["round"].max()]
     if seed is None:
-        seed = min(rows["seed"], key=lambda each: 0 if each == ALL else int(each), default=ALL)
+        seed = min(rows["seed"], key=rank_seed, default=ALL)
     return rows[rows["seed"] == seed]
 
 

@@ -79,6 +79,11 @@ NUMBERS = [field.name for field in fields(Row) if field.type in (float | None, i
 NAMES = [name for name in COLUMNS if name not in (*NUMBERS, "round")]
 
 
+def rank_seed(seed: str) -> int:
+    """The place of a training seed among others; rows over all seeds come first."""
+    return 0 if seed == ALL else int(seed)
+
+
 def name_run(run: Run) -> dict:
     """The columns that say which run a row is of."""
     return {
