@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -55,9 +56,10 @@ def main():
         prepared = prepare(CHECKOUT, grid, asked, folder, languages, engine, args.output / "models")
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        if prepared.runs:
-            run(path, args.cores, engine)
-        outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS, ON_CPU))
+        with starter(engine) as python:
+            if prepared.runs:
+                run(path, args.cores, engine, python)
+            outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS, partial(generate, python)))
     write_json(args.output / REPORT, report)
     print(describe(report))
     broken = any(outcome["broken"] for outcome in outcomes)
@@ -93,17 +95,18 @@ def empty(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(config, cores, engine):
+def run(config, cores, engine, python):
     """Runs the workflow on the CPU, past what breaks; what it says is in run.log beside the config."""
-    environment = {**os.environ, **ON_CPU}
     command = ["-m", "snakemake", "--snakefile", CHECKOUT / "Snakefile", "--configfile", config, "--cores", cores]
     command += ["--keep-going", "--rerun-incomplete", "--", *TARGETS]
     path = config.parent / "run.log"
     print(f"rehearsing with {engine}: {path}", file=sys.stderr)
-    with starter(engine, environment) as python, open(path, "wb") as log:
-        called = [str(python), *map(str, command)]
-        with subprocess.Popen(called, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
-            show_progress(process, path)
+    called = [str(python), *map(str, command)]
+    with (
+        open(path, "wb") as log,
+        subprocess.Popen(called, env=read_environment(), stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
+        show_progress(process, path)
 
 
 def show_progress(process, log):
@@ -116,13 +119,24 @@ def show_progress(process, log):
                 bar.update(done - bar.n)
 
 
+def generate(python, *arguments):
+    """Runs scripts/generate.py on the CPU; returns the finished process."""
+    called = [str(python), str(CHECKOUT / "scripts/generate.py"), *map(str, arguments)]
+    return subprocess.run(called, env=read_environment(), capture_output=True, text=True, check=False)
+
+
+def read_environment():
+    """The environment, without GPUs."""
+    return {**os.environ, **ON_CPU}
+
+
 @contextmanager
-def starter(engine, environment):
+def starter(engine):
     """The interpreter for the jobs: a warm one, except for vLLM, which starts processes of its own."""
     if engine == "vllm":
         yield Path(sys.executable)
     else:
-        with warm_interpreter(Path(tempfile.mkdtemp(prefix="croco-")), environment) as python:
+        with warm_interpreter(Path(tempfile.mkdtemp(prefix="croco-")), read_environment()) as python:
             yield python
 
 

@@ -4,7 +4,7 @@ import ast
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -152,7 +152,7 @@ def behaviour_digest(*files: str) -> str:
 def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
     """The project's files that an import statement anywhere in the file runs, packages' __init__ among them."""
     files = set()
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -168,8 +168,18 @@ def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """The tree and each statement in it, at any depth; most of a tree are expressions, and walking them takes long."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, block, ())
+
+
 def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
                 case [ast.Expr(ast.Constant(str())), *rest]:

@@ -56,10 +56,9 @@ def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str
     for kind in MODELS:
         config[kind] = [cut_model(row, kind, engine) for row in config.get(kind, [])]
     config["prompts"] = [cut_prompt_row(row, languages, grid) for row in config["prompts"]]
-    config["pools"] = cut_pools(config["pools"], languages, grid)
-    names = {row["name"] for row in config["pools"]} | {"monolingual", *languages}
-    config["settings"] = [cut_setting(row, names, languages, grid) for row in config["settings"]]
-    config["contrasts"] = [row for row in config["contrasts"] if row["pool"] in names]
+    config["pools"], stands_for = cut_pools(config["pools"], languages, grid)
+    config["settings"] = [cut_setting(row, stands_for, languages, grid) for row in config["settings"]]
+    config["contrasts"] = cut_contrasts(config["contrasts"], stands_for)
     config["recipes"] = [cut_recipe(row) for row in config["recipes"]]
     config["evaluation"] = cut_evaluation(config["evaluation"], languages)
     config["audit"] = {**config.get("audit", {}), "prompts": PROMPTS, "samples": 1}
@@ -95,19 +94,37 @@ def cut_languages(row: dict, languages: Sequence[str]) -> dict:
     return {name: value for name, value in row.items() if name != "languages"} | ({"languages": kept} if kept else {})
 
 
-def cut_pools(pools: Sequence[dict], languages: Sequence[str], grid: Grid) -> list[dict]:
-    """The pools with the languages that are left; a pool that has lost too many takes all that are trained."""
+def cut_pools(pools: Sequence[dict], languages: Sequence[str], grid: Grid) -> tuple[list[dict], dict[str, str]]:
+    """(the pools that are left, {name of a pool in the config: name of the pool in its place}).
+
+    A pool that has lost too many languages takes all that are trained. Of pools that have become equal the first one is
+    left, and of the pools of one language one: that of a language whose prompts are translated, if there is one.
+    """
     trained = [code for code in grid.trained if code in languages]
-    cut = [{**row, "languages": [code for code in row["languages"] if code in languages]} for row in pools]
-    return [row if len(row["languages"]) > 1 else {**row, "languages": trained} for row in cut if len(trained) > 1]
+    translated = set(grid.translated("train"))
+    alone = next((code for code in trained if code in translated), trained[-1] if trained else "monolingual")
+    left: dict[tuple[str, ...], dict] = {}
+    stands_for = dict.fromkeys([*grid.trained, "monolingual"], alone)
+    for row in pools:
+        kept = [code for code in row["languages"] if code in languages]
+        kept = kept if len(kept) > 1 else trained
+        if len(kept) > 1:
+            stands_for[row["name"]] = left.setdefault(tuple(kept), {**row, "languages": kept})["name"]
+    return list(left.values()), stands_for
 
 
-def cut_setting(row: dict, pools: set[str], languages: Sequence[str], grid: Grid) -> dict:
+def cut_contrasts(contrasts: Sequence[dict], stands_for: dict[str, str]) -> list[dict]:
+    """The contrasts in pools that are left, each once."""
+    moved = [{**row, "pool": stands_for[row["pool"]]} for row in contrasts if row["pool"] in stands_for]
+    return [row for position, row in enumerate(moved) if row not in moved[:position]]
+
+
+def cut_setting(row: dict, stands_for: dict[str, str], languages: Sequence[str], grid: Grid) -> dict:
     """A setting with one seed, two rounds, and the pools and languages that are left."""
     row = {**row, "seeds": [1]} if row["objective"] != "none" else dict(row)
     if "pools" in row:
-        kept = [name for name in row["pools"] if name in pools]
-        row["pools"] = kept or ["monolingual"]
+        kept = dict.fromkeys(stands_for[name] for name in row["pools"] if name in stands_for)
+        row["pools"] = list(kept) or [stands_for["monolingual"]]
     if "rounds" in row:
         row["rounds"] = min(row["rounds"], 2)
     if "pool_size" in row:

@@ -1,11 +1,9 @@
 """What a rehearsal found: stage by model, what ran, what broke, and where that would have been in the real run."""
 
 import json
-import os
 import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from croco.runs import Run
 
 # Stages that a real run pays for.
 EXPENSIVE = ("translate", "generate", "score", "train", "evaluate", "judge")
+Generate = Callable[..., "subprocess.CompletedProcess[str]"]
 NOT_SHOWN = (
     "memory and speed, GPU kernels, 8-bit formats, and models split over GPUs",
     "the real weights, quality, and how long real answers are",
@@ -31,9 +30,9 @@ def read_outcome(
     engine: str,
     prepared: Prepared,
     targets: Sequence[str],
-    environment: Mapping[str, str],
+    generate: Generate,
 ) -> dict[str, Any]:
-    """What ran with one engine, a JSON value.
+    """What ran with one engine, a JSON value; ``generate`` runs scripts/generate.py with arguments.
 
     Keys: engine; stages: [{stage, model, passed, broken, not_reached}]; broken: [{where, what, after}], where ``after``
     names the expensive stages that a real run would have paid before; made: {what: how}.
@@ -55,9 +54,7 @@ def read_outcome(
             broken.append({"where": where, "what": "\n".join(read_end(str(job.log))), "after": list_paid(job, jobs)})
     if not failed and any(counts["not_reached"] for counts in table.values()):  # Snakemake itself stopped
         broken.append({"where": "start", "what": "\n".join(read_end(config.parent / "run.log")), "after": []})
-    broken += [
-        {"where": where, "what": what, "after": []} for where, what in check_effects(grid, checkout, environment)
-    ]
+    broken += [{"where": where, "what": what, "after": []} for where, what in check_effects(grid, generate)]
     stages = [{"stage": stage, "model": model, **counts} for (stage, model), counts in table.items()]
     return {"engine": engine, "made": prepared.made, "stages": sort_stages(stages, jobs), "broken": broken}
 
@@ -93,7 +90,7 @@ def sort_stages(stages: list[dict], jobs: Sequence[PlannedJob]) -> list[dict]:
     return sorted(stages, key=lambda row: (depth[row["stage"]], row["stage"], row["model"]))
 
 
-def check_effects(grid: Grid, checkout: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
+def check_effects(grid: Grid, generate: Generate) -> list[tuple[str, str]]:
     """(where, what is wrong) of finished trainings without an effect, and of merged releases that answer differently."""
     wrong = []
     for model in grid.tuned:
@@ -104,7 +101,7 @@ def check_effects(grid: Grid, checkout: Path, environment: Mapping[str, str]) ->
     for row in grid.config["release"]:
         release = Path(grid.results, "release", row["run"])
         if (release / "manifest.json").is_file():
-            wrong += compare_release(grid, row["run"], release, checkout, environment)
+            wrong += compare_release(grid, row["run"], release, generate)
     return wrong
 
 
@@ -114,9 +111,7 @@ def pair_answers(grid: Grid, run: Run) -> list[tuple[Path, Path]]:
     return [(folders[0] / f"{code}.jsonl", folders[1] / f"{code}.jsonl") for code in run.evaluated]
 
 
-def compare_release(
-    grid: Grid, name: str, release: Path, checkout: Path, environment: Mapping[str, str]
-) -> list[tuple[str, str]]:
+def compare_release(grid: Grid, name: str, release: Path, generate: Generate) -> list[tuple[str, str]]:
     """Whether a merged release gives the greedy answers of the policy with its adapter."""
     run = grid.runs[name]
     policy, language = grid.policies[run.model], run.languages[0]
@@ -130,11 +125,9 @@ def compare_release(
         ("release", ["--model", str(release / "model")]),
     ):
         output = Path(grid.results, "compared", f"{name.replace('/', '.')}.{side}.jsonl")
-        command = [sys.executable, checkout / "scripts/generate.py", "--prompts", prompts, *options, *loading]
-        command += ["--samples", 1, "--temperature", 0, "--max-tokens", policy["max_tokens"]]
-        command += ["--state", f"{grid.results}/state", "--output", output]
-        called = [*map(str, command)]
-        done = subprocess.run(called, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        sampling = ["--samples", 1, "--temperature", 0, "--max-tokens", policy["max_tokens"]]
+        files = ["--prompts", prompts, "--state", f"{grid.results}/state", "--output", output]
+        done = generate(*options, *loading, *sampling, *files)
         if done.returncode:
             return [(f"release {name}, {side}", done.stderr.strip()[-2000:])]
         texts.append(read_texts(output))
