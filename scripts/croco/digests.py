@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -120,21 +121,35 @@ def code_digest(script: str | Path) -> str:
 
     Comments, docstrings and layout do not change it; behaviour, messages included, does.
     """
-    trees, waiting = {}, [Path(script).resolve()]
+    found, waiting = {}, [Path(script).resolve()]
     while waiting:
         path = waiting.pop()
-        if path not in trees:
-            trees[path], imported = read_behaviour(path)
+        if path not in found:
+            found[path], imported = read_behaviour(path)
             waiting += imported
-    return digest([[path.name, trees[path]] for path in sorted(trees)])
+    return digest([[path.name, found[path]] for path in sorted(found)])
 
 
 @functools.cache  # most files are imported by most scripts
 def read_behaviour(path: Path) -> tuple[str, list[Path]]:
-    """What a file does, as text, and the project's files that it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = _imported_files(tree, path)
-    return ast.dump(_without_docstrings(tree)), imported
+    """Digest of what a file does, and the project's files that it imports.
+
+    Parsing the whole project takes longer than the rest of a dry-run, so what was found is kept beside the compiled
+    module, under the content that it was found in.
+    """
+    content = path.read_bytes()
+    of = hashlib.sha256(content + Path(__file__).read_bytes()).hexdigest()
+    known = Path(importlib.util.cache_from_source(path)).with_suffix(".behaviour.json")
+    kept: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        kept = json.loads(known.read_text(encoding="utf-8"))
+    if kept.get("of") != of:
+        tree = ast.parse(content)
+        imported = _imported_files(tree, path)
+        kept = {"of": of, "digest": digest(ast.dump(_without_docstrings(tree))), "imported": imported}
+        with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
+            json.dump(kept, file)
+    return kept["digest"], [file for file in map(SCRIPTS.joinpath, kept["imported"]) if file.is_file()]
 
 
 @functools.cache
@@ -149,9 +164,9 @@ def behaviour_digest(*files: str) -> str:
     return digest([[file, ast.dump(tree)] for file, tree in zip(files, trees, strict=True)])
 
 
-def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
-    """The project's files that an import statement anywhere in the file runs, packages' __init__ among them."""
-    files = set()
+def _imported_files(tree: ast.Module, path: Path) -> list[str]:
+    """What an import statement anywhere in the file may run under scripts/, packages' __init__ among it; not all exist."""
+    files: set[str] = set()
     for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -163,9 +178,9 @@ def _imported_files(tree: ast.AST, path: Path) -> list[Path]:
             continue
         for name in names:
             parts = name.split(".")
-            modules = [SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
-            files |= {module.with_suffix(".py") for module in modules} | {module / "__init__.py" for module in modules}
-    return [file for file in files if file.is_file()]
+            modules = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+            files |= {f"{module}.py" for module in modules} | {f"{module}/__init__.py" for module in modules}
+    return sorted(files)
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:

@@ -81,6 +81,24 @@ def test_re_runs_follow_every_import(copied, script, file):
     assert digests.code_digest(copied / f"{script}.py") != before
 
 
+@pytest.mark.parametrize("damage", [None, "{}", "no JSON", '{"of": "other content", "digest": "0", "imported": []}'])
+def test_what_is_kept_beside_a_module_changes_no_digest(copied, damage):
+    before = digests.code_digest(copied / "build_pairs.py")
+    kept = list(copied.rglob("*.behaviour.json"))
+    for file in kept:
+        file.write_text(damage, encoding="utf-8") if damage else file.unlink()
+    forget_code()
+    assert kept and digests.code_digest(copied / "build_pairs.py") == before
+
+
+def test_a_module_that_an_import_did_not_find_counts_once_it_is_there(copied):
+    (copied / "stage.py").write_text("try:\n    import croco.later\nexcept ImportError:\n    pass\n", encoding="utf-8")
+    before = digests.code_digest(copied / "stage.py")
+    (copied / "croco/later.py").write_text("x = 1\n", encoding="utf-8")
+    forget_code()
+    assert digests.code_digest(copied / "stage.py") != before
+
+
 def test_re_runs_follow_packages_and_relative_imports(copied):
     for name, text in {
         "croco/inner/__init__.py": "from . import near\n",
