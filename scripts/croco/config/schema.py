@@ -16,6 +16,8 @@ from croco.config.checks import secrets
 from croco.config.faults import Fault, raise_errors, raise_faults
 from croco.errors import InputError
 
+# By libyaml where PyYAML was built with it.
+FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LARGEST_INTEGER = 2**63 - 1
 # A few short aliases can stand for billions of nodes.
 MOST_NODES = 100_000
@@ -180,7 +182,7 @@ def check_config(config: dict, schema_path: str | Path, locator: Locator) -> Non
     # First, because other messages print the values that they refuse.
     found = secrets.find_secrets(config)
     raise_faults((Fault(keys, secrets.PROBLEM, secrets.REMEDY) for keys in found), locator)
-    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    schema = yaml.load(Path(schema_path).read_text(encoding="utf-8"), FAST_LOADER)
     raise_faults(find_violations(config, schema), locator)
     fill_defaults(config, schema, schema)
 
