@@ -52,7 +52,7 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 	$(BIN)/snakemake --cores $(CORES) --quiet=reason $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
-LONGEST := tests/workflow/test_workflow.py tests/training/test_train.py
+LONGEST := $(addprefix tests/,workflow/test_workflow.py training/test_train.py rehearsal/test_rehearse.py workflow/test_arms.py)
 test: $(ENV)  ## run all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py tests/slurm/test_slurm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
 

@@ -20,8 +20,9 @@ from croco import digests  # noqa: E402
 from croco.runs import Run  # noqa: E402
 from croco.warm import warm_interpreter  # noqa: E402
 
-# Two threads on a busy machine are slower than one, and the bytes must not depend on their number.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
+# Two threads on a busy machine are slower than one, and the bytes must not depend on their number. Read by torch's import.
+os.environ["OMP_NUM_THREADS"] = "1"
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
 
 # vLLM starts processes of its own, so its tests start every script for real.
 WARM = not find_spec("vllm")
