@@ -11,12 +11,17 @@ VLLM_ENV := .venv-vllm/.lock-installed
 DOCS := .venv-docs/bin
 DOCS_ENV := .venv-docs/.lock-installed
 
-.PHONY: help env demo test test-vllm test-slurm torture bench envs reference docs lint dag screenshot clean
+.PHONY: help env demo test test-rehearsal test-browser test-vllm test-slurm torture bench envs reference docs lint dag screenshot clean
 
 help:  ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 env: $(if $(EXTRA),.venv/.$(EXTRA)-installed,$(ENV))  ## make .venv by requirements.lock (EXTRA=vllm: with vLLM for NVIDIA GPUs)
+
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+define need-chromium
+	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found. Install one, or name it: make $@ CHROMIUM=/path/to/chromium"; exit 1; }
+endef
 
 # torch first: a plain requirement elsewhere could otherwise pull a second build.
 define install
@@ -52,9 +57,18 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 	$(BIN)/snakemake --cores $(CORES) --quiet=reason $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
-LONGEST := $(addprefix tests/,workflow/test_workflow.py training/test_train.py rehearsal/test_rehearse.py workflow/test_arms.py)
-test: $(ENV)  ## run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) tests/models/test_vllm.py tests/slurm/test_slurm.py,$(wildcard tests/*/test_*.py)) $(ARGS)
+LONGEST := $(addprefix tests/,workflow/test_workflow.py training/test_train.py workflow/test_arms.py)
+# They need more than this environment, or both cores for minutes: the targets below run them.
+APART := $(addprefix tests/,models/test_vllm.py rehearsal/test_rehearse.py rehearsal/test_rehearse_vllm.py report/test_browser.py slurm/test_slurm.py)
+test: $(ENV)  ## run the tests that need nothing else (ARGS="-k name" for some)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) $(APART),$(wildcard tests/*/test_*.py)) $(ARGS)
+
+test-rehearsal: $(ENV)  ## rehearse the shipped configs, and configs that break
+	$(BIN)/python -m pytest tests/rehearsal/test_rehearse.py $(ARGS)
+
+test-browser: $(ENV)  ## run the tests of pages, in Chromium
+	$(need-chromium)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
 test-vllm: $(VLLM_ENV)  ## run the tests of the vLLM engine, with its CPU build in .venv-vllm
 	$(VLLM)/python -m pytest tests/models/test_vllm.py tests/rehearsal/test_rehearse_vllm.py $(ARGS)
@@ -102,9 +116,8 @@ dag: $(ENV)  ## draw docs/rulegraph.svg and docs/dag.svg
 	$(BIN)/snakemake --rulegraph --forceall --quiet all | dot -Tsvg > docs/rulegraph.svg
 	$(BIN)/snakemake --dag --forceall --quiet all | dot -Tsvg > docs/dag.svg
 
-CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
 screenshot:  ## photograph the demo's page: docs/report.png (needs Chromium, after make demo)
-	@test -n "$(CHROMIUM)" || { echo "error: no Chromium found. Install one, or name it: make screenshot CHROMIUM=/path/to/chromium"; exit 1; }
+	$(need-chromium)
 	@test -f results/miniature/report.html || { echo "error: results/miniature/report.html not found. Make it: make demo"; exit 1; }
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,800 \
 		--screenshot=docs/report.png "file://$(CURDIR)/results/miniature/report.html"
