@@ -11,13 +11,14 @@ import socket
 import sys
 
 interpreter, address, *command = sys.argv[1:]
+asked = command[1:] if command[:1] == ["-u"] else command  # torchrun's; standard error is never buffered
 MODULES = ("snakemake", "croco.training.process")
 forwarded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def start():
     """A connection to the process that runs the command, or None where the interpreter must."""
-    if not command or not (command[0].endswith(".py") or (command[0] == "-m" and command[1] in MODULES)):
+    if not asked or not (asked[0].endswith(".py") or (asked[0] == "-m" and asked[1] in MODULES)):
         return None
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -26,7 +27,7 @@ def start():
         return None
     umask = os.umask(0)
     os.umask(umask)
-    request = {"command": command, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask}
+    request = {"command": asked, "folder": os.getcwd(), "environment": dict(os.environ), "umask": umask}
     message = json.dumps(request).encode()
     socket.send_fds(connection, [f"{len(message):>16}".encode()], [0, 1, 2])
     connection.sendall(message)

@@ -30,12 +30,18 @@ READ_ON_IMPORT = (
     "TQDM",
     "TRANSFORMERS",
 )
+# What torchrun tells its processes; torch reads it when they meet.
+READ_LATER = ("TORCHELASTIC", "TORCH_NCCL")
 # What croco.cli sets before a script imports anything.
 SET_BY_SCRIPTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "15"}
 
 
 def list_read(environment):
-    read = {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
+    read = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_ON_IMPORT) and not name.startswith(READ_LATER)
+    }
     return SET_BY_SCRIPTS | read
 
 
