@@ -6,7 +6,8 @@ Example:
 
 Each model of the config becomes a random replica: its class, tokenizer, chat template and special tokens, with layers,
 widths, experts and image towers shrunk. Only configs and tokenizers are fetched, a few megabytes. Prompts, samples,
-tokens and languages are cut; every setting stays. A stage that breaks does not stop the others.
+tokens and languages are cut; every setting stays. Of the pools that this makes equal one is left, and one of the pools
+of a single language. A stage that breaks does not stop the others.
 
 The table at the end says what ran, what broke, and what a rehearsal cannot show. rehearsal.json has the same, with the
 end of each failed job's log. The exit code is 1 if anything broke. Prompts and tasks come from the first rows of the
