@@ -1,6 +1,5 @@
 """The cache key of each stage that costs GPU time: it lists the files that decide a result, all of them and no others."""
 
-import ast
 import re
 import shutil
 
@@ -70,7 +69,7 @@ def list_imported(script):
         path = waiting.pop()
         if path not in seen:
             seen.add(path)
-            waiting += digests._imported_files(ast.parse(path.read_text(encoding="utf-8")), path)
+            waiting += digests.read_behaviour(path)[1]
     return {path.relative_to(SCRIPTS).as_posix() for path in seen if path.name != "__init__.py"} - {f"{script}.py"}
 
 
