@@ -60,7 +60,7 @@ demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/repo
 LONGEST := $(addprefix tests/,workflow/test_workflow.py training/test_train.py workflow/test_arms.py)
 # They need more than this environment, or both cores for minutes: the targets below run them.
 APART := $(addprefix tests/,models/test_vllm.py rehearsal/test_rehearse.py rehearsal/test_rehearse_vllm.py report/test_browser.py slurm/test_slurm.py)
-test: $(ENV)  ## run the tests that need nothing else (ARGS="-k name" for some)
+test: $(ENV)  ## run the tests that no other target runs (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST) $(APART),$(wildcard tests/*/test_*.py)) $(ARGS)
 
 test-rehearsal: $(ENV)  ## rehearse the shipped configs, and configs that break
