@@ -57,7 +57,7 @@ def main():
         prepared = prepare(CHECKOUT, grid, asked, folder, languages, engine, args.output / "models")
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        with starter(engine) as python:
+        with starter(engine, prepared.runs) as python:
             if prepared.runs:
                 run(path, args.cores, engine, python)
             outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS, partial(generate, python)))
@@ -132,9 +132,9 @@ def read_environment():
 
 
 @contextmanager
-def starter(engine):
-    """The interpreter for the jobs: a warm one, except for vLLM, which starts processes of its own."""
-    if engine == "vllm":
+def starter(engine, runs):
+    """The interpreter for the jobs, warm where there are any, except for vLLM, which starts processes of its own."""
+    if engine == "vllm" or not runs:
         yield Path(sys.executable)
     else:
         with warm_interpreter(Path(tempfile.mkdtemp(prefix="croco-")), read_environment()) as python:

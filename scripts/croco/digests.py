@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -138,7 +139,7 @@ def read_behaviour(path: Path) -> tuple[str, list[Path]]:
     module, under the content that it was found in.
     """
     content = path.read_bytes()
-    of = hashlib.sha256(content + Path(__file__).read_bytes()).hexdigest()
+    of = hashlib.sha256(_own_content() + content).hexdigest()
     known = Path(importlib.util.cache_from_source(path)).with_suffix(".behaviour.json")
     kept: dict[str, Any] = {}
     with suppress(OSError, ValueError):
@@ -147,9 +148,15 @@ def read_behaviour(path: Path) -> tuple[str, list[Path]]:
         tree = ast.parse(content)
         imported = _imported_files(tree, path)
         kept = {"of": of, "digest": digest(ast.dump(_without_docstrings(tree))), "imported": imported}
-        with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
-            json.dump(kept, file)
+        if not sys.dont_write_bytecode:
+            with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
+                json.dump(kept, file)
     return kept["digest"], [file for file in map(SCRIPTS.joinpath, kept["imported"]) if file.is_file()]
+
+
+@functools.cache
+def _own_content() -> bytes:
+    return Path(__file__).read_bytes()
 
 
 @functools.cache
