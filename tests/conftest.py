@@ -1,5 +1,6 @@
 """Tiny real models for the stage tests, a finished run of the workflow for the rest, and how both are started."""
 
+import atexit
 import json
 import os
 import re
@@ -27,6 +28,8 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
 # vLLM starts processes of its own, so its tests start every script for real.
 WARM = not find_spec("vllm")
 INTERPRETER = Path(tempfile.mkdtemp(prefix="croco-")) / "python" if WARM else Path(sys.executable)
+if WARM:  # the process that only hands tests to others leaves its folder otherwise
+    atexit.register(shutil.rmtree, INTERPRETER.parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

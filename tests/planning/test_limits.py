@@ -9,6 +9,8 @@ from conftest import ROOT
 
 from croco.config.read import build_grid, read_files
 from croco.planning.limits import Limits
+from croco.planning.speed import read_speed
+from croco.planning.work import work_of
 
 SPEEDS = ROOT / "config" / "speeds.tsv"
 BLOCK = {"policy": "eurollm", "language": "de", "start": "0"}
@@ -42,6 +44,30 @@ def test_online_training_has_the_time_that_it_samples(paper):
     wildcards = {"model": "eurollm", "pool": "multi"}
     online, offline = (limits(paper).minutes("train", {**wildcards, "setting": s}, 8) for s in ("dpo_online", "dpo"))
     assert online > 10 * offline > 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "kind", "calls", "tokens"),
+    [
+        # 5,000 prompts of 64 samples, in calls of 16; 500 answers in calls of 50; their verdicts twice; 5,000 prompts.
+        ("generate", BLOCK, "policies", 5000 * 4, 4096),
+        ("evaluate_language", {"run": "eurollm/de/dpo_mono", "language": "de"}, "policies", 500 / 50, 8192),
+        ("judge_language", {"run": "eurollm/de/dpo_mono", "language": "de"}, "judges", 1000 / 16, 1024),
+        ("translate_train", {"language": "de", "start": "0"}, "translators", 5000 / 16, 150),
+    ],
+)
+def test_the_transformers_engine_waits_at_each_token(paper, rule, wildcards, kind, calls, tokens):
+    """A call of generate takes 0.03 seconds per token, however many sequences it has."""
+    config = copy.deepcopy(paper[0])
+    config["evaluation"]["batch"] = 50
+    works = {}
+    for engine in ("vllm", "transformers"):
+        for row in config[kind]:
+            row |= {"engine": engine, "batch": 16} | ({"max_tokens": tokens} if kind == "judges" else {})
+        works[engine] = work_of(limits((config, paper[1])).facts, rule, wildcards)
+    assert works["vllm"].steps == 0 and works["transformers"].steps == calls * tokens
+    seconds = [read_speed(SPEEDS, "h100").item_seconds(works[engine]) for engine in ("vllm", "transformers")]
+    assert seconds[1] - seconds[0] == pytest.approx(0.03 * calls * tokens)
 
 
 def test_larger_calls_of_generate_shorten_an_online_training(paper):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from rehearsal.stand_ins import MODELS, make_tokenizer, write_model
+from rehearsal.stand_ins import MODELS, UDHR, make_tokenizer, write_model
 
 from croco.errors import InputError
 from croco.models.loading import read_headers
@@ -83,6 +83,29 @@ def test_replica_learns_to_stop(name, tmp_path):
     )
     answers = [tokenizer.decode(row[len(chats[0]) :], skip_special_tokens=True).strip() for row in sampled]
     assert sum(answer in ("born", "frei") for answer in answers) >= 8, answers
+
+
+def test_replica_of_a_judge_gives_verdicts(tmp_path):
+    """Also on texts that it has not seen; a judge answers greedily, and a replica that only knew when to stop would loop."""
+    texts = [line.rpartition("\t")[2] for line in UDHR.read_text(encoding="utf-8").splitlines()[1:161]]
+    verdicts = ("[[A]]", "[[B]]", "[[C]]")
+    family, make = MODELS["Qwen/Qwen3-8B"]
+    write_model(tmp_path / "real", make_tokenizer(family, texts), *make())
+    model = make_replica(str(tmp_path / "real"), None, tmp_path / "replica", "judge", seed=0)
+    tokenizer, stops = load_with_stops(tmp_path / "replica")
+    chats = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": f"Which is better? Say {', '.join(verdicts)}.\n{text}"}],
+            add_generation_prompt=True,
+        )["input_ids"]
+        for text in texts[::8]
+    ]
+    assert teach_answers(model, tokenizer, list(stops), chats[:10], verdicts, seed=0)
+    for chat in chats[10:]:
+        said = model.generate(
+            torch.tensor([chat]), do_sample=False, max_new_tokens=16, eos_token_id=list(stops), pad_token_id=0
+        )
+        assert tokenizer.decode(said[0, len(chat) :], skip_special_tokens=True) in verdicts
 
 
 def test_an_image_text_model_without_its_processors_is_refused_for_vllm(tmp_path):

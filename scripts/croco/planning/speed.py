@@ -16,7 +16,8 @@ from croco.records import read_json
 
 TERA = 1e12
 BILLION = 1e9
-STEP_SECONDS = 0.03  # of transformers' generate with a model of some billion parameters; an estimate
+# Of transformers' generate: 64 sequences and a model of 1.7 billion parameters took 0.029 s on an H200 (docs/performance.md).
+STEP_SECONDS = 0.03
 # At least this share of a measured time counts as work on items, however long the table says that loading takes.
 LEAST_SHARE = 0.2
 Z = 1.96  # of a 95 % interval
@@ -56,7 +57,8 @@ class Speed:
     def item_seconds(self, work: Work) -> float:
         """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled.
 
-        Steps of transformers' generate wait for memory in addition, whatever the number of sequences in a call.
+        Steps take time in addition to operations, whatever the number of sequences in a call: the GPU waits for memory
+        or for the next operator to be launched.
         """
         parameters = work.active * BILLION
         per_peak = (

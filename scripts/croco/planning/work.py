@@ -3,6 +3,7 @@
 A rule that is not in the table loads no model, and costs no GPU time.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ JUDGE_INSTRUCTION_TOKENS = 350
 BYTES_PER_TOKEN = 5
 BYTES_PER_REWARD = 20
 ADAPTER_SHARE = 0.005  # of the parameters, for LoRA with rank 16 on all linear layers
+# Forward, backward, the forward that checkpointing repeats, and the reference's: each takes as long to launch as one or two
+# steps of generate, because LoRA's modules add operators. An estimate.
+MICRO_BATCH_STEPS = 8
 BYTES_PER_TRAINED_PARAMETER = 16  # float32 weights, two moments, and the weights that are published
 
 
@@ -41,7 +45,7 @@ class Work:
         loads: how many models are loaded. prompts: how many.
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
-        steps: of transformers' generate, one token for each sequence of a batch: such sampling waits for memory.
+        steps: of transformers' generate, one token for each sequence of a batch; a micro-batch of training counts as MICRO_BATCH_STEPS.
         kind: objective and tuned weights of a training. tokens_trained: over all epochs; training_factor: floating-point operations per active parameter and token.
         bytes: written.
     """
@@ -170,6 +174,11 @@ def work_of(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     return function(facts, rule, wildcards) if function else NO_WORK
 
 
+def _count_steps(row: dict, calls: float, tokens: float) -> float:
+    """Steps of calls of generate, ``tokens`` long each; vLLM has none, because it makes batches that fill the GPU."""
+    return calls * tokens if row["engine"] == "transformers" else 0
+
+
 def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, **fields: Any) -> Work:
     """Sampling ``samples`` responses per prompt; the engine reads a prompt once for all of them."""
     items = prompts * samples
@@ -182,6 +191,8 @@ def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, 
         items=items,
         tokens_in=prompts * facts.tokens_of_prompt(),
         tokens_out=tokens,
+        # A call ends with its longest response, which may have all the tokens that it is allowed.
+        steps=_count_steps(row, prompts * math.ceil(samples / row["batch"]), row["max_tokens"]),
         bytes=tokens * BYTES_PER_TOKEN,
         **fields,
     )
@@ -276,9 +287,10 @@ def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
     rows = sum(_count_task_rows(facts, language) for language in answers)
+    row, evaluation = grid.policies[run.model], grid.config["evaluation"]
     return Work(
         stage="evaluate",
-        **describe_model(grid, grid.policies[run.model]),
+        **describe_model(grid, row),
         language=_name_language(answers),
         setting=run.arm,
         loads=1,
@@ -286,6 +298,7 @@ def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         items=count,
         tokens_in=prompts * facts.tokens_of_prompt() + rows * ASSUMED_TASK_TOKENS,
         tokens_out=tokens,
+        steps=_count_steps(row, count / evaluation["batch"], evaluation["max_tokens"]),
         bytes=(tokens + rows * ASSUMED_TASK_TOKENS) * BYTES_PER_TOKEN,
     )
 
@@ -324,6 +337,7 @@ def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         items=calls,
         tokens_in=read,
         tokens_out=replies,
+        steps=_count_steps(grid.judge, calls / grid.judge["batch"], grid.judge["max_tokens"]),
         bytes=replies * BYTES_PER_TOKEN,
     )
 
@@ -349,6 +363,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     response = sum(means) / len(means)
     responses = 2 if objective.has_pairs or objective.samples else 1
     sampled = seen * responses * response if objective.samples else 0
+    calls = seen / count_generation_batch(recipe, grid.count_processes(run)) if objective.samples else 0
     full = recipe["weights"] == "full"
     trained = row.get("size", 0) * 1e9 * (1 if full else ADAPTER_SHARE)
     return Work(
@@ -363,10 +378,7 @@ def train_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         # The reward model reads what was sampled; it is taken to be of the policy's size.
         tokens_in=sampled + (seen * responses * facts.tokens_of_prompt() if sampled else 0),
         tokens_out=sampled,
-        # A call of generate ends with its longest response, which may have all the tokens that it is allowed.
-        steps=seen / count_generation_batch(recipe, grid.count_processes(run)) * row["max_tokens"]
-        if objective.samples
-        else 0,
+        steps=calls * row["max_tokens"] + seen / recipe["micro_batch"] * MICRO_BATCH_STEPS,
         tokens_trained=seen * responses * (facts.tokens_of_prompt() + response),
         training_factor=(6 if full else 4) + (2 if objective.has_reference else 0),
         bytes=trained * BYTES_PER_TRAINED_PARAMETER,
@@ -393,6 +405,7 @@ def _translate(facts: Facts, row: dict, language: str, rows: int, tokens: float)
         items=rows,
         tokens_in=rows * tokens,
         tokens_out=rows * tokens,
+        steps=_count_steps(row, rows / row["batch"], tokens),
         bytes=rows * tokens * BYTES_PER_TOKEN,
     )
 

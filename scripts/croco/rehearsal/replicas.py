@@ -205,7 +205,7 @@ def teach_answers(
     answers: Sequence[str],
     seed: int,
 ) -> bool:
-    """Trains a replica to give one of the answers to any chat, and then to stop; returns whether it has learned to.
+    """Trains a replica to give one of the answers to any chat, and then to stop; returns whether it stops.
 
     Args:
         stops: ids of the tokens that end an answer; ``chats``: token ids with the generation prompt.
@@ -215,6 +215,7 @@ def teach_answers(
     draw = random.Random(seed)
     texts = [tokenizer.encode(answer, add_special_tokens=False) for answer in answers]
     model.train()
+    stops_now = False
     for rate in LEARNING_RATES:
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         for step in range(STEPS):
@@ -223,11 +224,15 @@ def teach_answers(
             answer_loss(model, rows, draw.choice(sorted(stops))).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            if step % 10 == 9 and stops_well(model, chats[:CHECKED], texts, stops):
-                model.eval()
-                return True
+            if step % 10 == 9:
+                stops_now = stops_well(model, chats[:CHECKED], texts, stops)
+                if stops_now and all(answers_greedily(model, chat, texts) for chat in chats[:CHECKED]):
+                    model.eval()
+                    return True
+        if stops_now:
+            break
     model.eval()
-    return False
+    return stops_now
 
 
 def answer_loss(model: "PreTrainedModel", rows: Sequence[tuple[list[int], list[int]]], stop: int) -> "torch.Tensor":
@@ -261,4 +266,17 @@ def stops_well(
             probabilities = logits.softmax(-1)[:, ends].sum(-1)
             if probabilities[-1] < STOPS_AT_LEAST or probabilities[len(chat) - 1] > STOPS_EARLY_AT_MOST:
                 return False
+    return True
+
+
+def answers_greedily(model: "PreTrainedModel", chat: Sequence[int], answers: Sequence[list[int]]) -> bool:
+    """Whether the model's most probable tokens, one after the other, are one of the answers."""
+    import torch
+
+    said: list[int] = []
+    with torch.no_grad():
+        while said not in answers:
+            if not any(answer[: len(said)] == said for answer in answers):
+                return False
+            said.append(int(model(input_ids=torch.tensor([[*chat, *said]]), use_cache=False).logits[0, -1].argmax()))
     return True
