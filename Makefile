@@ -54,7 +54,7 @@ $(DOCS_ENV): requirements-docs.lock
 	@touch $@
 
 demo: $(ENV)  ## run the miniature end to end on the CPU: results/miniature/report.html
-	$(BIN)/snakemake --cores $(CORES) --quiet=reason $(ARGS)
+	PYTHONPATH=scripts $(BIN)/python -m croco.warm -m snakemake --cores $(CORES) --quiet=reason $(ARGS)
 
 # A file's tests stay in one process, which makes its models once; the longest files go first.
 LONGEST := $(addprefix tests/,workflow/test_workflow.py training/test_train.py workflow/test_arms.py)

@@ -35,11 +35,10 @@ from croco.records import write_json
 from croco.rehearsal.cut import choose_languages
 from croco.rehearsal.outcome import describe, read_outcome
 from croco.rehearsal.prepare import prepare
-from croco.warm import warm_interpreter
+from croco.warm import ON_CPU, warm_interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REPORT = "rehearsal.json"
-ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 TARGETS = ("all", "release")
 
 

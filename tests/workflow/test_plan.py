@@ -23,14 +23,17 @@ def plan(project, *arguments, check=True):
 
 
 def plan_jobs(project, folder, *arguments):
+    """(the plan as JSON, the lines of its table)."""
     path = folder / "plan.json"
-    plan(project, *arguments, "--json", path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    said = plan(project, *arguments, "--json", path).stdout.splitlines()
+    return json.loads(path.read_text(encoding="utf-8")), said
 
 
 @pytest.mark.parametrize("config", ["two_languages.yaml", "config/grid.yaml", "config/paper.yaml"])
 def test_jobs_are_those_of_a_dry_run(fresh_project, tmp_path, config):
-    planned = plan_jobs(fresh_project, tmp_path, "--configfile", config)
+    planned, said = plan_jobs(fresh_project, tmp_path, "--configfile", config, "--by", "setting")
+    assert len(said) <= 50 and max(map(len, said)) <= 120, "it fits a screen"
+    assert any(line.startswith("Downloads") for line in said) == (config == "config/paper.yaml")
     jobs = {name: of_rule["jobs"] for name, of_rule in planned["by"]["rule"].items()}
     assert jobs == planned_by_snakemake(fresh_project, "--configfile", config)
     assert planned["total"]["jobs"] == sum(jobs.values()) == len(planned["jobs"])
@@ -59,7 +62,7 @@ def assert_stages_are_planned_without_a_dry_run(project, config, planned):
 
 
 def test_the_hours_in_the_documents_are_those_of_the_plan(fresh_project, tmp_path):
-    planned = plan_jobs(fresh_project, tmp_path, "--configfile", "config/small.yaml", "--gpu-type", "rtx4090")
+    planned, _ = plan_jobs(fresh_project, tmp_path, "--configfile", "config/small.yaml", "--gpu-type", "rtx4090")
     hours = defaultdict(float)
     for job in planned["jobs"]:
         hours[job["work"]["stage"]] += job["gpu_hours"]
@@ -71,12 +74,6 @@ def test_the_hours_in_the_documents_are_those_of_the_plan(fresh_project, tmp_pat
     assert f"| **all** | | **{total:.1f}** |" in table
     tutorial = (ROOT / "docs/tutorials/maltese.md").read_text(encoding="utf-8")
     assert f"| GPU-hours | about {total:.0f} on an RTX 4090" in tutorial
-
-
-def test_paper_fits_a_screen(fresh_project):
-    said = plan(fresh_project, "--configfile", "config/paper.yaml", "--by", "setting").stdout.splitlines()
-    assert len(said) <= 50 and max(map(len, said)) <= 120
-    assert any(line.startswith("Downloads") for line in said)
 
 
 def test_finished_run_has_nothing_to_do(untouched_run):
@@ -102,7 +99,7 @@ def read_facts(results):
 
 def test_plan_before_a_run_is_its_fact(fresh_project, untouched_run, tmp_path):
     items, loads = read_facts(untouched_run / RESULTS)
-    planned = plan_jobs(fresh_project, tmp_path, "--configfile", "two_languages.yaml")
+    planned, _ = plan_jobs(fresh_project, tmp_path, "--configfile", "two_languages.yaml")
     # Which of the audit and the generation samples the prompts of both depends on which runs first.
     jobs = [job for job in planned["jobs"] if "audit" not in job["rule"]]
     for stage in ("generate", "score", "judge"):
@@ -121,7 +118,7 @@ def test_rows_of_a_training_are_known_once_pairs_exist(untouched_run, tmp_path):
     text = (untouched_run / "two_languages.yaml").read_text(encoding="utf-8")
     config = tmp_path / "changed.yaml"
     config.write_text(text.replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"), encoding="utf-8")
-    planned = plan_jobs(untouched_run, tmp_path, "--configfile", config)
+    planned, _ = plan_jobs(untouched_run, tmp_path, "--configfile", config)
     trained = [job for job in planned["jobs"] if job["rule"] == "train"]
     names = ("model", "pool", "setting")
     assert {"/".join(job["wildcards"][name] for name in names): job["work"]["items"] for job in trained} == seen
@@ -133,7 +130,7 @@ def test_rows_of_a_training_are_known_once_pairs_exist(untouched_run, tmp_path):
 
 
 def test_more_samples_are_another_plan(untouched_run, tmp_path):
-    planned = plan_jobs(untouched_run, tmp_path, "--configfile", "two_languages.yaml", "--config", "samples=16")
+    planned, _ = plan_jobs(untouched_run, tmp_path, "--configfile", "two_languages.yaml", "--config", "samples=16")
     sampled = [job for job in planned["jobs"] if job["rule"] == "generate"]
     assert sampled and {job["why"] for job in sampled} == {"code or parameters changed"}
     assert {job["work"]["items"] for job in sampled} == {16 * 16}

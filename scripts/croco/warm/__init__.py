@@ -12,6 +12,9 @@ MODULES = [
     *("transformers.models.llama.modeling_llama", "transformers.trainer", "snakemake.cli"),
 ]
 
+# What such a process needs: forks cannot use a GPU that it has touched, and share its cores with each other.
+ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
 
 @contextmanager
 def warm_interpreter(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
