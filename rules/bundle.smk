@@ -29,6 +29,7 @@ rule write_bundle:
         runtime=60,
     params:
         scripts=path_scripts,
+        languages=path_languages,
         root=lambda wc: GRID.results,
         responses=[
             part
@@ -49,6 +50,7 @@ rule write_bundle:
             --runs {input.runs:q} \
             {params.responses:q} \
             --config {params.config:q} \
+            --languages {params.languages:q} \
             --output {output.bundle:q} \
             2>&1 | tee {log:q}
         """

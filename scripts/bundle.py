@@ -2,12 +2,12 @@
 
 Example:
   python scripts/bundle.py --root results/demo --runs results/demo/runs.jsonl --responses mini en english \\
-      --config '{"results": "results/demo"}' --output results/demo/bundle.tar.gz
+      --config '{"results": "results/demo"}' --languages config/languages.tsv --output results/demo/bundle.tar.gz
 
 It holds prompts, scores, pairs, ledgers, answers, verdicts, samples, metrics, tables, the report, every manifest, the
-config and a README; with --responses the generations, too, from which pairs are formed again. The same files give the
-same bytes. The root digest that is printed is over all names and hashes: publish it, and others can tell whether they
-have your bundle. Check it: python scripts/verify.py results/demo/bundle.tar.gz
+config, the table of languages and a README; with --responses the generations, too, from which pairs are formed again.
+The same files give the same bytes. The root digest that is printed is over all names and hashes: publish it, and others
+can tell whether they have your bundle. Check it: python scripts/verify.py results/demo/bundle.tar.gz
 """
 
 import gzip
@@ -24,7 +24,7 @@ from croco.digests import file_digest
 from croco.errors import InputError
 from croco.files import partial_path
 from croco.records import write_json
-from croco.results.bundles import CONFIG, INDEX, README, root_digest, write_readme
+from croco.results.bundles import CONFIG, INDEX, LANGUAGES, README, root_digest, write_readme
 from croco.runs import add_run_options, read_runs
 
 # What is packed from a run's folder and from the output root, where it exists.
@@ -95,6 +95,7 @@ def parse_arguments():
     parser.add_argument(
         "--config", type=cli.mapping("--config"), required=True, metavar="JSON", help="the run's merged config"
     )
+    parser.add_argument("--languages", type=Path, required=True, help="the run's table of languages")
     parser.add_argument("--output", type=Path, required=True, help="bundle.tar.gz to write")
     return parser.parse_args()
 
@@ -130,10 +131,10 @@ def list_files(args):
 
 
 def write_own_files(args, runs, folder):
-    """{name in the bundle: path} of the config and the README, which are written to ``folder``."""
+    """{name in the bundle: path} of config, README and table of languages; the first two are written to ``folder``."""
     write_json(folder / CONFIG, args.config)
     (folder / README).write_text(write_readme(str(args.root), runs), encoding="utf-8")
-    return {name: folder / name for name in (CONFIG, README)}
+    return {CONFIG: folder / CONFIG, README: folder / README, LANGUAGES: args.languages}
 
 
 def list_of_page(args):

@@ -29,8 +29,7 @@ from pathlib import Path, PurePosixPath
 
 from audit import format_table
 from croco import cli
-from croco.config.read import build_grid
-from croco.config.schema import Locator
+from croco.config.read import build_foreign_grid
 from croco.digests import code_digest, file_digest
 from croco.errors import InputError
 from croco.files import publish, replacing
@@ -40,6 +39,7 @@ from croco.results.bundles import (
     CONFIG,
     FOLDER,
     INDEX,
+    LANGUAGES,
     MIB,
     README,
     Limits,
@@ -98,9 +98,10 @@ def main():
         check_files(folder, index, account)
         manifests = read_manifests(folder, index, account)
         runs = read_run_table(folder, index, account)
-        check_run_table(folder, runs, account)
+        config = read_config(folder, account)
+        check_run_table(folder, config, runs, account)
         check_expected(index, manifests, runs, account)
-        check_evidence(index, manifests, runs, account)
+        check_evidence(index, manifests, runs, config, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
         check_readme(folder, index, account)
@@ -189,11 +190,23 @@ def read_run_table(folder, index, account):
     return runs
 
 
-def check_run_table(folder, runs, account):
-    """The run table is the one of the packed config."""
+def read_config(folder, account):
+    """The packed config, {} where it is none."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        grid, _ = build_grid(config, CHECKOUT, Locator([]), use_lock=False)
+        if isinstance(config, dict):
+            return config
+        problem = "is no config"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"is no config ({error!r})"[:200]
+    account.see("runs", False, CONFIG, problem)
+    return {}
+
+
+def check_run_table(folder, config, runs, account):
+    """The run table is the one of the packed config."""
+    try:
+        grid = build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
     except InputError as error:
         account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
@@ -213,7 +226,7 @@ def check_expected(index, manifests, runs, account):
         account.see("expected files", name in index["files"], name, "is not in the bundle")
 
 
-def check_evidence(index, manifests, runs, account):
+def check_evidence(index, manifests, runs, config, account):
     """Each result has a manifest of the stage that makes it, made from the files of its own run."""
     places = Places(index["root"], Path(), Path())
     for name in index["files"]:
@@ -227,10 +240,15 @@ def check_evidence(index, manifests, runs, account):
         stage, options = manifest["stage"], manifest["options"]
         right = origin.stage in (None, stage)
         account.see("origins", right, name, f"is made by {origin.stage}; its manifest is of {stage[:40]!r}")
-        for option, place in list_evidence(stage, origin.run).items() if right else ():
+        for option, place in list_evidence(stage, origin.run, config).items() if right else ():
             value = options.get(option)
             texts = value if isinstance(value, list) else [value]
             names = [places.name_of(text) if isinstance(text, str) else None for text in texts]
+            if place is None:
+                account.see(
+                    "origins", value is None, name, f"was made with {option}, which its config does not ask for"
+                )
+                continue
             fits = [each == place or (place.endswith("/") and str(each).startswith(place)) for each in names]
             account.see("origins", all(fits), name, f"was made with another {option} than {place or 'the bundle'}")
 

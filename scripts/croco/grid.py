@@ -35,6 +35,7 @@ class Grid:
         config: checked against the schema, defaults filled in.
         known_languages: {code: row} of config/languages.tsv.
         locator: finds the lines of keys for error messages.
+        on_this_machine: whether the files that the config names must be here.
     Attributes:
         hygiene: names of the filters of all settings without their own.
         policies, reward_models, translators, judges, recipes: {name: row of the config}.
@@ -52,7 +53,13 @@ class Grid:
 
     resource = staticmethod(resources.resource)
 
-    def __init__(self, config: dict[str, Any], known_languages: dict[str, dict[str, str]], locator: "Locator") -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        known_languages: dict[str, dict[str, str]],
+        locator: "Locator",
+        on_this_machine: bool = True,
+    ) -> None:
         self.config, self.known_languages, self.locator = config, known_languages, locator
         self.results = config["results"].rstrip("/")
         self.hygiene: list[str] | str = config.get("hygiene", list(DEFAULT))
@@ -72,7 +79,7 @@ class Grid:
         self.runs = {run.name: run for run in self._list_runs()}
         self.suites = self._list_suites(known_languages)
         self.contrasts = [(row["setting"], row["pool"], row["versus"]) for row in config["contrasts"]]
-        check_values(self)
+        check_values(self, on_this_machine)
 
     def path(self, text: str, **values: str) -> str:
         """A path of the config with {results}, {language} filled in."""

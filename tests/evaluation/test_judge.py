@@ -389,6 +389,9 @@ def test_the_workflow_judges_with_a_model(finished_run, judge, tmp_path):
         assert len(lines) == 10 and all(len(line["replies"]["answer_first"]) == 4 for line in lines)
         assert json.loads((arena / f"{code}.manifest.json").read_text())["judge"]["name"] == "tiny"
     assert not planned(project, "--configfile", "judged.yaml")
+    snakemake(project, "bundle", "--cores", 2, "--configfile", "judged.yaml")
+    done = script("verify", project / "results/small/bundle.tar.gz", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     (project / "prompt.txt").write_text(TEMPLATE + "\n", encoding="utf-8")
     # The world's own comparisons belong to the oracle.
     for once in ("compare_evaluations", "check_role_template", "check_models", "audit_reward", "write_plan"):

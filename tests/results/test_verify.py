@@ -86,7 +86,7 @@ def test_missing_responses_are_named(tmp_path, missing):
     write_runs(tmp_path / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en"))
     for name in {"untuned/base/ledger.json", "en/generations.jsonl", "en/scores/rm.jsonl"} - {f"en/{missing}"}:
         write_rows(tmp_path / "m" / name, [{}])
-    options = ["--root", tmp_path, "--runs", tmp_path / "runs.jsonl", "--responses", "m", "en", "rm", "--config", "{}"]
+    options = ["--root", tmp_path, "--runs", tmp_path / "runs.jsonl", "--responses", "m", "en", "rm", "--config", "{}", "--languages", ROOT / "config/languages.tsv"]  # fmt: skip
     done = script("bundle", *options, "--output", tmp_path / "bundle.tar.gz", check=False)
     assert done.returncode == 1 and f"{tmp_path}/m/en/{missing}" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "bundle.tar.gz").exists()
@@ -105,6 +105,8 @@ def test_the_same_run_gives_the_same_bytes(bundle):
         *parts,
         "--config",
         json.dumps(options["config"]),
+        "--languages",
+        options["languages"],
         "--output",
         options["output"] + ".again",
         cwd=project,

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import planned, rows, snakemake
+from conftest import planned, rows, script, snakemake
 
 RESULTS = "results/small"
 SHARED = {"pools": ["multi"], "hygiene": ["empty", "truncated"]}
@@ -38,6 +38,7 @@ def arms(finished_run, tmp_path_factory):
     # Whoever brings policies says how answers are made, too. Their fidelity is measured in the small grid.
     config["evaluation"] = {**default["evaluation"], **config["evaluation"], "fidelity": False}
     config["settings"] += ARMS
+    config["findings"] = "none"  # a run that is no replication of the paper
     config["recipes"] += [
         {**COMMON, "name": "sft"},
         {**COMMON, "name": "online_dpo", "epochs": 1},
@@ -64,6 +65,13 @@ def manifest(run):
 def test_nothing_is_left_to_do(arms):
     folder, arguments = arms
     assert not planned(folder, "all", "release", *arguments)
+
+
+def test_the_bundle_of_all_arms_is_verified(arms):
+    folder, arguments = arms
+    snakemake(folder, "bundle", "--cores", 2, *arguments)
+    done = script("verify", folder / RESULTS / "bundle.tar.gz", check=False)
+    assert done.returncode == 0 and "MISMATCH" not in done.stdout, done.stdout + done.stderr
 
 
 def test_every_arm_is_trained_and_evaluated(arms, multi):

@@ -61,13 +61,29 @@ def _find_place(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def build_grid(
-    config: dict[str, Any], checkout: Path, locator: Locator, use_lock: bool = True
-) -> tuple[Grid, dict[str, Any]]:
+def build_grid(config: dict[str, Any], checkout: Path, locator: Locator) -> tuple[Grid, dict[str, Any]]:
     """(run table, the merged config as it was asked for) of a merged config; raises InputError with all its faults.
 
-    Revisions in the run table are the commits of the config's lock. With ``use_lock=False`` they are as in the config.
+    Revisions in the run table are the commits of the config's lock.
     """
+    checked, asked = _check(config, checkout, locator)
+    grid = Grid(checked, read_languages(checkout / "config/languages.tsv"), locator)
+    hold_to_lock(grid)
+    return grid, asked
+
+
+def build_foreign_grid(config: dict[str, Any], checkout: Path, languages: Path) -> Grid:
+    """The run table of a merged config from another machine, whose lock and files are not here.
+
+    Revisions are as in the config. ``languages``: that machine's table of languages. Raises InputError as build_grid.
+    """
+    locator = Locator([])
+    checked, _ = _check(config, checkout, locator)
+    return Grid(checked, read_languages(languages), locator, on_this_machine=False)
+
+
+def _check(config: dict[str, Any], checkout: Path, locator: Locator) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(a config with its defaults filled in, the config as it was asked for)."""
     checked = copy.deepcopy(config)
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
@@ -75,7 +91,4 @@ def build_grid(
     asked.pop("redo", None)  # it is for one start, and says nothing of the results
     check_config(checked, checkout / "config/schema.yaml", locator)
     find_shipped_files(checked, checkout)
-    grid = Grid(checked, read_languages(checkout / "config/languages.tsv"), locator)
-    if use_lock:
-        hold_to_lock(grid)
-    return grid, asked
+    return checked, asked

@@ -19,6 +19,7 @@ FOLDER = "bundle"
 INDEX = "bundle.json"
 README = "README.md"
 CONFIG = "config.json"
+LANGUAGES = "languages.tsv"
 MIB = 2**20
 # Headers of a tar archive are read at once; those with long names take a few blocks.
 LONGEST_HEADER = MIB
@@ -56,7 +57,8 @@ def write_readme(root: str, runs: Collection[str]) -> str:
 
 This archive holds the evidence of a run with the output root `{root}`, without weights: prompts, pairs and their
 ledgers, answers, verdicts, samples of structured tasks, the summary, findings, tables, the report page, and the manifest
-of every output. `{INDEX}` lists each file with its hash. `{CONFIG}` is the merged config of the run.
+of every output. `{INDEX}` lists each file with its hash. `{CONFIG}` is the merged config of the run, and
+`{LANGUAGES}` its table of languages.
 
 Check it in a checkout of CroCo; no GPU is needed:
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from croco.results.bundles import CONFIG, README
+from croco.results.bundles import CONFIG, LANGUAGES, README
 from croco.runs import BASE, UNTUNED, Run, name_data
 
 PLOTS = ("win_rates.svg", "structured.svg", "ledger.svg")
@@ -27,6 +27,7 @@ NO_MANIFEST = {
     "plan.json": "the prompts that it counts are in files that may not be packed",
     "comparability.json": "how the evaluation was compared with the paper's is text",
     CONFIG: "the config is what the authors say",
+    LANGUAGES: "the table of languages is what the authors say",
     README: "it is text",
 }
 MANIFEST = "manifest.json"
@@ -87,16 +88,21 @@ def find_origin(name: str, runs: Mapping[str, Run]) -> Origin:
     return Origin(f"{stem}.{MANIFEST}", stage, run)
 
 
-def list_evidence(stage: str, run: str | None) -> dict[str, str]:
-    """{option: where its files are, under the output root} of stages whose evidence is always at the same place."""
+def list_evidence(stage: str, run: str | None, config: Mapping[str, Any]) -> dict[str, str | None]:
+    """{option: where its files are, under the output root} of stages whose evidence is always at the same place.
+
+    None stands for an option that the stage does not have in a run of this config.
+    """
     model = (run or "").split("/")[0]
-    return {
+    findings = "findings.json" if config.get("findings") == "paper" else None
+    evidence: dict[str, dict[str, str | None]] = {
         "summary": {"root": "", "runs": "runs.jsonl"},
         "findings": {"runs": "runs.jsonl", "summary": "summary.csv", "audit": "audit/"},
-        "report": {"root": "", "runs": "runs.jsonl", "summary": "summary.csv", "findings": "findings.json", "tables": "tables", "plan": "plan.json"},
+        "report": {"root": "", "runs": "runs.jsonl", "summary": "summary.csv", "findings": findings, "tables": "tables", "plan": "plan.json"},
         "judge": {"answers": f"{run}/answers/", "baseline": f"{model}/{UNTUNED}/{BASE}/answers/", "prompts": "prompts/evaluate/"},
         "fidelity": {"answers": f"{run}/answers/", "prompts": "prompts/evaluate/"},
-    }.get(stage, {})  # fmt: skip
+    }  # fmt: skip
+    return evidence.get(stage, {})
 
 
 def find_wrong_means(results: Mapping[str, Any], samples: Collection[Mapping[str, Any]]) -> list[str]:

@@ -57,14 +57,6 @@ def check_suite(grid: "Grid") -> Iterator[Fault]:
             )
 
 
-def check_imports(grid: "Grid") -> Iterator[Fault]:
-    """Imported files of results exist."""
-    for i, row in enumerate(grid.config["imports"]):
-        path = grid.path(row["path"])
-        if not Path(path).is_file():
-            yield Fault(("imports", i, "path"), f"there is no file {path}", "correct the path")
-
-
 def check_contrasts(grid: "Grid") -> Iterator[Fault]:
     """A contrast has a judge, and compares two different settings that exist. None is listed twice."""
     rows = grid.config["contrasts"]
@@ -91,15 +83,6 @@ def _check_sides(grid: "Grid", keys: tuple, row: dict, model: str) -> Iterator[F
         yield Fault(keys, problem, "give both the same `evaluate`")
 
 
-def check_audit(grid: "Grid") -> Iterator[Fault]:
-    """The files with the audit's comparisons exist, unless the run itself writes them."""
-    comparisons = grid.config["audit"].get("comparisons")
-    for code in grid.trained if comparisons else []:
-        path = grid.path(comparisons, language=code)
-        if not Path(path).is_relative_to(grid.results) and not Path(path).is_file():
-            yield Fault(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
-
-
 def check_releases(grid: "Grid") -> Iterator[Fault]:
     """Every release names a model that is tuned."""
     tuned = [name for name, run in grid.runs.items() if not run.is_base]
@@ -108,4 +91,4 @@ def check_releases(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
 
 
-CHECKS = (check_tasks, check_task_code, check_suite, check_imports, check_contrasts, check_audit, check_releases)
+CHECKS = (check_tasks, check_task_code, check_suite, check_contrasts, check_releases)

@@ -1,10 +1,15 @@
-"""Files and folders of the user's that the config names."""
+"""Files and folders of this machine that the config names; whoever reads another's config does not have them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from croco.config.checks.models import ROLES
 from croco.config.faults import Fault
+from croco.digests import WEIGHTS
+from croco.errors import InputError
+from croco.evaluation.judge_prompt import read_template
 
 if TYPE_CHECKING:
     from croco.grid import Grid
@@ -37,4 +42,66 @@ def check_custom_rules(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("custom_rules", i), problem, "correct the path, or start in the folder that has the file")
 
 
-CHECKS = (check_results, check_custom_rules)
+def check_paths(grid: "Grid") -> Iterator[Fault]:
+    """A path that cannot be a hub id must be a folder with weights."""
+    for key in ROLES:
+        for i, row in enumerate(grid.config[key]):
+            keys, path = (key, i, "path"), grid.path(row["path"])
+            if path.startswith(f"{grid.results}/miniature/"):
+                continue
+            if Path(path).is_dir():
+                if not list(Path(path).glob(WEIGHTS)):
+                    yield Fault(
+                        keys,
+                        f"no {WEIGHTS} in {path}",
+                        "name a folder with a model's weights in safetensors; pickled ones (.bin) are not read",
+                    )
+            elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+                yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
+
+
+def check_judges(grid: "Grid") -> Iterator[Fault]:
+    """Judges' prompts can be read and have all their fields."""
+    for i, row in enumerate(grid.config["judges"]):
+        try:
+            read_template(row["prompt"])
+        except InputError as error:
+            yield Fault(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
+
+
+def check_dataset_folders(grid: "Grid") -> Iterator[Fault]:
+    """Folders of prompts exist."""
+    for i, row in enumerate(grid.config["prompts"]):
+        dataset = row.get("dataset", "")
+        if dataset.startswith((".", "/")) and not Path(dataset).is_dir():
+            yield Fault(
+                ("prompts", i, "dataset"), f"there is no folder {dataset}", "correct the path, or give a hub id"
+            )
+
+
+def check_imports(grid: "Grid") -> Iterator[Fault]:
+    """Imported files of results exist."""
+    for i, row in enumerate(grid.config["imports"]):
+        path = grid.path(row["path"])
+        if not Path(path).is_file():
+            yield Fault(("imports", i, "path"), f"there is no file {path}", "correct the path")
+
+
+def check_audit(grid: "Grid") -> Iterator[Fault]:
+    """The files with the audit's comparisons exist, unless the run itself writes them."""
+    comparisons = grid.config["audit"].get("comparisons")
+    for code in grid.trained if comparisons else []:
+        path = grid.path(comparisons, language=code)
+        if not Path(path).is_relative_to(grid.results) and not Path(path).is_file():
+            yield Fault(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
+
+
+CHECKS = (
+    check_results,
+    check_custom_rules,
+    check_paths,
+    check_judges,
+    check_dataset_folders,
+    check_imports,
+    check_audit,
+)

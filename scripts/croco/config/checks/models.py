@@ -1,14 +1,10 @@
-"""Models: paths, options of engines, translators' and judges' prompts, and what the miniature makes."""
+"""Models: options of engines, translators' prompts, and what the miniature makes."""
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
-from croco.digests import WEIGHTS
-from croco.errors import InputError
-from croco.evaluation.judge_prompt import read_template
 
 if TYPE_CHECKING:
     from croco.grid import Grid
@@ -39,24 +35,6 @@ OF_THE_MINIATURE = (
     ("results",),
     *(("evaluation", key) for key in ("samples", "temperature", "max_tokens", "judge", "tasks")),
 )
-
-
-def check_paths(grid: "Grid") -> Iterator[Fault]:
-    """A path that cannot be a hub id must be a folder with weights."""
-    for key in ROLES:
-        for i, row in enumerate(grid.config[key]):
-            keys, path = (key, i, "path"), grid.path(row["path"])
-            if path.startswith(f"{grid.results}/miniature/"):
-                continue
-            if Path(path).is_dir():
-                if not list(Path(path).glob(WEIGHTS)):
-                    yield Fault(
-                        keys,
-                        f"no {WEIGHTS} in {path}",
-                        "name a folder with a model's weights in safetensors; pickled ones (.bin) are not read",
-                    )
-            elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
-                yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
 
 
 def check_engines(grid: "Grid") -> Iterator[Fault]:
@@ -92,15 +70,6 @@ def check_translators(grid: "Grid") -> Iterator[Fault]:
             if name not in TEMPLATE_FIELDS:
                 remedy = f"known are {', '.join(TEMPLATE_FIELDS)}"
                 yield Fault(("translators", i, "template"), f"unknown field {{{name}}}", remedy)
-
-
-def check_judges(grid: "Grid") -> Iterator[Fault]:
-    """Judges' prompts can be read and have all their fields."""
-    for i, row in enumerate(grid.config["judges"]):
-        try:
-            read_template(row["prompt"])
-        except InputError as error:
-            yield Fault(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
 
 
 def check_miniature_names(grid: "Grid") -> Iterator[Fault]:
@@ -151,10 +120,8 @@ def check_nothing_left_of_the_default(grid: "Grid") -> Iterator[Fault]:
 
 
 CHECKS = (
-    check_paths,
     check_engines,
     check_translators,
-    check_judges,
     check_miniature_names,
     check_miniature_models,
     check_miniature_prompts,

@@ -1,7 +1,6 @@
 """Sources of prompts: each needed language has exactly one, and no key is without effect."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
@@ -11,12 +10,9 @@ if TYPE_CHECKING:
 
 
 def check_sources(grid: "Grid") -> Iterator[Fault]:
-    """Folders of prompts exist, files by language include the source language, and no key is without effect."""
+    """Files by language include the source language, and no key is without effect."""
     for i, row in enumerate(grid.config["prompts"]):
         keys, source = ("prompts", i), grid.config["source_language"]
-        dataset = row.get("dataset", "")
-        if dataset.startswith((".", "/")) and not Path(dataset).is_dir():
-            yield Fault((*keys, "dataset"), f"there is no folder {dataset}", "correct the path, or give a hub id")
         parallel = "{language}" in row.get("path", row.get("subset", ""))
         if "languages" in row and not parallel:
             problem = "has no effect where path or subset is one for all"

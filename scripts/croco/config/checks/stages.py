@@ -18,7 +18,10 @@ def check_names(grid: "Grid", known_languages: dict[str, dict]) -> None:
     raise_faults(chain.from_iterable(check(grid, known_languages) for check in names.CHECKS), grid.locator)
 
 
-def check_values(grid: "Grid") -> None:
-    """Raises InputError with all values that do not fit one another. Needs the whole run table."""
-    modules = (prompts, settings, recipes, evaluation, models, files)
+def check_values(grid: "Grid", on_this_machine: bool = True) -> None:
+    """Raises InputError with all values that do not fit one another. Needs the whole run table.
+
+    ``on_this_machine``: whether the files that the config names must be here.
+    """
+    modules = [prompts, settings, recipes, evaluation, models, *([files] if on_this_machine else [])]
     raise_faults(chain.from_iterable(check(grid) for module in modules for check in module.CHECKS), grid.locator)
