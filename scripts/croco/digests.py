@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -136,7 +135,7 @@ def read_behaviour(path: Path) -> tuple[str, list[Path]]:
     """Digest of what a file does, and the project's files that it imports.
 
     Parsing the whole project takes longer than the rest of a dry-run, so what was found is kept beside the compiled
-    module, under the content that it was found in.
+    module, under the content that it was found in; also where Python is told to write no bytecode, as in the container.
     """
     content = path.read_bytes()
     of = hashlib.sha256(_own_content() + content).hexdigest()
@@ -148,9 +147,8 @@ def read_behaviour(path: Path) -> tuple[str, list[Path]]:
         tree = ast.parse(content)
         imported = _imported_files(tree, path)
         kept = {"of": of, "digest": digest(ast.dump(_without_docstrings(tree))), "imported": imported}
-        if not sys.dont_write_bytecode:
-            with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
-                json.dump(kept, file)
+        with suppress(OSError), replacing(known) as file:  # a folder that cannot be written only costs time
+            json.dump(kept, file)
     return kept["digest"], [file for file in map(SCRIPTS.joinpath, kept["imported"]) if file.is_file()]
 
 
