@@ -23,5 +23,7 @@ def check_values(grid: "Grid", on_this_machine: bool = True) -> None:
 
     ``on_this_machine``: whether the files that the config names must be here.
     """
-    modules = [prompts, settings, recipes, evaluation, models, *([files] if on_this_machine else [])]
+    modules = [prompts, settings, recipes, evaluation, models]
+    if on_this_machine:
+        modules.append(files)
     raise_faults(chain.from_iterable(check(grid) for module in modules for check in module.CHECKS), grid.locator)
