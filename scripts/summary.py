@@ -18,7 +18,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
-from croco.results.measured import WITHOUT_BASELINE, compare_rewards, expect_languages, mean, read_results
+from croco.results.measured import BY_REWARDS, WITHOUT_BASELINE, compare_rewards, expect_languages, mean, read_results
 from croco.results.metrics import HIGHER, LOWER, better
 from croco.results.statistics import (
     align,
@@ -135,8 +135,10 @@ def row(measured, language, task, metric, baseline, pairs):
     """The cells of one row, and what its tests need; ``pairs`` are {language: [(values, baseline's values), one per task]}."""
     values = pool(pairs, 0)
     lower = (task, metric) in measured.lower
-    cells = dict.fromkeys(COLUMNS) | {
-        **name_run(measured.run),
+    cells = dict.fromkeys(COLUMNS) | name_run(measured.run)
+    if metric in BY_REWARDS:
+        cells["reward_model"] = measured.run.reward_model
+    cells |= {
         "eval_language": language,
         "languages": ",".join(pairs),
         "task": task,

@@ -101,7 +101,7 @@ def main():
         config = read_config(folder, account)
         check_run_table(folder, config, runs, account)
         check_expected(index, manifests, runs, account)
-        check_evidence(index, manifests, runs, config, account)
+        check_evidence(index, manifests, runs, config or {}, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
         check_readme(folder, index, account)
@@ -191,7 +191,7 @@ def read_run_table(folder, index, account):
 
 
 def read_config(folder, account):
-    """The packed config, {} where it is none."""
+    """The packed config, None where it is none."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(config, dict):
@@ -200,11 +200,13 @@ def read_config(folder, account):
     except (OSError, ValueError, RecursionError) as error:
         problem = f"is no config ({error!r})"[:200]
     account.see("runs", False, CONFIG, problem)
-    return {}
+    return None
 
 
 def check_run_table(folder, config, runs, account):
     """The run table is the one of the packed config."""
+    if config is None:
+        return
     try:
         grid = build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]

@@ -147,6 +147,8 @@ def test_rewards_are_compared_with_the_bases_and_with_verdicts(summarised):
     ours, theirs = ([np.mean(json.loads(line)["rewards"][:2]) for line in path.read_text().splitlines()] for path in files)  # fmt: skip
     reward = by_key["other", "1", "en", "fidelity", "reward", "base"]
     assert number(reward, "delta") == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-5)
+    base = by_key["base", "1", "en", "fidelity", "reward", ""]
+    assert number(base, "value") == pytest.approx(np.mean(theirs), abs=1e-5) and base["reward_model"] == "rm"
     scores = [
         json.loads(line)["score"] for line in (summarised / "m/multi/other/arena/en.jsonl").read_text().splitlines()
     ]

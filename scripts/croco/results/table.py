@@ -24,7 +24,7 @@ class Row:
 
     Attributes:
         model, pool, setting, round, reward_model, pool_size: as in a Run; the last two only if its data depends on
-            them.
+            them, and the reward model also in rows that it measured.
         seed: the replicate, or `all` for the mean over a setting's replicates.
         eval_language: the language of the prompts, or `all` for the mean over languages.
         languages: the languages that the row is the mean over, separated by commas.

@@ -1,12 +1,9 @@
 """Evaluation: tasks fit the languages, and contrasts, imports, audit and releases concern what the run makes."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from croco.config.faults import Fault
-from croco.errors import InputError
-from croco.evaluation.task_files import REMEDY, find_code
 from croco.runs import find_last
 
 if TYPE_CHECKING:
@@ -20,21 +17,6 @@ def check_tasks(grid: "Grid") -> Iterator[Fault]:
             if code not in grid.languages or ("source" in task and code == grid.config["source_language"]):
                 keys = ("evaluation", "tasks", i, "languages", j)
                 yield Fault(keys, f"the task is not needed in {code}", "correct it, or take it out")
-
-
-def check_task_code(grid: "Grid") -> Iterator[Fault]:
-    """The config's own tasks run no code, unless their rows say that it is trusted."""
-    for i, task in enumerate(grid.config["evaluation"]["tasks"]):
-        keys = ("evaluation", "tasks", i, "yaml")
-        if not Path(task["yaml"]).is_file():
-            continue
-        try:
-            found = find_code(task["yaml"])
-        except InputError as error:
-            yield Fault(keys, str(error).split("\n")[0], "write the file as those in config/tasks/")
-            continue
-        if found and not task["trust_task_code"]:
-            yield Fault(keys, f"{task['yaml']} runs code: {', '.join(found)}", REMEDY)
 
 
 def check_suite(grid: "Grid") -> Iterator[Fault]:
@@ -91,4 +73,4 @@ def check_releases(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
 
 
-CHECKS = (check_tasks, check_task_code, check_suite, check_contrasts, check_releases)
+CHECKS = (check_tasks, check_suite, check_contrasts, check_releases)

@@ -10,6 +10,7 @@ from croco.config.faults import Fault
 from croco.digests import WEIGHTS
 from croco.errors import InputError
 from croco.evaluation.judge_prompt import read_template
+from croco.evaluation.task_files import REMEDY, find_code
 
 if TYPE_CHECKING:
     from croco.grid import Grid
@@ -69,6 +70,21 @@ def check_judges(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("judges", i, "prompt"), str(error).split("\n")[0], "see config/judge_prompt.txt")
 
 
+def check_task_code(grid: "Grid") -> Iterator[Fault]:
+    """The config's own tasks run no code, unless their rows say that it is trusted."""
+    for i, task in enumerate(grid.config["evaluation"]["tasks"]):
+        keys = ("evaluation", "tasks", i, "yaml")
+        if not Path(task["yaml"]).is_file():
+            continue
+        try:
+            found = find_code(task["yaml"])
+        except InputError as error:
+            yield Fault(keys, str(error).split("\n")[0], "write the file as those in config/tasks/")
+            continue
+        if found and not task["trust_task_code"]:
+            yield Fault(keys, f"{task['yaml']} runs code: {', '.join(found)}", REMEDY)
+
+
 def check_dataset_folders(grid: "Grid") -> Iterator[Fault]:
     """Folders of prompts exist."""
     for i, row in enumerate(grid.config["prompts"]):
@@ -101,6 +117,7 @@ CHECKS = (
     check_custom_rules,
     check_paths,
     check_judges,
+    check_task_code,
     check_dataset_folders,
     check_imports,
     check_audit,
