@@ -7,6 +7,7 @@ only the functions that draw do it.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ WIDTH = 620  # pixels, of a chart outside the page
 MARKS = 8  # markers on a curve
 # Pixels in a legend: of a symbol with the space around it, and of a character, which on average is narrower.
 SYMBOL_WIDTH, CHARACTER_WIDTH = 34, 7
+CHARACTER_SHARE = 0.56  # width of a character of a name, in sizes of its font
+NAMES_ON_PHONE = 0.5  # of a plot's width, as in report.js
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
     "labelColor": "var(--dim)",
@@ -109,12 +112,16 @@ def _is_main(looks: Mapping[str, "Look"], of: str) -> str:
     return f"indexof({json.dumps([name for name, look in looks.items() if look.is_main])}, {of}) >= 0"
 
 
-def _emphasise(looks: Mapping[str, "Look"]) -> dict[str, Any]:
-    """Options of an axis of names that make the main arms' names bold."""
+def _show_names(names: Sequence[str], looks: Mapping[str, "Look"]) -> dict[str, Any]:
+    """Options of an axis of names: those of main arms are bold, and long ones are smaller on a phone, and not cut."""
+    import altair as alt
+
+    fitting = NAMES_ON_PHONE / CHARACTER_SHARE / max(map(len, names), default=1)
     test = _is_main(looks, "datum.value")
     return {
         "labelFontWeight": {"condition": {"test": test, "value": "bold"}, "value": "normal"},
         "labelColor": {"condition": {"test": test, "value": "var(--ink)"}, "value": "var(--dim)"},
+        "labelFontSize": alt.ExprRef(f"space < 480 ? clamp(floor(space * {fitting:.4f}), 8, 12) : 12"),
     }
 
 
@@ -122,8 +129,9 @@ def _lines(names: Iterable[str], looks: Mapping[str, "Look"]) -> "alt.Y":
     """The y channel with one line per name, in the given order."""
     import altair as alt
 
-    axis = alt.Axis(domain=False, ticks=False, grid=False, **_emphasise(looks))
-    return alt.Y("name:N", sort=list(names), title=None, axis=axis)
+    names = list(names)
+    axis = alt.Axis(domain=False, ticks=False, grid=False, **_show_names(names, looks))
+    return alt.Y("name:N", sort=names, title=None, axis=axis)
 
 
 def _shapes(names: Iterable[str], looks: Mapping[str, "Look"]) -> "alt.Shape":
@@ -161,43 +169,48 @@ def _interval(format: str) -> list["alt.Tooltip"]:
 
 
 def find_common_length(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The length of all bars if they are equal and nothing was lost, so that a chart would show nothing; else None.
+    """The length of all bars if they are equal, so that a chart would show nothing; else None.
 
     Args:
-        rows: as in `plot_stacks` or `plot_bars`.
+        rows: as in `plot_bars`.
     """
-    if any(row["count"] for row in rows if row.get("kind") == "lost"):
-        return None
-    lengths = {row["value"] if "value" in row else row["count"] for row in rows if row.get("kind") != "lost"}
+    lengths = {row["value"] for row in rows}
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def plot_stacks(rows: Sequence[dict], title: str, looks: Mapping[str, "Look"]) -> dict:
-    """Stacked bars, one line per name.
+def plot_losses(rows: Sequence[dict], title: str, looks: Mapping[str, "Look"]) -> dict:
+    """What was lost by reason, as stacked bars, one line per name; beside what was kept, few losses could not be seen.
 
     Args:
         rows: [{"name", "part", "count", "kind": "kept" | "lost"}]; parts stack in their order.
     """
     import altair as alt
 
-    names, parts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "part"))
-    kinds = {row["part"]: row["kind"] for row in rows}
-    lost = iter([f"var(--series-{i})" for i in (2, 4, 5, 6, 7, 8, 9, 10)] * len(parts))
-    kept = iter(["var(--good)", "var(--series-1)", "var(--series-3)"] * len(parts))
-    colors = [next(kept if kinds[part] == "kept" else lost) for part in parts]
-    ordered = [{**row, "order": parts.index(row["part"])} for row in rows]
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    parts = list(dict.fromkeys(row["part"] for row in rows if row["kind"] == "lost"))
+    colors = [f"var(--series-{i})" for i in (2, 4, 5, 6, 7, 8, 9, 10)] * len(parts)
+    sums, lengths = Counter[str](), Counter[str]()
+    for row in rows:
+        sums[row["name"]] += row["count"]
+        lengths[row["name"]] += row["count"] if row["kind"] == "lost" else 0
+    lost = [
+        {**row, "order": parts.index(row["part"]), "of": sums[row["name"]]} for row in rows if row["kind"] == "lost"
+    ]
+    whole = alt.Axis(tickCount=max(1, min(6, max(lengths.values()))), tickMinStep=1)
+    color = alt.Scale(domain=parts, range=colors[: len(parts)])
     chart = (
-        _chart(ordered)
+        _chart(lost)
         .mark_bar(height={"band": 0.72})
         .encode(
-            x=alt.X("sum(count):Q", title=title, axis=alt.Axis(tickMinStep=1)),
-            y=_lines(names, looks),
-            color=alt.Color("part:N", title=None, scale=alt.Scale(domain=parts, range=colors), legend=_legend(parts)),
+            x=alt.X("sum(count):Q", title=title, axis=whole),
+            y=_lines(names, looks).scale(domain=names),
+            color=alt.Color("part:N", title=None, scale=color, legend=_legend(parts)),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("name:N", title="where"),
-                alt.Tooltip("part:N", title="outcome"),
+                alt.Tooltip("part:N", title="reason"),
                 alt.Tooltip("count:Q", format=","),
+                alt.Tooltip("of:Q", format=","),
             ],
         )
     )
@@ -301,7 +314,7 @@ def plot_cells(
     axis = {"domain": False, "ticks": False, "grid": False}
     base = base.encode(
         x=alt.X("x:N", sort=xs, title=x_title, axis=alt.Axis(orient="top", labelAngle=0, **axis)),
-        y=alt.Y("y:N", sort=ys, title=y_title, axis=alt.Axis(**axis, **_emphasise(looks))),
+        y=alt.Y("y:N", sort=ys, title=y_title, axis=alt.Axis(**axis, **_show_names(ys, looks))),
         tooltip=[
             alt.Tooltip("y:N", title=y_title or "arm"),
             alt.Tooltip("x:N", title=x_title),

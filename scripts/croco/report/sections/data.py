@@ -59,13 +59,13 @@ def show_responses(page: Page) -> Figure | Table | None:
                 }
             )
     numbers = table_of("Responses by run and language", lines)
-    if (count := plots.find_common_length(bars)) is not None:
-        return replace(numbers, note=f"Each policy has {count:,} responses in each language, and none left its pool.")
+    if not count_lost(bars):
+        return replace(numbers, note=f"None of the {count_all(bars):,} responses left its pool.")
     return figure(
         "responses",
-        [(None, plots.plot_stacks(bars, "Responses (count)", list_looks(page)))],
-        f"Bars: how many responses of each policy and language stay in the pools and how many leave them, by reason. {total(bars)}",
-        "Responses of each policy and language, and those that left the pools before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
+        [(None, plots.plot_losses(bars, "Responses that left their pool (count)", list_looks(page)))],
+        f"Bars: how many responses of each policy and language left their pool, by reason. {total(bars)}",
+        f"{count_lost(bars):,} of {count_all(bars):,} responses left their pool before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
         numbers,
     )
 
@@ -103,14 +103,23 @@ def count_prompts(page: Page) -> list[dict[str, Any]]:
     return bars
 
 
+def count_all(bars: list[dict[str, Any]]) -> int:
+    """Everything that was counted."""
+    return sum(bar["count"] for bar in bars)
+
+
+def count_lost(bars: list[dict[str, Any]]) -> int:
+    """Everything that was lost."""
+    return sum(bar["count"] for bar in bars if bar["kind"] == "lost")
+
+
 def say_none_lost(bars: list[dict[str, Any]]) -> str | None:
-    """What equal bars of prompts show, in a sentence; None where they differ, or a prompt was lost."""
-    count = plots.find_common_length(bars)
-    if count is None:
+    """A sentence where no prompt was lost; None where one was, or there are no runs."""
+    if not bars or count_lost(bars):
         return None
     runs = len({bar["name"] for bar in bars})
-    subject = f"Each of the {runs} runs" if runs > 1 else "The run"
-    return f"{subject} has {count:,} prompts, and each prompt became training data."
+    of = f"the {runs} runs" if runs > 1 else "the run"
+    return f"All {count_all(bars):,} prompts of {of} became training data."
 
 
 def show_prompts(page: Page, bars: list[dict[str, Any]], unlost: str | None) -> Figure | Table | None:
@@ -135,9 +144,9 @@ def show_prompts(page: Page, bars: list[dict[str, Any]], unlost: str | None) -> 
         return replace(numbers, note=f"{unlost} {MINIMUM_NOTE}")
     return figure(
         "prompts",
-        [(None, plots.plot_stacks(bars, "Prompts (count)", list_looks(page)))],
-        f"Bars: how many prompts of each run became training data, and how many did not, by reason. {total(bars)}",
-        "From prompts to training data, every difference by its reason. Of several replicates, the figure shows the first.",
+        [(None, plots.plot_losses(bars, "Prompts without training data (count)", list_looks(page)))],
+        f"Bars: how many prompts of each run did not become training data, by reason. {total(bars)}",
+        f"{count_lost(bars):,} of {count_all(bars):,} prompts did not become training data, by reason. Of several replicates, the figure shows the first.",
         numbers,
     )
 
