@@ -25,6 +25,7 @@ from croco.errors import InputError
 from croco.files import partial_path
 from croco.records import write_json
 from croco.results.bundles import CONFIG, INDEX, LANGUAGES, README, root_digest, write_readme
+from croco.results.coverage import find_origin, needs_manifest
 from croco.runs import add_run_options, read_runs
 
 # What is packed from a run's folder and from the output root, where it exists.
@@ -101,9 +102,12 @@ def parse_arguments():
 
 
 def list_files(args):
-    """{name in the bundle: path}, sorted; raises InputError where a run has left nothing, or responses are missing."""
-    found = set()
-    for run in read_runs(args.runs):
+    """{name in the bundle: path}, sorted, without files that no stage has made.
+
+    Raises InputError where a run has left nothing, or responses are missing.
+    """
+    found, runs = set(), {run.name: run for run in read_runs(args.runs)}
+    for run in runs.values():
         folder = args.root / run.name
         of_run = [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
         if not of_run:
@@ -122,12 +126,12 @@ def list_files(args):
         # A language is only identified where a setting or the page asks for it.
         found.update(folder.glob("languages.jsonl"))
         found.update(path.with_suffix(".manifest.json") for path in [*needed, folder / "languages.jsonl"])
-    own = {args.output.name, "bundle.manifest.json", "benchmarks/bundle.tsv"}
-    return {
-        path.relative_to(args.root).as_posix(): path
-        for path in sorted(found)
-        if path.is_file() and path.relative_to(args.root).as_posix() not in own
-    }
+    found -= {args.root / name for name in (args.output.name, "bundle.manifest.json", "benchmarks/bundle.tsv")}
+    files = {path.relative_to(args.root).as_posix(): path for path in sorted(found) if path.is_file()}
+    foreign = [name for name in files if needs_manifest(name) and find_origin(name, runs).manifest not in files]
+    if foreign:
+        print(f"not packed, because no manifest says how they were made: {', '.join(foreign)}", file=sys.stderr)
+    return {name: path for name, path in files.items() if name not in foreign}
 
 
 def write_own_files(args, runs, folder):

@@ -20,9 +20,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from croco import cli
 from croco.config.differences import ABSENT
@@ -40,6 +38,9 @@ from croco.results.compare import (
     read_finished,
 )
 from croco.spreadsheets import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST_VALUE = 300  # characters of a value of a config on the page
 HEADLINES = 3
@@ -167,8 +168,10 @@ def compare_with_reference(sides: Sequence[Side]) -> list[ArmComparison]:
     ]
 
 
-def make_csv(sides: Sequence[Side], compared: Iterable[ArmComparison]) -> pd.DataFrame:
+def make_csv(sides: Sequence[Side], compared: Iterable[ArmComparison]) -> "pd.DataFrame":
     """One row per arm and run that has it."""
+    import pandas as pd
+
     by_run = {(each.second, each.model, each.pool, each.arm): each for each in compared}
     rows = []
     for arm in list_arms(sides):

@@ -31,7 +31,7 @@ from croco.evaluation.directions import HIGHER, LOWER
 from croco.files import replacing
 from croco.records import read_jsonl, read_lines
 from croco.results.metrics import better
-from croco.results.table import COLUMNS, name_run
+from croco.results.table import BY_REWARDS, COLUMNS, name_run
 from croco.runs import BASE, UNTUNED, add_run_options, read_runs
 from croco.spreadsheets import guard_row, unguard_row
 
@@ -268,8 +268,9 @@ def read_table(path, name, known, left_out):
             row = unguard_row(row)
             check_cells(row, path, reader.line_num)
             run = find_run(f"{row['model']}/{row['pool']}/{row['setting']}", known, path, reader.line_num)
+            names = name_run(run, by_rewards=row["metric"] in BY_REWARDS)
             for column in ("seed", "round", "reward_model", "pool_size"):
-                cell, own = row.get(column), name_run(run)[column]
+                cell, own = row.get(column), names[column]
                 if cell and cell != str(own) and (column, cell) != ("seed", "all"):
                     raise InputError(f"{cell!r} where the run has {own}", "correct it", path, reader.line_num, column)
             if row["eval_language"] not in (*run.evaluated, "all"):

@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from croco import cli
 from croco.digests import MODEL_FILES, WEIGHTS, file_digest, model_identity
@@ -182,6 +181,8 @@ def read_ledger(args, count):
 
 def read_results(args):
     """The summary's rows of this run as dicts, None where a cell is empty; [] where it was not evaluated."""
+    import pandas as pd
+
     summary = read_summary(args.summary)
     run, number = re.fullmatch(r"([^/]+/[^/]+/[^/]+)(?:/round([0-9]+))?", args.run).groups()
     own = (summary["model"] + "/" + summary["pool"] + "/" + summary["setting"] == run) & (summary["seed"] != ALL)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
-from croco.results.measured import BY_REWARDS, WITHOUT_BASELINE, compare_rewards, expect_languages, mean, read_results
+from croco.results.measured import WITHOUT_BASELINE, compare_rewards, expect_languages, mean, read_results
 from croco.results.metrics import HIGHER, LOWER, better
 from croco.results.statistics import (
     align,
@@ -31,7 +31,7 @@ from croco.results.statistics import (
     replicates,
     standard_error,
 )
-from croco.results.table import ALL, ARENA, COLUMNS, FIDELITY, Row, name_run, read_cells, write_summary
+from croco.results.table import ALL, ARENA, BY_REWARDS, COLUMNS, FIDELITY, Row, name_run, read_cells, write_summary
 from croco.runs import BASE, add_contrast_option, add_run_options, find_last, read_runs
 
 CHANCE = "chance"
@@ -135,10 +135,8 @@ def row(measured, language, task, metric, baseline, pairs):
     """The cells of one row, and what its tests need; ``pairs`` are {language: [(values, baseline's values), one per task]}."""
     values = pool(pairs, 0)
     lower = (task, metric) in measured.lower
-    cells = dict.fromkeys(COLUMNS) | name_run(measured.run)
-    if metric in BY_REWARDS:
-        cells["reward_model"] = measured.run.reward_model
-    cells |= {
+    cells = dict.fromkeys(COLUMNS) | {
+        **name_run(measured.run, by_rewards=metric in BY_REWARDS),
         "eval_language": language,
         "languages": ",".join(pairs),
         "task": task,

@@ -17,6 +17,7 @@ matches in itself may still be another one than theirs. A bundle is data: it is 
 options of its manifests reach a command line.
 """
 
+import csv
 import json
 import re
 import subprocess
@@ -24,6 +25,7 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -48,7 +50,14 @@ from croco.results.bundles import (
     unpack,
     write_readme,
 )
-from croco.results.coverage import NO_MANIFEST, find_origin, find_wrong_means, list_evidence, list_expected
+from croco.results.coverage import (
+    NO_MANIFEST,
+    find_origin,
+    find_wrong_means,
+    list_evidence,
+    list_expected,
+    needs_manifest,
+)
 from croco.results.repeat import OPTIONS, Missing, Places, Refused, list_arguments
 from croco.runs import name_data, read_runs
 
@@ -70,6 +79,8 @@ NEEDS_A_MODEL = {
 }
 MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
 RUNS, PAGE, PAGE_MANIFEST = "runs.jsonl", "report.html", "report.manifest.json"
+# What reading a file may raise that holds something else than its format says.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, csv.Error)
 
 
 class Account:
@@ -88,6 +99,16 @@ class Account:
         else:
             self.mismatches.append(f"{where}: {problem}")
 
+    @contextmanager
+    def reading(self, what, where):
+        """Around what reads a file of the bundle: one that cannot be read is a mismatch, and the other checks go on."""
+        try:
+            yield
+        except InputError as error:
+            self.see(what, False, where, error.problem[:200])
+        except DAMAGE as error:
+            self.see(what, False, where, f"cannot be read ({error!r})"[:200])
+
 
 def main():
     args = parse_arguments()
@@ -101,7 +122,7 @@ def main():
         config = read_config(folder, account)
         check_run_table(folder, config, runs, account)
         check_expected(index, manifests, runs, account)
-        check_evidence(index, manifests, runs, config or {}, account)
+        check_evidence(index, manifests, runs, config, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
         check_readme(folder, index, account)
@@ -169,56 +190,48 @@ def read_manifests(folder, index, account):
     manifests = {}
     for name in index["files"]:
         if name.endswith("manifest.json") and (folder / name).is_file():
-            try:
+            with account.reading("manifests", name):
                 manifest = json.loads((folder / name).read_text(encoding="utf-8"))
-                if not (isinstance(manifest["stage"], str) and isinstance(manifest["options"], dict)):
-                    raise ValueError("stage and options are missing")
+                told = manifest["stage"], manifest["options"], manifest.get("inputs") or {}
+                if not all(map(isinstance, told, (str, dict, dict))):
+                    raise ValueError("stage, options or inputs are of another kind")
                 manifests[name] = manifest
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                account.see("manifests", False, name, f"is not a manifest ({error!r})")
     return manifests
 
 
 def read_run_table(folder, index, account):
     """{name: Run} of runs.jsonl, which are the runs of the index."""
-    try:
+    with account.reading("runs", RUNS):
         runs = {run.name: run for run in read_runs(folder / RUNS)}
-    except InputError as error:
-        account.see("runs", False, RUNS, error.problem)
-        return {}
-    account.see("runs", sorted(runs) == sorted(index["runs"]), RUNS, "has other runs than the bundle's index")
-    return runs
+        account.see("runs", sorted(runs) == sorted(index["runs"]), RUNS, "has other runs than the bundle's index")
+        return runs
+    return {}
 
 
 def read_config(folder, account):
-    """The packed config, None where it is none."""
-    try:
+    """The packed config, {} where it is none."""
+    with account.reading("runs", CONFIG):
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(config, dict):
             return config
-        problem = "is no config"
-    except (OSError, ValueError, RecursionError) as error:
-        problem = f"is no config ({error!r})"[:200]
-    account.see("runs", False, CONFIG, problem)
-    return None
+        account.see("runs", False, CONFIG, "is no config, which is a mapping of keys to values")
+    return {}
 
 
 def check_run_table(folder, config, runs, account):
     """The run table is the one of the packed config."""
-    if config is None:
+    if not (config and (folder / LANGUAGES).is_file()):
         return
-    try:
-        grid = build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
+    with account.reading("runs", CONFIG):
+        try:
+            grid = build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
+        except InputError as error:
+            account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
+            return
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
-    except InputError as error:
-        account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
-        return
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        account.see("runs", False, CONFIG, f"is no config ({error!r})"[:200])
-        return
-    same = wanted == [json.loads(dump(run.to_row())) for run in runs.values()]
-    account.see("runs", same, RUNS, f"is not the run table of {CONFIG}")
-    account.made_again.add(RUNS)
+        same = wanted == [json.loads(dump(run.to_row())) for run in runs.values()]
+        account.see("runs", same, RUNS, f"is not the run table of {CONFIG}")
+        account.made_again.add(RUNS)
 
 
 def check_expected(index, manifests, runs, account):
@@ -232,7 +245,7 @@ def check_evidence(index, manifests, runs, config, account):
     """Each result has a manifest of the stage that makes it, made from the files of its own run."""
     places = Places(index["root"], Path(), Path())
     for name in index["files"]:
-        if not has_manifest(name):
+        if not needs_manifest(name):
             continue
         origin = find_origin(name, runs)
         if origin.manifest not in manifests:
@@ -255,10 +268,6 @@ def check_evidence(index, manifests, runs, config, account):
             account.see("origins", all(fits), name, f"was made with another {option} than {place or 'the bundle'}")
 
 
-def has_manifest(name):
-    return not (name.endswith("manifest.json") or name in NO_MANIFEST or name.startswith("benchmarks/"))
-
-
 def check_readme(folder, index, account):
     """The README is the one that bundle.py writes."""
     if (folder / README).is_file():
@@ -272,13 +281,11 @@ def check_means(folder, index, account):
     """Results of structured tasks are the means over their documents."""
     for name in index["files"]:
         samples = folder / name.replace(".json", ".samples.jsonl")
-        if not (name.endswith(".json") and "/eval/" in name and has_manifest(name) and samples.is_file()):
+        if not (name.endswith(".json") and "/eval/" in name and needs_manifest(name) and samples.is_file()):
             continue
-        try:
+        with account.reading("structured tasks", name):
             wrong = find_wrong_means(json.loads((folder / name).read_text(encoding="utf-8")), list(rows(samples)))
-        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            wrong = [repr(error)]
-        account.see("structured tasks", not wrong, name, f"not the means of its samples: {', '.join(wrong)[:200]}")
+            account.see("structured tasks", not wrong, name, f"not the means of its samples: {', '.join(wrong)[:200]}")
 
 
 def check_audits(folder, index, account):
@@ -286,13 +293,11 @@ def check_audits(folder, index, account):
     for name in index["files"]:
         if not re.fullmatch(r"audit/[^/]+\.md", name):
             continue
-        try:
+        account.made_again.add(name)
+        with account.reading("audits", name):
             report = json.loads((folder / name).with_suffix(".json").read_text(encoding="utf-8"))
             same = format_table(report) == (folder / name).read_text(encoding="utf-8")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            same = False
-        account.see("audits", same, name, "is not the table of the audit's results")
-        account.made_again.add(name)
+            account.see("audits", same, name, "is not the table of the audit's results")
 
 
 def list_unchecked(index, manifests, runs, account):
@@ -330,26 +335,29 @@ def check_inputs(folder, index, manifests, account):
 def check_ledgers(folder, index, account):
     """Each ledger adds up, its rows are there, and each pair keeps the rule that makes it one."""
     for run in index["runs"]:
-        ledger_path = folder / run / "ledger.json"
-        if not ledger_path.is_file():
-            continue
-        ledger = json.loads(ledger_path.read_text(encoding="utf-8"))
-        where = f"{run}/ledger.json"
-        total = ledger["formed"] + sum(ledger["no_pair"].values())
-        account.see("ledgers", ledger["prompts"] == total, where, f"{ledger['prompts']} prompts, {total} accounted for")
-        for language, counts in ledger["languages"].items():
-            accounted = counts["eligible"] + sum(counts["left_out"].values())
-            account.see(
-                "ledgers",
-                counts["responses"] == accounted,
-                where,
-                f"{language}: {counts['responses']} responses, {accounted} accounted for",
-            )
-        name = name_data(ledger["target"])
-        data = folder / run / f"{name}.jsonl"
-        if not data.is_file():
-            account.see("ledgers", False, f"{run}/{name}.jsonl", "is missing")
-            continue
+        if (folder / run / "ledger.json").is_file():
+            with account.reading("ledgers", f"{run}/ledger.json"):
+                check_ledger(folder, run, account)
+
+
+def check_ledger(folder, run, account):
+    ledger, where = json.loads((folder / run / "ledger.json").read_text(encoding="utf-8")), f"{run}/ledger.json"
+    total = ledger["formed"] + sum(ledger["no_pair"].values())
+    account.see("ledgers", ledger["prompts"] == total, where, f"{ledger['prompts']} prompts, {total} accounted for")
+    for language, counts in ledger["languages"].items():
+        accounted = counts["eligible"] + sum(counts["left_out"].values())
+        account.see(
+            "ledgers",
+            counts["responses"] == accounted,
+            where,
+            f"{language}: {counts['responses']} responses, {accounted} accounted for",
+        )
+    name = name_data(ledger["target"])
+    data = folder / run / f"{name}.jsonl"
+    if not data.is_file():
+        account.see("ledgers", False, f"{run}/{name}.jsonl", "is missing")
+        return
+    with account.reading("ledgers", f"{run}/{name}.jsonl"):
         count = 0
         for count, row in enumerate(rows(data), start=1):
             if ledger["target"] == "pair" and ledger.get("rejected") not in ("random", None):

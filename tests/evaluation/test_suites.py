@@ -308,6 +308,20 @@ def test_a_metric_that_is_a_formula_is_guarded_once(tmp_path):
             assert [row["metric"] for row in csv.DictReader(file)] == ["'=f1"]
 
 
+def test_a_row_of_rewards_names_its_reward_model_also_for_the_base(tmp_path):
+    """As summary.py writes it; another metric of the base depends on none."""
+    table = tmp_path / "t.csv"
+    header = "model,pool,setting,reward_model,eval_language,task,metric,value\n"
+    table.write_text(f"{header}m,untuned,base,rm,de,fidelity,reward,0.5\nm,untuned,base,,de,fidelity,n_tokens,9\n")
+    import_results(tmp_path, "csv", table)
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        assert [row["reward_model"] for row in csv.DictReader(file)] == ["rm", ""]
+    for metric, name in (("reward", "other"), ("n_tokens", "rm")):
+        table.write_text(f"{header}m,untuned,base,{name},de,fidelity,{metric},0.5\n")
+        done = import_results(tmp_path, "csv", table, check=False)
+        assert done.returncode == 1 and "t.csv:2, field reward_model" in done.stderr
+
+
 def test_results_of_a_table(tmp_path):
     table = tmp_path / "t.csv"
     header = "model,pool,setting,eval_language,task,metric,value,n\n"

@@ -197,7 +197,7 @@ def test_ledger_adds_up_on_the_page(page, written):
         # Where nothing was lost, a sentence says so in place of a chart.
         is_whole = not any("0" < c <= "9" for line in lines for c in line["excluded"])
         assert bool(one.xpath("//figure[@id = 'figure-responses']")) != is_whole
-        assert ("responses left its pool" in one.text_content()) == is_whole
+        assert ("No response left its pool." in one.text_content()) == is_whole
 
 
 def test_confusion_counts_every_answer(written):
@@ -746,7 +746,7 @@ def test_where_no_prompt_was_lost_the_ledger_is_a_sentence(tmp_path):
         ledger = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(ledger | {"formed": ledger["prompts"], "no_pair": {}}), encoding="utf-8")
     page = parse(make_report(root))
-    said = "All 44 prompts of the 2 runs became training data."
+    said = "Each prompt of each run became training data."
     assert said in page.get_element_by_id("data").text_content()
     assert said in (root / "ledger.svg").read_text(encoding="utf-8")
 

@@ -17,12 +17,15 @@ RUN, OTHER = "mini/en/dpo", "mini/multi/dpo_random"
 
 @pytest.fixture(scope="module")
 def bundle(finished_run, tmp_path_factory):
-    """Path of the small run's bundle, made by the workflow in a copy."""
+    """Path of the small run's bundle, made by the workflow in a copy, with a lock of models and a file of the user."""
     folder = tmp_path_factory.mktemp("bundle") / "project"
     shutil.copytree(finished_run, folder, symlinks=True)
     (folder / "responses.yaml").write_text("bundle: {responses: true}\n", encoding="utf-8")
     arguments = ("bundle", "--configfile", "two_languages.yaml", "responses.yaml")
-    snakemake(folder, *arguments, "--cores", 2)
+    snakemake(folder, "stage", "--configfile", "two_languages.yaml", "--cores", 1)
+    (folder / "results/small/notes.csv").write_text("mine\n", encoding="utf-8")
+    said = snakemake(folder, *arguments, "--cores", 2)
+    assert "not packed, because no manifest says how they were made: notes.csv\n" in said.stdout + said.stderr
     assert not planned(folder, *arguments)
     return folder / "results/small/bundle.tar.gz"
 
@@ -64,6 +67,7 @@ def test_an_honest_bundle_matches(bundle, tmp_path):
     with tarfile.open(bundle) as archive:
         names = archive.getnames()
     assert not [name for name in names if "safetensors" in name or "tokenizer" in name]
+    assert "bundle/stage.lock.json" in names and "bundle/notes.csv" not in names
     packed = json.loads(bundle.with_name("bundle.manifest.json").read_text(encoding="utf-8"))["root_digest"]
     assert f"root digest  {packed}" in done.stdout
 
@@ -204,6 +208,31 @@ def test_a_run_that_the_config_does_not_have_is_found(unpacked):
     path.write_text("[]", encoding="utf-8")
     repack(unpacked)
     assert [line for line in mismatches(unpacked) if line.startswith("config.json: is no config")]
+
+
+def test_damaged_files_are_mismatches_and_the_other_checks_go_on(unpacked):
+    damaged = {
+        f"{RUN}/ledger.json": '{"prompts": 1}',
+        f"{OTHER}/ledger.json": '{"prom',
+        f"{RUN}/eval/en.json": "[1]",
+        "audit/english.json": "[]",
+        "languages.tsv": "code\tname\n" + "x" * 200_000 + "\tx\n",
+        "summary.manifest.json": '{"stage": "summary", "options": {}, "inputs": [1]}',
+    }
+    for name, text in damaged.items():
+        assert (unpacked / name).is_file(), name
+        (unpacked / name).write_text(text, encoding="utf-8")
+    repack(unpacked)
+    found = mismatches(unpacked)
+    told = {"audit/english.json": "audit/english.md", "languages.tsv": "config.json"}
+    for name in damaged:
+        assert [line for line in found if line.startswith(f"{told.get(name, name)}: ")], name
+
+
+def test_a_bundle_without_its_languages_says_so(unpacked):
+    (unpacked / "languages.tsv").unlink()
+    repack(unpacked)
+    assert mismatches(unpacked) == ["languages.tsv: is not in the bundle"]
 
 
 def test_an_empty_bundle_is_none(unpacked):

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from conftest import ENVIRONMENT, ROOT
+import pytest
+from conftest import ENVIRONMENT, INTERPRETER, ROOT, WARM
 
 SCRIPT = """
 import sys, time
@@ -19,17 +20,62 @@ except KeyboardInterrupt:
 """
 
 
+def start_warm(folder, text):
+    """A started command that runs a script with this text."""
+    (folder / "script.py").write_text(text, encoding="utf-8")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT / "scripts"), "TMPDIR": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "croco.warm", folder / "script.py", "--asked"],
+        env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
 def test_a_command_has_its_libraries_and_arguments_and_ctrl_c_is_its_own(tmp_path):
     """All processes of a terminal get Ctrl-C; the exit code is that of the command."""
-    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT / "scripts"), "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "croco.warm", tmp_path / "script.py", "--asked"],
-        env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
+    with start_warm(tmp_path, SCRIPT) as process:
         assert process.stdout.readline() == "True ['--asked']\n"
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.read() == "interrupted\n"
     assert process.returncode == 7
     assert not list(tmp_path.glob("croco-*")), "the interpreter's folder is removed"
+
+
+def test_sigterm_to_it_ends_the_command(tmp_path):
+    with start_warm(tmp_path, SCRIPT) as process:
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.stdout.read() == "", "no process holds its output any more"
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("croco-*")), "the interpreter's folder is removed"
+
+
+THREAD = """
+import sys, threading, time
+def write():
+    time.sleep(0.3)
+    open(sys.argv[1], "w").write("whole")
+threading.Thread(target=write).start()
+"""
+
+
+@pytest.mark.skipif(not WARM, reason="scripts are started for real")
+@pytest.mark.parametrize("interpreter", [INTERPRETER, sys.executable])
+def test_it_ends_as_the_interpreter_does(tmp_path, interpreter):
+    """It waits for threads, and output that cannot be written is an error."""
+    (tmp_path / "thread.py").write_text(THREAD, encoding="utf-8")
+    (tmp_path / "print.py").write_text("import sys; sys.stdout = open(1, 'w'); print('lost')", encoding="utf-8")
+    subprocess.run([interpreter, tmp_path / "thread.py", tmp_path / "file"], env=ENVIRONMENT, check=True)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "whole"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [interpreter, tmp_path / "print.py"], env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 120 and b"No space left on device" in done.stderr
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'rmdir "$0"; exec "$1" "$2"', gone, interpreter, tmp_path / "print.py"],
+        cwd=gone, env=ENVIRONMENT, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 or done.stdout == b"lost\n"

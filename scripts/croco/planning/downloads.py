@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
-
 from croco.config.resources import weigh
 from croco.examination.findings import list_models
 from croco.grid import Grid
@@ -37,5 +34,8 @@ def list_downloads(grid: Grid) -> list[Download]:
 
 def _is_cached(kind: str, path: str) -> bool:
     """Whether the hub's cache has a snapshot; it may be of another revision."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type=kind) / "snapshots"
     return folder.is_dir() and any(folder.iterdir())

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from croco.report.elements import prefer_all_seeds
 from croco.report.units import PERCENT, POINTS, Unit
 from croco.results.findings import NULL_MARGIN, compare_with_paper
 from croco.results.statistics import FEWEST
 from croco.runs import BASE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Contrast:
 
 
 def read_contrasts(
-    summary: pd.DataFrame, declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
+    summary: "pd.DataFrame", declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
 ) -> list[Contrast]:
     """The declared contrasts, each with what the paper reports and whether this run shows it.
 
     ``claims`` are the rows of findings.json by (setting, versus).
     """
+    import pandas as pd
+
     pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
     contrasts = []
     for setting, pool, versus in declared:
@@ -82,17 +85,21 @@ def read_contrasts(
 
 def find_interval(row: Any, column: str) -> tuple[float, float]:
     """The ends of a column's interval, infinite where the summary has none."""
+    import pandas as pd
+
     low, high = getattr(row, f"{column}_low"), getattr(row, f"{column}_high")
     return -math.inf if pd.isna(low) else low, math.inf if pd.isna(high) else high
 
 
 def contrasts_over_seeds(
-    summary: pd.DataFrame, declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
+    summary: "pd.DataFrame", declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
 ) -> list[dict]:
     """Declared contrasts once more, paired by training seed: how many seeds show what the paper reports.
 
     Seeds with too few prompts for a verdict are excluded.
     """
+    import pandas as pd
+
     pooled = summary[
         (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == BASE)
     ]

@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from croco.results.table import rank_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Pool and setting of the policy before tuning.
 BASE = ("untuned", "base")
@@ -128,6 +130,8 @@ def read_json(path: Path) -> Any:
 
 def number(value: Any) -> float | None:
     """A finite number, or None."""
+    import pandas as pd
+
     return None if value is None or pd.isna(value) or not np.isfinite(value) else float(value)
 
 
@@ -176,7 +180,7 @@ def total(parts: Iterable[Mapping[str, Any]]) -> str:
     sums: Counter[str] = Counter()
     for row in parts:
         sums[row["part"]] += row["count"]
-    return "Together: " + ", ".join(f"{part} {count:,}" for part, count in sums.items()) + "."
+    return "Over all bars: " + ", ".join(f"{part} {count:,}" for part, count in sums.items()) + "."
 
 
 def reasons(parts: Iterable[Mapping[str, int]]) -> str:
@@ -187,6 +191,6 @@ def reasons(parts: Iterable[Mapping[str, int]]) -> str:
     return ", ".join(f"{label(reason)} {count}" for reason, count in merged.items()) or "none"
 
 
-def prefer_all_seeds(lines: pd.DataFrame) -> pd.DataFrame:
+def prefer_all_seeds(lines: "pd.DataFrame") -> "pd.DataFrame":
     """Rows of the summary, those over all training seeds first, then by the seed's number."""
     return lines.sort_values("seed", key=lambda seeds: seeds.map(rank_seed), kind="stable")

@@ -1,31 +1,34 @@
 """What several sections show of summary.csv: estimates with their intervals, against the base."""
 
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from croco.report.elements import Gaps, Table, number, prefer_all_seeds, table
 from croco.report.units import PLAIN, Unit
 from croco.results.statistics import FEWEST
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def of_metric(summary: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
+
+def of_metric(summary: "pd.DataFrame", task: str, metric: str) -> "pd.DataFrame":
     """The rows of one metric against the base."""
     return summary[(summary["task"] == task) & (summary["metric"] == metric) & (summary["baseline"] == "base")]
 
 
-def say_direction(summary: pd.DataFrame, task: str, metric: str) -> str:
+def say_direction(summary: "pd.DataFrame", task: str, metric: str) -> str:
     """A clause for metrics where lower is better, whose positive changes are decreases; empty for others."""
     rows = of_metric(summary, task, metric)
     less = ((rows["value"] - rows["baseline_value"]) * rows["delta"] < 0).any()
     return "; lower is better, positive means lower" if less else ""
 
 
-def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -> list[dict[str, Any]]:
+def list_estimates(summary: "pd.DataFrame", task: str, metric: str, column: str) -> list[dict[str, Any]]:
     """[{name, value, tuned, low, high, n, p, q, mde, languages, others}], one line per arm.
 
     For several seeds the values are from the row `all` if there is one, else from the first seed's, with the others'.
     """
+    import pandas as pd
+
     lines = []
     for name, group in of_metric(summary, task, metric).groupby("run", sort=False):
         pooled, single = (group[(group["eval_language"] == "all") == is_pooled] for is_pooled in (True, False))
@@ -52,7 +55,7 @@ def list_estimates(summary: pd.DataFrame, task: str, metric: str, column: str) -
     return lines
 
 
-def say_unpooled(section: str, rows: pd.DataFrame, gaps: Gaps) -> None:
+def say_unpooled(section: str, rows: "pd.DataFrame", gaps: Gaps) -> None:
     """Lists as a gap the runs that have values of single languages but no mean, because a language is missing."""
     keys = ["task", "metric", "run"]
     pooled = rows.loc[rows["eval_language"] == "all", keys].drop_duplicates()

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from croco.evaluation.directions import HIGHER
 from croco.report.elements import BASE, number, prefer_all_seeds
@@ -14,6 +13,9 @@ from croco.report.page import Page, ReportedRun
 from croco.results.findings import mark_counted
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHANCE = "chance"  # a baseline in summary.csv
 IN_HEADLINE = 3  # arms that the headline compares with its first one
@@ -92,7 +94,7 @@ def list_unmeasured(page: Page, lines: Sequence[Line]) -> list[str]:
     return [name for name in planned if name not in measured]
 
 
-def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
+def _line(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> Line:
     last = max(run.round for run in runs)
     first = next(run for run in runs if run.round == last)
     rows = summary[(summary["model"] == first.model) & (summary["pool"] == first.pool) & (summary["round"] == last)]
@@ -129,7 +131,7 @@ def _line(summary: pd.DataFrame, runs: Sequence[ReportedRun]) -> Line:
     )
 
 
-def _first(rows: pd.DataFrame, column: str) -> float | None:
+def _first(rows: "pd.DataFrame", column: str) -> float | None:
     return number(rows.iloc[0][column]) if len(rows) else None
 
 

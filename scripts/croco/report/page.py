@@ -7,10 +7,9 @@ makes `Page.summary` from summary.csv.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pandas as pd
 
 from croco.planned import Planned, read_planned
 from croco.report.contrasts import Contrast, read_contrasts
@@ -18,6 +17,9 @@ from croco.report.elements import BASE, Gaps, name_arm, read_json
 from croco.report.names import UNTUNED_NAME, is_control, name_arms
 from croco.results.table import empty_summary, read_summary
 from croco.runs import Run, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INPUTS_SHOWN = 40  # inputs of a manifest
 START = ".snakemake/start.json"  # under the output root: what the run records of its last start
@@ -242,7 +244,7 @@ class Page:
 
     root: Path
     runs: list[ReportedRun]
-    summary: pd.DataFrame
+    summary: "pd.DataFrame"
     ledgers: dict[Path, dict]
     manifests: list[Manifest]
     findings: dict | None
@@ -372,7 +374,7 @@ def read_manifests(root: Path) -> list[Manifest]:
     return manifests
 
 
-def read_rows(path: Path | None) -> pd.DataFrame:
+def read_rows(path: Path | None) -> "pd.DataFrame":
     """The summary; with `arm` as the page names it, with its round, and `run`, the name of a run on the page."""
     summary = read_summary(path) if path and path.is_file() else empty_summary()
     arms = zip(summary["setting"], summary["seed"], summary["round"], strict=True)

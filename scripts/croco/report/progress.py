@@ -6,9 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from croco.endings import SHOWN, read_end
 from croco.planning.plan import Step
@@ -17,6 +15,9 @@ from croco.report.elements import Table, read_json, table, table_of
 from croco.report.looks import assign_looks
 from croco.report.render import TEMPLATES, render_page
 from croco.report.sections.training import TRAINING, add_points, draw_curves, read_curves
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONTENTS = (
     ("progress", "Progress"),
@@ -33,7 +34,7 @@ class Training(NamedTuple):
 
     name: str
     state: str
-    metrics: pd.DataFrame
+    metrics: "pd.DataFrame"
     options: dict[str, Any]
 
 
@@ -143,8 +144,10 @@ def find_live(results: Path) -> dict[Path, tuple[Path, dict[str, Any]]]:
     return {Path(options["output"]): (folder, options) for folder, options in read}
 
 
-def read_logged(path: Path) -> pd.DataFrame:
+def read_logged(path: Path) -> "pd.DataFrame":
     """The metrics of a training that may be writing them: a line without an end is left out."""
+    import pandas as pd
+
     if not path.is_file():
         return pd.DataFrame()
     lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()

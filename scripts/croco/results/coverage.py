@@ -26,6 +26,7 @@ NO_MANIFEST = {
     "runs.jsonl": "the config that it is made from cannot be read",
     "plan.json": "the prompts that it counts are in files that may not be packed",
     "comparability.json": "how the evaluation was compared with the paper's is text",
+    "stage.lock.json": "commits and digests are what the authors say",
     CONFIG: "the config is what the authors say",
     LANGUAGES: "the table of languages is what the authors say",
     README: "it is text",
@@ -51,7 +52,7 @@ class Origin:
 
 def list_expected(runs: Collection[Run], judged: bool, fidelity: bool) -> list[str]:
     """The files, manifests included, that a bundle of these runs has at least."""
-    expected = {"runs.jsonl", "plan.json", "comparability.json", CONFIG, README, *OF_THE_ROOT}
+    expected = {"runs.jsonl", "plan.json", "comparability.json", CONFIG, LANGUAGES, README, *OF_THE_ROOT}
     expected |= {f"{stage}.{MANIFEST}" for stage in OF_THE_ROOT.values()}
     for run in runs:
         names = [f"eval/{code}.{end}" for code in run.evaluated for end in ("json", "samples.jsonl", MANIFEST)]
@@ -65,6 +66,11 @@ def list_expected(runs: Collection[Run], judged: bool, fidelity: bool) -> list[s
             names += [f"checkpoint/{MANIFEST}", "checkpoint/metrics.jsonl"]
         expected |= {f"{run.name}/{name}" for name in names}
     return sorted(expected)
+
+
+def needs_manifest(name: str) -> bool:
+    """Whether a file of the bundle is a result, which has a manifest."""
+    return not (name.endswith(MANIFEST) or name in NO_MANIFEST or name.startswith("benchmarks/"))
 
 
 def find_origin(name: str, runs: Mapping[str, Run]) -> Origin:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Collection, Iterable
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA, FIDELITY, rank_seed
 from croco.runs import BASE, OTHER_POLICY, OWN, Arm
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The facts of its row (croco.runs.Arm) that make a setting an arm of the paper, whatever its name.
 METHOD, NULL, REFERENCES, BEST, OFF_POLICY, ONLINE = "method", "null", "references", "best", "off_policy", "online"
@@ -73,7 +74,7 @@ def compare_with_paper(low: float, high: float, expected: str | None, prompts: i
 
 
 def check_findings(
-    summary: pd.DataFrame, audits: dict[str, dict], low_resource: Collection[str], arms: list[Arm]
+    summary: "pd.DataFrame", audits: dict[str, dict], low_resource: Collection[str], arms: list[Arm]
 ) -> list[dict]:
     """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
 
@@ -109,7 +110,7 @@ def list_claims(arms: list[Arm]) -> list[dict]:
     ]
 
 
-def mark_counted(summary: pd.DataFrame) -> pd.DataFrame:
+def mark_counted(summary: "pd.DataFrame") -> "pd.DataFrame":
     """Adds `counted`: which rows count in a mean over structured tasks.
 
     A group counts instead of its members, and a metric only if all its values are shares between 0 and 1.
@@ -152,7 +153,7 @@ def find_differing(arm: Arm, other: Arm) -> list[str]:
     return [key for key in dict.fromkeys(keys) if arm.varies.get(key) != other.varies.get(key)]
 
 
-def find_partner(summary: pd.DataFrame, arms: list[Arm], arm: Arm, role: str, place: str) -> Arm | None:
+def find_partner(summary: "pd.DataFrame", arms: list[Arm], arm: Arm, role: str, place: str) -> Arm | None:
     """The arm of a role that differs least from ``arm``, or the first compared one of several equal ones; or None."""
     fitting = [other for other in arms if plays(other, role) and other.list_pools(place, MONOLINGUAL)]
     compared = set(summary.loc[summary["arm"] == arm.setting, "versus"])
@@ -163,7 +164,7 @@ def find_partner(summary: pd.DataFrame, arms: list[Arm], arm: Arm, role: str, pl
     )
 
 
-def choose(rows: pd.DataFrame, seed: str | None = None) -> pd.DataFrame:
+def choose(rows: "pd.DataFrame", seed: str | None = None) -> "pd.DataFrame":
     """The rows of the last round, of one seed; by default those over all seeds where there are any, else the first seed's."""
     rows = rows[rows["round"] == rows["round"].max()]
     if seed is None:
@@ -172,14 +173,14 @@ def choose(rows: pd.DataFrame, seed: str | None = None) -> pd.DataFrame:
 
 
 def find_rows(
-    summary: pd.DataFrame,
+    summary: "pd.DataFrame",
     arm: Arm,
     place: str,
     versus: str,
     measure: str,
     low_resource: Collection[str],
     only: set[str] | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The rows of the summary that a measure of an arm consists of; all seeds and rounds.
 
     ``only`` are the languages to which pools of one language are restricted.
@@ -211,7 +212,7 @@ def list_expected(arm: Arm, place: str, measure: str, low_resource: Collection[s
     return pools if place == MONOLINGUAL else arm.pools[place]["evaluated"]
 
 
-def list_present(summary: pd.DataFrame, arm: Arm, place: str, measure: str) -> set[tuple[str, str]]:
+def list_present(summary: "pd.DataFrame", arm: Arm, place: str, measure: str) -> set[tuple[str, str]]:
     """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
     rows = summary[summary["arm"] == arm.setting]
     rows = choose(rows[rows["pool"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
@@ -222,7 +223,7 @@ def list_present(summary: pd.DataFrame, arm: Arm, place: str, measure: str) -> s
 
 
 def list_gaps(
-    summary: pd.DataFrame, arms: Iterable[Arm], place: str, measure: str, expected: Collection[str]
+    summary: "pd.DataFrame", arms: Iterable[Arm], place: str, measure: str, expected: Collection[str]
 ) -> dict[str, list[str]]:
     """{setting: missing languages and tasks} of those that one of the compared arms should have."""
     wanted = {(ARENA, code) for code in expected}
@@ -237,7 +238,7 @@ def list_gaps(
     return gaps
 
 
-def measure_change(rows: pd.DataFrame) -> dict | None:
+def measure_change(rows: "pd.DataFrame") -> dict | None:
     """{estimate, low, high, n}: the mean change over languages and tasks, for rows returned by choose.
 
     Metrics of a task are averaged first. Languages and metrics are treated as perfectly correlated: half the interval's
@@ -258,11 +259,13 @@ def measure_change(rows: pd.DataFrame) -> dict | None:
 
 def bounds(row: Any) -> tuple[float, float]:
     """The interval of a row's delta; infinite if it has none."""
+    import pandas as pd
+
     return (-math.inf, math.inf) if pd.isna(row.delta_low) else (row.delta_low, row.delta_high)
 
 
 def check_place(
-    summary: pd.DataFrame,
+    summary: "pd.DataFrame",
     arms: list[Arm],
     place: str,
     role: str,
@@ -283,7 +286,7 @@ def check_place(
 
 
 def check_finding(
-    summary: pd.DataFrame,
+    summary: "pd.DataFrame",
     arms: list[Arm],
     place: str,
     arm: Arm,
@@ -296,6 +299,8 @@ def check_finding(
 
     ``other`` is the arm that it is compared with, or None for the base.
     """
+    import pandas as pd
+
     versus, where = other.setting if other else BASE, f"{place}/{arm.setting}"
     wanted = list_expected(arm, place, measure, low_resource)
     if not wanted:
@@ -361,7 +366,7 @@ def say_gaps(gaps: dict[str, list[str]]) -> list[str]:
     return [f"{setting} has no results for {', '.join(missing)}" for setting, missing in gaps.items()]
 
 
-def name_unscaled(summary: pd.DataFrame, arm: Arm) -> str:
+def name_unscaled(summary: "pd.DataFrame", arm: Arm) -> str:
     """The metrics of an arm's structured tasks that are excluded from means, as text: "metric of task, ..."."""
     rows = summary[~summary["task"].isin([ARENA, FIDELITY]) & summary["suite"].isna() & ~summary["counted"]]
     rows = rows[rows["arm"] == arm.setting]
@@ -391,7 +396,7 @@ def explain_low_resource(place: str, low_resource: Collection[str]) -> str:
 
 
 def explain_missing(
-    summary: pd.DataFrame, arm: Arm, place: str, versus: str, measure: str, gaps: dict[str, list[str]]
+    summary: "pd.DataFrame", arm: Arm, place: str, versus: str, measure: str, gaps: dict[str, list[str]]
 ) -> str:
     """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
     if measure == TASKS and summary["task"].isin([ARENA, FIDELITY]).all():
@@ -438,7 +443,7 @@ def judge_rewards(name: str, languages: dict[str, dict]) -> dict:
     }
 
 
-def judge_agreement(summary: pd.DataFrame, model: str, arms: list[Arm], places: list[str]) -> list[dict]:
+def judge_agreement(summary: "pd.DataFrame", model: str, arms: list[Arm], places: list[str]) -> list[dict]:
     """F1 from the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
     summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
@@ -488,13 +493,15 @@ TABLES = {
 }
 
 
-def shape_table(summary: pd.DataFrame, name: str) -> pd.DataFrame:
+def shape_table(summary: "pd.DataFrame", name: str) -> "pd.DataFrame":
     """The rows of one table in the paper's shape: models x settings x measures, one column per language, then the mean.
 
     Values are over all seeds if there are such rows of the task and metric, else those of the first seed. Models tuned on one language share one row, each in its own language,
     and its mean is over the languages that it has. Other rows have no mean if a language is missing. `suite` names a
     task's group: the group has its own row, and a mean over tasks counts it once.
     """
+    import pandas as pd
+
     rows = summary[summary.apply(TABLES[name], axis=1)]
     rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]
     codes = [code for code in summary["eval_language"].unique() if code != ALL]

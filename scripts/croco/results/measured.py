@@ -23,7 +23,6 @@ FROM_VERDICTS = {
     "position_consistency": win_rates.position_consistency,
     "unparseable": win_rates.unparseable,
 }
-BY_REWARDS = ("reward", "reward_judge_agreement")
 WITHOUT_BASELINE = ("position_consistency", "unparseable")
 
 

@@ -1,7 +1,7 @@
 """Intervals, p values and detectable effects; the unit is the prompt, and comparisons are paired.
 
 Coverage of the 95 % intervals on simulated data is measured in tests/results/test_statistics.py and reported in
-docs/statistics.md.
+docs/statistics.md. scipy takes long to import, scipy.stats most of a second: only the functions that use it import it.
 """
 
 import functools
@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import special  # not scipy.stats, which takes most of a second to import
 
 RESAMPLES = 9999
 LEVEL, POWER = 0.05, 0.8
@@ -148,6 +147,8 @@ def replicates(
         lowest, highest: range of a prompt's difference, for the exact bounds if nothing varies at all.
     Returns None with fewer than two seeds or prompts.
     """
+    from scipy import special
+
     values = np.asarray(values, dtype=float)
     if min(values.shape) < 2:
         return None
@@ -241,6 +242,8 @@ def _widen(
     allows, all in one direction. A prompt differs if its value is not small relative to the others: if a language lacks
     a prompt, over_groups leaves a little of the mean in every other prompt's value.
     """
+    from scipy import special
+
     size, low, high = values.shape[1], low.copy(), high.copy()
     spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
     differ = (np.abs(values) > SMALL * spread).sum(axis=1)
@@ -293,6 +296,8 @@ def _flip(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 
 def _bca(values: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), each of shape (columns,), from bootstrap means, shape (columns, resamples), of values, shape (columns, n)."""
+    from scipy import special
+
     means.sort(axis=1)
     mean = values.mean(axis=1, keepdims=True)
     deviations, near = values - mean, 1e-12 * np.abs(values).max(axis=1, keepdims=True)

@@ -4,8 +4,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from croco.errors import InputError
 from croco.files import replacing
@@ -13,9 +12,13 @@ from croco.records import read_lines
 from croco.runs import Run
 from croco.spreadsheets import guard_row, to_csv, unguard_row
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ALL = "all"
 # Tasks that are not structured tasks: verdicts on answers, and measures of answers.
 ARENA, FIDELITY = "arena", "fidelity"
+BY_REWARDS = ("reward", "reward_judge_agreement")  # metrics that depend on the reward model, whatever the run's data
 
 
 @dataclass(frozen=True)
@@ -84,25 +87,27 @@ def rank_seed(seed: str) -> int:
     return 0 if seed == ALL else int(seed)
 
 
-def name_run(run: Run) -> dict:
-    """The columns that say which run a row is of."""
+def name_run(run: Run, by_rewards: bool = False) -> dict:
+    """The columns that say which run a row is of; ``by_rewards``: the row's metric is one of BY_REWARDS."""
     return {
         "model": run.model,
         "pool": run.pool,
         "setting": run.setting,
         "seed": str(run.replicate),
         "round": run.round,
-        "reward_model": run.reward_model if run.uses_rewards else None,
+        "reward_model": run.reward_model if run.uses_rewards or by_rewards else None,
         "pool_size": run.pool_size if run.uses_responses else None,
     }
 
 
-def read_summary(path: Path) -> pd.DataFrame:
+def read_summary(path: Path) -> "pd.DataFrame":
     """The rows of summary.csv with two more columns.
 
     `arm` and `versus` are setting and baseline without the replicates' numbers.
     Raises InputError where there is no such file, a column is missing or unknown, or a cell should be a number and is not.
     """
+    import pandas as pd
+
     cells = pd.DataFrame(read_cells(path), columns=COLUMNS).replace("", None)
     try:
         numbers = cells[NUMBERS].astype(float)
@@ -114,13 +119,15 @@ def read_summary(path: Path) -> pd.DataFrame:
     return _with_arms(cells.assign(round=rounds, **numbers))
 
 
-def empty_summary() -> pd.DataFrame:
+def empty_summary() -> "pd.DataFrame":
     """No rows, in the columns that read_summary gives."""
+    import pandas as pd
+
     kinds = {name: float for name in NUMBERS} | {"round": int}
     return _with_arms(pd.DataFrame({name: pd.Series(dtype=kinds.get(name, object)) for name in COLUMNS}))
 
 
-def _with_arms(table: pd.DataFrame) -> pd.DataFrame:
+def _with_arms(table: "pd.DataFrame") -> "pd.DataFrame":
     for name, source in (("arm", "setting"), ("versus", "baseline")):
         table[name] = [
             value.removesuffix(f".s{seed}") if isinstance(value, str) else value
@@ -150,6 +157,8 @@ def refuse_other_columns(columns: Iterable[str], path: Path) -> None:
 
 def write_summary(path: Path, table: Iterable[Row], imported: Iterable[dict[str, str]] = ()) -> None:
     """Writes the rows with six significant digits, then those of ``imported`` as they are."""
+    import pandas as pd
+
     with replacing(path) as file:
         frame = pd.DataFrame([asdict(row) for row in table], columns=COLUMNS)
         for name in ("round", "pool_size", "n"):

@@ -15,8 +15,11 @@ import select
 import signal
 import socket
 import sys
+import threading
+import traceback
 from pathlib import Path
 
+LOST_OUTPUT = 120  # the exit code of Python where standard output cannot be written at the end
 # Variables that libraries read when they are imported.
 READ_ON_IMPORT = (
     "ACCELERATE",
@@ -90,9 +93,19 @@ def become(request, files, executable):
     except BaseException:
         code = 1
         sys.excepthook(*sys.exc_info())
+    finish(code)
+
+
+def finish(code):
+    """Ends this process as the interpreter ends: after its threads and exit functions; with 120 if output is lost."""
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        try:
+            stream.flush()
+        except OSError as error:
+            code = LOST_OUTPUT
+            os.write(2, f"{error!r} in {stream.name}\n".encode())
     os._exit(code & 0xFF)
 
 
@@ -105,7 +118,11 @@ def attend(connection, executable):
     child = os.fork()
     if child == 0:
         connection.close()
-        become(request, files, executable)
+        try:
+            become(request, files, executable)
+        except BaseException:  # before or after the command, for instance because its folder is gone
+            traceback.print_exc()
+            os._exit(1)
     for file in files:
         os.close(file)
     connection.sendall(b"y")

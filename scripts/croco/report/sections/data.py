@@ -60,12 +60,12 @@ def show_responses(page: Page) -> Figure | Table | None:
             )
     numbers = table_of("Responses by run and language", lines)
     if not count_lost(bars):
-        return replace(numbers, note=f"None of the {count_all(bars):,} responses left its pool.")
+        return replace(numbers, note="No response left its pool.")
     return figure(
         "responses",
         [(None, plots.plot_losses(bars, "Responses that left their pool (count)", list_looks(page)))],
         f"Bars: how many responses of each policy and language left their pool, by reason. {total(bars)}",
-        f"{count_lost(bars):,} of {count_all(bars):,} responses left their pool before mean and standard deviation, by reason. A language has a second line if a run has another pool size or hygiene.",
+        "Responses of each policy and language that left their pool before mean and standard deviation, by reason. The numbers say how many stayed. A language has a second line if a run has another pool size or hygiene.",
         numbers,
     )
 
@@ -103,13 +103,8 @@ def count_prompts(page: Page) -> list[dict[str, Any]]:
     return bars
 
 
-def count_all(bars: list[dict[str, Any]]) -> int:
-    """Everything that was counted."""
-    return sum(bar["count"] for bar in bars)
-
-
 def count_lost(bars: list[dict[str, Any]]) -> int:
-    """Everything that was lost."""
+    """Everything that was lost, over all bars."""
     return sum(bar["count"] for bar in bars if bar["kind"] == "lost")
 
 
@@ -117,9 +112,7 @@ def say_none_lost(bars: list[dict[str, Any]]) -> str | None:
     """A sentence where no prompt was lost; None where one was, or there are no runs."""
     if not bars or count_lost(bars):
         return None
-    runs = len({bar["name"] for bar in bars})
-    of = f"the {runs} runs" if runs > 1 else "the run"
-    return f"All {count_all(bars):,} prompts of {of} became training data."
+    return "Each prompt of each run became training data."
 
 
 def show_prompts(page: Page, bars: list[dict[str, Any]], unlost: str | None) -> Figure | Table | None:
@@ -146,7 +139,7 @@ def show_prompts(page: Page, bars: list[dict[str, Any]], unlost: str | None) -> 
         "prompts",
         [(None, plots.plot_losses(bars, "Prompts without training data (count)", list_looks(page)))],
         f"Bars: how many prompts of each run did not become training data, by reason. {total(bars)}",
-        f"{count_lost(bars):,} of {count_all(bars):,} prompts did not become training data, by reason. Of several replicates, the figure shows the first.",
+        "Prompts of each run that did not become training data, by reason. The numbers say how many did. Of several replicates, the figure shows the first.",
         numbers,
     )
 

@@ -1,8 +1,8 @@
 """Section "Fidelity of the answers": language, length, repetition and variety before and after, and reward against judge."""
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from markupsafe import Markup
 
 from croco.records import rows
@@ -14,6 +14,9 @@ from croco.report.page import Page
 from croco.report.units import PERCENT, find_change_unit, find_unit
 from croco.results.metrics import ANSWER_METRICS, REWARD
 from croco.text.measures import NONE, count_languages
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTRO = (
     "Are the answers in the right language, whole, of sensible length and varied, before and after? A win rate alone does "
@@ -38,7 +41,7 @@ def show(page: Page) -> Section:
     return Section(intro=INTRO, figures=figures, empty=NOT_ASKED)
 
 
-def show_changes(summary: pd.DataFrame, looks: dict[str, Look]) -> list[Figure]:
+def show_changes(summary: "pd.DataFrame", looks: dict[str, Look]) -> list[Figure]:
     """The change of each measure of the answers from the base."""
     charts, numbers = [], []
     for metric, title in MEASURES.items():
@@ -136,8 +139,10 @@ def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
     return {name: by_prompt for name, by_prompt in counts.items() if any(map(Counter.total, by_prompt.values()))}
 
 
-def show_reward_and_judge(summary: pd.DataFrame, looks: dict[str, Look]) -> list[Figure]:
+def show_reward_and_judge(summary: "pd.DataFrame", looks: dict[str, Look]) -> list[Figure]:
     """Points: the change of the reward against the win rate, one point per run and language."""
+    import pandas as pd
+
     keys = ["run", "eval_language", "seed"]
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]

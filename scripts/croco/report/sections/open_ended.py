@@ -1,8 +1,6 @@
 """Section "Open-ended answers": win rates against the base, declared contrasts, and the spread over training seeds."""
 
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from croco.report import plots
 from croco.report.contrasts import contrasts_over_seeds
@@ -12,6 +10,9 @@ from croco.report.looks import Look, list_looks
 from croco.report.page import Page
 from croco.report.units import PERCENT, POINTS, find_change_unit, find_unit
 from croco.results.findings import NULL_MARGIN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTRO = (
     "Tuned answers against the base's answers to the same prompts, judged in both orders; ties count a half, so 50 % is no "
@@ -60,8 +61,10 @@ def show_win_rates(lines: list[dict[str, Any]], looks: dict[str, Look]) -> Figur
     )
 
 
-def show_languages(summary: pd.DataFrame, looks: dict[str, Look]) -> Figure:
+def show_languages(summary: "pd.DataFrame", looks: dict[str, Look]) -> Figure:
     """Win rates by evaluation language."""
+    import pandas as pd
+
     wins = of_metric(summary, "arena", "win_rate")
     order = wins["run"].unique()
     wins = prefer_all_seeds(wins).drop_duplicates(["run", "eval_language"])
@@ -101,6 +104,8 @@ def show_languages(summary: pd.DataFrame, looks: dict[str, Look]) -> Figure:
 
 def show_variants(page: Page, looks: dict[str, Look]) -> list[Figure]:
     """Other ways to count a win, and how far the judge can be trusted."""
+    import pandas as pd
+
     summary = page.summary
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all")]
     pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
@@ -136,7 +141,7 @@ def show_variants(page: Page, looks: dict[str, Look]) -> list[Figure]:
     ]
 
 
-def seed_table(summary: pd.DataFrame) -> Table | None:
+def seed_table(summary: "pd.DataFrame") -> Table | None:
     """Every arm over its training seeds, one row per measure: mean, standard deviation, range; None if no arm has several."""
     pooled = summary[
         (summary["eval_language"] == "all") & (summary["baseline"] == "base") & (summary["metric"] != "quality")

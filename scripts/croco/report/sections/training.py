@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from croco.objectives import OBJECTIVES
 from croco.records import rows
@@ -14,6 +13,9 @@ from croco.report.elements import Section, figure, read_json, reasons, table_of
 from croco.report.looks import Look, list_looks
 from croco.report.page import Page, ReportedRun
 from croco.report.units import PERCENT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STEPS = 200
 TRAINING = {
@@ -29,6 +31,8 @@ AXES = {"margin": "Margin (reward)", "drift": "Drift (nats)"}
 
 def show(page: Page) -> Section:
     """The section: the curves of each training, and a table of its last values."""
+    import pandas as pd
+
     points: defaultdict[str, list[dict]] = defaultdict(list)
     lines = []
     for run in page.first:
@@ -101,7 +105,7 @@ def describe_training(
     }
 
 
-def read_curves(metrics: pd.DataFrame, options: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_curves(metrics: "pd.DataFrame", options: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{kind: (steps, values)} of a training's metrics, both of shape (steps,)."""
     if metrics.empty or "loss" not in metrics:
         return {}
