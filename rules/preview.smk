@@ -19,6 +19,7 @@ rule write_preview:
         pairs=lambda wc: paths_previewed(wc, "pairs"),
         ledger=lambda wc: paths_previewed(wc, "ledger"),
         identified=lambda wc: paths_previewed(wc, "identified"),
+        exclude=lambda wc: paths_contamination([run.pool for run in previewed_runs(wc)], GRID.blocks("train")),
         votes=paths_votes(),
         template=[f"{SCRIPTS}/templates/{name}" for name in ("preview.html.j2", "layout.html.j2", "report.css")],
     output:
@@ -41,7 +42,7 @@ rule write_preview:
         languages=lambda wc: [run.pool for run in previewed_runs(wc)],
         files=lambda wc, input: [
             part
-            for name in ("prompts", "generations", "scores", "pairs", "ledger", "identified", "votes")
+            for name in ("prompts", "generations", "scores", "pairs", "ledger", "identified", "exclude", "votes")
             if input.get(name)
             for part in (f"--{name}", *input.get(name))
         ],

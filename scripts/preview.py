@@ -34,7 +34,9 @@ from croco.digests import derive_seed
 from croco.errors import InputError
 from croco.files import replacing
 from croco.pairs.hygiene import find_reason
+from croco.pairs.pools import IN_EVALUATION
 from croco.pairs.rules import mean_std
+from croco.prompts.overlap import read_found
 from croco.records import (
     Generation,
     Identified,
@@ -52,6 +54,7 @@ from croco.text.normalise import normalise_id
 
 PER_LANGUAGE = ("language", "prompts", "generations", "scores", "pairs", "ledger")
 NO_PAIR = {
+    IN_EVALUATION: "the prompt is part of the evaluation data",
     "pool_too_small": "fewer than two responses stay in the pool",
     "all_texts_equal": "all responses are the same text",
     "no_lower_reward": "no response has a lower reward than the best",
@@ -66,8 +69,9 @@ def main():
         dict(zip(PER_LANGUAGE, values, strict=True))
         for values in zip(*(getattr(args, name) for name in PER_LANGUAGE), strict=True)
     ]
+    removed = {(found.language, prompt) for found in map(read_found, args.exclude) for prompt in found.removed}
     for entry, path in zip(entries, args.identified or [None] * len(entries), strict=True):
-        entry["identified"] = path
+        entry |= {"identified": path, "removed": removed}
     languages = [read_language(args, entry) for entry in cli.progress(entries, desc="preview", unit="language")]
     ballots = {language["code"]: make_ballot(args, language) for language in languages}
     check_ballots(args, ballots)
@@ -89,7 +93,7 @@ def main():
     write_agreement(args.ballots / "agreement.csv", table)
     with replacing(args.output) as file:
         file.write(html)
-    files = [path for name in (*PER_LANGUAGE[1:], "identified", "votes") for path in getattr(args, name)]
+    files = [path for name in (*PER_LANGUAGE[1:], "identified", "exclude", "votes") for path in getattr(args, name)]
     cli.write_manifest(
         args.output.with_suffix(".manifest.json"),
         __file__,
@@ -121,6 +125,13 @@ def parse_arguments():
         nargs="+",
         default=[],
         help="languages of the responses, if the hygiene wrong_language excluded",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files of scripts/contamination.py, as the pairs were built with",
     )
     parser.add_argument("--pool-size", type=cli.positive, help="as the pairs were built with (default: all responses)")
     parser.add_argument("--count", type=cli.positive, default=10, help="prompts to draw")
@@ -241,12 +252,13 @@ def describe_prompt(args, entry, ledger, prompt, source, generation, score, iden
         if pair["pool_size"] != len(pool) or not chosen or not rejected:
             raise InputError(
                 f"{name}: the pair was not formed from these {len(pool)} responses and rewards",
-                "give the generations, scores, --identified and --pool-size that the pairs were built with",
+                "give the generations, scores, --identified, --exclude and --pool-size that the pairs were built with",
                 entry["pairs"],
             )
         view |= {"chosen": chosen, "rejected": rejected}
     else:
-        view["why"] = explain_no_pair(name, entry, ledger, generation, pool, groups)
+        removed = {(row["language"], row["prompt_id"]) for row in (prompt, source)} & entry["removed"]
+        view["why"] = IN_EVALUATION if removed else explain_no_pair(name, entry, ledger, generation, pool, groups)
     others = sorted(groups.values(), key=lambda group: (group["reward"] is None, -(group["reward"] or 0)))
     return view | {"others": others, "strip": draw_strip(view, others)}
 
@@ -276,7 +288,7 @@ def explain_no_pair(name, entry, ledger, generation, pool, groups):
     if len(values) > 1:
         raise InputError(
             f"{name}: these responses and rewards form a pair, and there is none",
-            "give the generations, scores, --identified and --pool-size that the pairs were built with",
+            "give the generations, scores, --identified, --exclude and --pool-size that the pairs were built with",
             entry["pairs"],
         )
     return "all_texts_equal" if drawn else "no_lower_reward"

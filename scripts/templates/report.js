@@ -347,7 +347,7 @@ if (exampleForm) {
       const titles = row.kind === "pair" ? ["Chosen", "Rejected"] : ["Tuned", "Base"];
       sides.append(block(titles[0], row.left), block(titles[1], row.right));
       body.append(sides);
-      if (row.reply) body.append(block("The judge's reply, both orders", row.reply));
+      if (row.reply) body.append(block("What the judge replied", row.reply));
       return body;
     });
 }

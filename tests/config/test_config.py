@@ -98,6 +98,7 @@ BAD = {
     "match by another reward model": ("settings:\n  - {name: base, objective: none}\n  - {name: x, objective: dpo, target: pair, rejected: min, pools: [multi]}\n  - {name: y, objective: dpo, target: pair, match: x, reward_model: other, pools: [multi]}\nreward_models:\n  - {name: english, path: '{results}/miniature/reward', max_length: 128}\n  - {name: other, path: '{results}/miniature/reward', max_length: 128}\n", 4, ["another reward model"]),
     "match of pairs by chance": ("settings:\n  - {name: base, objective: none}\n  - {name: x, objective: dpo, target: pair, rejected: random, pools: [multi]}\n  - {name: y, objective: dpo, target: pair, match: x, pools: [multi]}\n", 4, ["match", "rule"]),
     "answers beyond the reward model": (ARM.format("objective: online_dpo, target: prompts") + "recipes:\n  - {name: online_dpo, learning_rate: 1, batch: 8}\n", 5, ["max_length", "no reward beyond"]),
+    "contrast of a training seed": ("settings:\n  - {name: base, objective: none}\n  - {name: dpo, objective: dpo, target: pair, rejected: min, pools: [multi], seeds: [1, 2]}\ncontrasts:\n  - {setting: dpo.s2, pool: multi, versus: base}\n", 5, ["dpo.s2 is a training seed of dpo", "name the setting"]),
     "contrast with itself": ("contrasts:\n  - {setting: dpo, pool: multi, versus: dpo}\n", 2, ["nothing new"]),
     "release twice": ("release: [{run: mini/multi/dpo}, {run: mini/multi/dpo, weights: adapter}]\n", 1, ["twice"]),
     "licence that is none": ("release: [{run: mini/multi/dpo, licence: \"mit'; x\"}]\n", 1, ["licence"]),

@@ -183,6 +183,23 @@ def test_a_prompt_without_a_pair_says_why(run, page):
     assert f"{ledger['formed']} of {ledger['prompts']} prompts formed a pair; none: no_lower_reward 1" in page.text_content()  # fmt: skip
 
 
+def test_a_prompt_that_is_evaluated_says_so(tmp_path):
+    """Prompts that are removed in a language, or in the source language, are in no pair of that language."""
+    found = {"prompts": 12, "hits": {}, "sources": {}}
+    exclude = {}
+    for language, removed in (("en", ["p5"]), ("de", ["p7"])):
+        exclude[language] = tmp_path / f"{language}.contamination.json"
+        exclude[language].write_text(json.dumps({**found, "language": language, "removed": removed}), encoding="utf-8")
+    files = make_run(tmp_path, languages=["de"], build=("--exclude", *exclude.values()))
+    preview(tmp_path, files, "--count", 12, "--exclude", *exclude.values())
+    shown = sections(parse(tmp_path), "de")
+    for prompt in ("p5", "p7"):
+        assert "No pair: the prompt is part of the evaluation data" in shown[prompt].text_content()
+    assert "No pair" not in shown["p6"].text_content()
+    done = preview(tmp_path, files, "--count", 12, check=False)
+    assert done.returncode == 1 and "form a pair, and there is none" in done.stderr and "--exclude" in done.stderr
+
+
 def test_strip_places_are_linear_in_the_reward(run, page):
     folder, _ = run
     for pair in rows(folder / "pairs" / "de.jsonl"):

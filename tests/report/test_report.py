@@ -390,6 +390,30 @@ def test_without_findings_the_page_has_no_section_on_the_paper(tmp_path):
     assert page.xpath("//main/section/@id") == [name for name in SECTIONS if name != "findings"]
     assert "F2" not in page.get_element_by_id("overview").text_content()
     assert not page.xpath("//div[@class='gap']"), "nothing is missing"
+    assert "the paper's finding" not in read_table(page.get_element_by_id("contrasts"))[0]
+    assert "not a finding of the paper" not in page.text_content()
+
+
+def test_win_rates_of_other_harnesses_are_no_contrasts_and_no_training_seeds(tmp_path):
+    root = write_results(tmp_path / "small")
+    alone = parse(make_report(root))
+    summary = pd.read_csv(root / "summary.csv")
+    imported = summary[summary["metric"] == "win_rate"].assign(task="arenahard/v2", value=0.9, seed="3")
+    pd.concat([imported, summary]).to_csv(root / "summary.csv", index=False)
+    beside = parse(make_report(root))
+    for caption in ("Declared contrasts of win rates", "Declared contrasts over seeds"):
+        tables = [one.xpath(f"//table[normalize-space(caption) = '{caption}']")[0] for one in (alone, beside)]
+        assert read_table(tables[0]) == read_table(tables[1])
+
+
+def test_a_judge_that_sees_one_order_is_no_judge_of_both(tmp_path):
+    root = write_results(tmp_path / "small")
+    for orders, said in (("both", "in both orders"), ("one", "in one order, drawn for each prompt")):
+        path = root / "mini" / "multi" / "dpo" / "arena" / "de.manifest.json"
+        manifest(path, "judge", options={"judge": "llm", "model": "org/judge", "orders": orders})
+        page = parse(make_report(root))
+        assert f"judged {said};" in page.get_element_by_id("open-ended").text_content()
+        assert f"untuned model {said} by org/judge" in page.xpath("string(//details[@class='methods'])")
 
 
 def percent(text):
@@ -506,6 +530,8 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     assert not any("One training seed" in text or "Null control" in text for text in said)
     root = write_results(tmp_path / "small")
     manifest(root / "prompts" / "de.manifest.json", "translate")
+    manifest(root / "tasks" / "qa" / "de.manifest.json", "translate")
+    assert not any("machine-translated" in text for text in said)
     summary = pd.read_csv(root / "summary.csv")
     consistency = summary[summary["metric"] == "win_rate"].assign(
         metric="position_consistency", value=0.7, baseline=None
@@ -513,7 +539,7 @@ def test_caveats_are_beside_the_headline(written, tmp_path):
     pd.concat([summary, consistency]).to_csv(root / "summary.csv", index=False)
     said = badges(parse(make_report(root, "--partial", control="dpo", seeds=1)))
     for text in ("Partial results", "Null control multi/dpo is off chance: 62.1 %, not 50 %", "One training seed",
-                 "machine-translated", "same verdict in both orders for at least 70.0 %"):  # fmt: skip
+                 "Some prompts are machine-translated", "Some structured tasks are machine-translated", "same verdict in both orders for at least 70.0 %"):  # fmt: skip
         assert any(text in badge for badge in said), (text, said)
 
 

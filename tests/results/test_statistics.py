@@ -205,6 +205,9 @@ def test_seeds_that_agree_in_all_or_in_the_mean():
     # Prompts' means are the same by chance, and neither interval nor error is 0.
     found = replicates([[0.1, 0.2], [0.2, 0.1]])
     assert found["se"] > 0 and found["low"] < 0.15 < found["high"]
+    # A mean cannot be outside the range of what it is the mean of.
+    found = replicates([[0.0, 0.5], [0.5, 0.5]], -0.5, 0.5)
+    assert found["low"] == -0.5 and found["high"] == 0.5
 
 
 def test_p_is_exact_where_all_signs_can_be_tried():

@@ -142,6 +142,12 @@ def test_where_a_covariate_separates_the_verdicts_there_is_no_adjusted_rate():
         assert adjusted(lines) == {} and 0.5 < rate(length_controlled(lines)) < 0.95
 
 
+def test_where_all_readable_verdicts_are_in_one_order_there_is_no_adjusted_rate():
+    """Nothing says what the other order would give: a rate midway between both would be a guess."""
+    lines = [judged(("win" if i % 10 else "loss", "not_asked")) | {"prompt_id": str(i)} for i in range(30)]
+    assert adjusted(lines) == {} and rate(length_controlled(lines)) == pytest.approx(0.9, abs=0.02)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_other_adjusted_rates_are_near_what_they_adjust(seed):
     rates = rate(adjusted(draw(seed, 60))), rate(length_controlled(draw(seed, 60)))

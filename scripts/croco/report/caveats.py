@@ -90,8 +90,10 @@ def _prompts(lines: Sequence[Line]) -> Iterable[Caveat]:
 
 
 def _translated(page: Page) -> Iterable[Caveat]:
-    if any(manifest.stage == "translate" for manifest in page.manifests):
-        yield Caveat("warn", "Some prompts are machine-translated", "data")
+    translated = [manifest.file for manifest in page.manifests if manifest.stage == "translate"]
+    for folder, what, section in (("prompts/", "prompts", "data"), ("tasks/", "structured tasks", "structured")):
+        if any(file.startswith(folder) for file in translated):
+            yield Caveat("warn", f"Some {what} are machine-translated", section)
 
 
 def _judge(page: Page) -> Iterable[Caveat]:

@@ -9,6 +9,7 @@ from croco.report.elements import prefer_all_seeds
 from croco.report.units import PERCENT, POINTS, Unit
 from croco.results.findings import NULL_MARGIN, compare_with_paper
 from croco.results.statistics import FEWEST
+from croco.results.table import ALL, ARENA
 from croco.runs import BASE
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_contrasts(
     """
     import pandas as pd
 
-    pooled = summary[(summary["metric"] == "win_rate") & (summary["eval_language"] == "all")]
+    pooled = select_win_rates(summary)
     contrasts = []
     for setting, pool, versus in declared:
         chosen = pooled[(pooled["setting"] == setting) & (pooled["pool"] == pool) & (pooled["baseline"] == versus)]
@@ -83,6 +84,12 @@ def read_contrasts(
     return contrasts
 
 
+def select_win_rates(summary: "pd.DataFrame") -> "pd.DataFrame":
+    """The win rates over all languages by the run's own verdicts; those of other harnesses are not among them."""
+    of_verdicts = (summary["task"] == ARENA) & (summary["metric"] == "win_rate")
+    return summary[of_verdicts & (summary["eval_language"] == ALL)]
+
+
 def find_interval(row: Any, column: str) -> tuple[float, float]:
     """The ends of a column's interval, infinite where the summary has none."""
     import pandas as pd
@@ -100,10 +107,8 @@ def contrasts_over_seeds(
     """
     import pandas as pd
 
-    pooled = summary[
-        (summary["metric"] == "win_rate") & (summary["eval_language"] == "all") & (summary["baseline"] == BASE)
-    ]
-    pooled = pooled[(pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
+    pooled = select_win_rates(summary)
+    pooled = pooled[(pooled["baseline"] == BASE) & (pooled["seed"] != "all") & (pooled["n"] >= FEWEST)]
 
     def by_seed(model: str, pool: str, setting: str) -> pd.Series:
         arm = pooled[(pooled["model"] == model) & (pooled["pool"] == pool)]

@@ -61,7 +61,7 @@ def write_methods(facts: Sequence[Fact], page: Page) -> str:
         f"The reward model was {known['reward models']}" if "reward models" in known else "",
         f"The arms are {names}, with {_count_seeds(known['training seeds'])} each" if names else "",
         f"The models were trained in {known['trained in']} and evaluated in {known['evaluated in']}" if names else "",
-        f"Answers were compared with those of the untuned model in both orders by {known['judge']}" if "judge" in known else "",
+        f"Answers were compared with those of the untuned model {page.orders} by {known['judge']}" if "judge" in known else "",
         f"The code is commit {known['code']}, with {_libraries(page.manifests)}" if "code" in known else "",
     ]  # fmt: skip
     return " ".join(f"{sentence}." for sentence in sentences if sentence)

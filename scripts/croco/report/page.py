@@ -290,6 +290,12 @@ class Page:
         ]
 
     @property
+    def orders(self) -> str:
+        """In which orders the judge saw two answers, in words."""
+        asked = {manifest.options.get("orders") for manifest in self.manifests if manifest.stage == "judge"}
+        return "in one order, drawn for each prompt" if asked == {"one"} else "in both orders"
+
+    @property
     def claims(self) -> dict[tuple[str, str], dict]:
         """{(setting, versus): claim} of findings.json."""
         return index_claims(self.findings)

@@ -144,7 +144,8 @@ def replicates(
 
     Args:
         values: shape (seeds, prompts), differences from the same baseline.
-        lowest, highest: range of a prompt's difference, for the exact bounds if nothing varies at all.
+        lowest, highest: range of a prompt's difference, which limits the interval and gives the exact bounds if nothing
+            varies at all.
     Returns None with fewer than two seeds or prompts.
     """
     from scipy import special
@@ -170,8 +171,8 @@ def replicates(
     half = special.stdtrit(degrees, 1 - LEVEL / 2) * error
     return {
         "se": float(error),
-        "low": float(mean - half),
-        "high": float(mean + half),
+        "low": float(max(mean - half, lowest)),
+        "high": float(min(mean + half, highest)),
         "p": float(2 * special.stdtr(degrees, -abs(mean) / error)),
         "mde": float(half + special.stdtrit(degrees, POWER) * error),
     }

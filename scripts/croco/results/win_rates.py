@@ -39,7 +39,7 @@ def adjusted(lines: Iterable[dict]) -> dict[str, float]:
     """Win rate of a binomial GLM on single verdicts: at equal lengths, and midway between the two positions.
 
     Covariates are the position (answer first or second) and tanh(delta length / sd). {} where no verdict is readable,
-    or the likelihood has no maximum.
+    all readable ones are in one order, so that nothing says what the other would give, or the likelihood has no maximum.
     """
     prompts, wins, lengths, positions = [], [], [], []
     for prompt, length, verdicts in _samples(lines):
@@ -49,6 +49,8 @@ def adjusted(lines: Iterable[dict]) -> dict[str, float]:
                 wins.append(WORTH[verdict])
                 lengths.append(length)
                 positions.append(position)
+    if len(set(positions)) < 2:
+        return {}
     design = np.column_stack([np.ones(len(wins)), positions, _squash(lengths)])
     return _of_intercept(prompts, design, np.array(wins), _fit_glm, np.zeros(3))
 

@@ -57,7 +57,10 @@ def _check_sides(grid: "Grid", keys: tuple, row: dict, model: str) -> Iterator[F
     names = [row["setting"]] + ([row["versus"]] if row["versus"] != "base" else [])
     runs = [find_last(grid.runs.values(), model, row["pool"], name) for name in names]
     missing = [name for name, run in zip(names, runs, strict=True) if run is None]
-    if missing:
+    if seeds := [run for run in runs if run and run.setting != run.arm]:
+        problem = f"{seeds[0].setting} is a training seed of {seeds[0].arm}"
+        yield Fault(keys, problem, "name the setting: all of its seeds are compared")
+    elif missing:
         problem = f"there is no setting {missing[0]} with the pool {row['pool']}"
         yield Fault(keys, problem, "name a setting that has it")
     elif len({frozenset(run.evaluated) for run in runs if run}) > 1:

@@ -14,13 +14,10 @@ from croco.results.findings import NULL_MARGIN
 if TYPE_CHECKING:
     import pandas as pd
 
-INTRO = (
-    "Tuned answers against the base's answers to the same prompts, judged in both orders; ties count a half, so 50 % is no "
-    "change."
-)
+INTRO = "Tuned answers against the base's answers to the same prompts, judged {orders}; ties count a half, so 50 % is no change."
 WIN_RATE = "Win rate against the base"
 WINS = {
-    "win_rate": "both orders",
+    "win_rate": "all verdicts",
     "win_rate_single_order": "single order",
     "win_rate_strict": "strict language",
     "win_rate_lc": "length-controlled",
@@ -45,8 +42,9 @@ def show(page: Page) -> Section:
         "seed_contrasts": contrasts_over_seeds(summary, page.declared, page.claims),
         "null_margin": POINTS.text(NULL_MARGIN),
         "points": POINTS,
+        "of_paper": page.findings is not None,
     }
-    intro = INTRO if lines or page.asked.judged else None
+    intro = INTRO.format(orders=page.orders) if lines or page.asked.judged else None
     return Section(intro=intro, figures=figures, empty="No judge was asked for.", content=content)
 
 
