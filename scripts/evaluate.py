@@ -40,6 +40,7 @@ from croco.errors import InputError
 from croco.evaluation import directions, harness
 from croco.evaluation.task_files import list_files, refuse_code, sandbox_templates
 from croco.evaluation.tasks import REMEDY, describe, load_suite
+from croco.models.chats import TOO_LONG
 from croco.models.engines import describe_engine, load_policy
 from croco.models.loading import model_id
 from croco.models.options import add_adapter_option, add_policy_options
@@ -137,6 +138,7 @@ def cache_key_inputs(args):
     }
     inputs = {}
     for language, prompts in zip(args.languages, args.prompts, strict=True):
+        suite = args.suite.get(language, [])
         tasks = {
             name: [*map(file_digest, list_files(yaml)), file_digest(data)]
             for name, yaml, data in list_own_tasks(args, language)
@@ -146,7 +148,7 @@ def cache_key_inputs(args):
             "language": language,
             "prompts": digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)]),
             "tasks": tasks,
-            "suite": [args.suite.get(language, []), args.suite_limit],
+            "suite": [suite, args.suite_limit if suite else None],  # the limit is not for own tasks
         }
     return inputs
 
@@ -256,9 +258,15 @@ def answer_prompts(args, policy, prompts):
             first = prompt_seed(args.seed, row["language"], row["prompt_id"])
             work += [(line, tokens, first + j) for j in range(args.samples)]
     if lines and not work:
+        reasons = {line["skip"] for line in lines}
+        remedies = (
+            [f"prompts that fit in the model's context of {policy.context} tokens"] if TOO_LONG in reasons else []
+        )
+        if any(reason.startswith("translation_") for reason in reasons):
+            remedies.append("another translator, or prompts of your own in this language")
         raise InputError(
-            f"no prompt can be answered: each is skipped ({', '.join(sorted({line['skip'] for line in lines}))})",
-            f"give prompts that fit in the model's context of {policy.context} tokens",
+            f"no prompt can be answered: each is skipped ({', '.join(sorted(reasons))})",
+            f"give {', or '.join(remedies or ['other prompts'])}",
             field="prompts",
         )
     tokens, seeds = [tokens for _, tokens, _ in work], [seed for *_, seed in work]

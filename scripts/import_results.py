@@ -22,7 +22,7 @@ import json
 import math
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from croco import cli
@@ -105,8 +105,9 @@ def parse_arguments():
 
 
 def list_names(args, runs):
-    """{what another harness may call a model: run}."""
-    paths, revisions, releases, known = dict(args.policy), dict(args.revision), dict(args.release), {}
+    """{what another harness may call a model: runs, several where policies share a path}."""
+    paths, revisions, releases = dict(args.policy), dict(args.revision), dict(args.release)
+    known = defaultdict(list)
     for run in runs:
         called = [run.name, args.root / run.name / "checkpoint", args.root / "release" / run.name]
         if run.is_base:
@@ -114,23 +115,41 @@ def list_names(args, runs):
         called = [str(text) for text in (*called, releases.get(run.name)) if text]
         revision = revisions.get(run.model, "main") if run.is_base else "main"
         for text in [*called, *(f"{text}@{revision}" for text in called if "@" not in text)]:
-            known[text] = known[os.path.abspath(text)] = run
+            for name in {text, os.path.abspath(text)}:
+                known[name].append(run)
     return known
 
 
 def find_run(model, known, path, line):
     """The run of a model's name, with its revision or without."""
-    run = known.get(model) or known.get(os.path.abspath(model))
-    if run is None:
-        raise InputError(
-            f"the result is of {model}, which is not a model of this run",
-            "give results of the config's policies, in their revision, and of its runs only: "
-            f"{', '.join(sorted(name for name in known if not os.path.isabs(name)))}",
-            path,
-            line,
-            "model",
-        )
-    return run
+    found = known.get(model) or known.get(os.path.abspath(model)) or refuse_model(model, known, path, line)
+    if len(found) > 1:
+        names = ", ".join(run.model for run in found)
+        remedy = "name the policy in the file, or its path with @REVISION where the revisions differ"
+        raise InputError(f"{model} is the path of several policies: {names}", remedy, path, line, "model")
+    return found[0]
+
+
+def refuse_model(model, known, path, line):
+    raise InputError(
+        f"the result is of {model}, which is not a model of this run",
+        "give results of the config's policies, in their revision, and of its runs only: "
+        f"{', '.join(sorted(name for name in known if not os.path.isabs(name)))}",
+        path,
+        line,
+        "model",
+    )
+
+
+def find_run_of_row(row, known, path, line):
+    """The run of a row in summary.csv's columns, where rounds of a setting differ in `round`; without one the last."""
+    runs = {run.name: run for found in known.values() for run in found}.values()
+    named = tuple(row[name] for name in ("model", "pool", "setting"))
+    rounds = [run for run in runs if (run.model, run.pool, run.setting) == named]
+    if not rounds:
+        refuse_model("/".join(named), known, path, line)
+    last = max(rounds, key=lambda run: run.round)
+    return next((run for run in rounds if str(run.round) == row.get("round")), last)
 
 
 def read_euroeval(path, name, known, left_out):
@@ -156,7 +175,7 @@ def read_euroeval(path, name, known, left_out):
         raw = results.get("raw") or []
         task = f"{name}/{record['dataset']}{'-val' * bool(record.get('validation_split'))}"
         task += "-zero-shot" * (record.get("few_shot") is False)
-        languages = {NORWEGIAN.get(code, code) for code in map(str, languages)}
+        languages = {name for code in map(str, languages) for name in (code, NORWEGIAN.get(code, code))}
         if record["task"] == "speed" or not languages & set(run.evaluated):
             left_out["speed" if record["task"] == "speed" else "language not evaluated"] += 1
             continue
@@ -267,7 +286,7 @@ def read_table(path, name, known, left_out):
                 raise InputError(f"not {len(header)} fields", "fix the row", path, reader.line_num)
             row = unguard_row(row)
             check_cells(row, path, reader.line_num)
-            run = find_run(f"{row['model']}/{row['pool']}/{row['setting']}", known, path, reader.line_num)
+            run = find_run_of_row(row, known, path, reader.line_num)
             names = name_run(run, by_rewards=row["metric"] in BY_REWARDS)
             for column in ("seed", "round", "reward_model", "pool_size"):
                 cell, own = row.get(column), names[column]
@@ -312,7 +331,7 @@ def check_cells(row, path, line):
         raise InputError("empty beside a delta", "name what the result is compared with", path, line, "baseline")
     if row.get("delta") and row.get("baseline_value"):
         difference = float(row["value"]) - float(row["baseline_value"])
-        wanted = -difference if better(row["metric"]) == LOWER else difference
+        wanted = -difference if (row.get("better") or better(row["metric"])) == LOWER else difference
         if not math.isclose(float(row["delta"]), wanted, rel_tol=1e-3, abs_tol=2e-5):
             raise InputError(
                 f"{row['delta']} is not the difference of value and baseline_value, {wanted:.6g}",

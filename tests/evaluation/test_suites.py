@@ -136,12 +136,58 @@ def euroeval(model, dataset, value, se, languages=("de",), **more):
     return {"dataset": dataset, "task": "knowledge", "dataset_languages": list(languages), "model": model, "results": {"raw": [{"test_mcc": value / 100}] * 10, "total": total}, "few_shot": True, "validation_split": False, **more}  # fmt: skip
 
 
-def import_results(folder, form, path, check=True):
+def import_results(folder, form, path, *more, runs=(), check=True):
+    table = write_runs(folder / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"), ("m", "multi", "dpo", 1, "rm", 64, "en,de"), *runs)  # fmt: skip
     return script(
         "import_results", "--import", "other", path, form, "--root", folder, "--policy", "m", "org/model", "--revision", "m", "abc", "--release", "m/multi/dpo", "me/tuned",
-        "--runs", write_runs(folder / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"), ("m", "multi", "dpo", 1, "rm", 64, "en,de")), "--output", folder / "imported.csv",
-        check=check,
+        *more, "--runs", table, "--output", folder / "imported.csv", check=check,
     )  # fmt: skip
+
+
+def imported(folder):
+    with open(folder / "imported.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_path_that_policies_share_names_none_of_them(tmp_path):
+    """Such as one model with and without thinking, or two of its revisions."""
+    other = ("--policy", "o", "org/model", "--revision", "o", "xyz")
+    more = {"runs": [("o", "untuned", "base", 1, "-", "-", "de")]}
+    path = write_rows(tmp_path / "r.jsonl", [euroeval("org/model", "mmlu-de", 40.0, 1.96)])
+    done = import_results(tmp_path, "euroeval", path, *other, **more, check=False)
+    assert done.returncode == 1 and "org/model is the path of several policies: m, o" in done.stderr
+    for name, model in (("org/model@xyz", "o"), ("org/model@abc", "m"), ("o", "o")):
+        import_results(tmp_path, "euroeval", write_rows(path, [euroeval(name, "mmlu-de", 40.0, 1.96)]), *other, **more)
+        assert [row["model"] for row in imported(tmp_path)] == [model]
+
+
+def test_rows_of_rounds_are_those_of_their_round(tmp_path):
+    runs = [("m", "multi", f"iter/round{number}", 1, "rm", 64, "de") for number in (1, 2)]
+    header, table = "model,pool,setting,round,eval_language,task,metric,value\n", tmp_path / "t.csv"
+    table.write_text(f"{header}m,multi,iter,1,de,qa,f1,0.1\nm,multi,iter,2,de,qa,f1,0.2\nm,multi,iter,,de,qb,f1,0.3\n")
+    import_results(tmp_path, "csv", table, runs=runs)
+    assert [(row["setting"], row["round"], row["value"]) for row in imported(tmp_path)] == [("iter", "1", "0.1"), ("iter", "2", "0.2"), ("iter", "2", "0.3")]  # fmt: skip
+    for setting, number, said in (("iter", 3, "field round"), ("iter/round2", 2, "not a model of this run")):
+        table.write_text(f"{header}m,multi,{setting},{number},de,qa,f1,0.1\n")
+        done = import_results(tmp_path, "csv", table, runs=runs, check=False)
+        assert done.returncode == 1 and said in done.stderr
+
+
+def test_the_direction_that_a_row_declares_decides_its_sign(tmp_path):
+    table = tmp_path / "t.csv"
+    header = "model,pool,setting,eval_language,task,metric,better,value,baseline,baseline_value,delta\n"
+    for delta, code in (("0.1", 0), ("-0.1", 1)):
+        table.write_text(f"{header}m,multi,dpo,de,qa,edit_distance,lower,0.3,base,0.4,{delta}\n")
+        assert import_results(tmp_path, "csv", table, check=False).returncode == code
+
+
+def test_norwegian_by_its_own_code(tmp_path):
+    path = write_rows(tmp_path / "r.jsonl", [euroeval("o", "norquad", 40.0, 1.96, ["nb", "nn"])])
+    for codes in ("nb", "no", "nn,nb"):
+        import_results(
+            tmp_path, "euroeval", path, "--policy", "o", "org/o", runs=[("o", "untuned", "base", 1, "-", "-", codes)]
+        )
+        assert [row["eval_language"] for row in imported(tmp_path)] == sorted(codes.split(","))
 
 
 def test_results_of_euroeval(tmp_path):

@@ -196,3 +196,23 @@ def test_an_adapter_stays_unmerged_in_16_bits(copied, tmp_path):
     assert not any("lora_A" in name for name, _ in merged.model.named_parameters())
     tokens = loaded.encode([{"role": "user", "content": "What is 1 plus 1?"}])
     assert loaded.respond([tokens], [0], 0, 1.0, 4)[0]["n_tokens"] <= 4
+
+
+def test_no_response_needs_a_position_that_the_model_lacks(copied):
+    """In a batch all rows go on until the last response ends; a model with learned positions has no further one."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from croco.models.transformers_engine import Policy
+
+    tokenizer = AutoTokenizer.from_pretrained(copied / "policy")
+    torch.manual_seed(0)
+    sizes = {"n_positions": 48, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes))
+    model.save_pretrained(copied / "learned")
+    tokenizer.save_pretrained(copied / "learned")
+    policy = Policy(copied / "learned")
+    policy.stops = set()  # no response ends by itself
+    prompts = [[5] * length for length in (4, 20, 4, 5)]
+    assert [answer["n_tokens"] for answer in policy.respond(prompts, [1, 2, 3, 4], 0, 1, 64)] == [44, 28, 44, 43]
+    assert [answer["n_tokens"] for answer in policy.respond(prompts, [1, 2, 3, 4], 0, 1, 8)] == [8, 8, 8, 8]

@@ -509,6 +509,13 @@ def test_a_table_that_can_be_read_in_two_ways_is_refused(tmp_path, text, line):
     assert "Traceback" not in done.stderr and not (tmp_path / "out" / "en.jsonl").exists()
 
 
+@pytest.mark.parametrize("text", ["id\ttext\na\thello\rworld\n", "id\ttext\ra\thello\r"])
+def test_a_lone_carriage_return_is_named(tmp_path, text):
+    (tmp_path / "en.tsv").write_bytes(text.encode())
+    done = select(tmp_path, "en", suffix="tsv", check=False)
+    assert done.returncode == 1 and "a carriage return" in done.stderr and "quote the field" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("suffix, text, found", [
     ("csv", "1;Hello, world\n2;Oh; world\n", None),  # broken either way
     ("csv", "1;Hello, world\n2;Good, day\n", None),  # whole either way

@@ -28,6 +28,14 @@ def place(model: PreTrainedModel) -> PreTrainedModel:
     return (model if getattr(model, "hf_device_map", None) else model.to(DEVICE)).eval()
 
 
+def count_learned_positions(model: PreTrainedModel, context: int | None) -> int | None:
+    """``context`` where the model has an embedding for each of its positions, as GPT-2 and OPT have; else None."""
+    tokens = model.get_input_embeddings()
+    tables = [part for part in model.modules() if isinstance(part, torch.nn.Embedding) and part is not tokens]
+    # OPT's table has two rows more.
+    return context if context and any(context <= table.num_embeddings <= context + 2 for table in tables) else None
+
+
 def only_stops(stops: Collection[int]) -> GenerationConfig:
     """Generation settings with stop tokens only, to replace a model's own.
 
@@ -135,6 +143,7 @@ class Policy(ChatModel):
         base.generation_config = only_stops(self.stops)
         for module in {self.model, base}:
             module.register_forward_hook(self._refuse_nan)
+        self.positions = count_learned_positions(base, self.context)
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None and pad < self.vocabulary else 0  # masked: any id will do
 
@@ -179,16 +188,33 @@ class Policy(ChatModel):
         Prompts of similar length share a batch. This is fastest, but the others in a batch may change the last bits.
         Raises InputError if logits are not finite.
         """
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         responses: list[dict] = [{}] * len(prompts)
-        for start in range(0, len(order), self.batch):
-            batch = order[start : start + self.batch]
+        for batch in self._arrange([len(tokens) for tokens in prompts], max_tokens):
             found = self._forward(
                 [prompts[i] for i in batch], [seeds[i] for i in batch], temperature, top_p, max_tokens
             )
             for i, response in zip(batch, found, strict=True):
                 responses[i] = response
         return responses
+
+    def _arrange(self, lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+        """Yields batches of prompts of similar length, as indexes, shorter ones first.
+
+        A batch runs until its last response ends: its longest prompt may reach further than the context, up to the room of
+        the shortest one. Rotary positions allow that. Where positions are learned, such prompts are in other batches.
+        """
+        batch: list[int] = []
+        for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if batch and (len(batch) == self.batch or self._overruns(lengths[batch[0]], lengths[i], max_tokens)):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _overruns(self, shortest: int, longest: int, max_tokens: int) -> bool:
+        """Whether a batch of such prompts may need a position that the model does not have."""
+        return self.positions is not None and longest + min(max_tokens, self.positions - shortest) > self.positions
 
     @torch.inference_mode()
     def _forward(

@@ -328,6 +328,13 @@ def _read_rows(path: Path, source: Source) -> Iterator[tuple[int, dict]]:
             else:
                 yield start, dict(zip(header, values, strict=True))
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise InputError(
+                "a carriage return within a field without quotes, or as the end of a line",
+                "remove it or quote the field; end lines with a line feed",
+                path,
+                reader.line_num,
+            ) from error
         raise InputError(
             f"a field begins with a quote, but the file is not quoted throughout ({error})",
             "quote fields that begin with a quote or hold separators, quotes or line breaks, and double the quotes in "
