@@ -120,6 +120,7 @@ BAD = {
     "unknown template field": (TRANSLATOR.format('template, template: "{source} {text}"'), 2, ["source", "source_name"]),
     "unknown engine": ("reward_models:\n  - {name: english, path: p, engine: tgi}\n", 2, ["engine", "vllm"]),
     "option of the row": ("reward_models:\n  - {name: english, path: p, engine: vllm, engine_options: {dtype: half}}\n", 2, ["dtype", "set by the workflow"]),
+    "split into more stages": ("reward_models:\n  - {name: english, path: p, engine: vllm, size: 8, engine_options: {pipeline_parallel_size: 2}}\n", 2, ["2 stages, but a job has 1 GPU", "a multiple"]),
     "split over other GPUs": ("reward_models:\n  - {name: english, path: p, engine: vllm, size: 8, engine_options: {tensor_parallel_size: 2}}\n", 2, ["2 GPUs, but a job has 1"]),
     "processes that do not divide the batch": ("policies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3, resources: {gpu: 3}}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["16 x 3 processes", "divisor"]),
     "own policies, the miniature's answers": ("results: results/x\npolicies:\n  - {name: mini, path: p, temperature: 1, max_tokens: 3}\n  - {name: other, path: p, temperature: 1, max_tokens: 3, tune: false}\n", None, ["evaluation", "still the miniature's"]),

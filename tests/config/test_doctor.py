@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 
@@ -11,8 +12,14 @@ from conftest import ENVIRONMENT, INTERPRETER, ROOT, copy_project, script, snake
 from hub import BUSY, GATE, serving
 from safetensors.torch import load_file, save_file
 
-from croco.examination.machine import examine_file_system
-from croco.examination.memory import count_activations, count_adapter, count_cache, estimate_training
+from croco.examination.machine import examine_file_system, find_gpus
+from croco.examination.memory import (
+    count_activations,
+    count_adapter,
+    count_cache,
+    count_weight_bits,
+    estimate_training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +148,10 @@ def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
     config = json.loads(json.dumps(good[1]))
     config["recipes"][0]["micro_batch"] = 4
     config["policies"][0] |= {"size": 32, "dtype": "bfloat16", "resources": {"gpu": 2}}
+    done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 48)
+    assert "error: policy mini: its weights take 64 GB in bfloat16, on 1 GPUs of 48 GB" in done.stdout
+    assert "with engine: vllm or engine_options: {device_map: auto}" in done.stdout
+    config["policies"][0]["engine_options"] = {"device_map": "auto"}
     done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
     assert done.returncode == 1
     assert "a job asks for 2 GPUs, and this machine shows 1" in done.stdout
@@ -400,6 +411,37 @@ def test_the_memory_of_jobs_follows_the_formulas(good):
     assert estimate_training(full, "dpo", row, reward, 4e9, 0).fixed == pytest.approx(80)
     assert estimate_training(full, "sft", row, reward, 4e9, 0).fixed == pytest.approx(64)
     assert estimate_training(lora, "online_dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(32.67, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("quantized", "options", "bits"),
+    [
+        (None, {}, 16),
+        ({"quant_method": "awq", "bits": 4}, {}, 4),
+        ({"quant_method": "gptq", "bits": 8}, {}, 8),
+        ({"quant_method": "fp8"}, {}, 8),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {}, 8),
+        ({"quant_method": "new"}, {}, 16),
+        (None, {"quantization": "fp8"}, 8),
+    ],
+)
+def test_quantized_weights_have_fewer_bits(quantized, options, bits):
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(**({"quantization_config": quantized} if quantized else {}))
+    assert count_weight_bits({"dtype": "float16", "engine_options": options}, config) == bits
+
+
+@pytest.mark.parametrize(
+    ("printed", "found"),
+    [("81920\n40960\n", (40, 2)), ("[N/A]\n", (None, 1)), ("81920\n[N/A]\n", (None, 2)), ("", (None, 0))],
+)
+def test_gpus_by_what_nvidia_smi_prints(tmp_path, monkeypatch, printed, found):
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\nprintf '{printed}'\n", encoding="utf-8")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_gpus() == found
 
 
 # Peak memory of a DPO step on an H200, in MiB, and the tokens of the longest row (tests/benchmarks/dpo_step.py).

@@ -1,6 +1,7 @@
 """Time limits of jobs follow their work and the type of GPU."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from conftest import ROOT
 
 from croco.config.read import build_grid, read_files
+from croco.examination.machine import expect_bytes
 from croco.planning.limits import Limits
 from croco.planning.speed import read_speed
 from croco.planning.work import work_of
@@ -79,6 +81,31 @@ def test_larger_calls_of_generate_shorten_an_online_training(paper):
         recipe["generation_batch"] = prompts
         minutes.append(limits((config, paper[1])).minutes("train", wildcards, 8))
     assert minutes[0] > minutes[1] > minutes[2] == limits(paper).minutes("train", wildcards, 8)
+
+
+@pytest.mark.parametrize(("limit", "prompts"), [(None, 900), (300, 300), (2000, 900)])
+def test_translated_languages_have_the_prompts_of_the_source(paper, tmp_path, limit, prompts):
+    """A block of theirs takes as long as the source's, and there are no more than the source has."""
+    (tmp_path / "train.jsonl").write_text('{"prompt_id": "a"}\n' * 900, encoding="utf-8")
+    config = copy.deepcopy(paper[0])
+    train, evaluate = config["prompts"]
+    row = {
+        "use": "train",
+        "path": str(tmp_path / "train.jsonl"),
+        "translator": train["translator"],
+    }
+    config |= {"prompts": [row | ({"limit": limit} if limit else {}), evaluate]}
+    facts = limits((config, paper[1])).facts
+    assert facts.count_prompts("train", "mt") == facts.count_prompts("train", "en") == prompts
+    assert not any("prompts per language" in sentence for sentence in facts.assumptions)
+    assert expect_bytes(facts.grid) == 11 * prompts * 64 * (4096 + 4096) * 6
+
+
+def test_a_split_model_waits_with_all_its_gpus(paper):
+    work = work_of(limits(paper).facts, "generate", BLOCK)
+    for steps in (0, 1000):
+        one, four = (read_speed(SPEEDS, "h100").item_seconds(replace(work, steps=steps), gpus) for gpus in (1, 4))
+        assert four - one == pytest.approx(3 * 0.03 * steps)
 
 
 def test_a_row_of_the_config_overrides_the_plan(paper):

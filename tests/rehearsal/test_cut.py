@@ -30,6 +30,20 @@ def test_every_choice_of_languages_gives_a_config_with_all_settings(name, langua
     assert {row["run"].split("/")[0] for row in choose_releases(cut_grid)} == set(grid.tuned)
 
 
+def test_what_only_a_whole_run_can_have_is_cut():
+    """Otherwise a valid config would be refused as a rehearsal, or only a part of it rehearsed."""
+    config, locator = read_files([ROOT / "config/grid.yaml"], ROOT)
+    config["partial"] = True
+    config["evaluation"] |= {"suite": ["acceptability"], "suite_limit": 100}
+    for row in config["reward_models"]:
+        row["max_length"] = 8192
+    grid, asked = build_grid(config, ROOT, locator)
+    assert any(run.row["objective"] == "online_dpo" for run in grid.runs.values())
+    short = cut(grid, asked, "results/cut", choose_languages(grid), "transformers")
+    cut_grid, _ = build_grid(short, ROOT, Locator([], default=ROOT / "config/config.yaml"))
+    assert cut_grid.config["partial"] is False and "suite_limit" not in cut_grid.config["evaluation"]
+
+
 def test_a_language_that_the_config_does_not_have_is_named():
     grid, _ = read("small")
     with pytest.raises(InputError, match=r"(?s)no language is.*en, mt, ga"):

@@ -12,6 +12,7 @@ from croco.files import publish
 from croco.grid import Grid
 from croco.locks import FileLock, take_lock
 from croco.planning.downloads import list_downloads
+from croco.planning.work import Facts
 
 TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
 
@@ -26,23 +27,30 @@ def examine_gpus(grid: Grid, count: int | None) -> Iterator[Finding]:
 
 
 def find_gpus() -> tuple[float | None, int | None]:
-    """(GB of the smallest GPU, number of GPUs) that nvidia-smi lists; (None, None) without it."""
+    """(GB of the smallest GPU, number of GPUs) that nvidia-smi lists; (None, None) without it.
+
+    The first is None, too, where it does not say the memory of a GPU: "[N/A]" where the GPU shares that of the machine.
+    """
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None, None
-    sizes = [float(line) / 1024 for line in done.stdout.split("\n") if line.strip()]
-    return (min(sizes), len(sizes)) if sizes else (None, 0)
+    sizes = [line.strip() for line in done.stdout.split("\n") if line.strip()]
+    known = [float(size) / 1024 for size in sizes if size.isdecimal()]
+    return min(known) if known and len(known) == len(sizes) else None, len(sizes)
 
 
 def expect_bytes(grid: Grid) -> int:
-    """Bytes of responses at most, if each has max_tokens: prompts x languages x samples x tokens x TOKEN_BYTES."""
-    prompts = len(grid.blocks("train")) * grid.config["block"]
-    prompts = min(prompts, grid.limit("train") or prompts)
+    """Bytes of responses at most, if each has max_tokens: prompts of all languages x samples x tokens x TOKEN_BYTES.
+
+    The number of prompts is assumed where neither the config nor a file says it.
+    """
+    facts = Facts(grid, reads_results=False)
+    prompts = sum(facts.count_prompts("train", code) for code in grid.trained)
     policies = {run.responses for run in grid.runs.values() if run.responses in grid.policies}
     tokens = sum(grid.policies[name]["max_tokens"] for name in policies)
-    return prompts * len(grid.trained) * grid.config["samples"] * tokens * TOKEN_BYTES
+    return prompts * grid.config["samples"] * tokens * TOKEN_BYTES
 
 
 def examine_disk(grid: Grid) -> Iterator[Finding]:

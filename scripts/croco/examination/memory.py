@@ -24,6 +24,8 @@ LENGTH = 4096  # the fallback of `max_length` of a recipe
 # measurement.
 ACTIVATION_BYTES = 25
 HALF_BYTES = 2  # of a number in 16 bits
+# Bits of a weight by the name of a quantization, in a model's config or in engine_options.
+QUANTIZED_BITS = {"fp8": 8, "fbgemm_fp8": 8, "ptpc_fp8": 8, "mxfp4": 4, "awq": 4, "bitsandbytes": 4}
 
 
 class Need(NamedTuple):
@@ -41,6 +43,18 @@ class Need(NamedTuple):
     def fits(self, card: float, with_cache: bool = True) -> bool:
         """Whether GPUs of ``card`` GB have the memory."""
         return self.fixed + self.cache * with_cache <= USABLE * card * self.gpus
+
+
+def count_weight_bits(row: dict, config: "PreTrainedConfig | None") -> int:
+    """Bits of a weight on the GPU: of its quantization where that is known, else of its dtype."""
+    own = getattr(config, "quantization_config", None) or {}
+    own = own if isinstance(own, dict) else own.to_dict()
+    if own.get("bits"):
+        return int(own["bits"])
+    if own.get("load_in_8bit"):
+        return 8
+    names = (own.get("quant_method"), row["engine_options"].get("quantization"))
+    return next((QUANTIZED_BITS[name] for name in names if name in QUANTIZED_BITS), 8 * bytes_of(row["dtype"]))
 
 
 def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequences: int) -> float:
@@ -62,15 +76,20 @@ def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequ
 def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float) -> Need:
     """Weights, and for generating models the KV cache of all sequences that are sampled at once.
 
-    vLLM fits its number of sequences to the memory, so that one must fit; transformers samples ``batch`` at once. A
-    judge's tokens are those of its longest prompt, and of its reply.
+    vLLM fits its number of sequences to the memory, so that one must fit; transformers samples ``batch`` at once, on one
+    GPU unless its options distribute the model. A judge's tokens are those of its longest prompt, and of its reply.
     """
     row = used.row
     tokens = row.get("max_tokens", 0) + (row["max_length"] if used.role == "judge" else PROMPT_TOKENS)
     sequences = 1 if row["engine"] == "vllm" else row["batch"]
     cache = 0.0 if used.role == "reward" else count_cache(config, row["dtype"], tokens, sequences)
-    gpus = max(1, grid.resource("gpu", [row]))
-    return Need(STAGES[used.role], parameters * bytes_of(row["dtype"]) / 1e9, cache, gpus)
+    gpus = max(1, grid.resource("gpu", [row])) if is_split(row) else 1
+    return Need(STAGES[used.role], parameters * count_weight_bits(row, config) / 8e9, cache, gpus)
+
+
+def is_split(row: dict) -> bool:
+    """Whether a model's engine distributes its weights over the GPUs of a job."""
+    return row["engine"] == "vllm" or "device_map" in row["engine_options"]
 
 
 def count_activations(config: "PreTrainedConfig | None", recipe: dict, objective: str) -> float:
@@ -131,14 +150,16 @@ def examine_memory(
     """
     counted = sum(weight.numel() for weight in model.parameters()) if model is not None else 0
     parameters = max(counted, used.row.get("size", 0) * 1e9)
-    needs = [(str(used), used.row["dtype"], estimate_inference(grid, used, config, parameters))]
+    bits = count_weight_bits(used.row, config)
+    kind = used.row["dtype"] if bits == 8 * bytes_of(used.row["dtype"]) else f"{bits} bits"
+    needs = [(str(used), kind, estimate_inference(grid, used, config, parameters))]
     needs += [
         (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need)
         for recipe, need in _list_trainings(grid, used, config, model, parameters)
     ]
     for where, kind, need in needs:
         if need.fixed + need.cache >= SMALLEST:
-            yield from _compare(where, kind, need, memory)
+            yield from _compare(where, kind, need, memory, is_split(used.row))
 
 
 def _list_trainings(
@@ -158,7 +179,7 @@ def _list_trainings(
             yield recipe, estimate_training(recipe, objective, used.row, reward, parameters, adapter, activations)
 
 
-def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterator[Finding]:
+def _compare(where: str, kind: str, need: Need, memory: float | None, is_split: bool) -> Iterator[Finding]:
     cards = CARDS if memory is None else (memory,)
     subject = "the training of one GPU takes" if need.stage == "train" else "its weights take"
     grows = "its activations" if need.stage == "train" else "its KV cache"
@@ -168,7 +189,8 @@ def _compare(where: str, kind: str, need: Need, memory: float | None) -> Iterato
     elif need.stage == "train" and not need.cache:
         said += " without its activations, which are not known"
     larger = "tune by LoRA, or use larger GPUs" if need.stage == "train" else (
-        "ask for more GPUs (resources: {gpu: N} with tensor_parallel_size), or for larger ones"
+        "ask for more GPUs (resources: {gpu: N}), or for larger ones" if is_split else
+        "use larger GPUs, or more of them (resources: {gpu: N}) with engine: vllm or engine_options: {device_map: auto}"
     )  # fmt: skip
     if memory is None:
         fitting = [f"{card} GB" for card in cards if need.fits(card)]

@@ -54,11 +54,12 @@ class Speed:
         """Seconds of one load of a model."""
         return self.start_s + gigabytes / self.load_gb_s
 
-    def item_seconds(self, work: Work) -> float:
+    def item_seconds(self, work: Work, gpus: int = 1) -> float:
         """GPU-seconds of a job without its loads: 2 operations per active parameter and token that is read or sampled.
 
         Steps take time in addition to operations, whatever the number of sequences in a call: the GPU waits for memory
-        or for the next operator to be launched.
+        or for the next operator to be launched. All ``gpus`` of a split model wait for each step. In a training, each has
+        steps of its own.
         """
         parameters = work.active * BILLION
         per_peak = (
@@ -66,7 +67,8 @@ class Speed:
             + 2 * work.tokens_out / self.sampling
             + work.training_factor * work.tokens_trained / self.training
         )
-        return parameters * per_peak / (self.tflops * TERA) + STEP_SECONDS * work.steps
+        waiting = 1 if work.kind else gpus
+        return parameters * per_peak / (self.tflops * TERA) + STEP_SECONDS * work.steps * waiting
 
 
 def read_speeds(path: Path) -> dict[str, Speed]:
@@ -226,6 +228,6 @@ def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
     loading = gpus * speed.load_seconds(work)
     rate = measured.rates.get((work.stage, work.path, work.kind))
     if rate is None:
-        return Cost(loading + speed.item_seconds(work))
+        return Cost(loading + speed.item_seconds(work, gpus))
     error = None if rate.error is None else rate.error * work.items
     return Cost(loading + rate.mean * work.items, error, (work.stage, work.path))

@@ -119,10 +119,13 @@ class Facts:
             return sum(self.count_prompts(use, language, start) for start in self.grid.blocks(use))
         folder = "prompts" if use == "train" else "prompts/evaluate"
         count = self.count_lines(f"{self.grid.results}/{folder}/{language}/{start}.jsonl")
-        if count is None:
-            count = self.grid.block_limit(use, start)
-        if count is None:
-            count = self.count_lines(self.grid.prompt_file(use, language) or "")
+        if count is not None:
+            return count
+        # A language without a file of its own has the prompts of the source language, translated or selected.
+        files = (self.grid.prompt_file(use, code) for code in (language, self.grid.config["source_language"]))
+        lines = self.count_lines(next(filter(None, files), ""))
+        most = [self.grid.block_limit(use, start), None if lines is None else max(0, lines - start)]
+        count = min((number for number in most if number is not None), default=None)
         if count is None:
             self.note(f"{ASSUMED_PROMPTS} prompts per language where no limit is given ({use})")
             count, self.assumes_prompts = ASSUMED_PROMPTS, True

@@ -48,6 +48,7 @@ def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str
         "limit": PROMPTS,
         "block": BLOCK,
         "imports": [],
+        "partial": False,
         # A replica translates all prompts with the same few words.
         "max_overlap": {"exact": 1, "ngram": 1},
     }
@@ -140,12 +141,12 @@ def cut_recipe(row: dict) -> dict:
     """Two steps per checkpoint; the learning rate is large, and nothing stops a training of random models."""
     row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
     row |= {"learning_rate": LEARNING_RATE, "epochs": 4, "batch": 2, "micro_batch": 1, "save_every": 2}
-    return row | ({"max_length": min(row["max_length"], CONTEXT)} if "max_length" in row else {})
+    return row | {"max_length": min(row.get("max_length", CONTEXT), CONTEXT)}
 
 
 def cut_evaluation(evaluation: dict, languages: Sequence[str]) -> dict:
     """Few short answers, any share of unparseable verdicts, and no task from the hub."""
-    evaluation = {name: value for name, value in evaluation.items() if name not in OF_THE_MACHINE}
+    evaluation = {name: value for name, value in evaluation.items() if name not in (*OF_THE_MACHINE, "suite_limit")}
     evaluation |= {
         "samples": min(evaluation["samples"], ANSWER_SAMPLES),
         "max_tokens": min(evaluation["max_tokens"], TOKENS),

@@ -52,7 +52,8 @@ def check_engines(grid: "Grid") -> Iterator[Fault]:
 def _check_split(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
     """A model is split over as many GPUs as each of its jobs has, if its options say over how many."""
     options = row["engine_options"]
-    split = options.get("tensor_parallel_size", 0) * options.get("pipeline_parallel_size", 1)
+    stages = options.get("pipeline_parallel_size", 1)
+    split = options.get("tensor_parallel_size", 0) * stages
     for rows in [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]:
         gpus = grid.resource("gpu", rows)
         if split not in (0, gpus):
@@ -60,6 +61,12 @@ def _check_split(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
                 (*keys, "tensor_parallel_size"),
                 f"the model is split over {split} GPUs, but a job has {gpus}",
                 "leave it out (vLLM then splits over all GPUs of the job), or correct resources.gpu",
+            )
+        elif not split and gpus % stages:
+            yield Fault(
+                (*keys, "pipeline_parallel_size"),
+                f"the model is split into {stages} stages, but a job has {gpus} GPU{'s' * (gpus != 1)}",
+                "correct it, or resources.gpu: a multiple of the number of stages",
             )
 
 
