@@ -105,9 +105,9 @@ def parse_arguments():
 
 
 def list_names(args, runs):
-    """{what another harness may call a model: runs, several where policies share a path}."""
+    """{what another harness may call a model: {name: run}}, several runs where policies share a path."""
     paths, revisions, releases = dict(args.policy), dict(args.revision), dict(args.release)
-    known = defaultdict(list)
+    known = defaultdict(dict)
     for run in runs:
         called = [run.name, args.root / run.name / "checkpoint", args.root / "release" / run.name]
         if run.is_base:
@@ -116,7 +116,7 @@ def list_names(args, runs):
         revision = revisions.get(run.model, "main") if run.is_base else "main"
         for text in [*called, *(f"{text}@{revision}" for text in called if "@" not in text)]:
             for name in {text, os.path.abspath(text)}:
-                known[name].append(run)
+                known[name][run.name] = run
     return known
 
 
@@ -124,10 +124,10 @@ def find_run(model, known, path, line):
     """The run of a model's name, with its revision or without."""
     found = known.get(model) or known.get(os.path.abspath(model)) or refuse_model(model, known, path, line)
     if len(found) > 1:
-        names = ", ".join(run.model for run in found)
+        names = ", ".join(run.model for run in found.values())
         remedy = "name the policy in the file, or its path with @REVISION where the revisions differ"
         raise InputError(f"{model} is the path of several policies: {names}", remedy, path, line, "model")
-    return found[0]
+    return next(iter(found.values()))
 
 
 def refuse_model(model, known, path, line):
@@ -143,7 +143,7 @@ def refuse_model(model, known, path, line):
 
 def find_run_of_row(row, known, path, line):
     """The run of a row in summary.csv's columns, where rounds of a setting differ in `round`; without one the last."""
-    runs = {run.name: run for found in known.values() for run in found}.values()
+    runs = {name: run for found in known.values() for name, run in found.items()}.values()
     named = tuple(row[name] for name in ("model", "pool", "setting"))
     rounds = [run for run in runs if (run.model, run.pool, run.setting) == named]
     if not rounds:

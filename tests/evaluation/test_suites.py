@@ -159,6 +159,8 @@ def test_a_path_that_policies_share_names_none_of_them(tmp_path):
     for name, model in (("org/model@xyz", "o"), ("org/model@abc", "m"), ("o", "o")):
         import_results(tmp_path, "euroeval", write_rows(path, [euroeval(name, "mmlu-de", 40.0, 1.96)]), *other, **more)
         assert [row["model"] for row in imported(tmp_path)] == [model]
+    import_results(tmp_path, "euroeval", path, "--policy", "o", "o", **more)
+    assert [row["model"] for row in imported(tmp_path)] == ["o"], "a policy may have the name of its path"
 
 
 def test_rows_of_rounds_are_those_of_their_round(tmp_path):
