@@ -134,6 +134,16 @@ def test_pattern_that_cannot_be_adapted_is_an_error(kind, pattern, said):
         find_targets(build(kind, **(EXPERTS if "moe" in kind else {})), pattern, "partial")
 
 
+@pytest.mark.parametrize("part", ["lm_head", "embed_tokens"])
+def test_embeddings_are_adapted_only_where_no_other_module_has_their_weights(part):
+    """Merged into tied ones, an adapter of one side would change the other, and the model is not the one that was tuned."""
+    pattern = rf"{LIKE_LLAMA}|(model\.)?{part}"
+    with pytest.raises(InputError, match=rf"reaches \S*{part}, whose weights are those of another module too"):
+        find_targets(build("llama", tie_word_embeddings=True), pattern)
+    _, reached, _ = find_targets(build("llama", tie_word_embeddings=False), pattern)
+    assert any(name.endswith(part) for name in reached)
+
+
 @pytest.mark.parametrize(("kind", "adapted"), [("phi3", 4), ("qwen3_moe", 4), ("mixtral", 4), ("qwen3_5_moe_text", 12)])
 def test_training_reaches_what_the_manifest_lists(miniature, tmp_path, kind, adapted):
     from safetensors import safe_open

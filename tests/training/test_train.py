@@ -758,6 +758,25 @@ def test_collapse_stops_and_goes_on_without_guards(miniature, tmp_path):
     assert "finished already" in script("train", *collapsing, "--guards", '{"collapse": 1000}').stderr
 
 
+def test_a_training_that_stopped_after_its_last_step_makes_no_further_one(miniature, data, tmp_path):
+    """Here because the finished weights cannot be written; half an epoch is left."""
+    options = ("--epochs", 1.5, "--schedule", "constant", "--save-every", 1)
+    script("train", *arguments(miniature, data, tmp_path / "whole", "dpo", *options))
+    command = arguments(miniature, data, tmp_path / "stopped", "dpo", *options)
+    running = start("train", *command)
+    while not (found := list((tmp_path / "stopped").glob("state/training/*/work"))):
+        assert running.poll() is None
+        time.sleep(0.01)
+    saving = found[0].parent / "saving"
+    saving.symlink_to(tmp_path / "no such folder" / "saving")
+    assert running.wait() != 0 and not (tmp_path / "stopped" / "checkpoint").exists()
+    saving.unlink()
+    assert "resuming from" in script("train", *command).stderr
+    whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
+    assert metrics(whole) == metrics(stopped) and len(metrics(whole)) == 5
+    assert adapter(whole) == adapter(stopped)
+
+
 def test_pairs_without_a_preference_stop_at_chance(miniature, tmp_path):
     # Every pair stands beside its reverse, in one batch: of the two exactly one can be preferred.
     pairs = [pair(i, *answers) for i in range(8) for answers in (("It is so.", "... no"), ("... no", "It is so."))]

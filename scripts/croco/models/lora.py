@@ -71,7 +71,7 @@ def find_targets(
     """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that are not adapted).
 
     The default ``pattern`` reaches all projections. ``path`` names the model in messages. Raises
-    InputError where a pattern reaches no module, experts, or what cannot be adapted; or, unless ``coverage`` is
+    InputError where a pattern reaches no module, experts, tied embeddings, or what cannot be adapted; or, unless ``coverage`` is
     "partial", misses projections.
     """
     from torch import nn
@@ -104,6 +104,13 @@ def find_targets(
                 path,
                 field="lora_targets",
             )
+    if tied := sorted(list_tied(model) & reached.keys()):
+        raise InputError(
+            f"{pattern} reaches {tied[0]}, whose weights are those of another module too: merged, an adapter would change both",
+            remedy,
+            path,
+            field="lora_targets",
+        )
     missed = Counter(kind for name, kind in found.kinds.items() if name not in reached)
     if missed and coverage != "partial":
         counts = ", ".join(f"{kind} ({count})" for kind, count in sorted(missed.items()))
@@ -115,6 +122,15 @@ def find_targets(
         )
     adapted = {name: found.kinds.get(name, name) for name in reached}
     return pattern, adapted, dict(sorted({**found.spared, **missed}.items()))
+
+
+def list_tied(model: "PreTrainedModel") -> set[str]:
+    """Names of the input and output embeddings, where they share their weights."""
+    configs = (model.config, model.config.get_text_config())
+    if not any(getattr(config, "tie_word_embeddings", False) for config in configs):
+        return set()
+    shared = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {name for name, module in model.named_modules() if any(module is each for each in shared)}
 
 
 def fit_pattern(kinds: dict[str, str]) -> str | None:

@@ -57,6 +57,16 @@ class ByRows(Trainer):
             items = self._get_num_items_in_batch(batches, device)
         return batches, items
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer's, which asks only after a step whether it was the last.
+
+        From a checkpoint of the last step, within an epoch, it would go on with one more.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """As Trainer's, but for the order of the rows within a step."""
         lengths = measure_rows(self.train_dataset)

@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import traceback
 from pathlib import Path
 
@@ -97,8 +96,10 @@ def become(request, files, executable):
 
 
 def finish(code):
-    """Ends this process as the interpreter ends: after its threads and exit functions; with 120 if output is lost."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    """Ends this process after its exit functions; with 120 if output is lost, as the interpreter does.
+
+    It waits for no threads: those of the libraries' pools belong to the process that has imported them.
+    """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
