@@ -53,7 +53,11 @@ rule write_report:
         root=lambda wc: GRID.results,
         contrasts=[part for contrast in GRID.contrasts for part in ("--contrast", *contrast)],
         asked=options_of(
-            {"judged": JUDGED, "fidelity": EVALUATION["fidelity"], "tasks": bool(EVALUATION["tasks"]) or any(GRID.suites.values())},
+            {
+                "judged": JUDGED,
+                "fidelity": EVALUATION["fidelity"],
+                "tasks": bool(EVALUATION["tasks"]) or any(GRID.suites.values()),
+            },
             "judged",
             "fidelity",
             "tasks",

@@ -199,8 +199,7 @@ def test_results_of_euroeval(tmp_path):
         euroeval("m", "val", 3.0, 1.0, results={"total": {"val_mcc": 3.0, "val_mcc_se": 1.0}}),
     ]  # fmt: skip
     import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
-    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-        base, tuned, other = csv.DictReader(file)
+    base, tuned, other = imported(tmp_path)
     assert (base["pool"], base["setting"], base["task"], base["metric"]) == (
         "untuned",
         "base",
@@ -278,8 +277,7 @@ def test_files_as_each_version_of_euroeval_writes_them(tmp_path, version):
     text = "".join(json.dumps(line) + "\n" if version == "18" else "\n" + json.dumps(line) for line in lines)
     (tmp_path / "r.jsonl").write_text(text)
     import_results(tmp_path, "euroeval", tmp_path / "r.jsonl")
-    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-        base, tuned = csv.DictReader(file)
+    base, tuned = imported(tmp_path)
     assert (base["task"], base["eval_language"], base["metric"], base["value"], base["n"]) == ("other/mmlu-de", "de", "mcc", "0.4", "10")  # fmt: skip
     assert float(tuned["delta"]) == pytest.approx(0.05) and float(tuned["se"]) == pytest.approx(0.05**0.5 / 10, abs=1e-5)  # fmt: skip
 
@@ -287,8 +285,7 @@ def test_files_as_each_version_of_euroeval_writes_them(tmp_path, version):
 def test_bits_per_character_are_no_percent_and_less_is_better(tmp_path):
     lines = [every_eval_ever(model, "bpc-de", value, 0.098, "test_bits_per_character") for model, value in (("m", 1.5), ("me/tuned", 1.2))]  # fmt: skip
     import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
-    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-        base, tuned = csv.DictReader(file)
+    base, tuned = imported(tmp_path)
     assert (base["value"], tuned["value"]) == ("1.5", "1.2") and float(tuned["delta"]) == pytest.approx(0.3)
     assert float(tuned["delta_low"]) == pytest.approx(0.3 - 0.098 * 2**0.5, abs=1e-5)
 
@@ -352,8 +349,7 @@ def test_a_metric_that_is_a_formula_is_guarded_once(tmp_path):
     for cell in ("=f1", "'=f1"):
         table.write_text(f"model,pool,setting,eval_language,task,metric,value,n\nm,multi,dpo,de,qa,{cell},0.5,12\n")
         import_results(tmp_path, "csv", table)
-        with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-            assert [row["metric"] for row in csv.DictReader(file)] == ["'=f1"]
+        assert [row["metric"] for row in imported(tmp_path)] == ["'=f1"]
 
 
 def test_a_row_of_rewards_names_its_reward_model_also_for_the_base(tmp_path):
@@ -362,8 +358,7 @@ def test_a_row_of_rewards_names_its_reward_model_also_for_the_base(tmp_path):
     header = "model,pool,setting,reward_model,eval_language,task,metric,value\n"
     table.write_text(f"{header}m,untuned,base,rm,de,fidelity,reward,0.5\nm,untuned,base,,de,fidelity,n_tokens,9\n")
     import_results(tmp_path, "csv", table)
-    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-        assert [row["reward_model"] for row in csv.DictReader(file)] == ["rm", ""]
+    assert [row["reward_model"] for row in imported(tmp_path)] == ["rm", ""]
     for metric, name in (("reward", "other"), ("n_tokens", "rm")):
         table.write_text(f"{header}m,untuned,base,{name},de,fidelity,{metric},0.5\n")
         done = import_results(tmp_path, "csv", table, check=False)
@@ -375,8 +370,7 @@ def test_results_of_a_table(tmp_path):
     header = "model,pool,setting,eval_language,task,metric,value,n\n"
     table.write_text(f"{header}m,multi,dpo,de,qa,f1,0.5,12\nm,multi,dpo,it,qa,f1,0.5,12\n")
     import_results(tmp_path, "csv", table)
-    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = imported(tmp_path)
     assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, INTERPRETER, ROOT, WARM
+from conftest import ENVIRONMENT, INTERPRETER, ROOT
 
 SCRIPT = """
 import sys, time
@@ -50,7 +50,6 @@ def test_sigterm_to_it_ends_the_command(tmp_path):
     assert not list(tmp_path.glob("croco-*")), "the interpreter's folder is removed"
 
 
-@pytest.mark.skipif(not WARM, reason="scripts are started for real")
 @pytest.mark.parametrize("interpreter", [INTERPRETER, sys.executable])
 def test_it_ends_as_the_interpreter_does(tmp_path, interpreter):
     """Output that cannot be written is an error, and so is a command that cannot run."""

@@ -71,8 +71,8 @@ def find_targets(
     """(pattern, {module's name: kind} that it reaches, {kind: number} of the projections that are not adapted).
 
     The default ``pattern`` reaches all projections. ``path`` names the model in messages. Raises
-    InputError where a pattern reaches no module, experts, tied embeddings, or what cannot be adapted; or, unless ``coverage`` is
-    "partial", misses projections.
+    InputError where a pattern reaches no module, experts, tied embeddings, or what cannot be adapted; or, unless
+    ``coverage`` is "partial", misses projections.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
