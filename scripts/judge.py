@@ -234,7 +234,7 @@ def open_judge(args, tables):
     if args.temperature:
         inputs |= {"temperature": args.temperature, "seed": args.seed}
     parts = Parts(args.state, "verdicts", inputs, wanted)
-    missing = [comparison for key, comparison in wanted.items() if not is_done(args, parts, key)]
+    missing = [comparison for key, comparison in wanted.items() if not find_reply(args, parts, key)]
     print(f"{len(wanted)} comparisons; {len(missing)} to ask {args.judge} for", file=sys.stderr)
     if missing:
         ask(args, template, parts, missing)
@@ -247,7 +247,7 @@ def open_judge(args, tables):
                 if order not in asked:
                     rulings[order].append((NOT_ASKED, None, None))
                     continue
-                line = find_reply(parts, seat(prompt, names[prompt["language"]], pair, order).key)
+                line = find_reply(args, parts, seat(prompt, names[prompt["language"]], pair, order).key)
                 choice, reason = None, line["skip"]
                 if not reason:
                     choice, reason = parse_reply(line["reply"], line["finish_reason"])
@@ -268,14 +268,17 @@ def seat(prompt, language, pair, order):
     return Comparison(language, write_question(prompt["messages"]), *(pair if order == ORDERS[0] else pair[::-1]))
 
 
-def find_reply(parts, key):
-    """The judge's reply, or the newest reason why it was not asked, or None."""
-    return max(parts.lines(key), key=lambda line: (line["skip"] is None, line["max_length"]), default=None)
+def find_reply(args, parts, key):
+    """The judge's reply, or why it cannot be asked within --max-length, or None where neither is known."""
+    lines = [line for line in parts.lines(key) if holds(line, args.max_length)]
+    return min(lines, key=lambda line: line["reply"] or "", default=None)  # lines are in no set order
 
 
-def is_done(args, parts, key):
-    line = find_reply(parts, key)
-    return bool(line) and not (line["skip"] == TOO_LONG and line["max_length"] < args.max_length)
+def holds(line, limit):
+    """Whether the judge would say the same with prompts of ``limit`` tokens at most."""
+    if line["skip"] == TOO_LONG:
+        return line["max_length"] >= limit
+    return line.get("prompt_tokens", line["max_length"]) <= limit
 
 
 def ask(args, template, parts, missing):
@@ -296,12 +299,13 @@ def ask(args, template, parts, missing):
 
 def describe(args, comparison, encoded, responses):
     """A line of the state: the judge's reply, the next of ``responses``, or why there is none."""
-    skip = encoded[1]
+    tokens, skip = encoded
     response = {"text": None, "finish_reason": None} if skip else next(responses)
     return {
         "prompt_digest": comparison.key,
         "skip": skip,
         "max_length": args.max_length,
+        **({} if skip else {"prompt_tokens": len(tokens)}),
         "reply": response["text"],
         "finish_reason": response["finish_reason"],
     }

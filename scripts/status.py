@@ -84,8 +84,10 @@ def read_status(args) -> RunStatus:
     start, holder = folder.read_start(), find_holder(folder.folder / "lock")
     failures = read_failures(start)
     plan = plan_jobs(grid, jobs, CHECKOUT, args.gpu_type)
-    progress = find_progress(plan.steps, [failure.log for failure in failures], holder is not None)
-    logs = {step.job.log for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED}
+    progress = find_progress(plan.steps, failures, holder is not None)
+    failed = {
+        step.job.joined_outputs for step, state in zip(progress.steps, progress.states, strict=True) if state == FAILED
+    }
     counts = progress.count()
     is_left = holder is None and counts[DONE] < counts.total()
     return RunStatus(
@@ -93,7 +95,7 @@ def read_status(args) -> RunStatus:
         run=describe_run(start, holder),
         goes_on=holder is not None,
         progress=progress,
-        failures=[failure for failure in failures if failure.log in logs],
+        failures=[failure for failure in failures if failure.outputs in failed],
         log=start.get("log"),
         command=name_command(args, start) if is_left else None,
     )

@@ -14,23 +14,32 @@ from croco.errors import InputError
 from croco.records import read_json
 
 SHOWN, LINES = 10, 8  # jobs, and last lines of the log of each
+SEPARATOR = ", "  # of paths in Snakemake's log
 EARLIER = re.compile(r"\.\d{8}-\d{6}\.log$")  # logs of earlier attempts, see croco.results_folder.keep_logs
 ERROR = re.compile(
     r"^Error in rule (?P<rule>\S+):\n"
     r"(?:    message: .*\n)?"
     r"    jobid: (?P<job>\d+)\n"
-    r"(?:    (?!log:).*\n)*?"
-    r"    log: (?P<log>.*) \(check log file\(s\) for error details\)$",
+    r"(?:    input: .*\n)?"
+    r"(?:    output: (?P<outputs>.*)\n)?"
+    r"(?:    log: (?P<logs>.*) \(check log file\(s\) for error details\)\n)?",
     re.MULTILINE,
 )
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.MULTILINE)
 
 
 class Failure(NamedTuple):
-    """A job that failed: its rule, and the path of its log."""
+    """A job that failed: its rule, and the paths of its outputs and logs, as Snakemake writes them: "a, b"."""
 
     rule: str
-    log: str
+    outputs: str
+    logs: str
+
+    def read_ends(self) -> list[str]:
+        """The last lines of its logs; of several, each after its path."""
+        paths = self.logs.split(SEPARATOR) if self.logs else []
+        ends = {path: read_end(path) for path in paths}
+        return [line for path, end in ends.items() for line in ([f"{path}:", *end] if len(ends) > 1 else end)]
 
 
 def list_failures(log: str | Path) -> list[Failure]:
@@ -38,7 +47,7 @@ def list_failures(log: str | Path) -> list[Failure]:
     text = Path(log).read_text(encoding="utf-8", errors="replace")
     done = {match[1]: match.start() for match in FINISHED.finditer(text)}
     failed = {error["job"]: error for error in ERROR.finditer(text) if done.get(error["job"], -1) < error.start()}
-    return [Failure(error["rule"], error["log"]) for error in failed.values()]
+    return [Failure(error["rule"], error["outputs"] or "", error["logs"] or "") for error in failed.values()]
 
 
 def describe_failures(log: str | Path) -> str:
@@ -49,8 +58,8 @@ def describe_failures(log: str | Path) -> str:
 def write_failures(failures: Sequence[Failure], log: str | Path | None) -> Iterator[str]:
     """Lines on failed jobs; ``log`` is the file of Snakemake's that has them all."""
     for failure in failures[:SHOWN]:
-        yield f"failed: {failure.rule}, log {failure.log}"
-        yield from (f"    {line}" for line in read_end(failure.log))
+        yield f"failed: {failure.rule}, log {failure.logs or f'{log} (it has none of its own)'}"
+        yield from (f"    {line}" for line in failure.read_ends())
     if len(failures) > SHOWN:
         yield f"and {len(failures) - SHOWN} more jobs failed: see {log}"
 

@@ -322,8 +322,13 @@ class RecordsInFolder(FilePersistence):
             )
 
     def is_started(self, job: Any) -> bool:
-        """Whether a run started the job, and has not seen its end."""
-        return bool(self._filter_incomplete_keys({self._get_key(path) for path in job.output}))
+        """Whether the last start of a run started the job, and has not seen its end."""
+        marked = self._filter_incomplete_keys({self._get_key(path) for path in job.output})
+        try:  # a mark of an earlier start, which was killed, is older than start.json
+            started = (self.owner.folder / "start.json").stat().st_mtime
+            return any(os.stat(self._record_path(self._incomplete_path, key)).st_mtime >= started for key in marked)
+        except FileNotFoundError:
+            return False
 
     def seconds_of(self, job: Any) -> float | None:
         """How long a finished job took, the time in a queue included; None where no record says it."""

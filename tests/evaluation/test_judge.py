@@ -289,6 +289,26 @@ def test_a_killed_judge_goes_on_and_long_pairs_are_counted(arguments, tmp_path):
     assert "; 2 to ask" in script("judge", *arguments("en", baseline=theirs), "--max-length", 20000).stderr
 
 
+def test_a_lower_limit_gives_what_a_new_run_with_it_gives(arguments, tmp_path):
+    """Replies to longer prompts are kept for a limit that allows them, and count only there."""
+    theirs = rows(arguments.theirs["en"])
+    theirs[3]["responses"][0]["text"] = "five " * 20
+    options = arguments("en", baseline={"en": write_rows(tmp_path / "theirs.jsonl", theirs)})
+    verdicts = arguments.arena / "en.jsonl"
+    script("judge", *options)
+    before = verdicts.read_bytes()
+    prompts = [line["prompt_tokens"] for path in (tmp_path / "state").rglob("*.jsonl") for line in rows(path)]
+    limit = ("--max-length", sorted(prompts)[-3])
+    assert sorted(prompts)[-3] < sorted(prompts)[-2]
+    assert "; 2 to ask" in script("judge", *options, *limit).stderr
+    lower = verdicts.read_bytes()
+    assert rows(verdicts)[3]["verdicts"]["answer_first"][0] == UNPARSEABLE and lower != before
+    script("judge", *options, *limit, "--state", tmp_path / "new")
+    assert verdicts.read_bytes() == lower
+    assert "; 0 to ask" in script("judge", *options, *limit).stderr and verdicts.read_bytes() == lower
+    assert "; 0 to ask" in script("judge", *options).stderr and verdicts.read_bytes() == before
+
+
 def test_unreadable_verdicts_count_by_language(tmp_path, capsys):
     """A judge that fails in one small language is not hidden by the others."""
     counted = {"en": {"verdicts": 400, "unparseable": 4}, "mt": {"verdicts": 20, "unparseable": 12}, "ga": {"verdicts": 0, "unparseable": 0}}  # fmt: skip

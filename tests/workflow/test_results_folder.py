@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -171,6 +172,20 @@ def test_a_failed_run_ends_with_what_failed(run, tmp_path):
     done = snakemake(run, "broken", "--cores", 1, *changed, check=False)
     assert done.returncode == 1 and "failed: broken, log broken.log\n    the reason\n" in done.stderr
     assert done.stderr.index("failed: broken") > done.stderr.index("Exiting because a job execution failed")
+
+
+def test_failed_jobs_are_named_with_several_logs_and_without_one(run, tmp_path):
+    (tmp_path / "extra.smk").write_text(
+        f'rule quiet:\n    output:\n        "{RESULTS}/quiet.txt",\n    shell:\n        "exit 3"\n\n\n'
+        f'rule loud:\n    output:\n        "{RESULTS}/loud.txt",\n        "{RESULTS}/louder.txt",\n    log:\n'
+        '        one="one.log",\n        two="two.log",\n    shell:\n'
+        '        "echo first > {log.one}; echo second > {log.two}; exit 3"\n'
+    )
+    changed = configure(run, tmp_path / "extra.yaml", custom_rules=[str(tmp_path / "extra.smk")])
+    targets = [f"{RESULTS}/{path}" for path in ("quiet.txt", "loud.txt")]
+    done = snakemake(run, *targets, "--cores", 1, "--keep-going", *changed, check=False)
+    assert done.returncode == 1 and re.search(r"failed: quiet, log .*\.snakemake\.log \(it has none", done.stderr)
+    assert "failed: loud, log one.log, two.log\n    one.log:\n    first\n    two.log:\n    second\n" in done.stderr
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from conftest import ENVIRONMENT, INTERPRETER, copy_project, write_rows
 from lxml import html
@@ -92,10 +94,10 @@ def test_time_left_by_finished_jobs(untouched_run):
 
 
 @contextmanager
-def running(project):
+def running(project, *options):
     """A run one of whose failing jobs has started."""
     run = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *RUN, *UNTIL],
+        [sys.executable, "-m", "snakemake", "--cores", "2", *RUN, *UNTIL, *options],
         cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -122,6 +124,34 @@ def test_running_then_failed(project):
     assert done.returncode == 1 and counts["failed"] >= 1 and not counts["running"]
     assert "error: the disk is on fire" in done.stdout and f"{RESULTS}/logs/prompts" in done.stdout
     assert "Go on      snakemake --cores 2 --configfile two_languages.yaml" in done.stdout
+
+
+def test_a_rule_without_log_failed(project):
+    """Snakemake's log names the outputs of a failed job, and its log only where it has one."""
+    rules = project / "rules/prompts.smk"
+    text, changes = re.subn(r"        log:\n.*\n", "", rules.read_text(encoding="utf-8"))
+    rules.write_text(text, encoding="utf-8")
+    (project / "go_on").touch()
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *RUN, *UNTIL]
+    run = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert changes and run.returncode == 1
+    done = status(project)
+    assert done.returncode == 1 and count_states(done.stdout)["failed"] >= 1
+    for said in (done.stdout, run.stderr):
+        assert re.search(r"failed: select_\w+, log \S+\.snakemake\.log \(it has none of its own\)\n", said)
+
+
+def test_a_job_of_a_killed_start_waits(project):
+    """Until it is started again; its mark is older than the start."""
+    with running(project) as run:
+        before = count_states(status(project).stdout)["running"]
+        for process in [*psutil.Process(run.pid).children(recursive=True), run]:
+            process.kill()
+    (project / "go_on").unlink()
+    shutil.rmtree(project / RESULTS / "logs")
+    with running(project, "--cores", "1"):
+        said = count_states(status(project).stdout)
+        assert said["running"] == 1 < before and said["waiting"] > before
 
 
 def test_page_of_a_run_that_goes_on_and_fails(project):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from croco.config.read import load_mapping
+from croco.endings import SEPARATOR
 from croco.errors import InputError
 from croco.grid import Grid
 
@@ -37,7 +38,7 @@ class PlannedJob:
         outputs, log: paths, relative to the working directory; the log is None for a rule without one.
         outputs_exist: whether all outputs are there.
         after: positions, in the list of all jobs, of the jobs whose outputs it needs.
-        is_started: whether a run started it and has not seen its end.
+        is_started: whether the last start of a run started it and has not seen its end.
         seconds: how long a finished job took, None where no record says it.
         priority: of its rule; of the jobs that could start, those with the highest do.
     """
@@ -59,6 +60,11 @@ class PlannedJob:
     def is_redone(self) -> bool:
         """Whether it runs although its outputs are there."""
         return self.why is not None and bool(self.outputs) and self.outputs_exist
+
+    @property
+    def joined_outputs(self) -> str:
+        """Its outputs as Snakemake's log has them; they identify the job."""
+        return SEPARATOR.join(self.outputs)
 
 
 def order_jobs(jobs: Sequence[PlannedJob]) -> Iterable[int]:

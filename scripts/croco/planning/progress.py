@@ -122,9 +122,9 @@ def format_duration(seconds: float) -> str:
     return f"{minutes / 60:,.1f} hours"
 
 
-def find_progress(steps: Sequence[Step], failed_logs: Iterable[str], runs: bool) -> Progress:
-    """The progress of a run. ``failed_logs`` are the logs of its failed jobs; ``runs`` is whether it goes on."""
-    failed = set(failed_logs)
+def find_progress(steps: Sequence[Step], failures: Iterable[Failure], runs: bool) -> Progress:
+    """The progress of a run. ``failures`` are its failed jobs; ``runs`` is whether it goes on."""
+    failed = {failure.outputs for failure in failures}
     return Progress(steps, [_find_state(step.job, failed, runs) for step in steps])
 
 
@@ -135,7 +135,7 @@ def _find_state(job: PlannedJob, failed: set[str], runs: bool) -> str | None:
         return RUNNING
     if job.why is None:
         return DONE
-    return FAILED if job.log in failed else WAITING
+    return FAILED if job.joined_outputs in failed else WAITING
 
 
 def estimate_durations(steps: Sequence[Step]) -> list[float | None]:

@@ -41,17 +41,18 @@ def read_outcome(
     if not prepared.runs:
         return {"engine": engine, "made": prepared.made, "stages": [], "broken": broken}
     grid, jobs = list_jobs(checkout / "Snakefile", [config], targets=targets)
-    failed = {failure.log for failure in list_failures(config.parent / "run.log")}
+    failed = {failure.outputs: failure for failure in list_failures(config.parent / "run.log")}
     table: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict(passed=0, broken=0, not_reached=0))
     for job in jobs:
         if not job.outputs:
             continue
-        outcome = "passed" if job.why is None else "broken" if job.log in failed else "not_reached"
+        outcome = "passed" if job.why is None else "broken" if job.joined_outputs in failed else "not_reached"
         stage, model = name_stage(job), name_model(job)
         table[stage, model][outcome] += 1
         if outcome == "broken":
             where = " ".join(filter(None, (stage, model, *job.wildcards.values())))
-            broken.append({"where": where, "what": "\n".join(read_end(str(job.log))), "after": list_paid(job, jobs)})
+            what = "\n".join(failed[job.joined_outputs].read_ends())
+            broken.append({"where": where, "what": what, "after": list_paid(job, jobs)})
     if not failed and any(counts["not_reached"] for counts in table.values()):  # Snakemake itself stopped
         broken.append({"where": "start", "what": "\n".join(read_end(config.parent / "run.log")), "after": []})
     broken += [{"where": where, "what": what, "after": []} for where, what in check_effects(grid, generate)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from croco.endings import SHOWN, read_end
+from croco.endings import SHOWN
 from croco.planning.plan import Step
 from croco.planning.progress import RUNNING, STATES, Progress, RunStatus, describe_counts, format_duration
 from croco.report.elements import Table, read_json, table, table_of
@@ -64,7 +64,7 @@ def render_progress(status: RunStatus, page: Path, refresh: int | None) -> str:
         stages=list(list_stages(progress)),
         running=list_running(progress),
         failures=[
-            {"rule": failure.rule, "log": failure.log, "end": "\n".join(read_end(failure.log))}
+            {"rule": failure.rule, "logs": failure.logs, "end": "\n".join(failure.read_ends())}
             for failure in status.failures[:SHOWN]
         ],
         more_failures=max(0, len(status.failures) - SHOWN),
