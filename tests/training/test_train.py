@@ -867,12 +867,16 @@ def test_online_dpo_learns_nothing_from_answers_that_are_all_cut(miniature, data
     assert not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
 
 
+@pytest.mark.parametrize("count", [21, 19])
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
-def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path, objective):
-    """Of 21 rows in batches of 16 the last step has 5, of unequal lengths, in micro-batches that are not full."""
+def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path, objective, count):
+    """The last step of an epoch has fewer rows, of unequal lengths, in micro-batches that are not full.
+
+    Of 21 rows in batches of 16 it has 5, of 19 it has 3, and then no process has a full one.
+    """
     from safetensors.torch import load_file
 
-    answers = [(f"It is {i + 1}." + " yes" * (i % 5), "... no" + " so" * (i % 3)) for i in range(21)]
+    answers = [(f"It is {i + 1}." + " yes" * (i % 5), "... no" + " so" * (i % 3)) for i in range(count)]
     lines = [pair(i, *sides) for i, sides in enumerate(answers)]
     lines = [{**line, "completion": line["chosen"]} for line in lines]
     uneven = {objective: write_rows(tmp_path / "rows.jsonl", lines)}
@@ -884,7 +888,7 @@ def test_micro_batches_and_processes_move_last_digits_alone(miniature, tmp_path,
         script("train", *arguments(miniature, uneven, folder, objective, *options, "--epochs", 2))
         logged.append([line[name] for line in metrics(folder) for name in exact if name in line])
         tuned.append(load_file(folder / "checkpoint" / "adapter_model.safetensors"))
-        assert manifest(folder)["rows_seen"] == {"sum": 42, "repeats": 0}, "what fills a batch up weighs nothing"
+        assert manifest(folder)["rows_seen"] == {"sum": 2 * count, "repeats": 0}, "what fills a batch up weighs nothing"
     assert len(logged[0]) == 4 * (6 if objective == "dpo" else 2)
     for other in logged[1:]:
         assert other == pytest.approx(logged[0], rel=2e-6, abs=1e-6)

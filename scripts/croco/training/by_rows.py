@@ -96,14 +96,15 @@ class ByRows(Trainer):
         numbers = inputs.pop("row")  # (micro-batch,)
         seen = take_rows(inputs, len(numbers), range(own))
         self.progress.count(numbers[:own], seen.get("attention_mask"))
-        return self.step_by_rows(model, inputs, own, left, *args, **kwargs)
+        return self.step_by_rows(model, inputs, len(numbers), own, left, *args, **kwargs)
 
     def step_by_rows(
-        self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args: Any, **kwargs: Any
+        self, model: torch.nn.Module, inputs: dict, rows: int, own: int, left: int, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """The loss of training_step, a scalar, after its backward pass.
 
         Args:
+            rows: those of ``inputs``, repeats included.
             own: the first rows of ``inputs``, which are no repeats.
             left: rows of the step from this micro-batch on, in all processes.
         """
@@ -121,7 +122,7 @@ class ByRows(Trainer):
             synced = contextlib.nullcontext() if i == count - 1 else self.accelerator.no_sync(model)
             rows_now = min(WORLD, math.ceil((left - i) / size))
             with synced, gather_first(self.accelerator, rows_now):
-                loss += super().training_step(model, take_rows(inputs, count, [i]), *args, **kwargs)
+                loss += super().training_step(model, take_rows(inputs, rows, [i]), *args, **kwargs)
             for values in self._metrics["train"].values():  # a mean of so many rows, to be averaged by TRL
                 values += values[-1:] * (rows_now - 1)
         self.weight = 1.0
@@ -195,11 +196,12 @@ def measure_rows(dataset: "Dataset") -> list[int] | None:
 def take_rows(inputs: dict, count: int, kept: Iterable[int]) -> dict:
     """The rows ``kept`` of a batch of ``count``.
 
-    A tensor of the batch has the shape (blocks x count, ...): several blocks of rows, such as chosen and rejected.
+    A tensor of the batch has the shape (blocks x count, ...): several blocks of rows, such as chosen and rejected. Raises
+    RuntimeError for one that has not.
     """
 
     def take(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim and len(value) % count == 0:
+        if isinstance(value, torch.Tensor) and value.ndim:
             return value.unflatten(0, (-1, count))[:, list(kept)].flatten(0, 1)
         return [value[i] for i in kept] if isinstance(value, list) and len(value) == count else value
 

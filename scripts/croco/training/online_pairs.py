@@ -100,19 +100,18 @@ class OnlinePairs(OnlineDPOTrainer):
         return self.sampled.pop(0)
 
     def step_by_rows(
-        self, model: torch.nn.Module, inputs: dict, own: int, left: int, *args: Any, **kwargs: Any
+        self, model: torch.nn.Module, inputs: dict, rows: int, own: int, left: int, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """As ByRows.step_by_rows; `prompt` of the inputs holds the chat lists of a micro-batch."""
         prompts = inputs["prompt"]
-        count = len(prompts)
         # Answers in rows: the first to every prompt, then the second to every prompt.
         ids = self._take_responses(model)
-        policy, reference = self._sum_log_probabilities(model, ids)  # each (2, count), nats
-        rewards, whole, ended = self._rate_answers(prompts, *ids[2:])  # each (2, count)
-        first, paired = choose(rewards, whole)  # each (count,)
-        real = torch.arange(count, device=ended.device) < own
+        policy, reference = self._sum_log_probabilities(model, ids)  # each (2, rows), nats
+        rewards, whole, ended = self._rate_answers(prompts, *ids[2:])  # each (2, rows)
+        first, paired = choose(rewards, whole)  # each (rows,)
+        real = torch.arange(rows, device=ended.device) < own
         paired &= real
-        sides = torch.stack([~first, first]).long()  # (2, count): which answer is chosen, which rejected
+        sides = torch.stack([~first, first]).long()  # (2, rows): which answer is chosen, which rejected
         chosen, rejected = policy.gather(0, sides)
         gains = (policy - reference).gather(0, sides)
         loss = (self._pair_losses(gains[0] - gains[1]) * paired).sum() * WORLD / self.step_rows
