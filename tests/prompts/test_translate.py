@@ -14,7 +14,7 @@ from croco.prompts.translation import differs, find_fault, split_text
 
 NAMES = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
 CODE = "```python\nprint('do not touch')\n\nx = {text}\n```"
-MARKUP = st.text(alphabet=st.sampled_from("ab \n`~>*3."), max_size=80)
+MARKUP = st.text(alphabet=st.sampled_from("ab \r\n\t`~>*-<3.\x00\u2028"), max_size=80)
 
 
 @given(text=st.one_of(st.text(), MARKUP), longest=st.integers(1, 60))
@@ -31,10 +31,34 @@ def test_fenced_code_is_never_a_piece_to_translate(prose):
     assert not any("```" in piece or "touch" in piece for piece in split_text(text, 1000)[::2])
 
 
+@pytest.mark.parametrize(
+    "code, kept",
+    [
+        ("```python\r\nprint(1)\r\n```\r\n", None),
+        ("```\nprint(1)\n````\n", None),
+        ("~~~~ text ```\nprint(1)\n~~~~~  \n", None),
+        ("> ```\n> print(1)\n> ```\n\n", None),
+        ("- ```\n  print(1)\n  ```\n\n", None),
+        ("    ```\n    print(1)\n    ```\n", None),
+        ("<div>\n```\nprint(1)\n```\n", "```\nprint(1)\n```\n"),
+        ("```print(1)``` is a line of code.\n", ""),
+    ],
+)
+def test_text_after_code_is_translated(code, kept):
+    """However the fence is written: what follows is in no piece that is kept."""
+    text = f"Here is my code:\n\n{code}Please explain it."
+    pieces = split_text(text, 1000)
+    assert pieces[-1].endswith("Please explain it.") and pieces[0].startswith("Here is my code:")
+    assert (code.strip() if kept is None else kept.strip()) in "".join(pieces[1::2])
+    assert "print(1)" not in "".join(pieces[::2]) or kept == ""
+
+
 def test_paragraphs_share_a_piece_up_to_the_longest():
     text = "one one\n\ntwo two\n\n3 + 4\n\nfour"
     assert split_text(text, 1000) == ["one one\n\ntwo two", "\n\n3 + 4\n\n", "four"]
     assert split_text(text, 10) == ["one one", "\n\n", "two two", "\n\n3 + 4\n\n", "four"]
+    lines = text.replace("\n", "\r\n")
+    assert split_text(lines, 10) == ["one one", "\r\n\r\n", "two two", "\r\n\r\n3 + 4\r\n\r\n", "four"]
 
 
 def test_requests_of_each_format():

@@ -1,7 +1,8 @@
 """Splits a chat into pieces that fit a translation model, translates them and joins them again."""
 
+import functools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from croco.digests import prompt_seed
 from croco.models.chats import TOO_LONG
@@ -9,10 +10,14 @@ from croco.prompts.formats import request
 from croco.text.language import FEWEST_LETTERS, detect_language, name_language, strip_code
 from croco.text.normalise import fold, is_blank
 
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
 RETRY_TEMPERATURE = 0.5
 FAULTS = {TOO_LONG: "too_long"}  # why the translator cannot be asked for a piece, where the name differs
-FENCE = re.compile(r"(^[ \t>]*(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*\2[ \t]*$|\Z))", re.DOTALL | re.MULTILINE)
-PARAGRAPHS = re.compile(r"(\n[ \t]*\n\s*)")
+FENCE = re.compile("`{3}|~{3}")
+LINES = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # between two lines
+PARAGRAPHS = re.compile(r"(\r?\n[ \t]*\r?\n\s*)")
 
 
 def split_text(text: str, longest: int) -> list[str]:
@@ -43,12 +48,24 @@ def split_text(text: str, longest: int) -> list[str]:
 
 
 def _split_fences(text: str) -> list[str]:
-    """Prose and code in turn."""
-    parts, end = [], 0
-    for match in FENCE.finditer(text):
-        parts += [text[end : match.start()], match[0]]
-        end = match.end()
-    return [*parts, text[end:]]
+    """Prose and code in turn; code is what CommonMark takes for fenced."""
+    if not FENCE.search(text):
+        return [text]
+    lines, parts, end = LINES.split(text), [], 0
+    for token in _markdown().parse(text):
+        if token.type == "fence":
+            start, stop = token.map
+            parts += ["".join(lines[end:start]), "".join(lines[start:stop])]
+            end = stop
+    return [*parts, "".join(lines[end:])]
+
+
+@functools.cache
+def _markdown() -> "MarkdownIt":
+    """A parser of blocks alone; only fences make code, whatever HTML or indentation is around them."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).disable(["code", "inline"])
 
 
 def _keep(pieces: list[str], text: str) -> None:
