@@ -5,6 +5,7 @@ file that only one process can create, that names its holder, and that the holde
 """
 
 import atexit
+import contextlib
 import errno
 import fcntl
 import os
@@ -58,13 +59,29 @@ class Holder(msgspec.Struct, frozen=True):
         return self.host == host_name()
 
     @property
-    def is_alive(self) -> bool:
-        """Whether a process that is_here runs; another one that later got its number does not count."""
+    def is_alive(self) -> bool | None:
+        """Whether a process that is_here runs; another one that later got its number does not count.
+
+        None if it is another user's and hidden from this one, as by the mount option hidepid of /proc.
+        """
         try:
             process = psutil.Process(self.pid)
             return abs(process.create_time() - self.began) < 5 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.AccessDenied:
+            return None
         except psutil.NoSuchProcess:
-            return False
+            return None if _is_hidden(self.pid) else False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether another user's process has a number that /proc does not show."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def host_name() -> str:
@@ -103,9 +120,9 @@ class FileLock:
 class LeaseLock:
     """A lock by a file that names its holder. It is free when the file is gone, the holder is dead, or the lease is over.
 
-    Whether a holder on this machine lives is seen at once; one on another machine is taken for dead when it has not
-    touched its file for LEASE seconds by the file system's clock. A holder that finds its file taken over, because it
-    was suspended for so long, ends itself by SIGTERM.
+    Whether a holder on this machine lives is seen at once; one on another machine, or hidden from this user, is taken
+    for dead when it has not touched its file for LEASE seconds by the file system's clock. A holder ends itself by
+    SIGTERM if its file was taken over, because it was suspended for so long, or if it cannot touch it for half a lease.
 
     Args:
         path: the lock file; its folder must exist.
@@ -140,8 +157,12 @@ class LeaseLock:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with open(descriptor, "wb") as file:
-            file.write(self._own)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(self._own)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
         return True
 
     def _read(self) -> Holder | None:
@@ -151,12 +172,13 @@ class LeaseLock:
             return None
 
     def _is_free(self, holder: Holder | None) -> bool:
-        if holder and holder.is_here:
-            return not holder.is_alive
+        if holder and holder.is_here and (is_alive := holder.is_alive) is not None:
+            return not is_alive
+        lease = LEASE if holder else 2 * BEAT  # a file without text is of a process that was killed as it began
         probe = self.path.with_name(f"{self.path.name}.{os.getpid()}.clock")
         try:
             probe.touch()
-            return probe.stat().st_mtime - self.path.stat().st_mtime > LEASE
+            return probe.stat().st_mtime - self.path.stat().st_mtime > lease
         except FileNotFoundError:
             return False
         finally:
@@ -174,28 +196,40 @@ class LeaseLock:
                 self.taken_from = holder
         except (FileNotFoundError, FileExistsError):
             pass
+        except OSError:  # a file system without hard links
+            if not self.path.exists():
+                os.rename(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
 
-    def _is_own(self) -> bool:
+    def _is_taken(self) -> bool:
+        """Whether the file is gone, or another process's; raises OSError where that is not known."""
         try:
-            return self.path.read_bytes() == self._own
-        except OSError:
-            return False
+            return self.path.read_bytes() != self._own
+        except FileNotFoundError:
+            return True
 
     def _beat(self) -> None:
+        touched = time.monotonic()
         while not self._done.wait(BEAT):
-            if not self._is_own():
-                print(f"error: {self.path}: another process has taken the lock; stopping", file=sys.stderr)
+            try:
+                reason = "another process has taken the lock" if self._is_taken() else None
+                if not reason:
+                    os.utime(self.path)
+                    touched = time.monotonic()
+            except OSError as error:  # an outage of the file system is no reason to end, until others take the lock
+                reason = f"the lock cannot be kept ({error})" if time.monotonic() - touched > LEASE / 2 else None
+            if reason:
+                print(f"error: {self.path}: {reason}; stopping", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            os.utime(self.path)
 
     def release(self) -> None:
         """Gives the lock back."""
         self._done.set()
-        if self._is_own():
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the lock is free when this process has ended
+            if not self._is_taken():
+                self.path.unlink(missing_ok=True)
         atexit.unregister(self.release)
 
     def __enter__(self) -> Self:
@@ -215,8 +249,8 @@ def find_holder(path: Path) -> Holder | None:
         untouched = time.time() - path.stat().st_mtime
     except (OSError, msgspec.MsgspecError):
         return None
-    is_held = holder.is_alive if holder.is_here else untouched <= LEASE
-    return holder if is_held else None
+    is_alive = holder.is_alive if holder.is_here else None
+    return holder if is_alive or (is_alive is None and untouched <= LEASE) else None
 
 
 def take_lock(path: Path, wait: bool = True, say: Callable[[], None] = lambda: None) -> FileLock | LeaseLock:
@@ -256,7 +290,7 @@ def end_with_head() -> None:
         return
 
     def watch() -> None:
-        while head.is_alive:
+        while head.is_alive is not False:
             time.sleep(WATCH)
         print("error: the run that started this job is gone; finished chunks are kept", file=sys.stderr, flush=True)
         for child in psutil.Process().children(recursive=True):

@@ -5,6 +5,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ from functools import partial
 import msgspec
 import psutil
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from croco.locks import LEASE, Holder, LeaseLock, LockHeld, take_lock
+from croco.locks import LEASE, Holder, LeaseLock, LockHeld, find_holder, take_lock
 from croco.state import Finished, Parts
 
 STORED = [{"prompt_digest": f"p{i}", "text": "é" * i, "responses": list(range(i))} for i in range(5)]
@@ -116,9 +118,74 @@ def test_a_lease_is_taken_over_from_the_dead_only(tmp_path):
     path.touch()
     with pytest.raises(LockHeld, match="unknown"):
         LeaseLock(path, wait=False)
-    os.utime(path, (time.time() - LEASE - 60,) * 2)
+    os.utime(path, (time.time() - 120,) * 2)
     LeaseLock(path, wait=False).release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seen", [psutil.AccessDenied(), psutil.NoSuchProcess(1)])
+def test_a_holder_that_another_user_may_not_see_holds_until_its_lease_is_over(tmp_path, monkeypatch, seen):
+    """As with the mount option hidepid of /proc, which this test has no right to set."""
+
+    def refuse(error, *_):
+        raise error
+
+    path = tmp_path / "lock"
+    write_holder(path, pid=2**22 - 1)
+    monkeypatch.setattr(psutil, "Process", partial(refuse, seen))
+    monkeypatch.setattr(os, "kill", partial(refuse, PermissionError()))
+    monkeypatch.setattr(Holder, "this_process", lambda: Holder("elsewhere", 1, 0.0, 0.0))
+    assert find_holder(path).pid == 2**22 - 1
+    with pytest.raises(LockHeld, match="process 4194303"):
+        LeaseLock(path, wait=False)
+    os.utime(path, (time.time() - LEASE - 60,) * 2)
+    assert find_holder(path) is None
+    LeaseLock(path, wait=False).release()
+
+
+@pytest.mark.parametrize(
+    "failures, code, said",
+    [
+        ("3", 0, ""),
+        ("10**9", -signal.SIGTERM, "the lock cannot be kept ([Errno 116] Stale file handle); stopping"),
+        ("lock.path.unlink()", -signal.SIGTERM, "another process has taken the lock; stopping"),
+    ],
+)
+def test_a_holder_outlives_a_short_outage_of_the_file_system_only(tmp_path, failures, code, said):
+    program = f"""
+import errno, os, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from croco import locks
+locks.BEAT, locks.LEASE = 0.05, 1.0
+lock, utime = locks.LeaseLock(Path("lock")), os.utime
+left = {failures} or 0
+def fail(path):
+    global left
+    left -= 1
+    if left >= 0:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    utime(path)
+os.utime = fail
+time.sleep(2)
+assert time.time() - lock.path.stat().st_mtime < 0.5
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code and said in done.stderr and (said or not done.stderr)
+
+
+def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path):
+    program = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from croco.locks import LeaseLock
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))
+LeaseLock(Path("lock"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "File too large" in done.stderr and list(tmp_path.iterdir()) == []
 
 
 def refuse_flock(code, *_):

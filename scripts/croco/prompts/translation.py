@@ -53,7 +53,7 @@ def _split_fences(text: str) -> list[str]:
         return [text]
     lines, parts, end = LINES.split(text), [], 0
     for token in _markdown().parse(text):
-        if token.type == "fence":
+        if token.type == "fence" and token.map:
             start, stop = token.map
             parts += ["".join(lines[end:start]), "".join(lines[start:stop])]
             end = stop
