@@ -10,6 +10,7 @@ count of tokens more precise.
 
 import csv
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -232,13 +233,11 @@ def check_tokens(config, text, english, parallel):
     if not text:
         yield report("tokens", "warning", "no text to tokenize", "give --text FILE, or fill in column sample")
         return
-    import os
-
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
 
     for policy in config["policies"]:
-        path = policy["path"].replace("{results}", config["results"].rstrip("/"))
+        path = policy["path"].replace("{results}", os.path.normpath(config["results"]))
         check = f"tokens {policy['name']}"
         try:
             tokenizer = AutoTokenizer.from_pretrained(

@@ -18,7 +18,7 @@ from croco import cli
 from croco.config.read import build_grid, read_files
 from croco.examination.data import examine_data
 from croco.examination.findings import ERROR, NOTE, SEVERITIES, WARNING, list_models
-from croco.examination.machine import examine_audit, examine_disk, examine_gpus, find_gpus
+from croco.examination.machine import examine_audit, examine_disk, examine_gpus, examine_limits, find_gpus
 from croco.examination.models import examine_model
 from croco.pins import check_local_items
 
@@ -53,6 +53,7 @@ def examine(args, grid):
     memory, count = find_gpus()
     memory, count = args.gpu_memory or memory, args.gpus if args.gpus is not None else count
     yield from examine_disk(grid)
+    yield from examine_limits(grid)
     yield from examine_gpus(grid, count)
     for used in cli.progress(list_models(grid), desc="models", unit="model"):
         yield from examine_model(grid, used, memory)

@@ -39,7 +39,7 @@ from croco.digests import behaviour_digest, digest, file_digest, prompt_digest, 
 from croco.errors import InputError
 from croco.evaluation import directions, harness
 from croco.evaluation.task_files import list_files, refuse_code, sandbox_templates
-from croco.evaluation.tasks import REMEDY, describe, load_suite
+from croco.evaluation.tasks import REMEDY, describe, load_suite, refuse_overlap
 from croco.models.chats import TOO_LONG
 from croco.models.engines import describe_engine, load_policy
 from croco.models.loading import model_id
@@ -243,7 +243,10 @@ def load_suites(args, languages):
     if failures:
         lines = "".join(f"\n    {name}: {why}" for name, why in failures.items())
         raise InputError(f"{len(failures)} tasks cannot be loaded with their data:{lines}", REMEDY)
-    return {language: {name: found[name] for name in names} for language, names in wanted.items()}
+    suites = {language: {name: found[name] for name in names} for language, names in wanted.items()}
+    for language, tasks in suites.items():
+        refuse_overlap(language, tasks)
+    return suites
 
 
 def answer_prompts(args, policy, prompts):

@@ -80,7 +80,11 @@ def parse_arguments():
         help="engines to run all models on, one after the other",
     )
     parser.add_argument(
-        "--languages", nargs="+", default=[], help="languages besides the source (default: two of each kind)"
+        "--languages",
+        nargs="+",
+        default=[],
+        help="languages besides the source (default: one whose prompts are translated, one that is only evaluated, "
+        "and others up to three with the source)",
     )
     parser.add_argument("--cores", type=cli.positive, default=2, help="jobs at a time")
     parser.add_argument("--output", type=Path, default=Path("results/rehearsal"), help="folder to write, emptied first")

@@ -1,5 +1,6 @@
 """The run table: what a checked config asks for, model x pool x setting, and its look-ups."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ class Grid:
         on_this_machine: bool = True,
     ) -> None:
         self.config, self.known_languages, self.locator = config, known_languages, locator
-        self.results = config["results"].rstrip("/")
+        self.results = os.path.normpath(config["results"])
         self.hygiene: list[str] | str = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])
         self.reward_models = _by_name(config["reward_models"])

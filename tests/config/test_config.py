@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT, copy_project, planned, refuse_config, script, snakemake, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shipped import read_languages
+from shipped import read_languages, read_shipped
 from snakemake.utils import update_config
 
 from croco.config.faults import raise_faults
@@ -330,6 +330,12 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
     assert grid.resource("mem_mb", [eurollm], attempt=2) == 2 * grid.resource("mem_mb", [eurollm])
     assert grid.resource("runtime", [aya], attempt=3) == 3 * grid.resource("runtime", [aya])
     assert grid.resource("mem_mb", [eurollm], processes=8) > 8 * 2000 * 9
+
+
+@pytest.mark.parametrize("written", ["results/x", "./results/x/", "results//x", "results/y/../x"])
+def test_one_results_folder_has_one_name(written):
+    """Snakemake takes each spelling for another path, and would make all again."""
+    assert read_shipped("grid", {"results": written}).results == "results/x"
 
 
 def read_grid(path):

@@ -172,6 +172,16 @@ def test_a_good_config_and_the_shipped_ones_have_no_errors(good, tmp_path):
     assert "0 errors" in done.stdout, "the miniature, whose models are made by the workflow"
 
 
+def test_time_limits_that_no_number_of_prompts_gives(good, tmp_path):
+    config = yaml.safe_load((ROOT / "config/small.yaml").read_text(encoding="utf-8"))
+    assert "time limits" not in doctor(tmp_path, config).stdout
+    for row in config["prompts"]:
+        for key in ("limit", "max_tokens", "tokenizer"):
+            row.pop(key, None)
+    said = doctor(tmp_path, config).stdout
+    assert "warning: prompts train: without `limit`" in said and "time limits are those of 500 prompts" in said
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -11,7 +11,8 @@ from conftest import ENVIRONMENT, ROOT, copy_project, rows, script, snakemake, w
 from hub import COMMIT, serving
 from shipped import read_languages, read_shipped
 
-from croco.evaluation.tasks import list_evaluated, parse_tasks
+from croco.errors import InputError
+from croco.evaluation.tasks import list_evaluated, parse_tasks, refuse_overlap
 
 CHOICES = {"dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}"}
 MEAN = {"aggregation": "mean", "higher_is_better": True}
@@ -417,3 +418,9 @@ def test_comparability_has_a_row_for_all_that_runs_evaluate_and_for_nothing_else
     paper = " ".join(row["row"] + row["paper"] for row in table).lower()
     assert not any(word in paper for word in ("sentiment", "entity", "summaris"))
     assert all(word in paper for word in ("ifeval", "wic", "multiloko", "multinrc", "include", "mmlu-pro", "copa-nl", "zebra"))  # fmt: skip
+
+
+def test_a_task_is_in_one_group_alone():
+    refuse_overlap("en", {"mmlu": ["stem_a", "hum_a"], "arc": ["arc"]})
+    with pytest.raises(InputError, match="en: mmlu and mmlu_stem both have the task stem_a"):
+        refuse_overlap("en", {"mmlu": ["stem_a", "hum_a"], "mmlu_stem": ["stem_a"]})

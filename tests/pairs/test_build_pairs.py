@@ -183,6 +183,14 @@ def test_files_out_of_step_are_refused(tmp_path, damage):
     assert (tmp_path / "pairs.jsonl").read_text() == "finished before\n"
 
 
+@pytest.mark.parametrize("manifest", ['{"model": "x"}', '{"inputs": []}'])
+def test_a_manifest_of_someone_else_beside_the_responses_names_no_policy(tmp_path, manifest):
+    files = make_files(tmp_path, ["de"], {"de": [[5.0, 4.0, 3.0, 2.0, 1.0, 0.0]]})
+    files["generations"][0].with_suffix(".manifest.json").write_text(manifest)
+    pairs, _ = build(tmp_path, files)
+    assert len(pairs) == 1
+
+
 def test_memory_does_not_grow_with_the_prompts(tmp_path):
     """Gathering blocks and building pairs, of 300 prompts and of 6000, by the peak that the manifests report."""
     peaks = {}

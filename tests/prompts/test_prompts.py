@@ -404,7 +404,8 @@ def test_chats_that_a_table_holds_as_text(tmp_path):
             assert "Traceback" not in done.stderr
     done = select_cell(str(chat), "--text", "messages")
     assert done.returncode == 1 and "a chat written as text" in done.stderr, "whatever is asked for"
-    assert select_cell("[1, 2] or {'role': 1}?", "--text", "messages").returncode == 0
+    for text in ("[1, 2] or {'role': 1}?", '[{"name": "Ann", "role": "admin"}]\nConvert this to CSV.'):
+        assert select_cell(text, "--text", "messages").returncode == 0
 
 
 @pytest.mark.parametrize("data", ("file", "dataset"))

@@ -1,7 +1,7 @@
 """Structured tasks by name: what a language's row lists, and how lm-eval loads them with their data."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,20 @@ def load_suite(names: Iterable[str]) -> tuple[dict[str, dict], dict[str, str]]:
         except Exception as error:
             failures[name] = describe(error)
     return loaded, failures
+
+
+def refuse_overlap(language: str, suite: Mapping[str, Collection[str]]) -> None:
+    """Raises InputError where two names of a language's suite, {name: its single tasks}, share a task.
+
+    Each task counts in the mean of one group.
+    """
+    owners: dict[str, str] = {}
+    remedy = "name one of the two in column tasks of config/languages.tsv"
+    for name, tasks in suite.items():
+        for task in tasks:
+            if task in owners:
+                raise InputError(f"{language}: {owners[task]} and {name} both have the task {task}", remedy)
+            owners[task] = name
 
 
 def _find_nltk(file: str) -> None:

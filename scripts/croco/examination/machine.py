@@ -12,7 +12,7 @@ from croco.files import publish
 from croco.grid import Grid
 from croco.locks import FileLock, take_lock
 from croco.planning.downloads import list_downloads
-from croco.planning.work import Facts
+from croco.planning.work import ASSUMED_PROMPTS, Facts
 
 TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
 
@@ -62,6 +62,22 @@ def examine_disk(grid: Grid) -> Iterator[Finding]:
         what = f"responses may take {expected / 2**30:.0f} GB, and {free / 2**30:.0f} GB are free"
         yield Finding(WARNING, str(folder), what, "generate", "free some space, or choose `results` elsewhere")
     yield from examine_file_system(folder)
+
+
+def examine_limits(grid: Grid) -> Iterator[Finding]:
+    """Whether the time limits of jobs follow from the number of training prompts."""
+    facts = Facts(grid, reads_results=False)
+    for code in grid.trained:
+        facts.count_prompts("train", code)
+    if facts.assumes_prompts and grid.most_gpus():
+        what = (
+            "without `limit`, the prompts of a dataset are counted when it is read. A cluster's time limits are those of "
+            f"{ASSUMED_PROMPTS} prompts per language"
+        )
+        remedy = (
+            "set `limit` in the row of `prompts`, or `resources: {runtime: MINUTES}` in those of models and recipes"
+        )
+        yield Finding(WARNING, "prompts train", what, "generate", remedy)
 
 
 def examine_file_system(folder: Path) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """Pools: the eligible responses to one prompt in all its languages, streamed from the files of the stages before."""
 
-import json
 import math
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -11,7 +10,17 @@ from typing import NamedTuple, TypedDict
 from croco.errors import InputError
 from croco.pairs.hygiene import find_reason
 from croco.prompts.overlap import read_found
-from croco.records import Generation, Identified, Prompt, Score, ScoredPair, check_same_text, read_records, rows_in_step
+from croco.records import (
+    Generation,
+    Identified,
+    Prompt,
+    Score,
+    ScoredPair,
+    check_same_text,
+    read_json,
+    read_records,
+    rows_in_step,
+)
 
 # Why nothing is formed of a prompt that scripts/contamination.py takes out, in any language.
 IN_EVALUATION = "in_evaluation"
@@ -277,5 +286,9 @@ def read_policies(generations: Iterable[Path]) -> list[str] | None:
         manifest = path.with_suffix(".manifest.json")
         if not manifest.is_file():
             return None
-        policies.add(json.loads(manifest.read_text(encoding="utf-8"))["inputs"].get("policy"))
-    return sorted(policies) if policies and None not in policies else None
+        inputs = read_json(manifest).get("inputs")
+        policy = inputs.get("policy") if isinstance(inputs, dict) else None
+        if policy is None:
+            return None
+        policies.add(policy)
+    return sorted(policies) or None

@@ -56,7 +56,7 @@ DATASET_REMEDIES = {
     r"^Couldn't reach|^Couldn't find cache": STAGE_IT,
 }
 # The first characters of a chat in JSON and in Python's form, which pandas writes to a CSV.
-CHAT = re.compile(r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:""", re.DOTALL)
+CHAT = re.compile(rf"""\s*\[\s*\{{.*?['"](role|from)['"]\s*:\s*['"]({"|".join(ROLES)})['"]""", re.DOTALL)
 
 
 @dataclass(frozen=True)
