@@ -277,11 +277,11 @@ def adjust(args, runs, table):
         if len(list_seeds(runs, *(names := (model, pool, number, setting, versus)))) > 1
     ]
     for family, asked in ((single, declared), (over_seeds, several)):
-        # A contrast without a result counts in the family, too.
+        # A contrast without a result, or without a p, counts in the family, too.
         missing = len(asked) - len(family) if args.judged else 0
-        adjusted = holm([cells["p"] for cells in family] + [1.0] * missing)
+        adjusted = holm([1.0 if cells["p"] is None else cells["p"] for cells in family] + [1.0] * missing)
         for cells, p in zip(family, adjusted, strict=False):
-            cells["p_adjusted"] = p
+            cells["p_adjusted"] = None if cells["p"] is None else p
     of_contrasts = {id(cells) for cells in pooled}
     others = [cells for cells in table if id(cells) not in of_contrasts]
     for cells, q in zip(others, benjamini_hochberg([cells["p"] for cells in others]), strict=True):

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import planned, rows, script, snakemake
+from conftest import planned, rows, script, snakemake, write_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
@@ -385,6 +385,39 @@ def test_findings_have_a_card_each_with_their_pools_as_rows(written):
     assert finding["claim"].startswith(claim) and claim in first.lower()
 
 
+def test_a_card_of_a_finding_shows_its_gaps(tmp_path):
+    root = write_results(tmp_path / "small")
+    found = json.loads((root / "findings.json").read_text(encoding="utf-8"))
+    found["findings"][0] |= {"gaps": {"grey": ["de"]}, "why": "grey has no results for de"}
+    (root / "findings.json").write_text(json.dumps(found), encoding="utf-8")
+    line = parse(make_report(root)).xpath("string((//section[@id='findings']//article//li)[1])")
+    assert line.endswith(": +10.0 points, 5.0 points to 15.0 points; grey has no results for de")
+
+
+def test_a_declared_contrast_without_a_result_is_in_the_table(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary[summary["pool"] != "en"].to_csv(root / "summary.csv", index=False)
+    agree = "All declared contrasts agree with the paper."
+    assert agree in parse(make_report(root)).get_element_by_id("claims").text_content()
+    page = parse(make_report(root, "--contrast", "dpo", "en", "base"))
+    first, second = read_table(page.get_element_by_id("contrasts"))
+    assert (first["contrast"], first["in this run"]) == ("multi/dpo against base", "appears")
+    assert (second["model"], second["contrast"], second["in this run"]) == ("mini", "en/dpo against base", "no result")
+    assert {second[name] for name in ("estimate", "interval", "p, adjusted")} == {ABSENT}
+    assert agree not in page.get_element_by_id("claims").text_content()
+
+
+def test_a_contrast_of_an_earlier_round_is_no_result(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary[(summary["pool"] == "multi") & (summary["seed"] == 1)].to_csv(root / "summary.csv", index=False)
+    rounds = [("mini", "multi", f"dpo/round{i}", 1, "english", 64, "en,de") for i in (1, 2)]
+    runs = write_runs(tmp_path / "runs.jsonl", *rounds)
+    page = parse(make_report(root, "--runs", runs))
+    assert [line["in this run"] for line in read_table(page.get_element_by_id("contrasts"))] == ["no result"]
+
+
 def test_without_findings_the_page_has_no_section_on_the_paper(tmp_path):
     page = parse(make_report(write_results(tmp_path / "small"), findings=False))
     assert page.xpath("//main/section/@id") == [name for name in SECTIONS if name != "findings"]
@@ -414,6 +447,24 @@ def test_a_judge_that_sees_one_order_is_no_judge_of_both(tmp_path):
         page = parse(make_report(root))
         assert f"judged {said};" in page.get_element_by_id("open-ended").text_content()
         assert f"untuned model {said} by org/judge" in page.xpath("string(//details[@class='methods'])")
+    path = root / "mini" / "multi" / "dpo.s2" / "arena" / "de.manifest.json"
+    manifest(path, "judge", options={"judge": "llm", "model": "org/judge", "orders": "both"})
+    assert "judged in both orders or in one, by arm;" in parse(make_report(root)).text_content()
+
+
+def test_verdicts_of_an_arm_that_is_no_longer_in_the_run_table_do_not_count(tmp_path):
+    root = write_results(tmp_path / "small")
+    options = {"judge": "llm", "model": "org/judge", "orders": "both"}
+    manifest(root / "mini" / "multi" / "dpo" / "arena" / "de.manifest.json", "judge", options=options)
+    pages = [parse(make_report(root))]
+    manifest(root / "mini" / "multi" / "old" / "arena" / "de.manifest.json", "judge", options={"judge": "oracle"})
+    manifest(root / "mini" / "en" / "old" / "arena" / "en.manifest.json", "judge", options={**options, "orders": "one", "model": "org/old"})  # fmt: skip
+    pages.append(parse(make_report(root)))
+    for page in pages:
+        assert "judged in both orders;" in page.get_element_by_id("open-ended").text_content()
+        overview = page.get_element_by_id("overview").text_content()
+        assert "in both orders by org/judge." in overview
+        assert "org/old" not in overview and "Judge: a rule" not in overview
 
 
 def percent(text):
@@ -683,6 +734,29 @@ def test_arms_and_seeds_without_results_are_named(tmp_path):
     assert "One training seed" in page.xpath("string(//ul[@class='badges'])")
     gaps = " ".join(page.get_element_by_id("overview").text_content().split())
     assert "Training: trainings (1 file)" in gaps
+
+
+@pytest.mark.parametrize(("unjudged", "seeds"), [(["dpo.s2"], "1 of 2"), (["dpo", "dpo.s2"], "2")])
+def test_the_seeds_of_the_leaderboard_are_those_of_the_win_rate(tmp_path, unjudged, seeds):
+    """The second seed has no verdicts, or no arm has any."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    gone = (summary["task"] == "arena") & summary["setting"].isin(unjudged)
+    summary[~gone].to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root, "--partial"))
+    lines = {line["pool"]: line["seeds"] for line in read_table(page.get_element_by_id("leaderboard"))}
+    assert lines["multi"] == seeds
+    assert ("One training seed" in page.xpath("string(//ul[@class='badges'])")) == (seeds != "2")
+
+
+def test_one_training_seed_of_the_main_arm_is_a_caveat_whatever_others_have(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary[(summary["pool"] == "en") | (summary["task"] != "arena")].to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root))
+    assert [line["seeds"] for line in read_table(page.get_element_by_id("leaderboard"))] == ["2", "1"]
+    assert "tuned on en wins" in page.xpath("string(//p[@class='headline'])")
+    assert "One training seed" in page.xpath("string(//ul[@class='badges'])")
 
 
 def test_an_arm_of_which_only_a_later_seed_is_finished_is_on_the_page(tmp_path):

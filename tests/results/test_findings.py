@@ -190,6 +190,25 @@ def test_where_a_language_is_missing_no_mean_is_tested_and_the_language_is_named
     assert "blue has no results for ga" in found["F4", "win rate"]["why"]
 
 
+@pytest.mark.parametrize(("setting", "finding"), [("blue", "F2"), ("blue", "F6"), ("green", "F4")])
+def test_of_models_of_one_language_each_no_language_may_be_missing(tmp_path, setting, finding):
+    """Also in the arm that it is compared with, whose contrasts exist."""
+    pools = single("en", "ga", "mt")
+    arms = [arm("blue", "mean-2sd", pools=pools), arm("green", "mean-2sd", responses="other policy", pools=pools)]
+    rows = [row(name, "arena", "win_rate", 0.1, 0.02, code, code) for code in pools for name in ("blue", "green")]
+    rows += [row("blue", "arena", "win_rate", 0.1, 0.02, code, baseline="green") for code in pools]
+
+    def tell(rows):
+        found = find(tmp_path, rows, arms, ("ga", "mt"))
+        return next(entry for entry in found if (entry["id"], entry["measure"][:8]) == (finding, "win rate"))
+
+    assert tell(rows)["verdict"] == "supported"
+    gone = (setting, "ga", "base")
+    lacking = tell([line for line in rows if (line["setting"], line["pool"], line["baseline"]) != gone])
+    assert (lacking["verdict"], lacking["estimate"], lacking["gaps"]) == ("not tested", None, {setting: ["ga"]})
+    assert lacking["why"] == f"{setting} has no results for ga; a mean needs all languages: finish these"
+
+
 def test_a_group_of_tasks_counts_once_and_its_members_are_no_gaps(tmp_path):
     """A group that gains, of two tasks that gain, beside one that loses; a member is missing in one language."""
     names = {"group": (0.2, ""), "one": (0.2, "group"), "two": (0.2, "group"), "alone": (-0.2, "")}
@@ -247,9 +266,9 @@ def test_the_plainest_arm_is_taken_and_differences_are_said(tmp_path):
 
 def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
     rows = [
-        row("blue", "arena", "win_rate", 0.1, 0.05),
-        row("blue.s2", "arena", "win_rate", 0.2, 0.05, seed="2"),
-        row("blue", "arena", "win_rate", 0.15, 0.03, seed="all"),
+        *rows_of("blue", "arena", "win_rate", 0.1, half=0.05),
+        *rows_of("blue.s2", "arena", "win_rate", 0.2, half=0.05, seed="2"),
+        *rows_of("blue", "arena", "win_rate", 0.15, half=0.03, seed="all"),
         *(row("blue_mono", "arena", "win_rate", delta, half, code, code) for code, delta, half in (("en", 0.2, 0.02), ("ga", 0.1, 0.04))),
     ]  # fmt: skip
     arms = [DPO, arm("blue_mono", "mean-2sd", pools=single("en", "ga"))]
@@ -264,7 +283,7 @@ def test_rows_over_seeds_and_pools_of_one_language(tmp_path):
     with open(tmp_path / "tables/win_rate.csv", encoding="utf-8") as file:
         lines = {line["trained_on"]: line for line in csv.DictReader(file)}
     assert lines["monolingual"] | {"en": "0.7", "ga": "0.6", "mean": "0.65"} == lines["monolingual"]
-    assert lines["multi"] | {"en": "", "ga": "", "mean": "0.65"} == lines["multi"]
+    assert lines["multi"] | {"en": "0.65", "ga": "0.65", "mean": "0.65"} == lines["multi"]
     latex, markdown = ((tmp_path / f"tables/win_rate.{ending}").read_text() for ending in ("tex", "md"))
     assert "0.650" in latex and r"win\_rate" in latex and "| monolingual" in markdown
     assert len((tmp_path / "tables/fidelity.csv").read_text().splitlines()) == 1, "nothing there, and a header"

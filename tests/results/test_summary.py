@@ -296,6 +296,21 @@ def test_a_contrast_without_a_result_stays_in_its_family(results):
         assert number(row, "p_adjusted") == pytest.approx(min(1, 3 * number(row, "p")), rel=1e-4)
 
 
+def test_a_contrast_without_a_p_stays_in_its_family(results):
+    """Of three contrasts over seeds two have one prompt each, and so no p."""
+    for path in results.glob("m/multi/other*/arena/*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        write_rows(path, [line | ({} if line["prompt_id"] == "p5" else {"score": None}) for line in lines])
+    script("summary", *options(results, "--contrast", "other", "multi", "base"))
+    _, by_key = read(results)
+    dpo, *others = (
+        by_key[setting, "all", "all", "arena", "win_rate", versus]
+        for setting, versus in (("dpo", "base"), ("dpo", "other"), ("other", "base"))
+    )
+    assert {(row["n"], row["p"], row["p_adjusted"]) for row in others} == {("1", "", "")}
+    assert number(dpo, "p_adjusted") == pytest.approx(min(1, 3 * number(dpo, "p")), rel=1e-4)
+
+
 def test_runs_on_other_prompts_are_refused(results):
     path = results / "m/multi/dpo/eval/en.samples.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from croco.report.elements import prefer_all_seeds, read_json
-from croco.report.leaderboard import Line, percent
+from croco.report.leaderboard import Line, find_main_runs, percent
 from croco.report.page import Page
 from croco.results.statistics import FEWEST
 from croco.results.table import ALL, ARENA
@@ -35,7 +35,7 @@ class Caveat:
 
 def list_caveats(page: Page, lines: Sequence[Line]) -> list[Caveat]:
     """The caveats of the run, those on unfinished or unusable results first."""
-    caveats = [*_partial(page), *_audits(page), *_contamination(page), *_controls(lines), *_seeds(lines)]
+    caveats = [*_partial(page), *_audits(page), *_contamination(page), *_controls(lines), *_seeds(page, lines)]
     return [*caveats, *_prompts(lines), *_translated(page), *_judge(page)]
 
 
@@ -77,9 +77,9 @@ def _controls(lines: Sequence[Line]) -> Iterable[Caveat]:
             )
 
 
-def _seeds(lines: Sequence[Line]) -> Iterable[Caveat]:
-    tuned = [line for line in lines if line.languages]
-    if tuned and all(line.seeds == 1 for line in tuned):
+def _seeds(page: Page, lines: Sequence[Line]) -> Iterable[Caveat]:
+    mains = {(run.model, run.pool, run.arm) for run in find_main_runs(page, lines)}
+    if any(line.seeds == 1 for line in lines if (line.model, line.pool, line.setting) in mains):
         yield Caveat("warn", "One training seed: intervals do not cover the noise between trainings", "claims")
 
 
@@ -100,7 +100,7 @@ def _judge(page: Page) -> Iterable[Caveat]:
     if not page.asked.judged:
         yield Caveat("warn", "No judge: the answers have no verdicts and no win rates", "open-ended")
         return
-    if any(manifest.stage == "judge" and manifest.options.get("judge") == "oracle" for manifest in page.manifests):
+    if any(manifest.options.get("judge") == "oracle" for manifest in page.judged):
         yield Caveat("warn", "Judge: a rule, not a model", "open-ended")
         return  # the order of the answers cannot matter to a rule
     rows = page.summary

@@ -15,6 +15,8 @@ from croco.runs import BASE
 if TYPE_CHECKING:
     import pandas as pd
 
+    from croco.report.page import ReportedRun
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -22,18 +24,18 @@ class Contrast:
 
     Attributes:
         what: pool/setting against what it is compared with.
-        measure: name of ``value`` with its 95 % interval from ``low`` to ``high``, in shares.
+        measure: name of ``value`` with its 95 % interval from ``low`` to ``high``, in shares; None without a result.
         p: adjusted p, or None.
         claim: what the paper reports, if it does (``of_paper``).
-        verdict: whether this run shows it, in words; ``agrees`` is True, False, or None if inconclusive.
+        verdict: whether this run shows it, in words; ``agrees`` is True, False, or None if neither is known.
     """
 
     model: str
     what: str
     measure: str
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     p: float | None
     claim: str
     of_paper: bool
@@ -47,41 +49,47 @@ class Contrast:
 
 
 def read_contrasts(
-    summary: "pd.DataFrame", declared: Iterable[tuple[str, str, str]], claims: dict[tuple[str, str], dict]
+    summary: "pd.DataFrame",
+    runs: Iterable["ReportedRun"],
+    declared: Iterable[tuple[str, str, str]],
+    claims: dict[tuple[str, str], dict],
 ) -> list[Contrast]:
-    """The declared contrasts, each with what the paper reports and whether this run shows it.
+    """The declared contrasts of each model, each with what the paper reports and whether this run shows it.
 
     ``claims`` are the rows of findings.json by (setting, versus).
     """
-    import pandas as pd
-
     pooled = select_win_rates(summary)
+    last = {(run.setting, run.pool, run.model): run.round for run in runs}
     contrasts = []
     for setting, pool, versus in declared:
         chosen = pooled[(pooled["setting"] == setting) & (pooled["pool"] == pool) & (pooled["baseline"] == versus)]
-        # Over all training seeds where there are several.
-        chosen = prefer_all_seeds(chosen[chosen["round"] == chosen["round"].max()]).drop_duplicates("model")
-        for row in chosen.itertuples():
-            column = "value" if versus == BASE else "delta"
-            low, high = find_interval(row, column)
-            delta_low, delta_high = find_interval(row, "delta")
-            reported = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
-            expected, claim = reported["expected"], reported["claim"]
+        reported = claims.get((setting, versus), {"expected": None, "claim": "not a finding of the paper"})
+        for model in (key[2] for key in last if key[:2] == (setting, pool)):
+            rows = chosen[(chosen["model"] == model) & (chosen["round"] == last[setting, pool, model])]
             contrasts.append(
                 Contrast(
-                    model=row.model,
+                    model=model,
                     what=f"{pool}/{setting} against {versus}",
                     measure="win rate" if versus == BASE else "difference of win rates",
-                    value=getattr(row, column),
-                    low=low,
-                    high=high,
-                    p=None if pd.isna(row.p_adjusted) else row.p_adjusted,
-                    claim=claim,
-                    of_paper=expected is not None,
-                    **compare_with_paper(delta_low, delta_high, expected, row.n),
+                    claim=reported["claim"],
+                    of_paper=reported["expected"] is not None,
+                    **read_result(rows, "value" if versus == BASE else "delta", reported["expected"]),
                 )
             )
     return contrasts
+
+
+def read_result(rows: "pd.DataFrame", column: str, expected: str | None) -> dict[str, Any]:
+    """{value, low, high, p, verdict, agrees} of a contrast's rows, over all training seeds where there are several."""
+    import pandas as pd
+
+    row: Any = next(prefer_all_seeds(rows).itertuples(), None)
+    if row is None:
+        return {**dict.fromkeys(("value", "low", "high", "p", "agrees")), "verdict": "no result"}
+    low, high = find_interval(row, column)
+    p = None if pd.isna(row.p_adjusted) else row.p_adjusted
+    verdict = compare_with_paper(*find_interval(row, "delta"), expected, row.n)
+    return {"value": getattr(row, column), "low": low, "high": high, "p": p, **verdict}
 
 
 def select_win_rates(summary: "pd.DataFrame") -> "pd.DataFrame":

@@ -44,8 +44,8 @@ def list_facts(page: Page) -> list[Fact]:
         ("code", ", ".join(sorted({manifest.short_commit for manifest in page.manifests}))),
     ]
     models = [_models("policies", page.manifests, ("train",)), _models("reward models", page.manifests, ("score",))]
-    judges = _models("judge", page.manifests, ("judge",))
-    if judges is None and (rule := _option(page.manifests, "judge", "judge")):
+    judges = _models("judge", page.judged, ("judge",))
+    if judges is None and (rule := _option(page.judged, "judge", "judge")):
         judges = Fact("judge", "a rule" if rule == "oracle" else rule)
     return [fact for fact in (*models, judges, *(Fact(*pair) for pair in facts)) if fact is not None and fact.value]
 

@@ -33,7 +33,8 @@ class Line:
         task_change: mean change of these tasks from the untuned model.
         right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
         n: prompts of the win rate.
-        seeds: training seeds that have results; ``planned_seeds``: those of the run table.
+        seeds: training seeds with a win rate, or without any those with tasks or measures of answers;
+            ``planned_seeds``: those of the run table.
     """
 
     model: str
@@ -100,14 +101,16 @@ def _line(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> Line:
     rows = summary[(summary["model"] == first.model) & (summary["pool"] == first.pool) & (summary["round"] == last)]
     names = {run.setting for run in runs} | {first.arm}
     rows = rows[rows["setting"].isin(names)]
-    seeds = rows.loc[rows["seed"] != ALL, "seed"].nunique()
     rows = rows[rows["eval_language"] == ALL]
     is_base = first.pool == BASE[0]
     rows = rows[rows["baseline"].isna() | rows["baseline"].isin((BASE[1], CHANCE))]
     rows = prefer_all_seeds(rows)
     arena, fidelity = rows[rows["task"] == ARENA], rows[rows["task"] == FIDELITY]
-    tasks = rows[rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))].drop_duplicates("task")
+    tasks = rows[rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))]
     wins = arena[arena["metric"] == "win_rate"]
+    single = [part[part["value"].notna() & (part["seed"] != ALL)] for part in (wins, tasks, fidelity)]
+    seeds = next((part["seed"].nunique() for part in single if len(part)), 0)
+    tasks = tasks.drop_duplicates("task")
     count = None if is_base else _first(wins, "n")
     return Line(
         model=first.model,

@@ -290,10 +290,18 @@ class Page:
         ]
 
     @property
+    def judged(self) -> list[Manifest]:
+        """The judge's manifests of the runs of the run table."""
+        folders = {run.folder / "arena" for run in self.runs}
+        return [one for one in self.manifests if one.stage == "judge" and (self.root / one.file).parent in folders]
+
+    @property
     def orders(self) -> str:
         """In which orders the judge saw two answers, in words."""
-        asked = {manifest.options.get("orders") for manifest in self.manifests if manifest.stage == "judge"}
-        return "in one order, drawn for each prompt" if asked == {"one"} else "in both orders"
+        asked = {manifest.options.get("orders") == "one" for manifest in self.judged}
+        if len(asked) > 1:
+            return "in both orders or in one, by arm"
+        return "in one order, drawn for each prompt" if True in asked else "in both orders"
 
     @property
     def claims(self) -> dict[tuple[str, str], dict]:
@@ -329,7 +337,7 @@ def read_page(source: PageSource) -> Page:
         config=read_config(root),
         tables=source.tables,
         declared=source.declared,
-        contrasts=read_contrasts(summary, source.declared, index_claims(findings)),
+        contrasts=read_contrasts(summary, runs, source.declared, index_claims(findings)),
         asked=source.asked,
         gaps=gaps,
     )

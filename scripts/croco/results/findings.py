@@ -49,6 +49,7 @@ REWARDS_RANK = "the reward model ranks usefully in most languages"
 UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
 MONOLINGUAL = "monolingual"
 NOT_TESTED = "not tested"
+NEEDS_ALL = "a mean needs all languages: finish these"
 
 
 def compare_with_paper(low: float, high: float, expected: str | None, prompts: int = FEWEST) -> dict:
@@ -309,15 +310,17 @@ def check_finding(
     found = measure_change(choose(rows))
     control = find_partner(summary, arms, arm, NULL, place) if (versus, expected) == (BASE, "higher") else None
     gaps = list_gaps(summary, [each for each in (arm, other, control) if each], place, measure, wanted)
-    if found is None:
-        gaps = {name: lacks for name, lacks in gaps.items() if control is None or name != control.setting}
-        missing = explain_missing(summary, arm, place, versus, measure, gaps)
-        return {**not_tested(where, versus, measure, missing), "gaps": gaps}
+    lacking = {name: lacks for name, lacks in gaps.items() if control is None or name != control.setting}
+    if found is None or lacking:
+        missing = "; ".join([*say_gaps(lacking), NEEDS_ALL])
+        if found is None:
+            missing = explain_missing(summary, arm, place, versus, measure, lacking)
+        return {**not_tested(where, versus, measure, missing), "gaps": lacking}
     seeds = [measure_change(choose(rows, seed)) for seed in sorted(set(rows["seed"]) - {ALL})]
     changes = pd.Series([change["estimate"] for change in seeds if change])
     null = None
     # A mean over other languages is not a control.
-    if control and gaps.get(control.setting) == gaps.get(arm.setting):
+    if control and not gaps:
         null = measure_change(
             choose(find_rows(summary, control, place, BASE, measure, low_resource, set(rows["pool"])))
         )
@@ -409,7 +412,7 @@ def explain_missing(
     if versus != BASE:
         why = f"the two are not compared: add {{setting: {arm.setting}, pool: {pool}, versus: {versus}}} to contrasts"
     elif gaps:
-        why = "a mean needs all languages: finish these"
+        why = NEEDS_ALL
     else:
         why = "the summary has no such row: run the workflow to its end"
     return "; ".join([*say_gaps(gaps), why])
