@@ -62,7 +62,7 @@ class Grid:
         on_this_machine: bool = True,
     ) -> None:
         self.config, self.known_languages, self.locator = config, known_languages, locator
-        self.results = os.path.normpath(config["results"])
+        self.results = os.path.normpath(config["results"]).replace("//", "/")  # normpath keeps two at the start
         self.hygiene: list[str] | str = config.get("hygiene", list(DEFAULT))
         self.policies = _by_name(config["policies"])
         self.reward_models = _by_name(config["reward_models"])

@@ -5,7 +5,6 @@ file that only one process can create, that names its holder, and that the holde
 """
 
 import atexit
-import contextlib
 import errno
 import fcntl
 import os
@@ -23,6 +22,7 @@ import psutil
 
 # Seconds: until an untouched lock is free, between touches, between looks at a lock, between looks at the head.
 LEASE, BEAT, POLL, WATCH = 600.0, 30.0, 0.5, 1.0
+RETRIES = 5  # of giving a lock back
 HEAD = "CROCO_HEAD"  # environment variable of a job: the Holder, as JSON, that is the process which started it
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -137,7 +137,7 @@ class LeaseLock:
         self.taken_from: Holder | None = None  # a dead holder
         self._own = msgspec.json.encode(Holder.this_process())
         waited = False
-        while not self._create():
+        while not self._create(self._own):
             holder = self._read()
             if self._is_free(holder):
                 self._remove(holder)
@@ -152,14 +152,14 @@ class LeaseLock:
         threading.Thread(target=self._beat, daemon=True).start()
         atexit.register(self.release)
 
-    def _create(self) -> bool:
+    def _create(self, text: bytes) -> bool:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
         try:
             with open(descriptor, "wb") as file:
-                file.write(self._own)
+                file.write(text)
         except OSError:
             self.path.unlink(missing_ok=True)
             raise
@@ -174,11 +174,12 @@ class LeaseLock:
     def _is_free(self, holder: Holder | None) -> bool:
         if holder and holder.is_here and (is_alive := holder.is_alive) is not None:
             return not is_alive
-        lease = LEASE if holder else 2 * BEAT  # a file without text is of a process that was killed as it began
         probe = self.path.with_name(f"{self.path.name}.{os.getpid()}.clock")
         try:
             probe.touch()
-            return probe.stat().st_mtime - self.path.stat().st_mtime > lease
+            state = self.path.stat()
+            # A file without text is of a process that was killed as it began.
+            return probe.stat().st_mtime - state.st_mtime > (LEASE if state.st_size else 2 * BEAT)
         except FileNotFoundError:
             return False
         finally:
@@ -189,16 +190,14 @@ class LeaseLock:
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.old")
         try:
             os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        try:
             text = aside.read_bytes()
             if holder is not None and text != msgspec.json.encode(holder):
-                os.link(aside, self.path)
+                self._create(text)
             else:
                 self.taken_from = holder
-        except (FileNotFoundError, FileExistsError):
-            pass
-        except OSError:  # a file system without hard links
-            if not self.path.exists():
-                os.rename(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -227,9 +226,13 @@ class LeaseLock:
     def release(self) -> None:
         """Gives the lock back."""
         self._done.set()
-        with contextlib.suppress(OSError):  # the lock is free when this process has ended
-            if not self._is_taken():
-                self.path.unlink(missing_ok=True)
+        for _ in range(RETRIES):  # else the lock is free when this process has ended
+            try:
+                if not self._is_taken():
+                    self.path.unlink(missing_ok=True)
+                break
+            except OSError:
+                time.sleep(POLL)
         atexit.unregister(self.release)
 
     def __enter__(self) -> Self:

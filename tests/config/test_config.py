@@ -336,6 +336,7 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
 def test_one_results_folder_has_one_name(written):
     """Snakemake takes each spelling for another path, and would make all again."""
     assert read_shipped("grid", {"results": written}).results == "results/x"
+    assert read_shipped("grid", {"results": "//scratch/x"}).results == "/scratch/x"
 
 
 def read_grid(path):

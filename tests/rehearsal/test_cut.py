@@ -42,6 +42,8 @@ def test_what_only_a_whole_run_can_have_is_cut():
     short = cut(grid, asked, "results/cut", choose_languages(grid), "transformers")
     cut_grid, _ = build_grid(short, ROOT, Locator([], default=ROOT / "config/config.yaml"))
     assert cut_grid.config["partial"] is False and "suite_limit" not in cut_grid.config["evaluation"]
+    guards = [[each.guards_of(run) for run in each.runs.values() if not run.is_base] for each in (grid, cut_grid)]
+    assert any(guards[0]) and not any(guards[1])
 
 
 def test_a_language_that_the_config_does_not_have_is_named():

@@ -209,6 +209,16 @@ def test_of_models_of_one_language_each_no_language_may_be_missing(tmp_path, set
     assert lacking["why"] == f"{setting} has no results for ga; a mean needs all languages: finish these"
 
 
+def test_each_measure_is_of_the_seeds_that_have_it(tmp_path):
+    """The tasks are finished for two training seeds, the verdicts for one."""
+    rows = rows_of("blue", "arena", "win_rate", 0.1, half=0.02)
+    for seed in ("1", "2", "all"):
+        rows += rows_of("blue" if seed != "2" else "blue.s2", "copy", "acc", 0.1, half=0.02, seed=seed)
+    found = {(e["id"], e["measure"]): e for e in find(tmp_path, rows, [DPO])}
+    for measure in ("win rate", "structured tasks"):
+        assert (found["F2", measure]["verdict"], found["F2", measure]["gaps"]) == ("supported", {})
+
+
 def test_a_group_of_tasks_counts_once_and_its_members_are_no_gaps(tmp_path):
     """A group that gains, of two tasks that gain, beside one that loses; a member is missing in one language."""
     names = {"group": (0.2, ""), "one": (0.2, "group"), "two": (0.2, "group"), "alone": (-0.2, "")}

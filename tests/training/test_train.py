@@ -717,6 +717,62 @@ def test_lora_spares_the_vision_tower(miniature, data, tmp_path, multimodal):
     assert len(adapted) == 2 * 7 * 2 and all(".language_model.layers." in name for name in adapted)
 
 
+@pytest.fixture(scope="module")
+def experts(miniature, tmp_path_factory):
+    """A mixture of experts with the miniature's tokenizer; its config asks for much load balancing and for dropout."""
+    import torch
+    from transformers import AutoConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    folder = tmp_path_factory.mktemp("experts")
+    plain = AutoConfig.from_pretrained(miniature / "policy")
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=plain.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=16, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, pad_token_id=0,
+        router_aux_loss_coef=0.9, output_router_logits=True, attention_dropout=0.4,
+    )  # fmt: skip
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(miniature / "policy" / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("objective", ["dpo", "online_dpo", "sft"])
+def test_the_loss_is_the_objectives_alone(miniature, data, tmp_path, experts, objective):
+    """Without the load balancing and the dropout that a model's config asks for: they are in no recipe."""
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16) if objective == "online_dpo" else ()
+    losses = []
+    for aux, dropout in ((0.9, 0.4), (0.0, 0.0)):
+        policy = tmp_path / f"policy-{aux}"
+        shutil.copytree(experts, policy)
+        config = json.loads((policy / "config.json").read_text())
+        settings = {"router_aux_loss_coef": aux, "output_router_logits": aux > 0, "attention_dropout": dropout}
+        (policy / "config.json").write_text(json.dumps(config | settings))
+        options = ("--model", policy, "--lora-dropout", 0, "--epochs", 1, *online)
+        script("train", *arguments(miniature, data, tmp_path / str(aux), objective, *options))
+        losses.append([(line["loss"], line["grad_norm"]) for line in metrics(tmp_path / str(aux))])
+    assert losses[0] == losses[1]
+    if objective == "dpo":
+        assert losses[0][0][0] == pytest.approx(math.log(2), abs=1e-6), "policy and reference are one"
+
+
+@pytest.mark.parametrize("objective", ["dpo", "online_dpo", "sft"])
+def test_a_padding_token_without_an_embedding_is_never_looked_up(miniature, data, tmp_path, objective):
+    from transformers import AutoConfig, AutoTokenizer
+
+    policy = tmp_path / "policy"
+    shutil.copytree(miniature / "policy", policy)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.add_special_tokens({"pad_token": "[PADDING]"})
+    assert tokenizer.pad_token_id >= AutoConfig.from_pretrained(policy).vocab_size
+    tokenizer.save_pretrained(policy)
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16) if objective == "online_dpo" else ()
+    options = ("--lora-dropout", 0, "--epochs", 1, *online)
+    for name, model in (("plain", miniature / "policy"), ("padded", policy)):
+        script("train", *arguments(miniature, data, tmp_path / name, objective, "--model", model, *options))
+    assert metrics(tmp_path / "padded") == metrics(tmp_path / "plain")
+
+
 def test_pattern_that_matches_no_module_is_an_error(miniature, data, tmp_path):
     command = arguments(miniature, data, tmp_path, "dpo", "--lora-targets", ".*query", "--processes", 2)
     assert_error(script("train", *command, check=False), "no module of", "field lora_targets", "or write ^(model")

@@ -174,6 +174,34 @@ assert time.time() - lock.path.stat().st_mtime < 0.5
     assert done.returncode == code and said in done.stderr and (said or not done.stderr)
 
 
+def test_a_dead_holders_file_that_may_not_be_removed_is_an_error(tmp_path, monkeypatch):
+    """As in a folder of another user."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = tmp_path / "lock"
+    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(PermissionError):
+        LeaseLock(path)
+
+
+def test_a_lock_that_another_has_taken_meanwhile_is_put_back(tmp_path, monkeypatch):
+    """Between the look at a dead holder's file and its removal."""
+    path, rename = tmp_path / "lock", os.rename
+    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+
+    def meet(old, new):
+        write_holder(path, host="elsewhere")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", meet)
+    with pytest.raises(LockHeld, match="on elsewhere"):
+        LeaseLock(path, wait=False)
+    assert Holder.read(path.read_bytes()).host == "elsewhere" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path):
     program = f"""
 import resource, signal, sys

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RETRY_TEMPERATURE = 0.5
 FAULTS = {TOO_LONG: "too_long"}  # why the translator cannot be asked for a piece, where the name differs
 FENCE = re.compile("`{3}|~{3}")
+INDENTED = re.compile(r"[ \t]+(`{3}|~{3})")
 LINES = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # between two lines
 PARAGRAPHS = re.compile(r"(\r?\n[ \t]*\r?\n\s*)")
 
@@ -52,9 +53,18 @@ def _split_fences(text: str) -> list[str]:
     if not FENCE.search(text):
         return [text]
     lines, parts, end = LINES.split(text), [], 0
-    for token in _markdown().parse(text):
+    parsed: list[str] = []
+    numbers: list[int] = []  # of the lines that are parsed, in the text
+    for i, line in enumerate(lines):
+        if i and INDENTED.match(line) and lines[i - 1].strip():  # no such line would end a paragraph
+            parsed.append("\n")
+            numbers.append(i)
+        parsed.append(line)
+        numbers.append(i)
+    numbers.append(len(lines))
+    for token in _markdown().parse("".join(parsed)):
         if token.type == "fence" and token.map:
-            start, stop = token.map
+            start, stop = (numbers[number] for number in token.map)
             parts += ["".join(lines[end:start]), "".join(lines[start:stop])]
             end = stop
     return [*parts, "".join(lines[end:])]

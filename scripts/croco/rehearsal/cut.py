@@ -121,8 +121,10 @@ def cut_contrasts(contrasts: Sequence[dict], stands_for: dict[str, str]) -> list
 
 
 def cut_setting(row: dict, stands_for: dict[str, str], languages: Sequence[str], grid: Grid) -> dict:
-    """A setting with one seed, two rounds, and the pools and languages that are left."""
+    """A setting with one seed, two rounds, the pools and languages that are left, and no guards: models are random."""
     row = {**row, "seeds": [1]} if row["objective"] != "none" else dict(row)
+    if row["objective"] == "dpo" or "guards" in row:
+        row["guards"] = "none"
     if "pools" in row:
         kept = dict.fromkeys(stands_for[name] for name in row["pools"] if name in stands_for)
         row["pools"] = list(kept) or [stands_for["monolingual"]]
@@ -138,7 +140,7 @@ def cut_setting(row: dict, stands_for: dict[str, str], languages: Sequence[str],
 
 
 def cut_recipe(row: dict) -> dict:
-    """Two steps per checkpoint; the learning rate is large, and nothing stops a training of random models."""
+    """Two steps per checkpoint; the learning rate is large."""
     row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
     row |= {"learning_rate": LEARNING_RATE, "epochs": 4, "batch": 2, "micro_batch": 1, "save_every": 2}
     return row | {"max_length": min(row.get("max_length", CONTEXT), CONTEXT)}

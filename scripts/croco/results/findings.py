@@ -216,11 +216,11 @@ def list_expected(arm: Arm, place: str, measure: str, low_resource: Collection[s
 def list_present(summary: "pd.DataFrame", arm: Arm, place: str, measure: str) -> set[tuple[str, str]]:
     """{(task, language)} of an arm's comparisons with the base; the task of win rates is arena."""
     rows = summary[summary["arm"] == arm.setting]
-    rows = choose(rows[rows["pool"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)])
+    rows = rows[rows["pool"].isin(arm.list_pools(place, MONOLINGUAL)) & (rows["versus"] == BASE)]
+    rows = choose(rows[rows["counted"] if measure == TASKS else rows["metric"] == "win_rate"])
     if place == MONOLINGUAL:
         rows = rows[rows["eval_language"] == rows["pool"]]
-    chosen = rows["counted"] if measure == TASKS else rows["metric"] == "win_rate"
-    return set(zip(rows.loc[chosen, "task"], rows.loc[chosen, "eval_language"], strict=True)) - {(ARENA, ALL)}
+    return set(zip(rows["task"], rows["eval_language"], strict=True)) - {(ARENA, ALL)}
 
 
 def list_gaps(

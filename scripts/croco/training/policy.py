@@ -67,7 +67,9 @@ def load_policy(job: Namespace) -> Tuned:
     """
 
     def load(dtype: str) -> "PreTrainedModel":
-        return load_weights(POLICY, job.model, job.revision, dtype, job.trust_remote_code)
+        model = load_weights(POLICY, job.model, job.revision, dtype, job.trust_remote_code)
+        still(model)
+        return model
 
     if job.weights == "full":
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
@@ -115,6 +117,24 @@ def check_adapter(job: Namespace, model: PeftModel, adapted: Iterable[str]) -> N
 def list_adapted(model: PeftModel) -> set[str]:
     """Names of the modules that have an adapter, as the model without it names them."""
     return {name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)}
+
+
+def still(model: torch.nn.Module) -> None:
+    """Takes a model's own dropout out, that some have in their attention: only the adapter's is asked for.
+
+    The reference is the same model in training mode. Two draws of dropout would tell the two apart.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
+
+
+def fit_padding(tokenizer: PreTrainedTokenizerBase, model: "PreTrainedModel") -> None:
+    """Pads with the end-of-sequence token where the padding token has no embedding in the model."""
+    if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def still_reference(model: torch.nn.Module) -> None:

@@ -115,7 +115,14 @@ def train(job: Namespace) -> None:
     import torch
 
     from croco.training.live import LiveMetrics
-    from croco.training.policy import check_tuned, check_weights, describe_tuned, load_policy, load_vocabulary
+    from croco.training.policy import (
+        check_tuned,
+        check_weights,
+        describe_tuned,
+        fit_padding,
+        load_policy,
+        load_vocabulary,
+    )
     from croco.training.trainers import check_trainer, make_trainer
 
     if torch.cuda.is_available():
@@ -130,6 +137,7 @@ def train(job: Namespace) -> None:
     )
     progress, guards = Progress(job), Guards(**job.guards)
     tuned = load_policy(job)
+    fit_padding(tokenizer, tuned.model)
     trainer = make_trainer(
         job, tuned, tokenizer, stops, training, validation, progress, LiveMetrics(job, progress, guards)
     )

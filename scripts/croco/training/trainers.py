@@ -18,6 +18,10 @@ from croco.training.resume import WORLD, Progress
 if TYPE_CHECKING:
     from croco.training.policy import Tuned
 
+# TRL adds the load-balancing loss of a mixture of experts by the model's own coefficient, whatever the objective is. The
+# routers are frozen, so that it would only move the adapter.
+NO_AUXILIARY_LOSS = {"router_aux_loss_coef": 0.0}
+
 
 class SFTByRows(ByRows, SFTTrainer):
     """SFT on completions."""
@@ -111,7 +115,7 @@ def make_sft_trainer(
     parts: dict[str, Any],
 ) -> Trainer:
     """SFT on completions; ``settings`` of describe_settings, ``parts`` of make_trainer."""
-    return SFTByRows(args=SFTConfig(**settings), **parts)
+    return SFTByRows(args=SFTConfig(**NO_AUXILIARY_LOSS, **settings), **parts)
 
 
 def make_dpo_trainer(
@@ -128,6 +132,7 @@ def make_dpo_trainer(
         loss_type=job.loss,
         label_smoothing=job.label_smoothing,
         disable_dropout=False,  # TRL's default would silently switch LoRA's dropout off
+        **NO_AUXILIARY_LOSS,
         **settings,
     )
     return DPOByRows(args=config, ref_model=tuned.reference, **parts)

@@ -23,7 +23,7 @@ OWN_FOLDERS = ("config", "docs", "envs", "profiles", "report", "rules", "scripts
 def check_results(grid: "Grid") -> Iterator[Fault]:
     """The output root is a folder of its own: results never mix with the user's files or with the checkout's."""
     given = str(grid.config["results"])
-    path, here, checkout = Path(given).resolve(), Path.cwd(), Path(__file__).parents[4]
+    path, here, checkout = Path(grid.results).resolve(), Path.cwd(), Path(__file__).parents[4]
     own = [base / name for base in (here, checkout) for name in OWN_FOLDERS]
     if here.is_relative_to(path) or checkout.is_relative_to(path) or any(map(path.is_relative_to, own)):
         yield Fault(("results",), f"{given} is no folder of its own", "give one, such as results/NAME")
