@@ -34,7 +34,12 @@ rule write_release:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=lambda wc, attempt: GRID.resource("mem_mb", [GRID.policies[wc.model]], attempt),
+        # An adapter is merged in float32, whatever the policy's dtype.
+        mem_mb=lambda wc, attempt: GRID.resource(
+            "mem_mb",
+            [GRID.policies[wc.model] | ({"dtype": "float32"} if release_row(wc)["weights"] == "merged" else {})],
+            attempt,
+        ),
         runtime=lambda wc, attempt: GRID.resource("runtime", [GRID.policies[wc.model]], attempt),
     params:
         scripts=path_scripts,

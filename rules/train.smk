@@ -16,6 +16,7 @@ rule train:
     """Runs SFT, DPO or online DPO; resumable state is under state/, and only the final checkpoint is declared."""
     input:
         data=path_training_data,
+        models=wait_for_checks("{model}/{pool}/{setting}/checkpoint/manifest.json"),
         ledger=place("{model}/{pool}/{setting}/ledger.json"),
         model=lambda wc: paths_model(GRID.policies[wc.model]),
         start=lambda wc: paths_checkpoint(GRID.round_before(find_run(wc))),

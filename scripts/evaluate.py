@@ -13,24 +13,27 @@ Writes for each language, under --output:
                                lower_is_better: metrics where lower is better (in the samples, too)
                                control_tokens: how many documents spell control tokens of the policy; they are
                                excluded from n, the means and the samples
+                               cut_requests: how many requests (one per answer or choice) exceeded the model's context,
+                               so that lm-eval cut the beginning of their prompts; they count in the means
   eval/LANGUAGE.manifest.json  counts: how many answers were cut off (truncated), and how many of these where the
                                model's context ends, before --max-tokens (cut_by_context)
   eval/LANGUAGE.samples.jsonl  every document of these tasks, to pair models by doc_hash
 
 lm-eval runs the tasks: your own, with a YAML file and local data (--task), and lm-eval's by name (--suite), where a
 group becomes its single tasks. The YAML of your own tasks can run code, so a task that does is refused unless
---trust-task-code names it. Names and data are checked before the model is loaded. If a task has several filters
-(gsm8k), the metrics' names contain the filter: exact_match_strict_match.
+--trust-task-code names it. Names, data and lengths of answers are checked before the model is loaded. If a task has
+several filters (gsm8k), the metrics' names contain the filter: exact_match_strict_match.
 
-A language whose inputs were evaluated before is linked from --state and not computed again.
+A language whose inputs were evaluated before is linked from --state and not computed again. If the structured tasks
+fail, the next try finds the finished answers there, too.
 """
 
 import json
 import math
 import re
-import shutil
 import sys
 from contextlib import ExitStack
+from itertools import chain
 from numbers import Real
 from pathlib import Path
 
@@ -130,7 +133,7 @@ def cache_key_inputs(args):
                 for n in ("samples", "temperature", "top_p", "max_tokens", "template_options", "seed")
             },
         },
-        "batch": args.batch,
+        "batch": None if args.engine == "vllm" else args.batch,  # vLLM makes its own batches
         "code": behaviour_digest(
             "evaluate.py", "croco/evaluation/harness.py", "croco/evaluation/tasks.py", "croco/evaluation/directions.py"
         ),
@@ -173,11 +176,16 @@ def evaluate(args, languages, finished):
     tasks = {language: load_tasks(args, language) for language in languages}
     suites = load_suites(args, languages)
     prompts = dict(zip(args.languages, args.prompts, strict=True))
+    harness.check_lengths(args, chain(tasks.values(), *(suite.values() for suite in suites.values())))
     folders = {language: finished[language].folder / "saving" for language in languages}
     for folder in folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if path.name != "answers.jsonl":  # it appears whole or not at all, and the folder is named by its inputs
+                path.unlink()
+    unanswered = [language for language in languages if not (folders[language] / "answers.jsonl").exists()]
     policy = load_policy(args, args.adapter)
-    for language in cli.progress(languages, desc=f"answers {args.output.name}", unit="language"):
+    for language in cli.progress(unanswered, desc=f"answers {args.output.name}", unit="language"):
         write_jsonl(
             folders[language] / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language])))
         )
@@ -308,6 +316,15 @@ def run_tasks(args, model, own, suite):
             forged = {sample["doc_id"] for sample in samples if harness.is_forged(model, sample)}
             results[name], found = read_samples(name, samples, output["results"][name], declared, forged)
             lines += found
+            if results[name]["n"] and results[name].keys() <= {"n", "left_out"}:
+                print(f"warning: {name}: no metric is one number per document, so it has no result", file=sys.stderr)
+            counted = {sample["doc_id"]: sample for sample in samples if sample["doc_id"] not in forged}
+            if cut := harness.count_cut(model, counted.values()):
+                results[name]["cut_requests"] = cut
+                print(
+                    f"warning: {name}: {cut} requests exceed the model's context; the beginning of their prompts was cut",
+                    file=sys.stderr,
+                )
             if forged:
                 results[name]["control_tokens"] = len(forged)
                 print(

@@ -32,14 +32,13 @@ from croco.config.read import build_grid, read_files
 from croco.errors import InputError
 from croco.models.options import ENGINES
 from croco.records import write_json
-from croco.rehearsal.cut import choose_languages
+from croco.rehearsal.cut import choose_languages, choose_targets
 from croco.rehearsal.outcome import describe, read_outcome
 from croco.rehearsal.prepare import prepare
 from croco.warm import ON_CPU, warm_interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REPORT = "rehearsal.json"
-TARGETS = ("all", "release")
 
 
 def main():
@@ -57,9 +56,10 @@ def main():
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(prepared.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
         with starter(engine, prepared.runs) as python:
+            targets = choose_targets(prepared.config)
             if prepared.runs:
-                run(path, args.cores, engine, python)
-            outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, TARGETS, partial(generate, python)))
+                run(path, targets, args.cores, engine, python)
+            outcomes.append(read_outcome(CHECKOUT, path, engine, prepared, targets, partial(generate, python)))
     write_json(args.output / REPORT, report)
     print(describe(report))
     broken = any(outcome["broken"] for outcome in outcomes)
@@ -99,10 +99,10 @@ def empty(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(config, cores, engine, python):
+def run(config, targets, cores, engine, python):
     """Runs the workflow on the CPU, past what breaks; what it says is in run.log beside the config."""
     command = ["-m", "snakemake", "--snakefile", CHECKOUT / "Snakefile", "--configfile", config, "--cores", cores]
-    command += ["--keep-going", "--rerun-incomplete", "--", *TARGETS]
+    command += ["--keep-going", "--rerun-incomplete", "--", *targets]
     path = config.parent / "run.log"
     print(f"rehearsing with {engine}: {path}", file=sys.stderr)
     called = [str(python), *map(str, command)]

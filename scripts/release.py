@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from croco.records import read_jsonl, read_lines
 from croco.results.table import ALL, read_summary
 from croco.training.encode import digest_rows
 
+RUN = re.compile(r"([^/]+/[^/]+/[^/]+)(?:/round([0-9]+))?")
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
 ADAPTER = "adapter_model.safetensors"
 # Columns that may hold only nulls or whole numbers, from which the type cannot be inferred.
@@ -57,6 +59,8 @@ def main():
     data = read_data(args)
     ledger = read_ledger(args, len(data))
     results = read_results(args)
+    if not results:
+        print(f"warning: {args.summary} has no results of {args.run}; the model card has none either", file=sys.stderr)
     with whole_folder(args.output) as folder:
         columns = write_dataset(data, folder / "dataset")
         weights = write_model(args, folder / "model")
@@ -91,8 +95,8 @@ def parse_arguments():
     parser.add_argument("--weights", choices=("merged", "adapter"), default="merged", help="what to release")
     parser.add_argument("--output", type=Path, required=True, help="folder to write or to replace")
     args = parser.parse_args()
-    if args.run.count("/") < 2:
-        parser.error("--run is MODEL/POOL/SETTING")
+    if not RUN.fullmatch(args.run):
+        parser.error("--run is MODEL/POOL/SETTING, of a later round MODEL/POOL/SETTING/roundN")
     args.name = args.name or args.run.replace("/", "-")
     return args
 
@@ -184,7 +188,7 @@ def read_results(args):
     import pandas as pd
 
     summary = read_summary(args.summary)
-    run, number = re.fullmatch(r"([^/]+/[^/]+/[^/]+)(?:/round([0-9]+))?", args.run).groups()
+    run, number = RUN.fullmatch(args.run).groups()
     own = (summary["model"] + "/" + summary["pool"] + "/" + summary["setting"] == run) & (summary["seed"] != ALL)
     own &= summary["round"] == int(number or 1)
     return [

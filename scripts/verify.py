@@ -77,6 +77,7 @@ NEEDS_A_MODEL = {
     "identify": "it is repeated only with the responses",
     "import_results": "results of other harnesses are not packed",
 }
+OF_A_RUN = ("build_pairs", "train", "evaluate", "judge", "fidelity")  # stages whose results are in a run's folder
 MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
 RUNS, PAGE, PAGE_MANIFEST = "runs.jsonl", "report.html", "report.manifest.json"
 # What reading a file may raise that holds something else than its format says.
@@ -91,6 +92,7 @@ class Account:
         self.made_again = set()  # files
         self.page_written = False  # to --report
         self.excused = {}  # {manifest: why its outputs are not made again}
+        self.left_over = set()  # manifests of runs that are no longer in the run table
 
     def see(self, what, matches, where, problem):
         """Counts one check of the kind ``what``, or notes the problem and where it is."""
@@ -120,6 +122,7 @@ def main():
         manifests = read_manifests(folder, index, account)
         runs = read_run_table(folder, index, account)
         config = read_config(folder, account)
+        account.left_over = find_left_over(index, manifests, runs)
         check_run_table(folder, config, runs, account)
         check_expected(index, manifests, runs, account)
         check_evidence(index, manifests, runs, config, account)
@@ -218,6 +221,21 @@ def read_config(folder, account):
     return {}
 
 
+def find_left_over(index, manifests, runs):
+    """Manifests of runs that are no longer in the run table, because the config lost their setting, pool or seed.
+
+    The page shows the manifests of all that was done, so they are packed, without results: there is nothing to check.
+    """
+    origins = {find_origin(name, runs).manifest for name in index["files"] if needs_manifest(name)}
+    return {
+        name
+        for name, manifest in manifests.items()
+        if (manifest["stage"] in OF_A_RUN or (manifest["stage"] == "score" and "/fidelity/" in name))
+        and name not in origins
+        and not any(name.startswith(f"{run}/") for run in runs)
+    }
+
+
 def check_run_table(folder, config, runs, account):
     """The run table is the one of the packed config."""
     if not (config and (folder / LANGUAGES).is_file()):
@@ -303,7 +321,9 @@ def check_audits(folder, index, account):
 def list_unchecked(index, manifests, runs, account):
     """Every file that nothing has made again is counted with the reason; without one it is a mismatch."""
     for name in sorted(index["files"].keys() - account.made_again):
-        if name.endswith("manifest.json"):
+        if name in account.left_over:
+            account.unchecked[f"manifests of runs that {RUNS} does not have, whose results are not packed"] += 1
+        elif name.endswith("manifest.json"):
             account.unchecked["manifests: code, versions, seeds and times are what the authors say"] += 1
         elif name.startswith("benchmarks/"):
             account.unchecked["benchmarks: times and memory were measured by the authors"] += 1
@@ -319,6 +339,8 @@ def check_inputs(folder, index, manifests, account):
     """Compares the digests of inputs in each manifest with the files of the bundle."""
     places = Places(index["root"], folder, folder)
     for name, manifest in manifests.items():
+        if name in account.left_over:  # the inputs may have been made again since
+            continue
         for label, known in (manifest.get("inputs") or {}).items():
             option = manifest["options"].get(label)
             texts = [label, *(option if isinstance(option, list) else [option])]
@@ -384,15 +406,19 @@ def recompute(args, folder, index, manifests, account, scratch):
         else:
             places = Places(index["root"], folder, again)
         try:
-            # A job of several languages leaves a manifest for each: one recomputation is enough.
-            job = json.dumps([stage, options], sort_keys=True)
-            commands.setdefault(job, (name, Command(stage, list_arguments(stage, options, places), places)))
+            command = Command(stage, list_arguments(stage, options, places), places)
         except Missing as error:
             account.excused[name] = f"{stage}: {error}"
-            if stage not in MAY_LACK_INPUTS or name == "contamination.manifest.json":
+            required = stage not in MAY_LACK_INPUTS or name == "contamination.manifest.json"
+            if required and name not in account.left_over:
                 account.see("inputs", False, name, f"cannot be made again: {error}")
         except Refused as error:
             account.see("options", False, name, f"is not repeated: {error}")
+        else:
+            if name not in account.left_over:
+                # A job of several languages leaves a manifest for each: one recomputation is enough.
+                job = json.dumps([stage, options], sort_keys=True)
+                commands.setdefault(job, (name, command))
     with ThreadPoolExecutor(args.cores) as pool:
         results = pool.map(lambda entry: run_command(entry[1], args.minutes), commands.values())
         for (name, command), error in cli.progress(

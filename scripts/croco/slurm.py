@@ -6,6 +6,7 @@ cancels the jobs with that prefix before it submits its own.
 """
 
 import asyncio
+import getpass
 import os
 import shutil
 import subprocess
@@ -37,20 +38,27 @@ def job_prefix(results: str) -> str:
 def cancel_jobs(results: str) -> None:
     """Cancels this user's SLURM jobs for the folder and waits until all have ended.
 
-    Only for the holder of the folder's lock, before it submits jobs. Raises InputError where SLURM does not answer, or a
-    job does not end.
+    Only for the holder of the folder's lock, before it submits jobs. Raises InputError where SLURM does not answer, a
+    job does not end, or one is another user's.
     """
     prefix = job_prefix(results)
     if shutil.which("squeue") is None:  # the folder may be a copy from the cluster
         print(
             f"warning: {results}: the last start was on SLURM, which this machine does not reach. If jobs of it still run "
-            f"(squeue --me, names that begin with {prefix}), end them first: they write to this folder",
+            f"(squeue, names that begin with {prefix}), end them first: they write to this folder",
             file=sys.stderr,
         )
         return
     deadline = time.monotonic() + PATIENCE
     announced = False
-    while jobs := list_jobs(prefix, deadline):
+    while owners := list_jobs(prefix, deadline):
+        jobs = sorted(owners, key=int)
+        if others := [f"{job} ({owner})" for job, owner in sorted(owners.items()) if owner != getpass.getuser()]:
+            raise InputError(
+                f"SLURM jobs of a run that another user started still write to this folder: {', '.join(others)}",
+                "let that user cancel them (scancel), or wait until they have ended",
+                results,
+            )
         if not announced:
             print(f"cancelling SLURM jobs of the run before: {' '.join(jobs)}", file=sys.stderr)
         announced = True
@@ -60,21 +68,21 @@ def cancel_jobs(results: str) -> None:
         time.sleep(POLL)
 
 
-def list_jobs(prefix: str, deadline: float) -> list[str]:
-    """Ids of this user's jobs that wait, run or end, and whose names begin with ``prefix``.
+def list_jobs(prefix: str, deadline: float) -> dict[str, str]:
+    """{id: user} of the jobs that wait, run or end, and whose names begin with ``prefix``.
 
     Raises InputError where SLURM's controller does not answer until ``deadline``, in seconds of the monotonic clock.
     """
-    while (answer := ask_slurm("squeue", "--me", "--noheader", "--format", "%A %j")) is None:
+    while (answer := ask_slurm("squeue", "--noheader", "--format", "%A %u %j")) is None:
         print("warning: SLURM does not answer (squeue): waiting for it", file=sys.stderr)
         if time.monotonic() > deadline:
             raise InputError(
                 "squeue: SLURM does not answer, so jobs of the run before may still write to this folder",
-                "start again when squeue --me works",
+                "start again when squeue works",
             )
         time.sleep(POLL)
-    rows = [line.split(maxsplit=1) for line in answer.splitlines() if line.strip()]
-    return sorted({job for job, name in rows if name.startswith(prefix)}, key=int)
+    rows = [line.split(maxsplit=2) for line in answer.splitlines() if line.strip()]
+    return {job: owner for job, owner, *name in rows if "".join(name).startswith(prefix)}
 
 
 def survive_outages() -> None:

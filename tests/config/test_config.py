@@ -24,6 +24,7 @@ SETTING = "- {name: x, objective: dpo, target: pair, rejected: mean-2sd, pools: 
 ARM = "settings:\n  - {{name: base, objective: none}}\n  - {{name: x, pools: [multi], {}}}\n"
 RECIPE = "recipes:\n  - {{name: sft, learning_rate: 1, batch: 8}}\n  - {{name: dpo, learning_rate: 1, batch: 8, {}}}\n"
 PROMPTS = "prompts:\n  - {{use: train, {}}}\n  - {{use: evaluate, path: 'd/{{language}}.tsv'}}\n"
+OWN_CODE = "policies:\n  - {name: mini, path: p/q, temperature: 1, max_tokens: 8, trust_remote_code: true}\n  - {name: other, path: p/r, temperature: 1, max_tokens: 8, tune: false}\n"
 TRANSLATOR = "translators:\n  - {{name: t, path: p, format: {}}}\n"
 
 # name: (config text, line of the message, what it must say)
@@ -80,6 +81,7 @@ BAD = {
     "adapter of full weights": (RECIPE.format("weights: full, lora_r: 8"), 3, ["lora_r", "no effect on full weights"]),
     "beta of sft": ("recipes:\n  - {name: sft, learning_rate: 1, batch: 8, beta: 0.1}\n  - {name: dpo, learning_rate: 1, batch: 8}\n", 2, ["beta", "no effect"]),
     "rounds of full weights": (ARM.format("objective: dpo, target: pair, rejected: min, rounds: 2") + RECIPE.format("weights: full"), 6, ["rounds go with LoRA"]),
+    "full weights of a model with its own code": (ARM.format("objective: dpo, target: pair, rejected: min") + RECIPE.format("weights: full") + OWN_CODE, 6, ["weights", "model's own code"]),
     "rounds of another policy": (ARM.format("objective: dpo, target: pair, rejected: min, rounds: 2, responses: other"), 3, ["no effect beside rounds"]),
     "own responses": (ARM.format("objective: dpo, target: pair, rejected: min, responses: mini"), 3, ["own responses"]),
     "responses for others": (ARM.format("objective: dpo, target: pair, rejected: min, responses: {other: mini}"), 3, ["nothing is said for mini"]),

@@ -164,6 +164,42 @@ def test_gpus_that_are_too_few_or_too_small(good, tmp_path):
     assert done.returncode == 0 and "which fits 2 GPUs of 80 GB" in done.stdout
 
 
+def quantize(folder, **quantization):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": quantization}))
+
+
+def test_a_quantized_model_that_fits_is_not_refused(good, tmp_path):
+    """Nor is one whose quantization is not known: it may be smaller than its dtype says."""
+    config = json.loads(json.dumps(good[1]))
+    config["recipes"][0]["micro_batch"] = 4
+    model = shutil.copytree(good[0] / "policy", tmp_path / "model")
+    config["policies"][0] |= {"path": str(model), "size": 70, "dtype": "bfloat16", "resources": {"gpu": 2}}
+    config["policies"][0]["engine_options"] = {"device_map": "auto"}
+    quantize(model, quant_method="compressed-tensors", config_groups={"group_0": {"weights": {"num_bits": 8}}})
+    done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
+    assert "note: policy mini: its weights take 70 GB in 8 bits" in done.stdout, done.stdout
+    quantize(model, quant_method="new")
+    done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
+    said = "warning: policy mini: its weights take 140 GB in bfloat16 (less if the quantization new is smaller)"
+    assert said in done.stdout, done.stdout
+
+
+def test_attention_heads_that_vllm_cannot_split(good, tmp_path):
+    """vLLM would say so when it starts, for a judge after sampling and training."""
+    config = json.loads(json.dumps(good[1]))
+    heads = json.loads((good[0] / "policy/config.json").read_text())["num_attention_heads"]
+    row = {"name": "large", "path": str(good[0] / "policy"), "max_length": 128, "engine": "vllm"}
+    config["judges"] = [row | {"resources": {"gpu": heads + 1}}]
+    config["evaluation"]["judge"] = "large"
+    what = f"judge large: its {heads} attention heads cannot be split over {heads + 1} GPUs: vLLM will not start"
+    done = doctor(tmp_path, config)
+    assert f"error: {what}" in done.stdout and "Shows in: judge" in done.stdout, done.stdout + done.stderr
+    assert f"ask for {heads} GPUs (resources: {{gpu: {heads}}})" in done.stdout
+    config["judges"][0]["engine_options"] = {"pipeline_parallel_size": heads + 1}
+    assert "attention heads" not in doctor(tmp_path, config).stdout, "each stage has one GPU"
+
+
 def test_a_good_config_and_the_shipped_ones_have_no_errors(good, tmp_path):
     done = doctor(tmp_path, good[1])
     assert done.returncode == 0 and done.stdout.rstrip().endswith("0 errors, 1 warnings"), done.stdout + done.stderr
@@ -420,6 +456,10 @@ def test_the_memory_of_jobs_follows_the_formulas(good):
     assert estimate_training(lora, "dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(16.67, abs=0.01)
     assert estimate_training(full, "dpo", row, reward, 4e9, 0).fixed == pytest.approx(80)
     assert estimate_training(full, "sft", row, reward, 4e9, 0).fixed == pytest.approx(64)
+    adafactor = {"optimizer": "adafactor"}
+    assert estimate_training(full | adafactor, "dpo", row, reward, 4e9, 0).fixed == pytest.approx(48)
+    assert estimate_training(full | adafactor, "sft", row, reward, 4e9, 0).fixed == pytest.approx(32)
+    assert estimate_training(lora | adafactor, "dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(16.34, abs=0.01)
     assert estimate_training(lora, "online_dpo", row, reward, 8e9, 42e6).fixed == pytest.approx(32.67, abs=0.01)
 
 
@@ -432,6 +472,21 @@ def test_the_memory_of_jobs_follows_the_formulas(good):
         ({"quant_method": "fp8"}, {}, 8),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {}, 8),
         ({"quant_method": "new"}, {}, 16),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 8}}}}, {}, 8),
+        ({"quant_method": "modelopt", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}, {}, 4),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"weights": {"num_bits": 4}}, "b": {"weights": {"num_bits": 8}}},
+            },
+            {},
+            8,
+        ),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": None}}}, {}, 16),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, {}, 8),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, {}, 4),
+        ({"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}, {}, 4),
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, {}, 16),
         (None, {"quantization": "fp8"}, 8),
     ],
 )

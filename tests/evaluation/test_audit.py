@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import time
 from collections import Counter
 
 import pytest
@@ -15,6 +16,7 @@ from lxml import html
 
 from audit import DAMAGES, FEWEST, decide
 from croco.miniature.world import oracle_quality, question_by_id, spoil_answer
+from croco.prompts.overlap import WORD as OVERLAP_WORD
 from croco.text.damage import FEWEST_REPEATS, UNIT, repeat, rotate, shuffle, truncate
 
 LANGUAGES = ("en", "de")
@@ -65,6 +67,42 @@ def test_repeated_takes_the_first_sentence():
     assert repeat("Pi is 3.14. It is no whole number.").startswith("Pi is 3.14. Pi is 3.14. ")
     assert repeat("... It is 7.").startswith("... It is 7. ... It is 7.")
     assert repeat("今天很好。明天见。").startswith("今天很好。 今天很好。")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "यह एक छोटा वाक्य है।", "এটি একটি ছোট বাক্য।", "یہ ایک چھوٹا جملہ ہے۔", "هل هذه جملة قصيرة؟",  # noqa: RUF001
+        "នេះជាប្រយោគខ្លី។", "ဒါက ဝါကျတိုတစ်ခုပါ။", "ይህ አጭር ዓረፍተ ነገር ነው።", "これは短い文です。", "Das ist ein kurzer Satz!",
+        "Selbstverständlich.", "È vero.", "1. Das ist ein Satz.", "1) Das ist ein Satz.", "১। এটি একটি ছোট বাক্য।",
+        "Z. B. kann man das sagen.", "e.g. this one.", "Dr. Smith said so.", "1.1. Das ist ein Satz.", "Ja. Das ist gut.",
+    ],
+)  # fmt: skip
+def test_repeated_takes_the_first_sentence_in_every_script(sentence):
+    assert repeat(f"{sentence} {sentence}") == " ".join([sentence] * FEWEST_REPEATS)
+
+
+@pytest.mark.parametrize("text", ["1.\n2. Brot und Salz", "1. 2. 3.", "z. B.", "Ja."])
+def test_repeated_is_the_whole_text_where_no_sentence_ends(text):
+    assert repeat(text) == " ".join([text] * FEWEST_REPEATS)
+
+
+@pytest.mark.parametrize(
+    "text", ["ab cd" + "." * 16_000, "1" * 16_000 + ".", "1. " * 6_000, "\n" * 16_000, "é." * 6_000]
+)
+def test_damages_take_no_time_on_degenerate_answers(text):
+    before = time.perf_counter()
+    repeat(text)
+    shuffle(text, 0)
+    assert time.perf_counter() - before < 2
+
+
+@pytest.mark.parametrize("text", ["นี่คือประโยค", "ນີ້ແມ່ນ", "នេះជាប្រយោគ", "ဒါကဝါကျ", "今天很好", "これはカタカナ"])
+def test_scripts_without_spaces_are_shuffled_by_character(text):
+    """In the same scripts as the overlap of prompts is found by character."""
+    copy = shuffle(text, 0)
+    assert copy != text and sorted(copy) == sorted(text)
+    assert UNIT.findall(text) == OVERLAP_WORD.findall(text) == list(text)
 
 
 @given(st.lists(st.integers(), max_size=5), st.integers(0, 20))

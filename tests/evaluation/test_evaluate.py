@@ -1,5 +1,6 @@
 """scripts/evaluate.py, judge.py and summary.py by their command lines."""
 
+import bisect
 import csv
 import json
 import math
@@ -9,7 +10,9 @@ import pytest
 import yaml
 from conftest import GENERATION_SETTINGS, ROOT, rows, script, with_settings, write_rows, write_runs
 
+from croco.errors import InputError
 from croco.evaluation import directions
+from croco.results.coverage import find_wrong_means
 from evaluate import count_answers
 
 
@@ -190,6 +193,98 @@ def test_documents_that_spell_control_tokens_are_counted_and_left_out(miniature,
         assert ours["response"] == (theirs["response"] if ours["task"] == "written" else pytest.approx(theirs["response"], abs=1e-4))  # fmt: skip
 
 
+def test_requests_longer_than_the_context_are_counted(miniature, prompts, tmp_path):
+    """A written answer is one request, a choice of two is two; what fits is not counted, to the last token."""
+    from transformers import AutoTokenizer
+
+    policy = miniature / "policy"
+    context = json.loads((policy / "config.json").read_text())["max_position_embeddings"]
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+
+    def count_tokens(times):
+        chat = [{"role": "user", "content": " 1" * times}]
+        return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    def ask(id, most):
+        """The longest question whose chat has ``most`` tokens at most."""
+        times = bisect.bisect_right(range(2 * context), most, key=count_tokens) - 1
+        assert count_tokens(times) == most
+        return {"id": id, "question": " 1" * times, "answer": "1"}
+
+    room = context - WRITTEN["generation_kwargs"]["max_gen_toks"]
+    written = write_rows(tmp_path / "written.jsonl", [ask("fits", room), ask("cut", room + 1), ask("cut more", 2 * context)])  # fmt: skip
+    choice = write_rows(tmp_path / "choice.jsonl", [ask("fits", room), ask("cut", 2 * context)])
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(CHOICE))
+    options = ("--task", "written", ROOT / "config/tasks/question_answer.yaml", written, "--task", "choice", tmp_path / "choice.yaml", choice)  # fmt: skip
+    done = evaluate(miniature, prompts, tmp_path, ["en"], *options)
+    results = json.loads((tmp_path / "run" / "eval" / "en.json").read_text())
+    assert {name: (found["n"], found.get("cut_requests")) for name, found in results.items() if name != "heldout"} == {"written": (3, 2), "choice": (2, 2)}  # fmt: skip
+    assert "cut_requests" not in results["heldout"] and done.stderr.count("requests exceed the model's context") == 2
+    assert "warning: written: 2 requests exceed" in done.stderr
+    assert find_wrong_means(results, rows(tmp_path / "run" / "eval" / "en.samples.jsonl")) == []
+
+
+def test_answers_that_would_fill_the_context_are_refused_before_the_model_is_loaded(miniature, prompts, tmp_path):
+    from argparse import Namespace
+
+    from croco.evaluation import harness
+
+    context = json.loads((miniature / "policy" / "config.json").read_text())["max_position_embeddings"]
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump({**WRITTEN, "generation_kwargs": {"until": ["\n"], "max_new_tokens": context}}))  # fmt: skip
+    task = ("--task", "long", tmp_path / "long.yaml", miniature / "tasks/heldout/en.jsonl")
+    done = evaluate(miniature, prompts, tmp_path, ["en"], *task, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"context of {context}, or more: long ({context})" in done.stderr and "heldout" not in done.stderr
+    assert not list(tmp_path.rglob("answers.jsonl"))
+
+    def check(length, **options):
+        made = Namespace(OUTPUT_TYPE="generate_until", config=Namespace(generation_kwargs={"max_gen_toks": length}))
+        model = {"model": str(miniature / "policy"), "revision": None, "trust_remote_code": False}
+        harness.check_lengths(Namespace(engine="vllm", engine_options=options, **model), [{"some": made}])
+
+    check(context - 1)
+    check(context, max_model_len=context + 1)
+    check(context, max_model_len="auto")  # vLLM decides
+    for length, options in ((context, {}), (99, {"max_model_len": 99})):
+        with pytest.raises(InputError, match=rf"some \({length}\)"):
+            check(length, **options)
+
+
+def test_finished_answers_survive_tasks_that_fail(miniature, prompts, tmp_path):
+    flag = tmp_path / "fail"
+    flag.touch()
+    (tmp_path / "code.py").write_text(f"""def score(document, results):
+    from pathlib import Path
+    assert not Path({str(flag)!r}).exists(), "the task fails"
+    return {{"exact_match": 1}}
+""")
+    (tmp_path / "own.yaml").write_text(f"{yaml.safe_dump(WRITTEN)}process_results: !function code.score\n")
+    task = ("--task", "own", tmp_path / "own.yaml", miniature / "tasks/heldout/en.jsonl", "en", "--trust-task-code", "own")  # fmt: skip
+    done = evaluate(miniature, prompts, tmp_path, ["en", "de"], *task, check=False)
+    answers = {path: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("saving/answers.jsonl")}
+    assert done.returncode == 1 and "the task fails" in done.stderr and len(answers) == 2, done.stderr
+    for path in answers:
+        path.with_name(".eval.json.host.1.partial").touch()  # of a killed process
+    flag.unlink()
+    evaluate(miniature, prompts, tmp_path, ["en", "de"], *task)
+    kept = {path.parent.with_name("saving") / path.name: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("final/answers.jsonl")}  # fmt: skip
+    assert kept == answers and not list((tmp_path / "state").rglob("*.partial"))
+    assert (tmp_path / "run/eval/en.json").exists() and (tmp_path / "run/answers/de.jsonl").exists()
+
+
+def test_a_batch_decides_results_of_transformers_alone(miniature, prompts, tmp_path):
+    from argparse import Namespace
+
+    from evaluate import cache_key_inputs
+
+    def key(engine, batch):
+        chosen = {"samples": 1, "temperature": 0, "top_p": 1, "max_tokens": 8, "template_options": {}, "seed": 0, "suite": {}, "suite_limit": None}  # fmt: skip
+        model = {"model": str(miniature / "policy"), "revision": None, "adapter": None, "dtype": "float32", "trust_remote_code": False, "engine_options": {}}  # fmt: skip
+        return cache_key_inputs(Namespace(engine=engine, batch=batch, state=tmp_path, languages=["en"], prompts=[prompts["en"]], task=[], **chosen, **model))  # fmt: skip
+
+    assert key("vllm", 1) == key("vllm", 2) and key("transformers", 1) != key("transformers", 2)
+
+
 def test_task_data_are_what_the_file_says(miniature, prompts, tmp_path):
     """Neither dates nor numbers are made of texts, and a column may hold several types."""
     answers = ["1957-03-25", "05", "1e5", "true", "null", '{"a": 1}', "5 "]
@@ -218,7 +313,8 @@ def test_perplexities_have_no_wrong_sign(miniature, prompts, tmp_path):
         text = yaml.safe_dump({"dataset_path": "json", "test_split": "test", "output_type": kind, "doc_to_target": "{{text}}", "metric_list": metrics, **task})  # fmt: skip
         (tmp_path / f"{name}.yaml").write_text(text)
         options += ["--task", name, tmp_path / f"{name}.yaml", data]
-    evaluate(miniature, prompts, tmp_path, ["en"], *options)
+    done = evaluate(miniature, prompts, tmp_path, ["en"], *options)
+    assert "warning: rolling: no metric" in done.stderr and done.stderr.count("no metric") == 1
     results = json.loads((tmp_path / "run" / "eval" / "en.json").read_text())
     cloze, rolling, written = (results[name] for name in ("cloze", "rolling", "written"))
     assert cloze["left_out"]["perplexity"] == pytest.approx(math.exp(-cloze["log_likelihood"])) and "perplexity" not in cloze  # fmt: skip

@@ -420,6 +420,17 @@ def test_comparability_has_a_row_for_all_that_runs_evaluate_and_for_nothing_else
     assert all(word in paper for word in ("ifeval", "wic", "multiloko", "multinrc", "include", "mmlu-pro", "copa-nl", "zebra"))  # fmt: skip
 
 
+def test_no_listed_task_downloads_its_metric():
+    """Tasks that are Python classes may load a metric's program from the hub, after the model has answered."""
+    from lm_eval.tasks import TaskManager
+
+    listed = {name for language in read_languages().values() for name in parse_tasks(language["tasks"])}
+    index = TaskManager().task_index
+    classes = {name: index[name].yaml_path.parent for name in listed if "class" in (index[name].cfg or {})}
+    loading = [name for name, folder in classes.items() for path in folder.glob("*.py") if "evaluate.load" in path.read_text(encoding="utf-8")]  # fmt: skip
+    assert loading == []
+
+
 def test_a_task_is_in_one_group_alone():
     refuse_overlap("en", {"mmlu": ["stem_a", "hum_a"], "arc": ["arc"]})
     with pytest.raises(InputError, match="en: mmlu and mmlu_stem both have the task stem_a"):

@@ -76,6 +76,38 @@ def test_model_with_two_logits_is_refused(miniature, files, tmp_path):
     assert done.returncode == 1 and "2 logits" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_positions_behind_the_padding_id_bound_a_chat(miniature, prompts, tmp_path):
+    """RoBERTa and its kin number tokens from behind the padding id: that many of their positions hold no token."""
+    import torch
+    from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+    shutil.copytree(miniature / "reward", tmp_path / "reward")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = XLMRobertaConfig(
+        **sizes,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=64,
+        num_labels=1,
+    )
+    torch.manual_seed(0)
+    XLMRobertaForSequenceClassification(config).save_pretrained(tmp_path / "reward")
+    prompt = rows(prompts["en"])[0]
+    answers = ["a" * length for length in range(64)]
+    chats = [[*prompt["messages"], {"role": "assistant", "content": text}] for text in answers]
+    lengths = [len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]) for chat in chats]
+    longest = 64 - tokenizer.pad_token_id - 1
+    assert {longest, longest + 1} <= set(lengths)
+    some = write_rows(tmp_path / "prompts.jsonl", [prompt])
+    names = {name: prompt[name] for name in ("prompt_id", "language")}
+    generated = {**names, "skip": None, "responses": [response(text) for text in answers]}
+    generations = write_rows(tmp_path / "generations.jsonl", [generated])
+    score(miniature, some, generations, tmp_path, "--model", tmp_path / "reward")
+    (scored,) = rows(tmp_path / "scores.jsonl")
+    assert scored["reasons"] == [None if length <= longest else "too_long" for length in lengths]
+
+
 @pytest.mark.parametrize("pad", ["other in the config", "none", "the end token"])
 def test_padding_moves_no_reward(miniature, prompts, tmp_path, pad):
     """Whatever id the model's files call padding: the logit at a chat's last token, in any batch."""

@@ -12,7 +12,7 @@ from croco.config.read import build_grid, read_files
 from croco.examination.machine import expect_bytes
 from croco.planning.limits import Limits
 from croco.planning.speed import read_speed
-from croco.planning.work import work_of
+from croco.planning.work import Facts, work_of
 
 SPEEDS = ROOT / "config" / "speeds.tsv"
 BLOCK = {"policy": "eurollm", "language": "de", "start": "0"}
@@ -99,6 +99,37 @@ def test_translated_languages_have_the_prompts_of_the_source(paper, tmp_path, li
     assert facts.count_prompts("train", "mt") == facts.count_prompts("train", "en") == prompts
     assert not any("prompts per language" in sentence for sentence in facts.assumptions)
     assert expect_bytes(facts.grid) == 11 * prompts * 64 * (4096 + 4096) * 6
+
+
+def test_the_audit_scores_every_answer_that_it_damages(paper):
+    def count_texts(**audit):
+        changes = {"audit": {"prompts": 10, **audit}}
+        work = work_of(limits(config, **changes).facts, "audit_reward", {"reward": reward})
+        return work.items / work.prompts
+
+    config = (copy.deepcopy(paper[0]), paper[1])
+    reward = config[0]["reward_models"][0]["name"]
+    config[0]["prompts"][0]["reference"] = "reference"
+    assert count_texts() == count_texts(answers="policy") == 10
+    assert count_texts(samples=8) == 17, "a reference is compared with each of the policy's answers"
+    assert count_texts(samples=8, answers="policy") == 80
+    del config[0]["prompts"][0]["reference"]
+    assert count_texts(samples=8) == 80
+
+
+@pytest.mark.parametrize("translated_again", [False, True])
+def test_translated_prompts_that_will_be_made_again_are_as_many_as_the_source_has(paper, tmp_path, translated_again):
+    """Without a limit, only the source's finished block says how many they are."""
+    config = copy.deepcopy(paper[0]) | {"results": str(tmp_path)}
+    for key in ("limit", "max_tokens", "tokenizer"):
+        config["prompts"][0].pop(key, None)
+    grid, _ = build_grid(config, ROOT, paper[1])
+    for code, count in (("en", 40), ("de", 30)):
+        block = tmp_path / f"prompts/{code}/0.jsonl"
+        block.parent.mkdir(parents=True)
+        block.write_text('{"prompt_id": "a"}\n' * count, encoding="utf-8")
+    facts = Facts(grid, stale=[str(tmp_path / "prompts/de/0.jsonl")] * translated_again)
+    assert facts.count_prompts("train", "de", 0) == (40 if translated_again else 30)
 
 
 def test_a_split_model_waits_with_all_its_gpus(paper):

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 from conftest import planned, rows, script, snakemake, write_runs
@@ -747,6 +748,15 @@ def test_the_seeds_of_the_leaderboard_are_those_of_the_win_rate(tmp_path, unjudg
     lines = {line["pool"]: line["seeds"] for line in read_table(page.get_element_by_id("leaderboard"))}
     assert lines["multi"] == seeds
     assert ("One training seed" in page.xpath("string(//ul[@class='badges'])")) == (seeds != "2")
+
+
+def test_without_all_training_seeds_the_value_is_that_of_one(tmp_path, monkeypatch):
+    """Two of three seeds have results: the summary makes no mean over them."""
+    root = write_results(tmp_path / "small")
+    monkeypatch.setattr(pages, "RUNS", (*pages.RUNS, ("multi", "dpo.s3", 3, pages.LANGUAGES)))
+    page = parse(make_report(root, "--partial", seeds=3))
+    lines = {line["pool"]: line["seeds"] for line in read_table(page.get_element_by_id("leaderboard"))}
+    assert lines["multi"] == "1 of 3" and "One training seed" in page.xpath("string(//ul[@class='badges'])")
 
 
 def test_one_training_seed_of_the_main_arm_is_a_caveat_whatever_others_have(tmp_path):

@@ -205,11 +205,42 @@ def test_unfinished_run_is_compared_with_a_badge(pair):
     a, b = pair
     (b / "partial").mkdir()
     (b / "summary.csv").rename(b / "partial" / "summary.csv")
-    (b / "mini" / "multi" / "dpo" / "arena" / "de.jsonl").unlink()
+    for name in ("de.jsonl", "de.manifest.json"):
+        (b / "mini" / "multi" / "dpo" / "arena" / name).unlink()
+        _, table, page = compare(a, b)
+        assert "a: finished" in page and "b: partial" in page
+        assert table["b", "en", "dpo"]["win_rate"] == table["a", "en", "dpo"]["win_rate"]
+        assert "de no verdicts in b 20" in page and table["b", "multi", "dpo"]["difference"] == "0"
+        assert table["b", "multi", "dpo"]["shared_prompts"] == "20", "those in English"
+
+
+def test_a_language_without_verdicts_voids_no_other(pair):
+    """Whatever else of it is not there yet."""
+    a, b = pair
+    for name in ("mini/multi/dpo/arena/de.jsonl", "mini/untuned/base/answers/de.jsonl", "prompts/evaluate/de.jsonl"):
+        (b / name).unlink()
+        _, table, page = compare(a, b)
+        assert table["b", "multi", "dpo"]["difference"] == "0" and "de no verdicts in b" in page
+
+
+def test_a_seed_without_verdicts_leaves_the_languages_to_the_others(pair):
+    a, b = pair
+    set_scores(b, "multi/dpo", "de", dict.fromkeys(range(4), 1.0))
+    shutil.rmtree(b / "mini" / "multi" / "dpo.s2" / "arena")
     _, table, page = compare(a, b)
-    assert "a: finished" in page and "b: partial" in page
-    assert table["b", "en", "dpo"]["win_rate"] == table["a", "en", "dpo"]["win_rate"]
-    assert "de no verdicts in b 20" in page and table["b", "multi", "dpo"]["difference"] == "0"
+    found = table["b", "multi", "dpo"]
+    assert float(found["difference"]) == pytest.approx(4 * 0.5 / 20 / 2) and found["excluded_prompts"] == "0"
+    assert "training seed 2 has no verdicts in b" in page
+
+
+def test_an_arm_without_verdicts_has_no_difference(pair):
+    a, b = pair
+    for setting in ("dpo", "dpo.s2"):
+        shutil.rmtree(b / "mini" / "multi" / setting / "arena")
+    _, table, page = compare(a, b)
+    found = table["b", "multi", "dpo"]
+    assert found["no_difference_because"] == "no shared prompt has a verdict in both runs"
+    assert found["excluded_prompts"] == "40" and "has no verdicts in" not in page
 
 
 def test_run_without_any_summary_is_partial(pair):

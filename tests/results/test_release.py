@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, rows, script, start, write_rows
+from conftest import ENVIRONMENT, ROOT, rows, script, snakemake, start, write_rows
 
 from croco.results.table import COLUMNS
 
@@ -326,6 +326,33 @@ def test_a_round_finds_its_own_results(miniature, run, tmp_path, name, value):
     script("release", *arguments(miniature, run, tmp_path / "bundle", "--summary", summary, "--run", name))
     card = (tmp_path / "bundle" / "model" / "README.md").read_text(encoding="utf-8")
     assert [cells[3] for cells in table_cells(card, "de") if cells[1] == "arena"] == [value]
+
+
+def test_a_run_without_results_is_warned_of(miniature, run, tmp_path):
+    for name, warned in ((RUN, False), ("mini/multi/dpoo", True)):
+        done = script("release", *arguments(miniature, run, tmp_path / "bundle", "--run", name, "--weights", "adapter"))
+        assert (f"warning: {run / 'summary.csv'} has no results of {name}" in done.stderr) == warned
+
+
+@pytest.mark.parametrize("name", ["mini/multi", f"{RUN}/checkpoint", f"{RUN}/round", f"{RUN}/round2/", "mini//dpo"])
+def test_what_is_no_name_of_a_run_is_refused(tmp_path, name):
+    done = script("release", *arguments(tmp_path, tmp_path, tmp_path / "bundle", "--run", name), check=False)
+    assert done.returncode and "--run is MODEL/POOL/SETTING" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("weights", "megabytes"), [("merged", "13000"), ("adapter", "8000")])
+def test_memory_is_that_of_the_weights_that_are_loaded(fresh_project, tmp_path, weights, megabytes):
+    """An adapter is merged in float32, whatever the policy's dtype."""
+    policy = {"name": "mini", "path": "{results}/miniature/policy", "temperature": 0.6, "max_tokens": 32}
+    config = {
+        "policies": [{**policy, "size": 2, "dtype": "bfloat16"}],
+        "evaluation": {"temperature": 0.6, "max_tokens": 32, "judge": "oracle", "tasks": []},
+        "release": [{"run": "mini/en/dpo", "weights": weights}],
+    }
+    (tmp_path / "large.yaml").write_text(json.dumps(config), encoding="utf-8")
+    options = ("--workflow-profile", "profiles/slurm", "--configfile", "two_languages.yaml", tmp_path / "large.yaml")
+    output = snakemake(fresh_project, "release", "--dry-run", "--quiet", *options).stdout
+    assert [line.split()[5] for line in output.splitlines() if line.startswith("write_release ")] == [megabytes]
 
 
 def test_again_over_a_bundle_gives_the_same_files(miniature, run, bundles, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 
 import pytest
+import yaml
 from conftest import ROOT, planned, rows, script, snakemake, write_rows, write_runs
 
 from croco.results.repeat import OPTIONS
@@ -83,6 +84,42 @@ def test_the_root_digest_of_the_authors(unpacked):
     assert "verify.py bundle.tar.gz" in text and RUN in text
     config = json.loads((unpacked / "config.json").read_text(encoding="utf-8"))
     assert config["results"] == "results/small"
+
+
+@pytest.fixture(scope="module")
+def reduced(bundle, tmp_path_factory):
+    """Folder of an unpacked bundle whose config has lost a setting since the run, whose results are still there."""
+    folder = tmp_path_factory.mktemp("reduced")
+    project = folder / "project"
+    shutil.copytree(bundle.parents[2], project, symlinks=True)
+    config = yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
+    for part, key in (("settings", "name"), ("contrasts", "setting")):
+        config[part] = [row for row in config[part] if row[key] != "dpo_random"]
+    (project / "two_languages.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    snakemake(project, "bundle", "--configfile", "two_languages.yaml", "responses.yaml", "--cores", 2)
+    with tarfile.open(project / "results/small/bundle.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "bundle"
+
+
+def test_a_bundle_matches_after_a_setting_was_removed(reduced):
+    left = [path.relative_to(reduced / OTHER).as_posix() for path in (reduced / OTHER).rglob("*") if path.is_file()]
+    assert left and all(name.endswith("manifest.json") for name in left)
+    done = script("verify", reduced)
+    assert (
+        f"manifests of runs that runs.jsonl does not have, whose results are not packed: {len(left)}\n" in done.stdout
+    )
+
+
+def test_results_of_a_removed_setting_are_checked_if_they_are_packed(reduced, unpacked, tmp_path):
+    folder = shutil.copytree(reduced, tmp_path / "forged")
+    path = folder / OTHER / "arena/en.jsonl"
+    write_rows(path, [{**row, "score": 1.0} for row in rows(unpacked / OTHER / "arena/en.jsonl")])
+    index = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    index["files"][f"{OTHER}/arena/en.jsonl"] = {}
+    (folder / "bundle.json").write_text(json.dumps(index), encoding="utf-8")
+    repack(folder)
+    assert [line for line in mismatches(folder) if line.startswith(f"{OTHER}/arena/en.")]
 
 
 @pytest.mark.parametrize("missing", ["generations.jsonl", "scores/rm.jsonl"])

@@ -111,6 +111,20 @@ def test_code_does_not_change_the_language_of_the_prose(language):
     assert detect_language(f"{CODE}\n\n{MEDIUM[language]}\n\n{CODE}", "en") == language
 
 
+@pytest.mark.parametrize(
+    ("language", "prose"),
+    [
+        ("zh", "可以看到更多的信息，这个网站每天都会更新，欢迎大家常来看看。"),  # noqa: RUF001
+        ("ja", "をご覧ください。詳しい説明や写真がたくさん載っていて、とても役に立ちます。"),
+        ("th", "มีข้อมูลเพิ่มเติมเกี่ยวกับการท่องเที่ยวและอาหารของประเทศนี้มากมาย"),
+    ],
+)
+def test_an_address_takes_no_prose_without_spaces_with_it(language, prose):
+    text = f"https://example.org/a/b?c=d#e{prose}"
+    assert strip_code(text) == f" {prose}"
+    assert detect_language(text, language) == language and detect_language(text, "de") == language
+
+
 def test_prices_and_stray_marks_stay_in_the_text():
     kept = "It costs $5 or $6 (US$5/US$6), 2 * 3 > 5, and ~~~ or a stray ` do no harm."
     assert strip_code(kept) == kept

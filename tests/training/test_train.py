@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -717,6 +718,18 @@ def test_lora_spares_the_vision_tower(miniature, data, tmp_path, multimodal):
     assert len(adapted) == 2 * 7 * 2 and all(".language_model.layers." in name for name in adapted)
 
 
+def test_full_weights_in_two_processes_spare_the_vision_tower(miniature, data, tmp_path, multimodal):
+    from safetensors.torch import load_file
+
+    full = ("--model", multimodal, "--weights", "full", "--dtype", "float32", "--processes", 2, "--epochs", 1)
+    script("train", *arguments(miniature, data, tmp_path, "dpo", *full))
+    before, after = (load_file(folder / "model.safetensors") for folder in (multimodal, tmp_path / "checkpoint"))
+    changed = {name for name, weight in before.items() if not weight.equal(after[name])}
+    assert changed and all("language_model" in name for name in changed)
+    text = sum(weight.numel() for name, weight in before.items() if "language_model" in name)
+    assert manifest(tmp_path)["trainable_parameters"] == text and before.keys() == after.keys()
+
+
 @pytest.fixture(scope="module")
 def experts(miniature, tmp_path_factory):
     """A mixture of experts with the miniature's tokenizer; its config asks for much load balancing and for dropout."""
@@ -771,6 +784,38 @@ def test_a_padding_token_without_an_embedding_is_never_looked_up(miniature, data
     for name, model in (("plain", miniature / "policy"), ("padded", policy)):
         script("train", *arguments(miniature, data, tmp_path / name, objective, "--model", model, *options))
     assert metrics(tmp_path / "padded") == metrics(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("cosine", 8), ("cosine", 9), ("constant", 9)])
+def test_a_warm_up_as_long_as_the_training_is_an_error(miniature, data, tmp_path, schedule, steps):
+    """The training has nine steps: 24 pairs in three epochs, eight a step."""
+    options = ("--schedule", schedule, "--warmup", steps)
+    done = script("train", *arguments(miniature, data, tmp_path, "dpo", *options), check=False)
+    if steps < 9 or schedule == "constant":
+        assert done.returncode == 0, done.stderr
+    else:
+        assert_error(done, "9 steps, and its warm-up 9", "field warmup", "a share of the steps")
+
+
+def test_a_process_that_sees_several_gpus_uses_one(tmp_path):
+    """transformers would give each of them a micro-batch, and the steps would be of other rows than the recipe's."""
+    from trl import DPOConfig
+
+    from croco.training.trainers import on_one_device
+
+    config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, per_device_train_batch_size=3)
+    config._n_gpu = 2  # as transformers finds on such a machine
+    assert config.train_batch_size == 6
+    assert on_one_device(config).train_batch_size == 3
+
+
+def test_ipo_is_of_gains_per_token_as_offline():
+    import torch
+
+    gains, lengths = torch.tensor([[4.0, 0.0], [-6.0, 1.0]]), torch.tensor([[2, 5], [3, 0]])
+    online = SimpleNamespace(args=SimpleNamespace(loss_type="ipo"), beta=0.25)
+    losses = OnlinePairs._pair_losses(online, gains, lengths)
+    assert losses.tolist() == [(2 - -2 - 2) ** 2, (0 - 1 - 2) ** 2]
 
 
 def test_pattern_that_matches_no_module_is_an_error(miniature, data, tmp_path):

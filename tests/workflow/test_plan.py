@@ -136,6 +136,17 @@ def test_more_samples_are_another_plan(untouched_run, tmp_path):
     assert {job["work"]["items"] for job in sampled} == {16 * 16}
 
 
+def test_more_prompts_are_planned_in_every_language(untouched_run, tmp_path):
+    """Files of the smaller run say nothing of it, also where a job only follows an earlier stage."""
+    text = (untouched_run / "two_languages.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "more.yaml"
+    config.write_text(text.replace("reference: reference, limit: 16", "reference: reference, limit: 32"), "utf-8")
+    planned, _ = plan_jobs(untouched_run, tmp_path, "--configfile", config)
+    for rule, items in (("generate", 32 * 8), ("score", 32 * 8), ("train", 32 * 6)):
+        works = {job["work"]["items"] for job in planned["jobs"] if job["rule"] == rule}
+        assert works == {items}, rule
+
+
 def test_wrong_arguments_end_with_one_message(fresh_project):
     for arguments, message in (
         (["--gpu-type", "abacus"], "unknown GPU type abacus"),

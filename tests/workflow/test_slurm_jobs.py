@@ -12,8 +12,13 @@ from conftest import ENVIRONMENT, ROOT, snakemake
 from croco import slurm
 from croco.errors import InputError
 
-# Jobs are files, named by their ids, that hold their names.
-SQUEUE = 'cd "$0.jobs" || exit 1; for job in *; do test -e "$job" && echo "$job $(cat $job)"; done; exit 0'
+# Jobs are files, named by their ids, that hold their names; those of another user end with `.of` and the user's name.
+SQUEUE = """cd "$0.jobs" || exit 1
+for job in *; do
+    owner="${job#*.of}"; test "$owner" != "$job" || owner="$(id -un)"
+    test -e "$job" && echo "${job%%.of*} $owner $(cat $job)"
+done
+exit 0"""
 SCANCEL = 'cd "$(dirname "$0")/squeue.jobs" && rm -f "$@"'
 
 
@@ -45,6 +50,15 @@ def test_only_the_jobs_of_the_folder_are_cancelled(queue, tmp_path, capsys):
     slurm.cancel_jobs(str(tmp_path / "ours"))
     assert sorted(path.name for path in queue.iterdir()) == ["10", "11"]
     assert capsys.readouterr().err == "cancelling SLURM jobs of the run before: 9 12\n"
+
+
+def test_the_jobs_of_another_user_stop_the_start_and_are_named(queue, tmp_path):
+    """squeue --me would not show them, and a second job would be submitted for the same files."""
+    (queue / "9.ofada").write_text(f"{slurm.job_prefix(str(tmp_path))}_a-b")
+    (queue / "10").write_text(f"{slurm.job_prefix(str(tmp_path))}_a-c")
+    with pytest.raises(InputError, match=r"another user started still write to this folder: 9 \(ada\)"):
+        slurm.cancel_jobs(str(tmp_path))
+    assert len(list(queue.iterdir())) == 2
 
 
 # Down at the first two questions. This is what scontrol of SLURM 22.05 says.

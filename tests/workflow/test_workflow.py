@@ -309,6 +309,12 @@ def test_preview_shows_pairs_and_takes_votes_back(finished_run, grown, tmp_path)
     shutil.rmtree(finished_run / RESULTS / "preview")
 
 
+def test_no_training_starts_before_the_models_are_checked(fresh_project):
+    """SFT on references samples nothing, so no other job that waits for the checks comes before it."""
+    jobs = planned(fresh_project, "results/miniature/mini/multi/sft/checkpoint/manifest.json")
+    assert jobs["train"] == jobs["check_models"] == 1 and "generate" not in jobs and jobs["check_role_template"] >= 1
+
+
 def test_more_prompts_and_samples_add_only_what_is_missing(finished_run, grown):
     """A real run: 16 -> 20 prompts and 8 -> 12 samples, for a setting whose pool_size keeps its pairs."""
     before = read_bytes(finished_run)

@@ -6,13 +6,18 @@ changes of a small learning rate.
 
 import itertools
 from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from croco.errors import InputError
+from croco.models.chats import state_context
+from croco.models.loading import model_errors
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
+
+MAX_GEN_TOKS = 256  # lm-eval's limit for an answer if a task states none, with both engines
 
 
 def check_options(args: Namespace) -> None:
@@ -23,6 +28,49 @@ def check_options(args: Namespace) -> None:
             "evaluate with template_options: {enable_thinking: false}, or with the engine transformers",
             field="template_options",
         )
+
+
+def check_lengths(args: Namespace, tasks: Iterable[Mapping[str, Any]]) -> None:
+    """Raises InputError where answers to a task may fill the model's context, before the model is loaded.
+
+    lm-eval keeps room for the longest answer, so that nothing of a prompt would be left. ``tasks``: {name: lm-eval's
+    task}, several times.
+    """
+    longest = {
+        name: _longest_answer(task.config.generation_kwargs or {})
+        for named in tasks
+        for name, task in named.items()
+        if task.OUTPUT_TYPE == "generate_until"
+    }
+    context = _find_context(args) if longest else None
+    if too_long := [f"{name} ({length})" for name, length in longest.items() if context and length >= context]:
+        raise InputError(
+            f"answers may take as many tokens (max_gen_toks) as the model's context of {context}, or more: "
+            + ", ".join(too_long),
+            "lower max_gen_toks in the YAML of your own task; remove a task of lm-eval from the language's row in "
+            "config/languages.tsv; or evaluate a model with a longer context (under vLLM, see max_model_len)",
+        )
+
+
+def _longest_answer(settings: dict) -> int:
+    """Tokens of an answer at most, by a request's settings."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    return normalize_gen_kwargs(settings, MAX_GEN_TOKS)["max_gen_toks"]
+
+
+def _find_context(args: Namespace) -> int | None:
+    """The context in tokens of a model that is not loaded yet, None where only the engine will know."""
+    from transformers import AutoConfig
+
+    asked = args.engine_options.get("max_model_len") if args.engine == "vllm" else None
+    if asked is not None:
+        return asked if isinstance(asked, int) and asked > 0 else None  # such as "auto"
+    with model_errors(args.model):
+        config = AutoConfig.from_pretrained(
+            args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
+        )
+    return state_context(config)
 
 
 def wrap(policy: Any, args: Namespace) -> "LM":
@@ -42,7 +90,43 @@ def wrap(policy: Any, args: Namespace) -> "LM":
         return text
 
     model.apply_chat_template = note_forged
+    # transformers does not read the last token; vLLM always writes one.
+    _note_cut(model, model.max_length + 1 if args.engine == "transformers" else model.max_length - 1)
     return model
+
+
+def _note_cut(model: Any, most: int) -> None:
+    """Collects in ``model.cut`` the arguments of the requests that lm-eval cuts from the left to fit the context.
+
+    ``most``: how many tokens of prompt and continuation together fit, where a log-likelihood is asked for.
+    """
+    model.cut = set()
+    rank, generate = model._loglikelihood_tokens, model.generate_until
+
+    def note_ranked(requests: list[tuple], *args: Any, **options: Any) -> Any:
+        for texts, context, continuation in requests:
+            if texts and len(context) + len(continuation) > most:  # without texts: a window of a longer text
+                model.cut.add(_name_request(texts))
+        return rank(requests, *args, **options)
+
+    def note_generated(requests: list, *args: Any, **options: Any) -> Any:
+        for request in requests:
+            text, settings = request.args
+            if len(model.tok_encode(text)) > model.max_length - _longest_answer(settings):
+                model.cut.add(_name_request(request.args))
+        return generate(requests, *args, **options)
+
+    model._loglikelihood_tokens, model.generate_until = note_ranked, note_generated
+
+
+def _name_request(arguments: tuple) -> tuple[str, ...]:
+    """A request's prompt with its continuation, or with its settings, which are a dict."""
+    return tuple(map(str, arguments))
+
+
+def count_cut(model: Any, samples: Iterable[dict]) -> int:
+    """How many requests of lm-eval's samples were cut from the left to fit the model's context."""
+    return sum(_name_request(arguments) in model.cut for sample in samples for arguments in sample["arguments"])
 
 
 def is_forged(model: Any, sample: dict) -> bool:

@@ -1,5 +1,6 @@
 """How much GPU memory the jobs of a model need, and whether they fit a card."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ CARDS = (24, 80)  # GB, compared where neither the machine nor the user names a 
 USABLE = 0.85  # of a GPU's memory; the runtime, fragmentation and activations of inference need the rest
 PROMPT_TOKENS = 1024  # of a policy's or translator's prompt, whose length the config does not bound
 ADAM_BYTES = 16  # per trained parameter: float32 weight, gradient and the two moments of AdamW
+ADAFACTOR_BYTES = 8  # float32 weight and gradient: its moment of a matrix is a row and a column
 REFERENCE_BYTES = 4  # per parameter of a float32 reference model
 SMALLEST = 0.1  # GB; smaller jobs are not reported
 LORA_RANK = 16  # the fallback of `lora_r`
@@ -47,14 +49,39 @@ class Need(NamedTuple):
 
 def count_weight_bits(row: dict, config: "PreTrainedConfig | None") -> int:
     """Bits of a weight on the GPU: of its quantization where that is known, else of its dtype."""
+    return _find_quantized_bits(row, _read_quantization(config)) or 8 * bytes_of(row["dtype"])
+
+
+def name_unknown_quantization(row: dict, config: "PreTrainedConfig | None") -> str | None:
+    """Name of a quantization whose bits are not known; None without one."""
+    own = _read_quantization(config)
+    name = own.get("quant_method") or row["engine_options"].get("quantization")
+    return None if _find_quantized_bits(row, own) else name
+
+
+def _read_quantization(config: "PreTrainedConfig | None") -> dict[str, Any]:
     own = getattr(config, "quantization_config", None) or {}
-    own = own if isinstance(own, dict) else own.to_dict()
+    return own if isinstance(own, dict) else own.to_dict()
+
+
+def _find_quantized_bits(row: dict, own: dict[str, Any]) -> int | None:
+    """Bits of a weight by the quantization of a model's config or of engine_options; None where they are not known.
+
+    compressed-tensors and newer files of modelopt have them by group, and older ones in a name such as NVFP4 or
+    W4A16_AWQ. Of several groups the largest counts.
+    """
     if own.get("bits"):
         return int(own["bits"])
     if own.get("load_in_8bit"):
         return 8
+    groups = (own.get("config_groups") or {}).values()
+    of_groups: list[Any] = [(group.get("weights") or {}).get("num_bits") for group in groups]
+    if of_groups and all(isinstance(bits, int) for bits in of_groups):
+        return max(of_groups)
+    if named := re.search(r"(?:FP|INT|W)(\d+)", str(own.get("quant_algo") or "")):
+        return int(named[1])
     names = (own.get("quant_method"), row["engine_options"].get("quantization"))
-    return next((QUANTIZED_BITS[name] for name in names if name in QUANTIZED_BITS), 8 * bytes_of(row["dtype"]))
+    return next((QUANTIZED_BITS[name] for name in names if name in QUANTIZED_BITS), None)
 
 
 def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequences: int) -> float:
@@ -118,12 +145,14 @@ def estimate_training(
     """One process of a training, which has a GPU for itself.
 
     LoRA: weights in their dtype, and 16 bytes per parameter of the adapter (``adapter`` is their number). Full: 16 bytes
-    per parameter, and 4 more where the objective has a reference. Objectives that sample also load the reward model.
+    per parameter, and 4 more where the objective has a reference. With adafactor 8 take the place of the 16. Objectives
+    that sample also load the reward model.
     """
+    trained = ADAFACTOR_BYTES if recipe.get("optimizer") == "adafactor" else ADAM_BYTES
     if recipe["weights"] == "lora":
-        gigabytes = (parameters * bytes_of(row["dtype"]) + ADAM_BYTES * adapter) / 1e9
+        gigabytes = (parameters * bytes_of(row["dtype"]) + trained * adapter) / 1e9
     else:
-        gigabytes = parameters * (ADAM_BYTES + REFERENCE_BYTES * OBJECTIVES[objective].has_reference) / 1e9
+        gigabytes = parameters * (trained + REFERENCE_BYTES * OBJECTIVES[objective].has_reference) / 1e9
     return Need("train", gigabytes + (weigh(reward) if OBJECTIVES[objective].samples else 0), activations, 1)
 
 
@@ -152,14 +181,16 @@ def examine_memory(
     parameters = max(counted, used.row.get("size", 0) * 1e9)
     bits = count_weight_bits(used.row, config)
     kind = used.row["dtype"] if bits == 8 * bytes_of(used.row["dtype"]) else f"{bits} bits"
-    needs = [(str(used), kind, estimate_inference(grid, used, config, parameters))]
+    unknown = name_unknown_quantization(used.row, config)
+    kind += f" (less if the quantization {unknown} is smaller)" if unknown else ""
+    needs = [(str(used), kind, estimate_inference(grid, used, config, parameters), WARNING if unknown else ERROR)]
     needs += [
-        (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need)
+        (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need, ERROR)
         for recipe, need in _list_trainings(grid, used, config, model, parameters)
     ]
-    for where, kind, need in needs:
+    for where, kind, need, severity in needs:
         if need.fixed + need.cache >= SMALLEST:
-            yield from _compare(where, kind, need, memory, is_split(used.row))
+            yield from _compare(where, kind, need, memory, is_split(used.row), severity)
 
 
 def _list_trainings(
@@ -179,7 +210,10 @@ def _list_trainings(
             yield recipe, estimate_training(recipe, objective, used.row, reward, parameters, adapter, activations)
 
 
-def _compare(where: str, kind: str, need: Need, memory: float | None, is_split: bool) -> Iterator[Finding]:
+def _compare(
+    where: str, kind: str, need: Need, memory: float | None, is_split: bool, severity: str
+) -> Iterator[Finding]:
+    """What is to be said of one need; ``severity`` is that of one that does not fit."""
     cards = CARDS if memory is None else (memory,)
     subject = "the training of one GPU takes" if need.stage == "train" else "its weights take"
     grows = "its activations" if need.stage == "train" else "its KV cache"
@@ -197,7 +231,7 @@ def _compare(where: str, kind: str, need: Need, memory: float | None, is_split: 
         what = f"{said}; of GPUs with 24 and 80 GB, {need.gpus} of {' or '.join(fitting) or 'neither'} would do"
         yield Finding(NOTE, where, what, need.stage, larger)
     elif not need.fits(memory, with_cache=False):
-        yield Finding(ERROR, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
+        yield Finding(severity, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
     elif not need.fits(memory):
         remedy = "lower micro_batch or max_length of the recipe" if need.stage == "train" else (
             "lower `batch`, max_tokens or max_length, or use engine: vllm"

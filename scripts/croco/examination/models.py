@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from croco.config.checks.models import list_gpus
 from croco.errors import InputError
 from croco.examination.findings import ERROR, STAGES, WARNING, Finding, Used
 from croco.examination.hub import examine_repository
@@ -42,6 +43,7 @@ def examine_model(grid: Grid, used: Used, memory: float | None = None) -> Iterat
             yield from examine_weights(grid, used, model)
     if config is not None:
         yield from examine_context(used, config)
+        yield from examine_heads(grid, used, config)
     yield from examine_memory(grid, used, config, model, memory)
 
 
@@ -107,3 +109,22 @@ def examine_context(used: Used, config: "PreTrainedConfig") -> Iterator[Finding]
         if context and value and value > context:
             what = f"{key} is {value}, and the model's context has {context} tokens: longer texts are cut or skipped"
             yield Finding(WARNING, str(used), what, STAGES[used.role], f"write {key}: {context} or less")
+
+
+def examine_heads(grid: Grid, used: Used, config: "PreTrainedConfig") -> Iterator[Finding]:
+    """Whether vLLM can split the model over the GPUs of its jobs: each gets as many attention heads."""
+    if used.row["engine"] != "vllm":
+        return
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    stages = used.row["engine_options"].get("pipeline_parallel_size", 1)
+    for gpus in dict.fromkeys(list_gpus(grid, used.row)):
+        split = gpus // stages
+        if isinstance(heads, int) and split > 1 and heads % split:
+            in_stages = f" in {stages} stages" * (stages > 1)
+            what = f"its {heads} attention heads cannot be split over {split} GPUs{in_stages}: vLLM will not start"
+            most = max(number for number in range(1, split) if heads % number == 0)
+            remedy = (
+                f"ask for {most * stages} GPUs (resources: {{gpu: {most * stages}}}), or another divisor of {heads}"
+            )
+            remedy += f" times {stages}" * (stages > 1)
+            yield Finding(ERROR, str(used), what, STAGES[used.role], remedy)

@@ -257,9 +257,17 @@ def check_reward(logit: float) -> tuple[float | None, str | None]:
     return (logit, None) if abs(logit) < float("inf") else (None, NOT_FINITE)
 
 
+# Models that number their tokens from behind the padding id, so that as many of their positions are never used.
+BEHIND_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
+
+
 def state_context(config: "PreTrainedConfig") -> int | None:
     """The context length of a model in tokens, or None where its config states none (as BLOOM's)."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    length = getattr(text, "max_position_embeddings", None)
+    if length is not None and text.model_type in BEHIND_PADDING:
+        return length - text.pad_token_id - 1
+    return length
 
 
 def digest_tokens(tokens: Iterable[int]) -> str:

@@ -209,7 +209,8 @@ def check_reached(llm: LLM, adapter: str | Path) -> None:
     """Raises InputError if modules of an adapter have no counterpart in vLLM's model: vLLM would ignore them."""
     from vllm.lora.utils import parse_fine_tuned_lora_name
 
-    modules, mapper, packed = llm.apply_model(name_modules)[0]
+    found = llm.apply_model(name_modules)  # of each worker: with a pipeline, one has the layers of its stage
+    modules, (_, mapper, packed) = {name for names, _, _ in found for name in names}, found[0]
     names = {parse_fine_tuned_lora_name(name, mapper)[0] for name in read_names(adapter)}
     parts = {part: whole for whole, several in packed.items() for part in several}
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from croco.grid import Grid
-from croco.planning.jobs import AGAIN, NEW, TARGET, PlannedJob, find_ends
+from croco.planning.jobs import NEW, TARGET, PlannedJob, find_ends
 from croco.planning.schedule import Schedule, simulate
 from croco.planning.speed import Cost, Measured, Speed, Z, estimate, list_gigabytes, read_measured, read_speed
 from croco.planning.work import Facts, Work, work_of
@@ -103,7 +103,8 @@ class Plan:
 
 def make_plan(grid: Grid, jobs: Sequence[PlannedJob], speed: Speed, measured: Measured) -> Plan:
     """The plan of all jobs of a config."""
-    stale = [path for job in jobs if job.why not in (None, AGAIN, TARGET) for path in job.outputs]
+    # Also of jobs that only follow others: an earlier stage may give them more prompts.
+    stale = [path for job in jobs if job.why is not None for path in job.outputs]
     facts = Facts(grid, measured.response_tokens, stale)
     steps = []
     for job in jobs:

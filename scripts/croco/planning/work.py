@@ -22,7 +22,7 @@ ASSUMED_PROMPT_TOKENS = 150
 ASSUMED_SHARE = 0.15  # of max_tokens that a response has
 ASSUMED_TASK_ROWS = 1000
 ASSUMED_TASK_TOKENS = 600
-ASSUMED_COPIES = 10  # texts that the audit scores per answer
+ASSUMED_COPIES = 10  # texts that the audit scores for an answer: itself, its copies, and what it is compared with
 JUDGE_INSTRUCTION_TOKENS = 350
 BYTES_PER_TOKEN = 5
 BYTES_PER_REWARD = 20
@@ -79,7 +79,7 @@ class Facts:
     Args:
         grid: the run table.
         response_tokens: {(path of the policy, language): measured mean}.
-        stale: paths that will be made again from a changed config or input; they say nothing of the run.
+        stale: paths that will be made or made again; what they hold now says nothing of the run.
         reads_results: whether files that the workflow has made are read.
     """
 
@@ -121,9 +121,11 @@ class Facts:
         count = self.count_lines(f"{self.grid.results}/{folder}/{language}/{start}.jsonl")
         if count is not None:
             return count
+        file, source = self.grid.prompt_file(use, language), self.grid.config["source_language"]
         # A language without a file of its own has the prompts of the source language, translated or selected.
-        files = (self.grid.prompt_file(use, code) for code in (language, self.grid.config["source_language"]))
-        lines = self.count_lines(next(filter(None, files), ""))
+        if file is None and language != source:
+            return self.count_prompts(use, source, start)
+        lines = self.count_lines(file or "")
         most = [self.grid.block_limit(use, start), None if lines is None else max(0, lines - start)]
         count = min((number for number in most if number is not None), default=None)
         if count is None:
@@ -246,11 +248,15 @@ def score_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
 
 def audit_reward(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     """Rewards of answers and their damaged copies."""
-    grid = facts.grid
+    grid, of_audit = facts.grid, facts.grid.config["audit"]
     counts = [facts.count_prompts("train", language) for language in grid.trained]
-    prompts = sum(min(grid.config["audit"]["prompts"], count) for count in counts)
-    items = prompts * ASSUMED_COPIES
-    facts.note(f"the audit scores {ASSUMED_COPIES} texts per prompt")
+    prompts = sum(min(of_audit["prompts"], count) for count in counts)
+    samples = of_audit["samples"]
+    damages_samples = of_audit["answers"] == "policy" or "reference" not in grid.prompts["train"]
+    # A reference is compared with each of the policy's answers, which have no copies then.
+    texts = ASSUMED_COPIES * samples if damages_samples else ASSUMED_COPIES + samples - 1
+    items = prompts * texts
+    facts.note(f"the audit scores {texts} texts per prompt")
     work = _score(facts, wildcards["reward"], items, items * ASSUMED_TASK_TOKENS, prompts=prompts)
     return Work(**{**vars(work), "stage": "audit"})
 

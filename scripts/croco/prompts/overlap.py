@@ -9,16 +9,12 @@ import regex
 
 from croco.errors import InputError
 from croco.records import read_lines
-from croco.text.normalise import fold
+from croco.text.normalise import SPACELESS, fold
 
 N = 13  # as in the GPT-3 report (Brown et al., arXiv 2005.14165, appendix C)
 KINDS = ("exact", f"ngram_{N}")
 # A word, or one character of scripts without spaces between words.
-WORD = regex.compile(
-    r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
-    r"|[[\w\p{M}]--[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]]+",
-    regex.V1,
-)
+WORD = regex.compile(rf"[{SPACELESS}]|[[\w\p{{M}}]--[{SPACELESS}]]+", regex.V1)
 
 
 # Per source of evaluation: counts of entries, and the prompts and entries of each kind of overlap.

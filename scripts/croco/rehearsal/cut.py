@@ -20,19 +20,38 @@ OF_THE_MACHINE = ("revision", "size", "resources", "lock")
 def choose_languages(grid: Grid, wanted: Sequence[str] = ()) -> list[str]:
     """Codes of the languages of a rehearsal: the source, one whose prompts are translated, one that is only evaluated.
 
+    Two are trained if the config trains two, so that there are pools of several languages. Languages that no setting
+    of the cut config needs are left out.
+
     Raises InputError for a wanted language that the config does not have.
     """
     if unknown := [code for code in wanted if code not in grid.languages]:
         has = ", ".join(grid.languages)
         raise InputError(f"the config has no language {', '.join(unknown)}", f"choose among {has}", field="languages")
+    source = grid.config["source_language"]
     if wanted:
-        return [code for code in grid.languages if code in {*wanted, grid.config["source_language"]}]
+        return drop_idle([code for code in grid.languages if code in {*wanted, source}], grid)
     translated = set(grid.translated("train"))
-    first = [code for code in grid.trained if code in translated] + grid.trained
+    trained = [code for code in grid.trained if code != source]
+    first = sorted(trained, key=lambda code: code not in translated)
+    needed = 1 if source in grid.trained else 2
     only_evaluated = [code for code in grid.languages if code not in grid.trained]
-    order = [grid.config["source_language"], *first[:1], *only_evaluated[:1], *first[1:], *grid.languages]
+    order = [source, *first[:needed], *only_evaluated[:1], *first[needed:], *grid.languages]
     chosen = list(dict.fromkeys(order))[:LANGUAGES]
-    return [code for code in grid.languages if code in chosen]
+    return drop_idle([code for code in grid.languages if code in chosen], grid)
+
+
+def drop_idle(languages: Sequence[str], grid: Grid) -> list[str]:
+    """The source language, and those of the languages in which a setting of the cut config is tuned or evaluated."""
+    rows, stands_for = cut_pools(grid.config["pools"], languages, grid)
+    pools = {code: [code] for code in languages} | {row["name"]: row["languages"] for row in rows}
+    trained = [code for code in languages if code in grid.trained]
+    needed = {grid.config["source_language"]}
+    for row in grid.config["settings"]:
+        if row["objective"] != "none":
+            own = [code for name in cut_setting(row, stands_for, languages, grid)["pools"] for code in pools[name]]
+            needed.update({"own": own, "trained": [*own, *trained], "all": languages}[row["evaluate"]])
+    return [code for code in languages if code in needed]
 
 
 def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str], engine: str) -> dict[str, Any]:
@@ -121,10 +140,14 @@ def cut_contrasts(contrasts: Sequence[dict], stands_for: dict[str, str]) -> list
 
 
 def cut_setting(row: dict, stands_for: dict[str, str], languages: Sequence[str], grid: Grid) -> dict:
-    """A setting with one seed, two rounds, the pools and languages that are left, and no guards: models are random."""
+    """A setting with one seed, two rounds, the pools and languages that are left.
+
+    It has no guards, and no caliper: the rewards of random models rarely lie within it.
+    """
     row = {**row, "seeds": [1]} if row["objective"] != "none" else dict(row)
     if row["objective"] == "dpo" or "guards" in row:
         row["guards"] = "none"
+    row.pop("caliper", None)
     if "pools" in row:
         kept = dict.fromkeys(stands_for[name] for name in row["pools"] if name in stands_for)
         row["pools"] = list(kept) or [stands_for["monolingual"]]
@@ -135,13 +158,15 @@ def cut_setting(row: dict, stands_for: dict[str, str], languages: Sequence[str],
     if row.get("rejected") == "mean-2sd":
         row["allow_degenerate"] = True
     if row.get("prompt_language") in grid.languages and row["prompt_language"] not in languages:
-        row["prompt_language"] = grid.config["source_language"]
+        source = grid.config["source_language"]
+        row["prompt_language"] = source if source in grid.trained else "chosen"
     return row
 
 
 def cut_recipe(row: dict) -> dict:
-    """Two steps per checkpoint; the learning rate is large."""
-    row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
+    """Two steps per checkpoint; the learning rate is large. A warm-up of so many steps would be longer than the training."""
+    steps = ("warmup",) if row.get("warmup", 0) >= 1 else ()
+    row = {name: value for name, value in row.items() if name not in (*OF_THE_MACHINE, *steps)}
     row |= {"learning_rate": LEARNING_RATE, "epochs": 4, "batch": 2, "micro_batch": 1, "save_every": 2}
     return row | {"max_length": min(row.get("max_length", CONTEXT), CONTEXT)}
 
@@ -168,6 +193,11 @@ def choose_releases(grid: Grid) -> list[dict]:
         if not run.is_base and grid.recipe_of(run)["weights"] == "lora" and run.round == 1:
             found.setdefault(run.model, run.name)
     return [{"run": name, "weights": "merged"} for name in found.values()]
+
+
+def choose_targets(config: dict[str, Any]) -> tuple[str, ...]:
+    """The workflow's targets in a rehearsal of a cut config; that of releases ends the workflow where there are none."""
+    return ("all", "release") if config["release"] else ("all",)
 
 
 def cut_miniature(miniature: dict) -> None:

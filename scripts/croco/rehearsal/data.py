@@ -4,15 +4,17 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from croco.errors import InputError
 from croco.grid import Grid
-from croco.prompts.sources import Source, Unanswerable, dataset_errors, is_chosen, open_dataset, read_entry
+from croco.prompts.sources import NOT_CHOSEN, Source, Unanswerable, dataset_errors, is_chosen, open_dataset, read_entry
 from croco.records import read_jsonl, write_jsonl
 
-LOOKED_AT = 50  # rows of each dataset
+LOOKED_AT = 50  # rows of each dataset that `where` chooses
+SCANNED = 100_000  # rows of each dataset among which they are looked for: it may be sorted by what `where` names
 WANTED = 8  # rows of each dataset; some are left out again by the prompts' own checks
 
 
@@ -30,14 +32,18 @@ def stream_rows(name: str, subset: str | None, revision: str | None, split: str)
         yield from datasets.load_dataset(name, subset, revision=revision, split=split, streaming=True)
 
 
-def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[tuple[int, dict]], Counter]:
-    """([(number, usable row)], {why another is not: how many}) of the first LOOKED_AT."""
+def take_usable(
+    rows: Iterable[dict], source: Source, name: str, seen: set[str]
+) -> tuple[list[tuple[int, dict]], Counter]:
+    """([(number, usable row)], {why another is not: how many}) up to the LOOKED_AT-th row that ``where`` chooses.
+
+    At most SCANNED rows are read. The columns of ``where`` that a row has are added to ``seen``.
+    """
     usable: list[tuple[int, dict]] = []
     faults: Counter = Counter()
-    seen: set[str] = set()
-    for number, row in enumerate(itertools.islice(rows, LOOKED_AT), start=1):
+    for number, row in enumerate(itertools.islice(rows, SCANNED), start=1):
         if not is_chosen(row, source, seen):
-            faults["not chosen by where"] += 1
+            faults[NOT_CHOSEN] += 1
             continue
         try:
             read_entry(row, source, name, number, number)
@@ -47,6 +53,8 @@ def take_usable(rows: Iterable[dict], source: Source, name: str) -> tuple[list[t
             faults[error.problem] += 1
         else:
             usable.append((number, row))
+        if number - faults[NOT_CHOSEN] == LOOKED_AT:
+            break
     return usable, faults
 
 
@@ -63,12 +71,17 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
     revision = grid.prompts[use].get("revision")  # a lock may have set it
     codes = [code for code in languages if parallel and grid.has_prompts(use, code)]
     wanted: set[str] | None = None
-    found = ""
+    passed_over, found = False, ""
     for code in dict.fromkeys([grid.config["source_language"], *codes]):
         subset = grid.path(row.get("subset", ""), language=code) or None
         rows = stream_rows(name, subset, revision, row.get("split", "train"))
         if wanted is None:
-            usable, faults = take_usable(rows, source, name)
+            seen: set[str] = set()
+            usable, faults = take_usable(rows, source, name, seen)
+            passed_over = faults[NOT_CHOSEN] == SCANNED and seen == set(source.where)
+            if passed_over:  # a later row may be chosen
+                rows = stream_rows(name, subset, revision, row.get("split", "train"))
+                usable, faults = take_usable(rows, replace(source, where={}), name, set())
             said = "; ".join(f"{count} {why}" for why, count in faults.most_common())
             if not usable:
                 raise InputError(
@@ -78,17 +91,34 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
                 )
             looked_at = len(usable) + faults.total()
             found = f"{len(usable)} of the first {looked_at} rows can be used{': ' * bool(said)}{said}"
+            if passed_over:
+                found += f"; `where` chooses none of the first {SCANNED:,}, so it was left out"
             usable = usable[:WANTED]
             wanted = {read_id(one, source, number) for number, one in usable}
         else:
-            numbered = enumerate(itertools.islice(rows, 4 * LOOKED_AT), start=1)
-            usable = [(number, one) for number, one in numbered if read_id(one, source, number) in wanted]
+            usable = take_wanted(rows, source, wanted)
             if len(usable) < len(wanted):
-                problem = f"the subset {subset} has {len(usable)} of the {len(wanted)} prompts among its first rows"
+                problem = (
+                    f"the subset {subset} has {len(usable)} of {len(wanted)} prompts in its first {SCANNED:,} rows"
+                )
                 raise InputError(problem, "correct `id`, or take the language out of `languages`", name)
         write_jsonl(folder / f"{use}.{code if parallel else 'all'}.jsonl", (plain(one) for _, one in usable))
-    kept = {name: value for name, value in row.items() if name not in ("dataset", "subset", "revision", "split")}
+    left_out = ("dataset", "subset", "revision", "split", *(["where"] if passed_over else []))
+    kept = {name: value for name, value in row.items() if name not in left_out}
     return {**kept, "path": f"{folder}/{use}.{'{language}' if parallel else 'all'}.jsonl"}, found
+
+
+def take_wanted(rows: Iterable[dict], source: Source, wanted: set[str]) -> list[tuple[int, dict]]:
+    """[(number, row)] of the wanted ids among the first SCANNED rows; the order need not be that of another subset."""
+    usable: list[tuple[int, dict]] = []
+    missing = set(wanted)
+    for number, row in enumerate(itertools.islice(rows, SCANNED), start=1):
+        if read_id(row, source, number) in missing:
+            missing.remove(read_id(row, source, number))
+            usable.append((number, row))
+        if not missing:
+            break
+    return usable
 
 
 def read_id(row: dict, source: Source, number: int) -> str:

@@ -33,7 +33,7 @@ class Line:
         task_change: mean change of these tasks from the untuned model.
         right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
         n: prompts of the win rate.
-        seeds: training seeds with a win rate, or without any those with tasks or measures of answers;
+        seeds: training seeds that the win rate is of, or without one the tasks or the measures of answers;
             ``planned_seeds``: those of the run table.
     """
 
@@ -109,7 +109,10 @@ def _line(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> Line:
     tasks = rows[rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))]
     wins = arena[arena["metric"] == "win_rate"]
     single = [part[part["value"].notna() & (part["seed"] != ALL)] for part in (wins, tasks, fidelity)]
-    seeds = next((part["seed"].nunique() for part in single if len(part)), 0)
+    measured = next((set(map(str, part["seed"])) for part in single if len(part)), set())
+    planned = {str(run.seed) for run in runs}
+    # Where one is missing, no mean over the seeds is made, and the value is one seed's.
+    seeds = len(measured) if measured >= planned else min(1, len(measured))
     tasks = tasks.drop_duplicates("task")
     count = None if is_base else _first(wins, "n")
     return Line(
@@ -130,7 +133,7 @@ def _line(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> Line:
         tokens=_first(fidelity[fidelity["metric"] == "n_tokens"], "value"),
         n=None if count is None else int(count),
         seeds=seeds,
-        planned_seeds=len({run.seed for run in runs}),
+        planned_seeds=len(planned),
     )
 
 

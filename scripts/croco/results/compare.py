@@ -77,7 +77,7 @@ class ArmComparison:
         first_rate, second_rate: win rates over the shared prompts, in shares; None without a difference.
         difference: second_rate - first_rate, with its 95 % interval from ``low`` to ``high``.
         prompts: number of shared prompts, in however many languages each is; None without a difference.
-        seeds: training seeds that both runs have.
+        seeds: number of training seeds that both runs have verdicts of.
         languages: those of the difference.
         excluded: the prompts that are not shared.
         notes: what else only one of the runs has.
@@ -199,13 +199,22 @@ def _compare_arm(
     theirs: dict[int, Run],
 ) -> ArmComparison:
     sides = ((first, ours), (second, theirs))
-    seeds = sorted(ours.keys() & theirs.keys())
+    shared_seeds = sorted(ours.keys() & theirs.keys())
     notes = [
         f"training seed {seed} only in {side.label}"
         for side, runs in sides
         for seed in sorted(runs)
-        if seed not in seeds
+        if seed not in shared_seeds
     ]
+    without = [
+        (seed, side.label) for side, runs in sides for seed in shared_seeds if not _has_verdicts(side.root, runs[seed])
+    ]
+    # A seed that is not judged yet does not take the others' languages away. If none is, the languages say so.
+    seeds = [seed for seed in shared_seeds if seed not in dict(without)]
+    if seeds:
+        notes += [f"training seed {seed} has no verdicts in {label}" for seed, label in without]
+    else:
+        seeds = shared_seeds
     shared = _Shared(first, second, arm[0])
     for code in dict.fromkeys(code for _, runs in sides for run in runs.values() for code in run.evaluated):
         shared.add(code, [[runs[seed] for seed in seeds] for _, runs in sides])
@@ -251,11 +260,20 @@ class _Shared:
             place = evaluated.index(True) if any(evaluated) else 0
             self._exclude(code, f"language only in {self.sides[place].label}", len(digests[place] or ()))
             return
-        if unknown := [side.label for side, known in zip(self.sides, digests, strict=True) if known is None]:
+        lacking = [
+            side.label
+            for side, of_side in zip(self.sides, runs, strict=True)
+            if not all(_path_verdicts(side.root, run, code).is_file() for run in of_side)
+        ]
+        unknown = [side.label for side, known in zip(self.sides, digests, strict=True) if known is None]
+        if unknown and not lacking:
             name = _name_prompts(code)
             self.reasons += [f"the texts of the prompts are unknown: {label} has no {name}" for label in unknown]
             return
         prompts = self._share_prompts(code, *(known or {} for known in digests))
+        if lacking:  # a run that is not finished has no manifests of these verdicts either
+            self._exclude(code, f"no verdicts in {lacking[0]}", len(prompts))
+            return
         self._check_judges(code, runs)
         self._check_baselines(code, prompts)
         self._add_scores(code, runs, prompts)
@@ -301,13 +319,10 @@ class _Shared:
             )
 
     def _add_scores(self, code: str, runs: Sequence[Sequence[Run]], prompts: Sequence[str]) -> None:
-        of_sides = []
-        for side, of_side in zip(self.sides, runs, strict=True):
-            paths = [side.root / run.name / "arena" / f"{code}.jsonl" for run in of_side]
-            if not all(path.is_file() for path in paths):
-                self._exclude(code, f"no verdicts in {side.label}", len(prompts))
-                return
-            of_sides.append([_read_scores(path) for path in paths])
+        of_sides = [
+            [_read_scores(_path_verdicts(side.root, run, code)) for run in of_side]
+            for side, of_side in zip(self.sides, runs, strict=True)
+        ]
         usable = {}
         missing: Counter[str] = Counter()
         for prompt in prompts:
@@ -379,6 +394,15 @@ def _read_baseline(root: Path, model: str, code: str) -> dict[str, list[str]] | 
         return None
     lines = (line for _, line in read_records(path, Generation))
     return {line["prompt_id"]: [response["text"] for response in line["responses"]] for line in lines}
+
+
+def _path_verdicts(root: Path, run: Run, code: str) -> Path:
+    return root / run.name / "arena" / f"{code}.jsonl"
+
+
+def _has_verdicts(root: Path, run: Run) -> bool:
+    """Whether the run has been judged in a language at least."""
+    return any(_path_verdicts(root, run, code).is_file() for code in run.evaluated)
 
 
 def _read_scores(path: Path) -> dict[str, float | None]:

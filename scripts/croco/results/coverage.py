@@ -32,7 +32,8 @@ NO_MANIFEST = {
     README: "it is text",
 }
 MANIFEST = "manifest.json"
-NOT_MEANS = ("n", "control_tokens", "suite", "left_out", "lower_is_better")  # keys of a structured task's results
+# Keys of a structured task's results that are no means.
+NOT_MEANS = ("n", "control_tokens", "cut_requests", "suite", "left_out", "lower_is_better")
 
 
 @dataclass(frozen=True)

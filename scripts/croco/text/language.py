@@ -20,7 +20,7 @@ NOT_PROSE = re.compile(
     r"""
     ^[ \t>*+-]*(?P<fence>`{3,}|~{3,})[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)  # a truncated response leaves it open
     | `{1,3}[^`\n]+`{1,3}
-    | (?:https?://|www\.)\S+
+    | (?:https?://|www\.)[!-~]+  # not to the next white space, which some scripts rarely have
     | \$\$.{1,2000}?\$\$
     | \\\[.{1,2000}?\\\]
     | \\\(.{1,2000}?\\\)

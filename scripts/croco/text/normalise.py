@@ -1,4 +1,4 @@
-"""Visible characters of a text, and equality of ids independent of their code points."""
+"""Characters of a text: which are visible, which are words; and equality of ids independent of their code points."""
 
 import unicodedata
 
@@ -12,6 +12,8 @@ VISIBLE = regex.compile(
 )
 # The control characters at which str.split splits are white space, as pages' form feeds are.
 INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}[\p{Cc}--[\t-\r\x1c-\x1f\x85]]]+", regex.V1)
+# Scripts without spaces between words, in which one character counts as a word: for a set of a pattern of `regex`.
+SPACELESS = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}"
 
 
 def is_blank(text: str) -> bool:

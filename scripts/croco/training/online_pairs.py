@@ -114,7 +114,8 @@ class OnlinePairs(OnlineDPOTrainer):
         sides = torch.stack([~first, first]).long()  # (2, rows): which answer is chosen, which rejected
         chosen, rejected = policy.gather(0, sides)
         gains = (policy - reference).gather(0, sides)
-        loss = (self._pair_losses(gains[0] - gains[1]) * paired).sum() * WORLD / self.step_rows
+        lengths = ids[3].sum(1).view(2, -1).gather(0, sides)
+        loss = (self._pair_losses(gains, lengths) * paired).sum() * WORLD / self.step_rows
         gains, better = self.beta * gains.detach(), rewards.gather(0, sides)
         self._add_metrics(
             {
@@ -170,11 +171,16 @@ class OnlinePairs(OnlineDPOTrainer):
         whole = ended & torch.tensor([not is_blank(text) for text in texts], device=ids.device).view(2, count)
         return rewards, whole, ended
 
-    def _pair_losses(self, logits: torch.Tensor) -> torch.Tensor:
-        """The loss of each pair, of the policy's gain on the chosen answer over that on the rejected (nats)."""
+    def _pair_losses(self, gains: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The loss of each pair, as DPOTrainer's: ipo's is of gains per token.
+
+        ``gains`` (nats) of the policy over its reference, and ``lengths`` (tokens), of the chosen answers and of the
+        rejected ones, both (2, pairs).
+        """
         if self.args.loss_type == "sigmoid":
-            return -logsigmoid(self.beta * logits)
-        return (logits - 1 / (2 * self.beta)) ** 2
+            return -logsigmoid(self.beta * (gains[0] - gains[1]))
+        chosen, rejected = gains / lengths.clamp(min=1)
+        return (chosen - rejected - 1 / (2 * self.beta)) ** 2
 
     def _add_metrics(self, metrics: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Adds to this step's sums {name: (values, which of them count)}."""

@@ -75,6 +75,7 @@ def load_policy(job: Namespace) -> Tuned:
         # Steps of 5e-6 vanish in bfloat16: the weights that are tuned are in float32, forward passes in job.dtype.
         # The reference too, or rounding alone would tell the two apart.
         model, reference = load(torch.float32), load(torch.float32) if OBJECTIVES[job.objective].has_reference else None
+        freeze_beyond_text(model)
         return Tuned(model, reference, None, {}, {}, copy.deepcopy(model.generation_config))
     model = load(job.dtype)
     job.lora_targets, adapted, spared = find_targets(model, job.lora_targets, job.lora_coverage, job.model)
@@ -129,6 +130,19 @@ def still(model: torch.nn.Module) -> None:
             module.p = 0.0
         for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
             setattr(module, name, 0.0)
+
+
+def freeze_beyond_text(model: PreTrainedModel) -> None:
+    """Keeps the weights that no text passes through, such as a vision tower's, out of a training of all weights.
+
+    They get no gradient, so nothing tunes them, and they are not to be counted as tuned.
+    """
+    decoder = model.get_decoder()
+    if decoder is None:  # the model is nothing else
+        return
+    text = {id(weight) for part in (decoder, model.get_output_embeddings()) for weight in part.parameters()}
+    for weight in model.parameters():
+        weight.requires_grad_(id(weight) in text)
 
 
 def fit_padding(tokenizer: PreTrainedTokenizerBase, model: "PreTrainedModel") -> None:

@@ -126,6 +126,12 @@ def train(job: Namespace) -> None:
     from croco.training.trainers import check_trainer, make_trainer
 
     if torch.cuda.is_available():
+        if torch.cuda.device_count() < job.processes:
+            raise InputError(
+                f"{job.processes} processes need as many GPUs, and {torch.cuda.device_count()} can be seen",
+                "start fewer processes, or let them see more GPUs (CUDA_VISIBLE_DEVICES)",
+                field="processes",
+            )
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # before anything else opens the first one
     if job.processes != WORLD:
         raise RuntimeError(f"{WORLD} processes were started, not {job.processes}")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from croco.errors import InputError
 from croco.training.by_rows import ByRows, with_row_numbers
 from croco.training.policy import still_reference
 from croco.training.recipe import count_generation_batch
@@ -101,9 +102,26 @@ def describe_settings(job: Namespace, rows: int, validated: bool) -> dict[str, A
 
 def count_warmup(job: Namespace, rows: int) -> int:
     """Steps of warm-up: a share of all steps, rounded up as transformers does, but not all of them: a training of one step
-    would learn nothing."""
+    would learn nothing.
+
+    Raises InputError where a number of steps leaves none at the full learning rate.
+    """
     steps = math.ceil(job.epochs * math.ceil(rows / job.batch))
-    return int(job.warmup) if job.warmup >= 1 else min(math.ceil(job.warmup * steps), steps - 1)
+    if job.warmup < 1:
+        return min(math.ceil(job.warmup * steps), steps - 1)
+    if job.warmup >= steps and job.schedule != "constant":
+        raise InputError(
+            f"the training has {steps} steps, and its warm-up {job.warmup:g}: it would not reach its learning rate",
+            "give a share of the steps, such as 0.05, or train on more rows",
+            field="warmup",
+        )
+    return int(job.warmup)
+
+
+def on_one_device(config: TrainingArguments) -> TrainingArguments:
+    """The config, for which transformers would otherwise spread each batch over all GPUs that a process can see."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def make_sft_trainer(
@@ -115,7 +133,7 @@ def make_sft_trainer(
     parts: dict[str, Any],
 ) -> Trainer:
     """SFT on completions; ``settings`` of describe_settings, ``parts`` of make_trainer."""
-    return SFTByRows(args=SFTConfig(**NO_AUXILIARY_LOSS, **settings), **parts)
+    return SFTByRows(args=on_one_device(SFTConfig(**NO_AUXILIARY_LOSS, **settings)), **parts)
 
 
 def make_dpo_trainer(
@@ -135,7 +153,7 @@ def make_dpo_trainer(
         **NO_AUXILIARY_LOSS,
         **settings,
     )
-    return DPOByRows(args=config, ref_model=tuned.reference, **parts)
+    return DPOByRows(args=on_one_device(config), ref_model=tuned.reference, **parts)
 
 
 def make_online_trainer(
@@ -175,7 +193,7 @@ def make_online_trainer(
         generation_kwargs={"use_cache": True, "eos_token_id": sorted(stops)},
     )
     return OnlineDPOByRows(
-        args=config,
+        args=on_one_device(config),
         ref_model=tuned.reference,
         reward_funcs=scorer.score,  # TRL asks for one; step_by_rows calls it
         scorer=scorer,
@@ -191,8 +209,6 @@ TRAINERS = {"sft": make_sft_trainer, "dpo": make_dpo_trainer, "online_dpo": make
 
 def check_trainer(job: Namespace, trainer: Trainer) -> None:
     """Raises RuntimeError where the trainer's effective batch is not the config's."""
-    batch = (
-        trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
-    )
+    batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
     if batch != job.batch:
         raise RuntimeError(f"the effective batch is {batch}, not {job.batch}")

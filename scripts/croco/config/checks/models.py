@@ -49,13 +49,18 @@ def check_engines(grid: "Grid") -> Iterator[Fault]:
                 yield from _check_split(grid, keys, row)
 
 
+def list_gpus(grid: "Grid", row: dict) -> list[int]:
+    """GPUs of each kind of job of a model: its own jobs, and those that evaluate what is tuned from it."""
+    jobs = [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]
+    return [grid.resource("gpu", rows) for rows in jobs]
+
+
 def _check_split(grid: "Grid", keys: tuple, row: dict) -> Iterator[Fault]:
     """A model is split over as many GPUs as each of its jobs has, if its options say over how many."""
     options = row["engine_options"]
     stages = options.get("pipeline_parallel_size", 1)
     split = options.get("tensor_parallel_size", 0) * stages
-    for rows in [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]:
-        gpus = grid.resource("gpu", rows)
+    for gpus in list_gpus(grid, row):
         if split not in (0, gpus):
             yield Fault(
                 (*keys, "tensor_parallel_size"),

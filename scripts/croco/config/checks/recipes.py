@@ -49,6 +49,9 @@ def _check_options(grid: "Grid", keys: tuple, recipe: dict, run: "Run") -> Itera
             yield Fault((*keys, "max_length"), problem, "lower it, or raise the reward model's")
     if recipe["weights"] == "full" and setting["rounds"] > 1:
         yield Fault((*keys, "weights"), "rounds go with LoRA", "take LoRA, or one round")
+    if recipe["weights"] == "full" and grid.policies[run.model]["trust_remote_code"]:
+        problem = f"full weights of {run.model} would be saved without the model's own code (trust_remote_code)"
+        yield Fault((*keys, "weights"), problem, "take LoRA")
 
 
 CHECKS = (check_recipes,)
