@@ -11,6 +11,9 @@ VLLM_ENV := .venv-vllm/.lock-installed
 DOCS := .venv-docs/bin
 DOCS_ENV := .venv-docs/.lock-installed
 
+# Set in many containers: each start of a script would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env demo test test-rehearsal test-browser test-vllm test-slurm torture bench envs reference docs lint dag screenshot clean
 
 help:  ## show this help

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 collect_ignore = [] if find_spec("vllm") else ["models/test_vllm.py"]  # `make test-vllm` has it
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,17 +110,39 @@ def planned(folder, *arguments):
 
 
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory):
-    """Folder with prompts, tasks and tiny models: policy/ and reward/; too little trained to be any good."""
-    folder = tmp_path_factory.mktemp("miniature")
-    languages = ["--languages", "en", "de"]
-    script("miniature", "world", *languages, "--output", folder)
-    # So many chats that it answers greedily with several words.
-    length = ["--chats", 4000, "--sentences", 200]
-    script("miniature", "policy", "--world", folder, *languages, *length, "--output", folder / "policy")
-    reward = ["--policy", folder / "policy", "--pairs", 64, "--output", folder / "reward"]
-    script("miniature", "reward", *languages, *reward)
-    return folder
+def make_once(tmp_path_factory):
+    """A function of a name and of what makes a folder: the folder, which all processes of a test run share."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a folder of its own there
+        root = root.parent
+
+    def find(name, make):
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def miniature(make_once):
+    """Folder with prompts, tasks and tiny models: policy/ and reward/; too little trained to be any good. Not to be changed."""
+
+    def make(folder):
+        languages = ["--languages", "en", "de"]
+        script("miniature", "world", *languages, "--output", folder)
+        # So many chats that it answers greedily with several words.
+        length = ["--chats", 4000, "--sentences", 200]
+        script("miniature", "policy", "--world", folder, *languages, *length, "--output", folder / "policy")
+        reward = ["--policy", folder / "policy", "--pairs", 64, "--output", folder / "reward"]
+        script("miniature", "reward", *languages, *reward)
+
+    return make_once("miniature", make)
 
 
 @pytest.fixture(scope="session")
@@ -170,19 +193,28 @@ def fresh_project(tmp_path_factory):
     return copy_project(tmp_path_factory.mktemp("fresh"))
 
 
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
-    """A copy of the project in which the small grid of tests/scenarios/two_languages.yaml has run to its end."""
-    folder = copy_project(tmp_path_factory.mktemp("project"))
-    snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
-    shutil.copytree(folder, folder.with_name("untouched"), symlinks=True)
+def copy_run(make_once, tmp_path_factory, name):
+    """A copy, for this process alone, of a project in which tests/scenarios/two_languages.yaml has run to its end."""
+
+    def make(folder):
+        copy_project(folder)
+        snakemake(folder, "--cores", 2, "--configfile", "two_languages.yaml")
+
+    run, folder = make_once("finished", make), tmp_path_factory.mktemp(name)
+    subprocess.run(["cp", "--archive", f"{run}/.", str(folder)], check=True)  # keeps hard links
     return folder
 
 
 @pytest.fixture(scope="session")
-def untouched_run(finished_run):
+def finished_run(make_once, tmp_path_factory):
+    """A copy of the project in which the small grid of tests/scenarios/two_languages.yaml has run to its end."""
+    return copy_run(make_once, tmp_path_factory, "project")
+
+
+@pytest.fixture(scope="session")
+def untouched_run(make_once, tmp_path_factory):
     """As finished_run, in which no other test has run anything: for plans."""
-    return finished_run.with_name("untouched")
+    return copy_run(make_once, tmp_path_factory, "untouched")
 
 
 # What models ship in generation_config.json besides stop tokens, of which nothing may reach a result; token 1 is the

@@ -21,10 +21,10 @@ RESULTS = "results/small"
 
 
 @pytest.fixture(scope="module")
-def run(finished_run, tmp_path_factory):
+def run(untouched_run, tmp_path_factory):
     """A copy of the finished run for this module."""
     folder = tmp_path_factory.mktemp("own") / "project"
-    shutil.copytree(finished_run.with_name("untouched"), folder, symlinks=True)
+    shutil.copytree(untouched_run, folder, symlinks=True)
     return folder
 
 

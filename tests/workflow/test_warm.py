@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from conftest import ENVIRONMENT, INTERPRETER, ROOT
 
@@ -66,3 +67,22 @@ def test_it_ends_as_the_interpreter_does(tmp_path, interpreter):
         cwd=gone, env=ENVIRONMENT, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1 or done.stdout == b"lost\n"
+
+
+def test_programs_run_side_by_side_and_each_ends_with_its_client(tmp_path):
+    (tmp_path / "wait.py").write_text(
+        "import os, time; print(os.getpid(), flush=True); time.sleep(600)", encoding="utf-8"
+    )
+    command = [INTERPRETER, tmp_path / "wait.py"]
+    clients = [subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    killed, ended = (psutil.Process(int(client.stdout.readline())) for client in clients)
+    clients[0].kill()
+    killed.wait(60)
+    assert ended.is_running() and clients[1].poll() is None
+    clients[1].terminate()
+    assert clients[1].wait(60) == -signal.SIGTERM and not ended.is_running()
+    done = subprocess.run([INTERPRETER, "-c", "print(7)"], env=ENVIRONMENT, capture_output=True, check=True)
+    assert done.stdout == b"7\n"
+    for client in clients:
+        client.stdout.close()
+        client.wait()

@@ -5,13 +5,17 @@ theme, and ``to_svg`` by the light ones. A specification is as wide as its place
 only the functions that draw do it.
 """
 
+import importlib.util
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from croco.digests import versions
+from croco.files import replacing
 from croco.report.units import PLAIN, Unit
 
 if TYPE_CHECKING:
@@ -85,10 +89,20 @@ def to_svg(spec: dict, palette: Mapping[str, str], width: int = WIDTH) -> str:
 
 
 def read_library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``.
+
+    Bundling them takes half of the time of a page, so the script is kept beside the compiled module.
+    """
     import vl_convert
 
-    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
+    version = versions("vl-convert-python")["vl-convert-python"]
+    kept = Path(importlib.util.cache_from_source(__file__)).with_name(f"vega-{version}.js")
+    with suppress(OSError):
+        return kept.read_bytes().decode("utf-8")
+    library = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
+    with suppress(OSError), replacing(kept) as file:  # a folder that cannot be written only costs time
+        file.write(library)
+    return library
 
 
 def _chart(rows: Sequence[dict]) -> "alt.Chart":

@@ -116,10 +116,10 @@ def encode_rows(
         if isinstance(fitting, str):
             dropped[fitting] += 1
             continue
+        counts["truncated"] += fitting != ids
         if OBJECTIVES[objective].has_pairs and fitting[1] == fitting[2]:
             dropped["equal_answers"] += 1
             continue
-        counts["truncated"] += fitting != ids
         counts["trained"] += 1
         examples.append(make_example(number, row, fitting, objective, loss_on))
     return examples, {**counts, "dropped": dict(dropped)}

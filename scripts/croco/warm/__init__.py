@@ -9,7 +9,9 @@ from pathlib import Path
 
 MODULES = [
     *("torch", "pandas", "jinja2", "matplotlib.figure", "datasets", "transformers", "peft", "trl", "lm_eval.evaluator"),
-    *("transformers.models.llama.modeling_llama", "transformers.trainer", "snakemake.cli"),
+    *("transformers.models.llama.modeling_llama", "transformers.trainer"),
+    *("altair", "jsonschema", "msgspec", "sklearn.linear_model", "statsmodels.api", "vl_convert"),
+    *("snakemake.cli", "snakemake.report", "dpath", "smart_open", "yte"),
 ]
 
 # What such a process needs: forks cannot use a GPU that it has touched, and share its cores with each other.
