@@ -128,7 +128,8 @@ def test_translated_prompts_that_will_be_made_again_are_as_many_as_the_source_ha
         block = tmp_path / f"prompts/{code}/0.jsonl"
         block.parent.mkdir(parents=True)
         block.write_text('{"prompt_id": "a"}\n' * count, encoding="utf-8")
-    facts = Facts(grid, stale=[str(tmp_path / "prompts/de/0.jsonl")] * translated_again)
+    stale = [str(tmp_path / "prompts/de/0.jsonl")] if translated_again else []
+    facts = Facts(grid, stale=stale)
     assert facts.count_prompts("train", "de", 0) == (40 if translated_again else 30)
 
 

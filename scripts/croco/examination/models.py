@@ -117,14 +117,12 @@ def examine_heads(grid: Grid, used: Used, config: "PreTrainedConfig") -> Iterato
         return
     heads = getattr(config.get_text_config(), "num_attention_heads", None)
     stages = used.row["engine_options"].get("pipeline_parallel_size", 1)
-    for gpus in dict.fromkeys(list_gpus(grid, used.row)):
-        split = gpus // stages
+    for asked in dict.fromkeys(list_gpus(grid, used.row)):
+        split = asked // stages
         if isinstance(heads, int) and split > 1 and heads % split:
-            in_stages = f" in {stages} stages" * (stages > 1)
+            in_stages, times = (f" in {stages} stages", f" times {stages}") if stages > 1 else ("", "")
             what = f"its {heads} attention heads cannot be split over {split} GPUs{in_stages}: vLLM will not start"
             most = max(number for number in range(1, split) if heads % number == 0)
-            remedy = (
-                f"ask for {most * stages} GPUs (resources: {{gpu: {most * stages}}}), or another divisor of {heads}"
-            )
-            remedy += f" times {stages}" * (stages > 1)
+            gpus = most * stages
+            remedy = f"ask for {gpus} GPUs (resources: {{gpu: {gpus}}}), or another divisor of {heads}{times}"
             yield Finding(ERROR, str(used), what, STAGES[used.role], remedy)
