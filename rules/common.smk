@@ -1,6 +1,7 @@
 """What the rules share: the checked config, the run table, paths, and the digests that decide re-runs."""
 
 import json
+import os
 import re
 import sys
 from functools import partial
@@ -23,6 +24,8 @@ from croco.planning.time_left import log_time_left
 from croco.pins import check_local_items, list_unpinned
 from croco.prompts.sources import check_sources
 from croco.results_folder import CHECKED, DATASETS_CHECKED, ResultsFolder
+from croco.runs import PAIRING_KEYS
+from croco.state import FROM_STATE
 from croco.evaluation.tasks import check_names_once
 
 put_interpreter_first()
@@ -64,6 +67,10 @@ except InputError as error:
 if workflow.modifier.is_main_snakefile():
     ResultsFolder(GRID.results, ASKED, BASE, list_unpinned(GRID), partial(find_excess, GRID, BASE)).install(workflow)
 SCRIPTS = shipped("scripts")
+# Whether jobs find all work of models under state/, and ask for no GPU.
+IS_FROM_STATE = GRID.config["from_state"]
+if IS_FROM_STATE:
+    os.environ[FROM_STATE] = "1"  # for the scripts
 # Absolute, because a path in `include:` is relative to the file that says it.
 CUSTOM_RULES = [str(Path(path).absolute()) for path in GRID.config["custom_rules"]]
 STATE = f"{GRID.results}/state"
@@ -88,7 +95,7 @@ def warn_of_too_few_gpus():
     """Warns at the start of a run about jobs that would be refused later."""
     gpus, needed = workflow.global_resources.get("gpu"), GRID.most_gpus()
     limit = gpus.value if gpus else None
-    if workflow.is_main_process and limit is not None and limit < needed:
+    if workflow.is_main_process and limit is not None and limit < needed and not IS_FROM_STATE:
         print(
             f"warning: jobs of this config ask for {needed} GPUs: start with --resources gpu={needed}", file=sys.stderr
         )

@@ -21,6 +21,7 @@ for BATCH, LANGUAGES in evaluation_batches().items():
             tasks=lambda wc, languages=LANGUAGES: paths_tasks(wc, languages),
             yamls=lambda wc, languages=LANGUAGES: paths_task_files(wc, languages),
             models=wait_for_checks(f"{{run}}/answers/{LANGUAGES[0]}.jsonl"),
+            template=lambda wc: place(f"{find_run(wc).model}/template.json"),
             model=lambda wc: paths_model(GRID.policies[find_run(wc).model]),
             tuned=lambda wc: paths_checkpoint(find_run(wc)),
         output:

@@ -21,7 +21,8 @@ rule train:
         model=lambda wc: paths_model(GRID.policies[wc.model]),
         start=lambda wc: paths_checkpoint(GRID.round_before(find_run(wc))),
         reward=lambda wc: paths_model(online_reward(wc)) if online_reward(wc) else [],
-        template=lambda wc: path_template("reward", find_run(wc).reward_model) if online_reward(wc) else [],
+        template=place("{model}/template.json"),
+        reward_template=lambda wc: path_template("reward", find_run(wc).reward_model) if online_reward(wc) else [],
     output:
         expand(
             place("{model}/{pool}/{setting}/checkpoint/{file}"), file=list_checkpoint_files("lora"), allow_missing=True

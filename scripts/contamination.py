@@ -56,7 +56,8 @@ def parse_arguments():
         action="append",
         default=[],
         metavar=("NAME", "DATA"),
-        help="a structured task with local data in the language, and the FIELDs of its question (default: all texts)",
+        help="a structured task with local data in the language, and the FIELDs of its question (default: all texts); "
+        "`FIELD?` may be absent",
     )
     parser.add_argument("--exact", type=share, default=0.0, help="share of prompts that may be evaluation prompts")
     parser.add_argument("--ngram", type=share, default=1.0, help="share of prompts that may have 13 words in common")
@@ -100,7 +101,7 @@ def check(args, sources):
                     found[name][kind]["evaluated"] |= entries
     hits = {kind: set().union(*(of_kind[kind]["prompts"] for of_kind in found.values())) for kind in KINDS}
     limits = dict(zip(KINDS, (args.exact, args.ngram), strict=True))
-    over = [kind for kind in KINDS if len(hits[kind]) > limits[kind] * len(prompts)]
+    over = [kind for kind in KINDS if hits[kind] and len(hits[kind]) / len(prompts) > limits[kind]]
     if over and args.action == "stop":
         overlaps = [
             f"{kind}, {name}: {len(ids)} ({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''})"
@@ -171,10 +172,11 @@ def read_prompts(path, language):
 
 def read_task(path, fields):
     """The Evaluated of a task's data; a row without text in the fields (all, if none are named) is counted as such."""
-    task, absent = Evaluated(), set(fields)
+    task, absent = Evaluated(), {field for field in fields if not field.endswith("?")}
+    names = [field.removesuffix("?") for field in fields]
     for _, row in read_jsonl(path):
         absent -= row.keys()
-        texts = list_texts([row.get(field) for field in fields] if fields else row)
+        texts = list_texts([row.get(name) for name in names] if names else row)
         if texts:
             task.add(texts, [text for text in texts if len(WORD.findall(text)) >= FEWEST_WORDS])
         else:

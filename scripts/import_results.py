@@ -22,6 +22,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from croco import cli
 from croco.errors import InputError
 from croco.evaluation.directions import HIGHER, LOWER
 from croco.files import replacing
-from croco.records import read_jsonl, read_lines
+from croco.records import load_json, read_jsonl, read_lines
 from croco.results.metrics import better
 from croco.results.table import BY_REWARDS, COLUMNS, name_run
 from croco.runs import BASE, UNTUNED, add_run_options, read_runs
@@ -53,6 +54,8 @@ NUMBERS = (
 )
 DIGITS, DECIMAL = r"[0-9]+", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 NOT_PERCENT = ("bits_per_character",)
+# What EuroEval cannot know of a single test set: its `_se`, or the ends of the interval that it is computed from.
+UNKNOWN = re.compile(r'("(?:test_[^"\\]*_se|lower|upper)"\s*:\s*)NaN\b')
 NORWEGIAN = {"nb": "no", "nn": "no"}
 
 
@@ -154,7 +157,8 @@ def find_run_of_row(row, known, path, line):
 
 def read_euroeval(path, name, known, left_out):
     """Yields the rows of EuroEval's results, each with its own standard error under `error`."""
-    for line, record in read_jsonl(path, blank_lines=True):  # up to version 17 each record begins with a line break
+    # Up to version 17 each record begins with a line break.
+    for line, record in read_jsonl(path, blank_lines=True, load=load_result):
         if "schema_version" in record:
             record = read_every_eval_ever(record, path, line)
         results = record.get("results")
@@ -185,8 +189,6 @@ def read_euroeval(path, name, known, left_out):
         for key in tested:
             value = total[key]
             se = total.get(f"{key}_se")
-            if isinstance(se, float) and math.isnan(se):  # of a single test set
-                se = None
             if not all(is_finite(number) for number in (value, se or 0)):
                 left_out["not a number"] += 1
                 continue
@@ -205,6 +207,11 @@ def read_euroeval(path, name, known, left_out):
                 }
 
 
+def load_result(text):
+    """As load_json, but a standard error that is NaN becomes null; NaN elsewhere is no JSON."""
+    return load_json(UNKNOWN.sub(r"\1null", text))
+
+
 def read_every_eval_ever(record, path, line):
     """A record of EuroEval 17 and later (schema 0.2 of Every Eval Ever) in the form of those before."""
     try:
@@ -215,7 +222,7 @@ def read_every_eval_ever(record, path, line):
             name, scores = result["evaluation_name"], result["score_details"]
             total[name] = scores["score"]
             interval = (scores.get("uncertainty") or {}).get("confidence_interval")
-            if interval:
+            if interval and None not in (interval["lower"], interval["upper"]):
                 if interval["confidence_level"] != 0.95:
                     raise InputError("not a 95 % interval", "give EuroEval's own", path, line, "confidence_level")
                 total[f"{name}_se"] = (interval["upper"] - interval["lower"]) / 2
@@ -228,7 +235,7 @@ def read_every_eval_ever(record, path, line):
             **{key: {"true": True, "false": False}.get(details.get(key)) for key in ("few_shot", "validation_split")},
         }
         harness = library["name"]
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
         raise InputError(
             f"no record of EuroEval in the schema of Every Eval Ever ({type(error).__name__}: {error})",
             "give EuroEval's own JSON Lines",
@@ -241,7 +248,8 @@ def read_every_eval_ever(record, path, line):
 
 
 def is_finite(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    most = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
 
 def compare(found):

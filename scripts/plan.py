@@ -106,7 +106,10 @@ def format_totals(plan, speed, gpus, downloads):
     """Lines below the table: time, what is made again, downloads, and what the figures rest on."""
     total = add_up(plan.to_run)
     uses_gpus = any(step.job.gpus for step in plan.to_run)
-    where = f"on {speed.gpu} ({speed.memory_gb:g} GB)" if uses_gpus else "because no job that will run asks for a GPU"
+    where = "because no job that will run asks for a GPU"
+    if uses_gpus:
+        loading = sum(step.cost.loading for step in plan.to_run) / 3600
+        where = f"on {speed.gpu} ({speed.memory_gb:g} GB), {loading:,.1f} of them to load models"
     yield f"GPU-hours  {total.gpu_hours:,.1f} {where}"
     if interval := plan.interval():
         low, high = interval

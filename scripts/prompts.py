@@ -15,7 +15,8 @@ Excluded rows are counted by reason in the manifest:
 - rows that --where does not choose,
 - chats with tools or pictures,
 - prompts in another language than the source's (20 letters and more),
-- in a dataset, rows that cannot be used. In a local file such a row is an error.
+- in a dataset, rows that cannot be used. In a local file such a row is an error. So is a row of a dataset without an id,
+  where --unique or --select asks for ids.
 """
 
 import argparse
@@ -33,16 +34,20 @@ from croco.prompts.sources import (
     ROW_NUMBER,
     Source,
     check_where,
+    has_no_id,
     is_chosen,
     open_dataset,
     read_entry,
     read_prompt_id,
     read_source,
+    show_id,
     spell_id,
     tell_apart,
 )
 from croco.records import prompt_rows, read_json, write_jsonl
 from croco.text.language import detect_language, name_language
+
+NO_ID = "no id"
 
 
 def main():
@@ -108,7 +113,9 @@ def parse_arguments():
     parser.add_argument("--tokenizer-revision", help="commit or tag of the tokenizer on the hub")
     parser.add_argument("--select", type=Path, help="take the prompts of this file, selected in the source language")
     parser.add_argument(
-        "--unique", action="store_true", help="a duplicate id in a dataset is an error, instead of taking the first"
+        "--unique",
+        action="store_true",
+        help="in a dataset, a duplicate id is an error, instead of taking the first, and so is a row without an id",
     )
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="seed of the selection")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write")
@@ -141,7 +148,7 @@ def select_same(args, facts):
         name = args.input or f"{args.dataset}, {args.subset}"
         if row["prompt_id"] not in places:
             raise InputError(
-                f"the id {row['prompt_id']} of {args.select} is not here",
+                f"the id {show_id(row['prompt_id'])} of {args.select} is not here",
                 "prompts are parallel: add it to each language's file, under the same id",
                 name,
                 field=args.id,
@@ -149,7 +156,7 @@ def select_same(args, facts):
         entry, place = entry_at(places[row["prompt_id"]])
         if entry is None:
             raise InputError(
-                f"the prompt {row['prompt_id']} cannot be used: {list(facts['left out'])[-1]}",
+                f"the prompt {show_id(row['prompt_id'])} cannot be used: {list(facts['left out'])[-1]}",
                 "leave the language out of the prompts' `languages`, so that it is translated",
                 name,
                 field=args.text,
@@ -161,10 +168,12 @@ def select_first(args, facts, origin):
     """Yields (entry, place) for the first --limit prompts that can be used."""
     source = describe_source(args)
     ids, entry_at = read_local(args, source, facts) if args.input else read_dataset(args, source, facts)
-    origin |= {"rows": len(ids) + facts["left out"][NOT_CHOSEN], "ids": digest(ids), "next": 0}
+    passed_over = sum(facts["left out"][reason] for reason in (NOT_CHOSEN, NO_ID))
+    origin |= {"rows": len(ids) + passed_over, "ids": digest(ids), "next": 0}
     if args.after:
         origin["next"] = read_next(args, origin)
-        facts["left out"].pop(NOT_CHOSEN, None)  # the first block has counted them
+        for reason in (NOT_CHOSEN, NO_ID):
+            facts["left out"].pop(reason, None)  # the first block has counted them
     count_tokens = load_counter(args)
     order = range(len(ids))
     if args.limit:
@@ -196,7 +205,13 @@ def select_first(args, facts, origin):
 
 def read_next(args, origin):
     """The rank at which the block --after ended; raises InputError where the source has changed since then."""
-    before = read_json(args.after.with_suffix(".manifest.json"))["origin"]
+    before = read_json(args.after.with_suffix(".manifest.json")).get("origin") or {}
+    if "ids" not in before:
+        raise InputError(
+            "it has no place in the order of the source, as a block that was made with --select",
+            "give a block of the source language that was made without --select",
+            args.after,
+        )
     if before["ids"] != origin["ids"]:
         raise InputError(
             f"selected from {before['rows']} rows, the source now has others ({origin['rows']} rows)",
@@ -254,12 +269,19 @@ def read_dataset(args, source, facts):
         ids = [str(i + 1) for i in chosen]
     else:
         column = data.select_columns(tops[:1])
-        ids = [read_prompt_id(column[i], source, args.dataset, i) for i in chosen]
+        rows, chosen, ids = chosen, [], []
+        for i in rows:
+            row = column[i]
+            if not args.unique and not args.select and has_no_id(row, source):
+                facts["left out"][NO_ID] += 1
+                continue
+            chosen.append(i)
+            ids.append(read_prompt_id(row, source, args.dataset, i))
     first = {}
     for i, prompt_id in zip(chosen, ids, strict=True):
         if first.setdefault(prompt_id, i) != i and (args.unique or args.select):
             raise InputError(
-                f"duplicate id {prompt_id}, first in row {first[prompt_id]}"
+                f"duplicate id {show_id(prompt_id)}, first in row {first[prompt_id]}"
                 + tell_apart(*(spell_id(data[row], source) for row in (first[prompt_id], i))),
                 "give each prompt its own id",
                 args.dataset,

@@ -15,6 +15,8 @@ declared column, the error at the end lists all of them, and nothing is written.
 
 import hashlib
 import json
+import re
+import sys
 from pathlib import Path
 
 from croco import cli
@@ -29,6 +31,9 @@ from croco.records import read_jsonl, write_json
 
 # Other forms of the same weights.
 IGNORED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ckpt", "original/*", "consolidated*"]
+# Files that may name a model's own classes, and the code repository of a class, as in other/repo--module.Class.
+NAMING_CLASSES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+CODE_REPOSITORY = re.compile(r'"([^"]+?)--[^"]+"')
 ROWS_AT_ONCE = 1000
 # What the lock says of an item.
 IN_LOCK = ("kind", "name", "path", "subset", "split", "asked", "commit", "digest")
@@ -99,8 +104,29 @@ def stage_model(kind, path, revision, state):
     folder = Path(snapshot_download(path, revision=revision, ignore_patterns=ignored))
     if kind == MODEL:
         check_weights(path, folder)
+    stage_code(path, folder)
     fetched = {"state": "fetched", "revision": folder.name, "commit": folder.name, "identity": None}
     return {**facts, **fetched, "digest": local_digest(kind, folder, state / "digests"), "bytes": measure(folder)}
+
+
+def stage_code(path, folder):
+    """Fetches the code that a model takes from other repositories; a model whose code is not trusted needs none."""
+    from huggingface_hub import snapshot_download
+
+    for name in list_code_repositories(folder):
+        try:
+            snapshot_download(name, allow_patterns="*.py")
+        except Exception as error:  # any library's error
+            print(f"warning: {path}: no code of {name}, for trust_remote_code: {describe(error)}", file=sys.stderr)
+
+
+def list_code_repositories(folder):
+    found = set()
+    for file in filter(Path.is_file, map(folder.joinpath, NAMING_CLASSES)):
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        classes = settings.get("auto_map") if isinstance(settings, dict) else None
+        found.update(CODE_REPOSITORY.findall(json.dumps(classes)))
+    return sorted(found)
 
 
 def check_weights(path, folder):

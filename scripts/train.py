@@ -26,7 +26,7 @@ from croco.models.loading import model_id
 from croco.models.options import DTYPES, add_model_options, add_template_options
 from croco.objectives import OBJECTIVES
 from croco.records import read_json, read_jsonl, write_json
-from croco.state import NAMED_TEMPLATES, Finished, list_checkpoint_files
+from croco.state import NAMED_TEMPLATES, Finished, expect_finished, list_checkpoint_files
 from croco.training.encode import digest_rows, read_rows
 from croco.training.guards import Guards, check_guards
 from croco.training.process import die_with_parent
@@ -93,6 +93,7 @@ def main():
             print("this training is finished already: linking its checkpoint", file=sys.stderr)
         else:
             tell_of_unfinished(args, finished, inputs)
+            expect_finished()
             train(args, finished)
     for name in list_checkpoint_files(args.weights):
         finished.publish_as(name, args.output / name)

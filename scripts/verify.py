@@ -36,7 +36,6 @@ from croco.digests import code_digest, file_digest
 from croco.errors import InputError
 from croco.files import publish, replacing
 from croco.records import dump, rows, write_json
-from croco.report.page import START
 from croco.results.bundles import (
     CONFIG,
     FOLDER,
@@ -44,12 +43,14 @@ from croco.results.bundles import (
     LANGUAGES,
     MIB,
     README,
+    START,
     Limits,
     read_index,
     root_digest,
     unpack,
     write_readme,
 )
+from croco.results.choices import list_choices
 from croco.results.coverage import (
     NO_MANIFEST,
     find_origin,
@@ -79,7 +80,8 @@ NEEDS_A_MODEL = {
 }
 OF_A_RUN = ("build_pairs", "train", "evaluate", "judge", "fidelity")  # stages whose results are in a run's folder
 MAY_LACK_INPUTS = ("build_pairs", "contamination")  # responses and data of tasks may not be packed
-RUNS, PAGE, PAGE_MANIFEST = "runs.jsonl", "report.html", "report.manifest.json"
+RUNS, PAGE = "runs.jsonl", "report.html"
+PAGE_MANIFEST, SUMMARY_MANIFEST = "report.manifest.json", "summary.manifest.json"
 # What reading a file may raise that holds something else than its format says.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, csv.Error)
 
@@ -123,8 +125,11 @@ def main():
         runs = read_run_table(folder, index, account)
         config = read_config(folder, account)
         account.left_over = find_left_over(index, manifests, runs)
-        check_run_table(folder, config, runs, account)
-        check_expected(index, manifests, runs, account)
+        grid = read_grid(folder, config, account)
+        check_run_table(grid, runs, account)
+        choices = list_choices(grid) if grid else {}
+        check_expected(index, manifests, runs, choices, account)
+        check_choices(manifests, choices, account)
         check_evidence(index, manifests, runs, config, account)
         check_inputs(folder, index, manifests, account)
         check_ledgers(folder, index, account)
@@ -236,27 +241,40 @@ def find_left_over(index, manifests, runs):
     }
 
 
-def check_run_table(folder, config, runs, account):
+def read_grid(folder, config, account):
+    """The Grid of the packed config, None where it is no config of this checkout."""
+    if config and (folder / LANGUAGES).is_file():
+        with account.reading("runs", CONFIG):
+            try:
+                return build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
+            except InputError as error:
+                account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
+    return None
+
+
+def check_run_table(grid, runs, account):
     """The run table is the one of the packed config."""
-    if not (config and (folder / LANGUAGES).is_file()):
-        return
-    with account.reading("runs", CONFIG):
-        try:
-            grid = build_foreign_grid(config, CHECKOUT, folder / LANGUAGES)
-        except InputError as error:
-            account.see("runs", False, CONFIG, f"is no config of this checkout: {error.problem[:200]}")
-            return
+    if grid:
         wanted = [json.loads(dump(run.to_row())) for run in grid.runs.values()]
         same = wanted == [json.loads(dump(run.to_row())) for run in runs.values()]
         account.see("runs", same, RUNS, f"is not the run table of {CONFIG}")
         account.made_again.add(RUNS)
 
 
-def check_expected(index, manifests, runs, account):
+def check_expected(index, manifests, runs, choices, account):
     """What every run of the run table must have is there."""
-    asked = manifests.get("summary.manifest.json", {"options": {}})["options"]
+    asked = choices.get(SUMMARY_MANIFEST) or manifests.get(SUMMARY_MANIFEST, {"options": {}})["options"]
     for name in list_expected(runs.values(), judged=bool(asked.get("judged")), fidelity=bool(asked.get("fidelity"))):
         account.see("expected files", name in index["files"], name, "is not in the bundle")
+
+
+def check_choices(manifests, choices, account):
+    """Pairs, verdicts and tables were made as the packed config says: ``choices`` of list_choices."""
+    for name in sorted(choices.keys() & manifests.keys()):
+        told = manifests[name]["options"]
+        for option, wanted in choices[name].items():
+            same = (told.get(option) or None) == (wanted or None)
+            account.see("choices", same, name, f"was made with another {option} than {CONFIG} says")
 
 
 def check_evidence(index, manifests, runs, config, account):

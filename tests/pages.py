@@ -143,7 +143,7 @@ def write_run(folder, pool, seed, languages):
     write_rows(folder / "pairs.jsonl", pairs)
     counts = {"prompts": 22, "skipped": {"prompt_too_long": 1}, "responses": 60, "left_out": {"empty": 4}, "eligible": 56, "duplicates": 2, "chosen": 20, "rejected": 20}  # fmt: skip
     ledger = {
-        "target": "pair", "languages": {code: counts for code in languages}, "prompts": 22, "formed": 20,
+        "target": "pair", "rejected": "mean-2sd", "languages": {code: counts for code in languages}, "prompts": 22, "formed": 20,
         "no_pair": {"pool_too_small": 2}, "formed_by_language": {code: 20 for code in languages}, "rejected_is_minimum": 0.5, "advice": None,
     }  # fmt: skip
     if len(languages) > 1:

@@ -83,7 +83,7 @@ def least_of(name, rule, wildcards, gpus):
 def job_resources(ask):
     """The resources of a job by ``ask``, a function of a resource's name, the wildcards and the attempt."""
     return {
-        "gpu": lambda wc: ask("gpu", wc),
+        "gpu": lambda wc: 0 if IS_FROM_STATE else ask("gpu", wc),
         "mem_mb": lambda wc, attempt: ask("mem_mb", wc, attempt),
         "runtime": lambda wc, attempt: ask("runtime", wc, attempt),
     }
@@ -91,14 +91,16 @@ def job_resources(ask):
 
 def options_gpus(granted, *rows):
     """How many GPUs the launcher must lease; it refuses a job if Snakemake has reduced the request."""
-    return ["--asked", str(GRID.resource("gpu", rows)), "--granted", str(granted.get("gpu", 0))]
+    asked = 0 if IS_FROM_STATE else GRID.resource("gpu", rows)
+    return ["--asked", str(asked), "--granted", str(granted.get("gpu", 0))]
 
 
 def wait_for_checks(pattern):
     """Input function of a job that runs a model and makes ``pattern``: the checks of the config, until its file is there.
 
     No model runs until every model and dataset of the config has passed. Once a file is there, a new model to check,
-    such as another judge, does not make it stale: the records leave these inputs out, see croco.results_folder.
+    such as another judge, does not make it stale: the records leave these inputs out, see croco.results_folder. A job
+    always waits for the check of its own model (``template``).
     Snakemake's ancient() would also hide other changes of the job behind it.
     """
     checks = [place(path) for path in (CHECKED, *([DATASETS_CHECKED] if DATASETS else []))]

@@ -1,9 +1,3 @@
-# Keys of a setting that are options of scripts/build_pairs.py by the same name.
-PAIRING_KEYS = (
-    "target rejected pool_size per_prompt balance standardise rejected_from prompt_language caliper"
-).split()
-
-
 def paths_scored(wildcards, pattern):
     """As paths_pool, or nothing if the target is `reference` or `prompts`."""
     unscored = find_run(wildcards).row["target"] in ("reference", "prompts")

@@ -1,4 +1,5 @@
 from croco.digests import file_digest, tokenizer_identity
+from croco.pins import list_data_files
 
 # The folders of the prompts of each use under the output root.
 SECTIONS = {"train": "prompts", "evaluate": "prompts/evaluate"}
@@ -55,5 +56,5 @@ def hash_dataset(use):
 def hash_folder(path):
     """Content hash of a dataset in a local folder, which is not a declared input; None for one from the hub."""
     folder = Path(path)
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.name and folder.is_dir() else []
+    files = list_data_files(folder) if folder.name and folder.is_dir() else []
     return [[str(path), file_digest(path, f"{STATE}/digests")] for path in files] or None

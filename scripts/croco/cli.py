@@ -297,10 +297,18 @@ def _plain(value: Any) -> Any:
 
 
 def find_commit(folder: Path) -> dict[str, str | bool | None]:
-    """The commit of a checkout and whether its files differ from it; null where it is no checkout."""
+    """The commit of the checkout with this folder and whether its files differ from it.
+
+    Null where it is no checkout, as an unpacked archive inside another repository, or where there is no git.
+    """
 
     def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        except (FileNotFoundError, PermissionError):
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if not git("ls-files", "."):
+        return {"code_commit": None, "code_dirty": None}
     return {"code_commit": git("rev-parse", "HEAD"), "code_dirty": bool(git("status", "--porcelain", "-uno"))}

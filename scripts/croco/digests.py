@@ -21,6 +21,7 @@ WORDING = ("DATED", "MISFIT", "REMEDY", "remedy")
 MODEL_FILES = (
     WEIGHTS,
     "config.json",
+    "hf_quant_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",

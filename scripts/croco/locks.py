@@ -28,17 +28,24 @@ NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The process that holds a lock; ``began`` is its start and ``since`` that of the lock, both in seconds of the epoch."""
+    """The process that holds a lock.
+
+    Attributes:
+        host: see ``host_name``.
+        pid: its number.
+        began: its start, see ``start_of``.
+        since: the start of the lock, in seconds of the epoch.
+    """
 
     host: str
     pid: int
-    began: float
+    began: str
     since: float
 
     @classmethod
     def this_process(cls) -> Self:
         """The holder that this process is."""
-        return cls(host_name(), os.getpid(), psutil.Process().create_time(), time.time())
+        return cls(host_name(), os.getpid(), start_of(os.getpid()), time.time())
 
     @classmethod
     def read(cls, text: str | bytes) -> Self:
@@ -65,12 +72,24 @@ class Holder(msgspec.Struct, frozen=True):
         None if it is another user's and hidden from this one, as by the mount option hidepid of /proc.
         """
         try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.began) < 5 and process.status() != psutil.STATUS_ZOMBIE
+            return start_of(self.pid) == self.began and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.AccessDenied:
             return None
         except psutil.NoSuchProcess:
             return None if _is_hidden(self.pid) else False
+
+
+def start_of(pid: int) -> str:
+    """What tells a process from all that had or will have its number: on Linux the boot and the clock ticks since then.
+
+    A time of day would change when the machine's clock is set. Raises psutil.NoSuchProcess and psutil.AccessDenied.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The name, in brackets, may hold spaces and brackets; the start is the 22nd field, and the name the second.
+        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return f"{psutil.Process(pid).create_time():.0f}"
 
 
 def _is_hidden(pid: int) -> bool:

@@ -192,5 +192,14 @@ def local_digest(kind: str, path: str | Path, cache: str | Path | None = None) -
             raise InputError(str(error), "give a folder with the model's weights", path) from error
     if Path(path).is_file():
         return file_digest(path, cache)
-    files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    files = list_data_files(path)
     return digest([[file.relative_to(path).as_posix(), file_digest(file, cache)] for file in files])
+
+
+def list_data_files(folder: str | Path) -> list[Path]:
+    """The files of a local dataset, sorted; no hidden ones, such as .git/ and what the hub's client notes in .cache/."""
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )

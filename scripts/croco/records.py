@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
@@ -48,6 +49,16 @@ def read_json(path: str | Path) -> dict:
     return value
 
 
+def advise_encoding(raw: bytes) -> str:
+    """What to do with a file that is not UTF-8 and begins with these bytes."""
+    if raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "save it as UTF-8; it is UTF-16: iconv -f utf-16 -t utf-8"
+    return (
+        "save it as UTF-8, by iconv -f ITS_ENCODING (such as windows-1250 or windows-1252) -t utf-8, and look at the "
+        "letters with accents afterwards"
+    )
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number, text) of a UTF-8 file; raises InputError where it is missing, no file, or not UTF-8."""
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
@@ -62,7 +73,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                         raise InputError("compressed by gzip", "unpack it: gunzip", path, number) from error
                     raise InputError(
                         f"not valid UTF-8 ({error.reason} at byte {error.start} of the line)",
-                        "save the file as UTF-8, e.g. iconv -f latin1 -t utf-8",
+                        advise_encoding(raw if number == 1 else b""),
                         path,
                         number,
                     ) from error
@@ -70,13 +81,15 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError("no such file", "check the path", path) from error
 
 
-def read_jsonl(path: str | Path, blank_lines: bool = False) -> Iterator[tuple[int, dict]]:
+def read_jsonl(
+    path: str | Path, blank_lines: bool = False, load: Callable[[str], Any] = load_json
+) -> Iterator[tuple[int, dict]]:
     """Yields (line number, dict) for each line; raises InputError for broken JSON or a line that is no object."""
     for number, text in read_lines(path):
         if blank_lines and not text.strip():
             continue
         try:
-            row = load_json(text)
+            row = load(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"broken JSON ({error})", "write one complete JSON object per line, no blank lines", path, number

@@ -13,6 +13,18 @@ from croco.records import read_jsonl
 UNTUNED = "untuned"
 BASE = "base"
 OWN, OTHER_POLICY, LAST_ROUND = "own", "other policy", "last round"
+# Keys of a setting that are options of scripts/build_pairs.py by the same name.
+PAIRING_KEYS = [
+    "target",
+    "rejected",
+    "pool_size",
+    "per_prompt",
+    "balance",
+    "standardise",
+    "rejected_from",
+    "prompt_language",
+    "caliper",
+]
 
 
 @dataclass(frozen=True)

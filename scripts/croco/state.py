@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 
 from croco.digests import digest
+from croco.errors import InputError
 from croco.files import partial_file, publish, save
 from croco.locks import take_lock
 from croco.records import dump, write_json
 
+FROM_STATE = "CROCO_FROM_STATE"  # environment variable: set where no model may be loaded, see expect_finished
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NAMED_TEMPLATES = "additional_chat_templates"  # a folder that some tokenizers have
 # Files of a checkpoint besides its weights.
@@ -35,6 +37,13 @@ WEIGHT_FILES = {
 def list_checkpoint_files(weights: str) -> list[str]:
     """Names of the files of a checkpoint; ``weights`` is lora or full."""
     return [*WEIGHT_FILES[weights], *CHECKPOINT_FILES]
+
+
+def expect_finished() -> None:
+    """Raises InputError, before a model is loaded, in a run that only takes finished work (the config's from_state)."""
+    if FROM_STATE in os.environ:
+        remedy = "start again without from_state: the job then makes what is missing"
+        raise InputError("not all results are under state/, and from_state lets no model be loaded", remedy)
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):

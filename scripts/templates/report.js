@@ -69,8 +69,8 @@ let isOnPaper = false;
 async function render(place) {
   place.dataset.drawn = "wait";
   const paperWidth = PAPER_WIDTH[place.closest(".many") ? "among" : "alone"];
-  const width = isOnPaper ? paperWidth : place.clientWidth;
   const { figure, index } = place.dataset;
+  const width = isOnPaper ? Math.max(paperWidth, PLOTS[figure][index].usermeta?.least_width ?? 0) : place.clientWidth;
   const text = JSON.stringify(PLOTS[figure][index]).replace(/var\(--([\w-]+)\)/g, (_, name) => colour(name));
   const spec = JSON.parse(text);
   spec.background = colour("page"); // a downloaded image keeps its background

@@ -104,6 +104,14 @@ BAD = {
     "contrast with itself": ("contrasts:\n  - {setting: dpo, pool: multi, versus: dpo}\n", 2, ["nothing new"]),
     "release twice": ("release: [{run: mini/multi/dpo}, {run: mini/multi/dpo, weights: adapter}]\n", 1, ["twice"]),
     "licence that is none": ("release: [{run: mini/multi/dpo, licence: \"mit'; x\"}]\n", 1, ["licence"]),
+    **{
+        f"release named {name}": (f"release: [{{run: mini/multi/dpo, name: {name}}}]\n", 1, [f"{name} is no hub id"])
+        for name in ("org/my--model", "org/name.", "org/model.git", "a..b/c")
+    },
+    **{
+        f"path {path}": (f"reward_models:\n  - {{name: english, path: {path}}}\n", 2, [f"{path} is no folder, and no hub id"])
+        for path in ("org/my--model", "org/name.", "org/model.git", "a..b/c")
+    },
     "audit of nobody's answers": ("audit:\n  policy: nobody\n", 2, ["nobody", "mini, other"]),
     "comparisons that are not there": ("audit: {comparisons: 'no/{language}.jsonl'}\n", 1, ["no/en.jsonl"]),
     "release of nothing": ("release: [{run: mini/multi/x}]\n", 1, ["mini/multi/x", "mini/multi/dpo"]),
@@ -332,6 +340,8 @@ def test_what_jobs_ask_for_follows_from_size_and_attempt(tmp_path, fresh_project
     assert grid.resource("mem_mb", [eurollm], attempt=2) == 2 * grid.resource("mem_mb", [eurollm])
     assert grid.resource("runtime", [aya], attempt=3) == 3 * grid.resource("runtime", [aya])
     assert grid.resource("mem_mb", [eurollm], processes=8) > 8 * 2000 * 9
+    limited = {**aya, "resources": {"runtime": 1440, "mem_mb": 100000}}
+    assert [grid.resource(name, [limited], attempt=3) for name in ("runtime", "mem_mb")] == [1440, 100000]
 
 
 @pytest.mark.parametrize("written", ["results/x", "./results/x/", "results//x", "results/y/../x"])

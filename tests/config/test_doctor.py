@@ -9,9 +9,12 @@ import subprocess
 import pytest
 import yaml
 from conftest import ENVIRONMENT, INTERPRETER, ROOT, copy_project, script, snakemake, write_rows
-from hub import BUSY, GATE, serving
+from hub import BUSY, COMMIT, GATE, serving
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
+from croco.examination.findings import Used
+from croco.examination.hub import examine_cached_card, examine_repository
 from croco.examination.machine import examine_file_system, find_gpus
 from croco.examination.memory import (
     count_activations,
@@ -240,10 +243,14 @@ def test_what_is_no_config_is_told_with_its_line(tmp_path, text, says):
     ("content", "says"),
     [
         (b"a: 1\nb: [1, 2\nc: 3\n", ["my.yaml:3: not YAML at column 2"]),
-        ("a: 1\nb: caf\u00e9\n".encode("latin1"), ["my.yaml:2: not a text file in UTF-8: the byte 0xe9 at column 7"]),
+        (
+            "a: 1\nb: caf\u00e9\n".encode("latin1"),
+            ["my.yaml:2: not a text file in UTF-8: the byte 0xe9 at column 7", "-f ITS_ENCODING"],
+        ),
+        ("a: 1\nb: caf\u00e9\n".encode("utf-16"), ["my.yaml:1: not a text file in UTF-8", "iconv -f utf-16"]),
         (b"a: 1\nb: x\x07\n", ["my.yaml:2: not a text file: the control character U+0007 at column 5"]),
     ],
-    ids=["broken", "latin1", "control"],
+    ids=["broken", "latin1", "utf-16", "control"],
 )
 @pytest.mark.parametrize("name", ["doctor", "plan", "rehearse"])
 def test_a_config_that_snakemake_cannot_read_has_line_and_column(tmp_path, name, content, says):
@@ -445,6 +452,30 @@ def test_the_doctor_fetches_no_weights(hub_report):
     assert list(home.rglob("config.json")) and not list(home.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("header", "licence"),
+    [("license: mit", "mit"), ("license: mit: x", "none stated"), ("- mit", "none stated"), ("{{x}}", "none stated")],
+)
+def test_the_licence_of_a_cached_card(tmp_path, monkeypatch, header, licence):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--org--x"
+    for name, text in (("refs/main", COMMIT), (f"snapshots/{COMMIT}/README.md", f"---\n{header}\n---\n# A model\n")):
+        (repository / name).parent.mkdir(parents=True)
+        (repository / name).write_text(text)
+    (found,) = examine_cached_card(Used("policy", {"name": "x"}, "org/x"))
+    assert (found.severity, found.what) == ("note", f"org/x: licence {licence}")
+
+
+def test_credentials_of_the_hubs_address_are_not_shown(monkeypatch):
+    def fail(*_, **__):
+        raise HTTPError("503 Server Error for url: http://me:hunter2@mirror/api/models/org/x?sig=hunter2")
+
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr("huggingface_hub.model_info", fail)
+    (found,) = examine_repository(Used("policy", {"name": "x"}, "org/x"))
+    assert found.what.endswith("503 Server Error for url: http://mirror/api/models/org/x")
+
+
 def test_the_memory_of_jobs_follows_the_formulas(good):
     """A Llama of 8 billion parameters in bfloat16, with numbers worked out by hand."""
     from transformers import LlamaConfig
@@ -574,6 +605,35 @@ def test_the_whole_of_contaminated_prompts_is_an_error(good, tmp_path):
     done = doctor(tmp_path, config)
     assert done.returncode == 1 and "are evaluation prompts" in done.stdout, done.stdout + done.stderr
     done = doctor(tmp_path, config | {"contamination": "remove"})
+    assert done.returncode == 0 and "are evaluation prompts" not in done.stdout, done.stdout + done.stderr
+
+
+def test_a_limit_on_either_use_may_leave_contaminated_prompts_out(good, tmp_path):
+    """One of eight prompts is in both files; eight evaluation prompts cannot leave it out."""
+    for code in ("en", "de"):
+        for use, first in (("train", 0), ("evaluate", 7)):
+            table = [{"id": f"q{i}", "text": f"{code}: what is {i}?"} for i in range(first, first + 8)]
+            write_rows(tmp_path / f"{use}.{code}.jsonl", table)
+    for limits, code in (({}, 1), ({"train": 4}, 0), ({"evaluate": 7}, 0), ({"evaluate": 8}, 1)):
+        prompts = [
+            {"use": use, "path": str(tmp_path / f"{use}.{{language}}.jsonl")}
+            | ({"limit": limits[use]} if use in limits else {})
+            for use in ("train", "evaluate")
+        ]
+        done = doctor(tmp_path, good[1] | {"prompts": prompts})
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "1 of 8 training prompts in en are evaluation prompts (q7)" in done.stdout
+
+
+def test_one_file_that_where_splits_is_not_contaminated(good, tmp_path):
+    table = [{"id": f"q{i}", "text": f"What is {i}?", "part": ("train", "test")[i % 2]} for i in range(12)]
+    write_rows(tmp_path / "all.en.jsonl", table)
+    write_rows(tmp_path / "all.de.jsonl", [{"id": row["id"], "text": f"Was ist {row['id']}?"} for row in table])
+    prompts = [
+        {"use": use, "path": str(tmp_path / "all.{language}.jsonl"), "where": {"part": part}}
+        for use, part in (("train", "train"), ("evaluate", "test"))
+    ]
+    done = doctor(tmp_path, good[1] | {"prompts": prompts})
     assert done.returncode == 0 and "are evaluation prompts" not in done.stdout, done.stdout + done.stderr
 
 

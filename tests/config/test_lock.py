@@ -229,6 +229,24 @@ def test_a_passed_check_of_datasets_is_not_repeated(project):
     assert again.returncode == 0 and "check_datasets" not in again.stdout + again.stderr, again.stderr
 
 
+def test_hidden_files_are_no_content_of_a_local_dataset(project):
+    """As `hf download --local-dir`, git and macOS leave them; neither the lock nor a finished check minds them."""
+    write_config(project, add_translator)
+    done = run(project, "results/small/datasets.json", "--cores", "1", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in (".cache/huggingface/train.metadata", ".git/HEAD", ".DS_Store"):
+        (project / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "data" / name).write_text("noted")
+    again = run(project, "-n", "results/small/datasets.json")
+    write_config(project, hold)
+    held = run(project, "-n")
+    for file in (project / "data").rglob("*"):
+        if file.is_file() and file.name != "train.jsonl":
+            file.unlink()
+    assert again.returncode == 0 and "check_datasets" not in again.stdout + again.stderr, again.stderr
+    assert held.returncode == 0, held.stderr
+
+
 def test_a_dataset_that_cannot_be_known_without_a_network_is_no_error(tmp_path):
     columns = ["id=id", "text=text"]
     options = ["--dataset", "train", "org/not_staged", "-", "-", "train", *columns, "--output", tmp_path / "found.json"]

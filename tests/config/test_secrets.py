@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT, refuse_config, script
 
 from croco.config.checks.secrets import find_secrets
+from croco.errors import InputError, hide_secrets
 
 TOKEN = "hf_" + "q7Rw2xKp" * 4
 VALUES = [
@@ -18,14 +19,30 @@ VALUES = [
     "AKIA" + "ABCD1234" * 2,
     "Bearer eyJhbGciOi.a1B2c3D4",
     "https://me:hunter2@example.org/models",
+    "https://:hunter2@example.org",
+    "https://hunter2@example.org/models",
+    "https://me:hun/ter2@example.org",
+    "https://m@e:hunter2@example.org:8080/models",
+    "https://me%3Ahunter2@example.org",
+    "postgresql://me:hun/ter2@db",
+    "s3://me%3Ahunter2@bucket",
+    "https://example.org/w?X-Amz-Date=1&X-Amz-Signature=1a2b",
+    "https://example.org/w?sv=1&sig=1a2b%3D",
+    "https://example.org/w?token=opaque",
+    "https://example.org/#access_token=opaque",
+    "https://example.org/w?a=1&private_token=opaque",
+    "AIza" + "a1B2c" * 7,
     "-----BEGIN RSA PRIVATE KEY-----",
 ]
 KEYS = ["token", "hf_token", "hf-token", "hfToken", "api_key", "apiKey", "OPENAI_API_KEY", "Authorization", "password"]
 KEYS += ["aws_secret_access_key", "client_secret", "use_auth_token", "credentials"]
+KEYS += ["openai_key", "private_token", "pwd", "db_pwd", "connection_string", "connectionString", "cookie", "sas"]
 HARMLESS = {
     **{"max_tokens": 3, "tokenizer": "org/name", "eos_token": "</s>", "tokens": "many", "stop_token_ids": [1]},
     **{"token": True, "use_auth_token": None, "api_key": "", "max_num_batched_tokens": 2048, "pad_token": "[PAD]"},
     "texts": ["data/sk-translations-of-questions.jsonl", "task-0123456789abcdef0123", "hf_home", "https://example.org/a@b"],
+    "addresses": ["name@example.org", "hf://datasets/x", "hf://gpt2@main/config.json", "git@github.com:x/y", "see https://example.org: me@example.org", "https://example.org:8080/a@b", "https://example.org:8080?mail=a@b", "https://[::1]:8080/a@b", "http://127.0.0.1:8080/a:b@c", "https://example.org/a?pad_token=x&max_tokens=3&design=4", "https://example.org?mail=a@b", "AIza"],
+    **{"sort_key": "id", "key": "id", "pwd": None, "signature": "kind", "tokenizer_key": "a"},
 }  # fmt: skip
 # {place in the config: (text of a config, key that the message names, line)}
 CONFIGS = {
@@ -84,6 +101,23 @@ def test_secrets_are_found_by_value_and_by_key():
         assert list(find_secrets({"a": {key: "opaque"}})) == [("a", key)], key
         assert list(find_secrets({key: {"header": 1}})) == [(key,)], key
     assert list(find_secrets(HARMLESS)) == []
+
+
+# {text of a library's error: what may be shown of it}
+ERRORS = {
+    "404 Client Error for url: http://me:hunter2@mirror:80/api/a@main.": "404 Client Error for url: http://mirror:80/api/a@main.",
+    "no https://hunter2@mirror/x and http://m@e:hun/ter2@mirror": "no https://mirror/x and http://mirror",
+    "'https://cdn.org/w?X-Amz-Date=1&X-Amz-Signature=hunter2' is gone": "'https://cdn.org/w' is gone",
+    "Max retries exceeded with url: /w?token=hunter2 (refused)": "Max retries exceeded with url: /w (refused)",
+    "no rows in data/*?.jsonl, https://h.org:80/a@b: why? /a/(?P<n>b)": "no rows in data/*?.jsonl, https://h.org:80/a@b: why? /a/(?P<n>b)",
+}  # fmt: skip
+
+
+def test_errors_show_no_credentials_of_addresses():
+    for said, shown in ERRORS.items():
+        assert hide_secrets(said) == shown
+        error = InputError(f"it cannot be read: {said}", "try again")
+        assert error.problem == f"it cannot be read: {shown}" and "hunter2" not in str(error)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)

@@ -77,6 +77,39 @@ def test_stage_tells_all_that_is_missing_at_once(staged):
     assert again.returncode == 1 and "1 of 2 items" in again.stderr and "model b" in again.stderr
 
 
+def test_stage_shows_no_credentials_of_the_hubs_address(tmp_path):
+    with serving(tmp_path / "served") as address:
+        mirror = address.replace("://", "://me:hunter2@")
+        online = {**ENVIRONMENT, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": mirror, "HF_HOME": str(tmp_path / "home")}
+        done = run(
+            "stage", online, "--model", "a", "org/none", "-", "--dataset", "d", "org/no-data", "-", "-", "train",
+            "--state", tmp_path / "state", "--output", tmp_path / "missing.json",
+        )  # fmt: skip
+    assert done.returncode == 1 and f"for url: {address}/api/models/org/none" in done.stderr, done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_stage_fetches_the_code_that_a_model_takes_from_another_repository(tmp_path):
+    model, code = (tmp_path / "served/models/org" / name for name in ("borrower", "code"))
+    classes = {"AutoConfig": "org/code--configuration_x.XConfig", "AutoTokenizer": [None, "org/gone--x.XTokenizer"]}
+    for folder, config in ((model, {"model_type": "x", "auto_map": classes}), (code, {})):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes(b"weights")
+    text = "from transformers import PretrainedConfig\nclass XConfig(PretrainedConfig):\n    model_type = 'x'\n"
+    (code / "configuration_x.py").write_text(text)
+    with serving(tmp_path / "served") as address:
+        online = {**ENVIRONMENT, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+        options = ["--state", tmp_path / "state", "--output", tmp_path / "stage.json"]
+        done = run("stage", online, "--model", "x", "org/borrower", "-", *options)
+    assert done.returncode == 0 and "warning: org/borrower: no code of org/gone" in done.stderr, done.stderr
+    assert len(list((tmp_path / "home").rglob("model.safetensors"))) == 1
+    load = "import transformers as t; print(t.AutoConfig.from_pretrained('org/borrower', trust_remote_code=True))"
+    offline = {**online, "HF_HUB_OFFLINE": "1"}
+    read = subprocess.run([sys.executable, "-c", load], env=offline, capture_output=True, text=True, check=False)
+    assert read.stdout.startswith("XConfig"), read.stderr
+
+
 def test_suite_and_own_tasks_offline(staged, miniature, prompts, tmp_path):
     """Choices, filters, metrics that are no number a document, limits; pairing by document."""
     *_, offline = staged

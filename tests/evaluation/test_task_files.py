@@ -102,6 +102,15 @@ def test_files_of_a_task(folder):
         find_code(task)
 
 
+def test_a_linked_task_includes_what_is_beside_the_file_itself(folder):
+    (folder / "task.yaml").write_text(f"{PLAIN}include: other.yaml\n", encoding="utf-8")
+    (folder / "links").mkdir()
+    link = folder / "links" / "linked.yaml"
+    link.symlink_to(folder / "task.yaml")
+    assert list_files(link) == [folder / "task.yaml", folder / "other.yaml", folder / "code.py"]
+    assert find_code(link) == ["!function code.ask (process_docs in other.yaml)"]
+
+
 def test_metrics_are_those_that_lm_eval_has():
     import lm_eval.api.metrics  # noqa: F401
     from lm_eval.api.registry import metric_registry

@@ -9,6 +9,7 @@ from conftest import ROOT, copy_project, rows, script, snakemake, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from croco.errors import InputError
 from croco.evaluation.tasks import list_question_fields
 from croco.prompts.overlap import Evaluated, N, list_grams
 
@@ -238,6 +239,14 @@ def test_a_comparison_with_nothing_is_refused(files):
         ("doc_to_text: Which of these is a sentence?", []),
         ("""doc_to_text: "{{ question | regex_replace('a', 'b') }}\"""", ["question"]),
         ('doc_to_text: "{{question.stem}}"', ["question"]),
+        # A row may lack these.
+        (
+            """doc_to_text: "{{context|default('')}} {{question}} {{hint | d('')}}\"""",
+            ["question", "context?", "hint?"],
+        ),
+        ('doc_to_text: "{% if context is defined %}{{context}}{% endif %}{{question}}"', ["question", "context?"]),
+        ('doc_to_text: "{% if a is not defined %}-{% endif %}{{question}}"', ["question", "a?"]),
+        ("""doc_to_text: "{{question|default('')}} {{question}}\"""", ["question"]),
         # A name of the template's own is no field.
         (
             'doc_to_text: "{% for part in parts %}{{loop.index}}. {{part}}{% endfor %}{% set n = range(2) %}{{n}}"',
@@ -248,6 +257,42 @@ def test_a_comparison_with_nothing_is_refused(files):
 def test_the_fields_of_a_tasks_question(tmp_path, lines, fields):
     (tmp_path / "facts.yaml").write_text(lines + "\n")
     assert list_question_fields(tmp_path / "facts.yaml") == fields
+
+
+@pytest.mark.parametrize(
+    ("includes", "own", "fields"),
+    [
+        ("base.yaml", "", ["question"]),
+        ("base.yaml", "doc_to_text: own", ["own"]),
+        ("[base.yaml, other.yaml]", "", ["other"]),  # the later one wins
+        ("deep/nested.yaml", "", ["question"]),
+    ],
+)
+def test_the_question_may_be_in_an_included_file(tmp_path, includes, own, fields):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/nested.yaml").write_text("include: ../base.yaml\n")
+    (tmp_path / "base.yaml").write_text('doc_to_text: "{{question}}"\n')
+    (tmp_path / "other.yaml").write_text('doc_to_text: "{{other}}"\n')
+    (tmp_path / "facts.yaml").write_text(f"include: {includes}\n{own}\n")
+    assert list_question_fields(tmp_path / "facts.yaml") == fields
+
+
+def test_a_task_in_another_encoding_is_no_task(tmp_path):
+    (tmp_path / "facts.yaml").write_bytes("doc_to_text: Où?\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"facts\.yaml: not a task of lm-eval"):
+        list_question_fields(tmp_path / "facts.yaml")
+
+
+def test_a_share_is_exceeded_only_above_it(tmp_path):
+    """29 of 100 are not more than 0.29, though 0.29 * 100 is 28.999999999999996."""
+    write_rows(tmp_path / "train.jsonl", [prompt(i, f"Where is Rome {i}?") for i in range(100)])
+    write_rows(tmp_path / "evaluate.jsonl", [prompt(i, f"Where is Rome {i}?") for i in range(29)])
+    for share, code in ((0.29, 0), (0.28, 1)):
+        done = script(
+            "contamination", "--language", "en", "--prompts", tmp_path / "train.jsonl", "--evaluate", tmp_path / "evaluate.jsonl",
+            "--exact", share, "--output", tmp_path / "found.json", check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
 
 
 def test_rows_of_a_task_without_text_are_counted(files):

@@ -532,3 +532,76 @@ def test_the_separator_of_a_table_without_header_is_the_one_that_fits_alone(tmp_
     else:
         assert done.returncode == 1 and f"en.{suffix}:" in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "out" / "en.jsonl").exists()
+
+
+def select_from(folder, *options, check=True):
+    """(prompts selected from the folder "d" as a dataset, counts of what was left out)."""
+    done = script("prompts", "--dataset", folder / "d", "--language", "en", *options, "--output", folder / "o.jsonl", check=check)  # fmt: skip
+    if done.returncode:
+        return done
+    counts = json.loads((folder / "o.manifest.json").read_text())
+    assert counts["origin"]["rows"] == counts["counts"]["selected"] + sum(counts["counts"]["left out"].values())
+    return rows(folder / "o.jsonl"), counts["counts"]["left out"]
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_cells_of_a_dataset_of_tables_are_text(tmp_path, suffix, separator):
+    table = [("id", "text", "answer"), ("007", "None", "1.50"), ("7", "NA", "true"), ("1e3", "2024-01-01", "")]
+    (tmp_path / "d").mkdir()
+    (tmp_path / f"d/train.{suffix}").write_text("".join(separator.join(cells) + "\n" for cells in table))
+    found, left_out = select_from(tmp_path, "--reference", "answer")
+    assert [(row["prompt_id"], row["messages"][0]["content"], row["reference"]) for row in found] == [
+        ("007", "None", "1.50"), ("7", "NA", "true"), ("1e3", "2024-01-01", None),
+    ]  # fmt: skip
+    assert left_out == {}
+
+
+@pytest.mark.parametrize(("ids", "said"), [
+    (["2024-01-01T10:00:00", "2024-01-02T10:00:00"], ["the id was read as a time", "`path`"]),
+    ([1.0, 2.5], ["the id 1.0 is not a whole number"]),
+])  # fmt: skip
+def test_ids_of_a_dataset_that_are_no_ids(tmp_path, ids, said):
+    write_rows(tmp_path / "d/train.jsonl", [{"id": one, "text": f"Say {one}"} for one in ids])
+    done = select_from(tmp_path, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(text in done.stderr for text in said), done.stderr
+
+
+def test_rows_of_a_dataset_without_an_id_are_counted(tmp_path):
+    """Also over two blocks; where ids must be unique, such a row is an error."""
+    ids = ["a", None, "b", " ", "c"]
+    write_rows(tmp_path / "d/train.jsonl", [{"id": one, "text": f"Say {i}"} for i, one in enumerate(ids)])
+    found, left_out = select_from(tmp_path)
+    assert [row["prompt_id"] for row in found] == ["a", "b", "c"] and left_out == {"no id": 2}
+    assert [row["source"].rpartition("#")[2] for row in found] == ["0", "2", "4"]
+    done = select_from(tmp_path, "--unique", check=False)
+    assert done.returncode == 1 and "the id is empty" in done.stderr and "d:1, field id" in done.stderr
+    options = ("prompts", "--dataset", tmp_path / "d", "--language", "en", "--limit", 2)
+    script(*options, "--output", tmp_path / "0.jsonl")
+    script(*options, "--after", tmp_path / "0.jsonl", "--output", tmp_path / "2.jsonl")
+    counts = [json.loads((tmp_path / f"{i}.manifest.json").read_text())["counts"] for i in (0, 2)]
+    assert [count["selected"] for count in counts] == [2, 1] and [count["left out"] for count in counts] == [left_out, {}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "found"), [("level=5", ["a", "b"]), ("level=5.0", ["a", "b"]), ("level=five", ["c"])]
+)
+def test_numbers_in_a_table_are_compared_by_value(tmp_path, where, found):
+    (tmp_path / "en.csv").write_text("id,text,level\na,x,5.0\nb,y,5\nc,z,five\nd,w,\ne,v,05\n")
+    select(tmp_path, "en", "--where", where, suffix="csv")
+    assert [row["prompt_id"] for row in rows(tmp_path / "out" / "en.jsonl")] == found
+
+
+def test_a_block_follows_none_that_was_selected_by_ids(tmp_path):
+    make_jsonl(tmp_path, 3)
+    select(tmp_path, "de")
+    done = select(tmp_path, "en", "--limit", 1, "--after", tmp_path / "out" / "de.jsonl", check=False)
+    assert done.returncode == 1 and "de.jsonl" in done.stderr and "--select" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_invisible_characters_of_an_id_are_shown(tmp_path):
+    make_jsonl(tmp_path, 2)
+    write_rows(tmp_path / "en.jsonl", [{"id": "q\ufeff0", "text": "Hello"}])
+    done = select(tmp_path, "de", check=False)
+    assert done.returncode == 1 and r"the id 'q\ufeff0' of" in done.stderr, done.stderr

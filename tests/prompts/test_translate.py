@@ -73,6 +73,13 @@ def test_requests_of_each_format():
     assert made["template"] == "To German: Hi {text} {x}"
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "seed", "format", "language", "template"])
+def test_a_template_has_the_text_and_the_languages_alone(field):
+    how = {**NAMES, "max_tokens": 8, "seed": 1, "format": "template", "language": "de", "template": "x"}
+    (message,) = request("Hi", "template", f"{{{field}}} to {{target_code}}: {{text}}", how)
+    assert message["content"] == f"{{{field}}} to de: Hi"
+
+
 def test_faults_of_a_translation():
     def fault(text, reason="stop"):
         return find_fault({"text": text, "finish_reason": reason}, "de")

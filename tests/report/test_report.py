@@ -15,7 +15,7 @@ import numpy as np
 import pages
 import pandas as pd
 import pytest
-from conftest import planned, rows, script, snakemake, write_runs
+from conftest import planned, rows, script, snakemake, write_rows, write_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import html
@@ -25,13 +25,17 @@ from snakemake.utils import update_config
 
 from croco import cli, hardware
 from croco.report.elements import embed
+from croco.report.examples import DEPENDS_ON_ORDER, agree
 from croco.report.highlights import mark_differences
 from croco.report.page import Manifest
-from croco.report.plots import find_common_length
+from croco.report.plots import find_common_length, plot_cells, plot_forest, read_palette, to_svg
+from croco.report.render import TEMPLATES
+from croco.report.units import PERCENT, PLAIN
 
 SECTIONS = ["overview", "data", "rewards", "training", "structured", "open-ended", "fidelity", "findings", "examples",
             "provenance", "cost", "claims", "glossary"]  # fmt: skip
 ABSENT = "\u2013"
+STYLE = TEMPLATES / "report.css"
 SMALL = ("--configfile", "two_languages.yaml")
 
 
@@ -142,6 +146,41 @@ def test_rewards_are_described_as_numpy_describes_those_of_the_files(written):
             ("highest", np.max),
         ):
             assert float(line[name]) == pytest.approx(function(found), abs=1e-3)
+
+
+def edit_ledgers(root, **facts):
+    """Sets keys of all ledgers."""
+    for path in root.rglob("ledger.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **facts}), encoding="utf-8")
+
+
+def read_places(page):
+    """{chosen or rejected: (mean, highest)} in standard deviations of the multilingual pool."""
+    tables = page.xpath("//table[starts-with(normalize-space(caption), 'Place in the pool: mini, multi')]")
+    return {line["responses"]: (line["mean"], line["highest"]) for line in read_table(tables[0])}
+
+
+def test_places_in_the_pool_are_of_rewards_as_the_pool_has_them(tmp_path):
+    """Raw rewards, or those that the ledger says are standardised by language; unknown without a ledger."""
+    root = write_results(tmp_path / "small")
+    assert read_places(parse(make_report(root))) == {"chosen": ("3.900", "5.800"), "rejected": ("-2.000", "-2.000")}
+    edit_ledgers(root, standardised={code: {"mean": 1.0, "std": 4.0} for code in LANGUAGES})
+    assert read_places(parse(make_report(root))) == {"chosen": ("0.475", "0.950"), "rejected": ("-1.000", "-1.000")}
+    for path in root.rglob("ledger.json"):
+        path.unlink()
+    assert "Place in the pool" not in parse(make_report(root)).text_content()
+
+
+@pytest.mark.parametrize(("rule", "is_drawn"), [("mean-2sd", True), ("random", False)])
+def test_the_target_of_the_rejected_is_drawn_where_the_rule_has_it(tmp_path, rule, is_drawn):
+    root = write_results(tmp_path / "small")
+    edit_ledgers(root, rejected=rule)
+    page = parse(make_report(root))
+    rewards = page.get_element_by_id("rewards").text_content()
+    assert "Places of chosen and rejected" in rewards and ("mean - 2 sd" in rewards) == is_drawn
+    places = [plot for name, plot in read_embedded(page, "plots").items() if name.startswith("places-")]
+    assert places
+    assert all(any(layer["mark"]["type"] == "rule" for layer in plot["layer"]) == is_drawn for [plot] in places)
 
 
 def test_where_less_is_better_the_page_says_so_and_shows_the_tuned_value(tmp_path):
@@ -296,6 +335,15 @@ def test_counts_that_are_as_planned_have_no_mark_and_hours_have_a_ratio(planned_
     assert (lines["train"]["GPU-hours"], lines["train"]["measured / planned hours"]) == ("1.500", "0.500")
 
 
+def test_a_training_that_two_settings_share_is_counted_once(planned_results):
+    """Two jobs with their rows, and one process with its time, tokens and load of the model."""
+    edit_manifests(planned_results, "mini/multi/*/checkpoint/manifest.json", job="shared")
+    lines, mark = read_plan_and_fact(planned_results)
+    train = lines["train"]
+    assert mark is None and (train["jobs"], train["items"]) == ("3", "60")
+    assert (train["loads"], train["tokens"], train["GPU-hours"]) == ("2", "1,000", "1.000")
+
+
 @pytest.mark.parametrize(
     ("pattern", "facts", "said"),
     [
@@ -409,6 +457,22 @@ def test_a_declared_contrast_without_a_result_is_in_the_table(tmp_path):
     assert agree not in page.get_element_by_id("claims").text_content()
 
 
+def test_contrasts_without_an_answer_are_said_where_claims_are(tmp_path):
+    """Those with too few prompts or no result; an end of an interval that is not bounded is null in the data."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary = summary[summary["pool"] == "multi"].assign(n=19)
+    summary.loc[summary["metric"] == "win_rate", ["value_low", "value_high", "delta_low", "delta_high"]] = None
+    summary.to_csv(root / "summary.csv", index=False)
+    page = parse(make_report(root, "--contrast", "dpo", "en", "base"))
+    claims = " ".join(page.get_element_by_id("claims").text_content().split())
+    assert "Inconclusive: mini, multi/dpo against base (preference tuning" in claims
+    assert f"62.1 %, {ABSENT} to {ABSENT}; too few prompts (under 20). This run shows neither" in claims
+    assert "No result: mini, en/dpo against base (preference tuning" in claims
+    values = [json.loads(text, parse_constant=pytest.fail) for text in page.xpath("//@data-csv")]
+    assert [None, None] in values
+
+
 def test_a_contrast_of_an_earlier_round_is_no_result(tmp_path):
     root = write_results(tmp_path / "small")
     summary = pd.read_csv(root / "summary.csv")
@@ -417,6 +481,23 @@ def test_a_contrast_of_an_earlier_round_is_no_result(tmp_path):
     runs = write_runs(tmp_path / "runs.jsonl", *rounds)
     page = parse(make_report(root, "--runs", runs))
     assert [line["in this run"] for line in read_table(page.get_element_by_id("contrasts"))] == ["no result"]
+
+
+def test_of_an_arm_with_rounds_the_bare_name_is_no_single_round(tmp_path):
+    """Its bare name on the leaderboard and in contrasts is that of the last round."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary = summary[(summary["pool"] == "multi") & (summary["seed"] == 1)]
+    names = ["multi/dpo (round 1)", "multi/dpo (round 2)"]
+    for finished in (1, 2):
+        rounds = [summary.assign(round=number) for number in range(1, finished + 1)]
+        pd.concat(rounds).to_csv(root / "summary.csv", index=False)
+        runs = write_runs(tmp_path / "runs.jsonl", *(("mini", "multi", f"dpo/round{i}", 1, "english", 64, "en,de") for i in (1, 2)))  # fmt: skip
+        write_rows(runs, [run | {"row": run["row"] | {"rounds": 2}} for run in rows(runs)])
+        page = parse(make_report(root, "--runs", runs))
+        assert [line["run"] for line in read_figure(page, "win-rates")] == names[:finished]
+        assert {line["run"] for line in read_figure(page, "reward-judge")} == set(names[:finished])
+    assert page.xpath("//table[@id='leaderboard']//th/@title") == ["mini/multi/dpo"]
 
 
 def test_without_findings_the_page_has_no_section_on_the_paper(tmp_path):
@@ -618,6 +699,89 @@ def test_the_overview_says_which_training_prompts_are_evaluated_on(written):
     assert [(row["language"], row["exact, prompts"]) for row in read_table(table)] == [("en", "1"), ("de", "0")]
 
 
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        (PLAIN, 1432.7, "1,432.7"), (PLAIN, 999.7, "999.7"), (PLAIN, 12.345, "12.3"),
+        (PERCENT, 0.99961, "99.96 %"), (PERCENT, 0.9999999, "99.99 %"), (PERCENT, 1.0, "100 %"), (PERCENT, 0.5, "50 %"),
+    ],
+)  # fmt: skip
+def test_numbers_in_sentences_have_no_exponent_and_only_all_is_100_percent(unit, value, text):
+    assert unit.write(value) == text
+
+
+def test_thousands_in_tables_have_commas_and_a_share_has_no_sign(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary.loc[summary["metric"] == "n_tokens", ["value", "baseline_value"]] = (1432.7, 1391.7)
+    summary.to_csv(root / "summary.csv", index=False)
+    found = json.loads((root / "findings.json").read_text(encoding="utf-8"))
+    found["findings"][0] |= {"measure": "share of languages", "estimate": 0.8, "low": None, "high": None}
+    (root / "findings.json").write_text(json.dumps(found), encoding="utf-8")
+    page = parse(make_report(root))
+    assert "1,432.7" in {line["tuned"] for line in read_figure(page, "fidelity-changes")}
+    titles = page.xpath("//figure[@id='figure-fidelity-changes']//*[@class='chart-title']/text()")
+    assert any("base 1,391.7" in title for title in titles)
+    assert page.xpath("string((//section[@id='findings']//article//li)[1])").endswith("(mini): 80.0 %")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "shown"),
+    [
+        (("win", "unparseable"), "win"), (("unparseable", "unparseable"), "unparseable"), (("win", "not_asked"), "win"),
+        (("win", "loss"), DEPENDS_ON_ORDER), (("not_asked", "unparseable"), "unparseable"),
+    ],
+)  # fmt: skip
+def test_an_unreadable_verdict_beside_a_readable_one_decides_nothing(verdicts, shown):
+    assert agree(verdicts) == shown
+
+
+def list_colors(specification):
+    """{language: colour} of a chart's languages."""
+    scales = [layer["encoding"]["color"]["scale"] for layer in specification["layer"] if "scale" in layer["encoding"].get("color", {})]  # fmt: skip
+    return dict(zip(scales[0]["domain"], scales[0]["range"], strict=True)) if scales else {}
+
+
+def test_a_language_has_one_colour_in_all_charts(tmp_path):
+    """Also where the table has them in another order than the runs; more languages than colours share one."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    summary = summary.sort_values("eval_language", key=lambda codes: codes.map({"all": 0, "de": 1, "en": 2}))
+    summary.to_csv(root / "summary.csv", index=False)
+    plots = read_embedded(parse(make_report(root)), "plots")
+    assert list_colors(plots["win-rates"][0]) == {"en": "var(--series-1)", "de": "var(--series-2)"}
+    assert list_colors(plots["reward-judge"][0]) == list_colors(plots["win-rates"][0])
+    assert list_colors(plots["task-0"][0]) == list_colors(plots["win-rates"][0])
+    others = [summary[summary["eval_language"] == "de"].assign(eval_language=f"l{i}") for i in range(9)]
+    pd.concat([summary, *others]).to_csv(root / "summary.csv", index=False)
+    plots = read_embedded(parse(make_report(root)), "plots")
+    assert list_colors(plots["win-rates"][0]) == list_colors(plots["reward-judge"][0]) == {}
+
+
+def test_a_heat_map_is_as_wide_as_its_columns_need(written):
+    """The numbers of neighbouring cells do not overlap; a chart that is too wide scrolls in its box."""
+    cells = [{"y": "run", "x": f"l{i}", "value": 0.5} for i in range(40)]
+    wide, narrow = (plot_cells(part, "language", None, {}, unit=PERCENT)["usermeta"]["least_width"] for part in (cells, cells[:2]))  # fmt: skip
+    assert wide > 40 * 30 and wide - narrow >= 38 * 30
+    page = written[1]
+    for name in ("wins-by-language", "confusion", "languages"):
+        figure = page.get_element_by_id(f"figure-{name}")
+        least = read_embedded(page, "plots")[name][0]["usermeta"]["least_width"]
+        assert figure.get("class") == "broad"
+        assert figure.xpath(".//*[@class='chart']/@style") == [f"--least: {least}px"]
+
+
+def test_names_beside_a_chart_are_cut_in_the_middle(tmp_path):
+    """Names differ at their ends, and take up to half of the width."""
+    names = [f"policy/multilingual/{'very_' * 20}long_name_of_a_setting_{i}" for i in range(2)] + ["policy/short"]
+    rows = [{"name": name, "value": 0.1, "low": 0, "high": 0.2, "languages": {}, "others": []} for name in names]
+    svg = ElementTree.fromstring(to_svg(plot_forest(rows, 0, "Change", {}), read_palette(STYLE)))
+    texts = ["".join(part.itertext()) for part in svg.iter("{http://www.w3.org/2000/svg}text")]
+    shown = [text for text in texts if text.startswith("policy/")]
+    assert [text[-9:] for text in shown] == ["setting_0", "setting_1", "icy/short"]
+    assert [len(text) > 40 and "\u2026" in text for text in shown] == [True, True, False]
+
+
 def test_a_clean_selection_is_reported(page):
     paragraph = page.get_element_by_id("contamination")
     assert "none of 32 (en, de) is in evaluation prompts, heldout, untouched" in paragraph.text_content()
@@ -722,6 +886,61 @@ def test_a_task_that_is_no_share_is_in_no_mean_of_the_leaderboard(tmp_path):
     assert before == after and any(re.fullmatch(r"[\d.]+", value) for value in before)
 
 
+def test_a_mean_of_the_leaderboard_is_over_the_tasks_that_all_its_lines_have(tmp_path):
+    """Of an arm with one more task, of one that lacks it, and of one in other languages; a task of another harness."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    heldout = summary[(summary["task"] == "heldout") & (summary["seed"] == 1)]
+    multi = heldout[heldout["pool"] == "multi"]
+    base = multi.assign(pool="untuned", setting="base", value=0.3, baseline=None)
+    more = multi.assign(task="more", value=0.1)
+    imported = heldout.assign(task="euroeval/scala-de", metric="acc", value=0.9)
+    pd.concat([heldout, base, more, imported]).to_csv(root / "summary.csv", index=False)
+
+    def read():
+        table = read_table(parse(make_report(root)).get_element_by_id("leaderboard"))
+        return {line["pool"]: line["tasks"] for line in table}
+
+    own = dict(zip(heldout["pool"], heldout["value"].map(percent), strict=True))  # the last rows are over all languages
+    assert read() == {**own, "untuned": "30.0"}
+    pd.concat([heldout[heldout["pool"] == "en"], base, more, imported]).to_csv(root / "summary.csv", index=False)
+    assert read() == {"en": own["en"], "multi": ABSENT, "untuned": ABSENT}
+
+
+def test_results_of_another_harness_are_no_gap_and_shown(tmp_path):
+    """Those of a single language have a table, and those over all languages a figure."""
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    heldout = summary[(summary["task"] == "heldout") & (summary["setting"] == "dpo") & (summary["pool"] == "multi")]
+    single = heldout[heldout["eval_language"] == "de"].assign(task="euroeval/scala-de", metric="acc", value=0.75)
+    every = heldout.assign(task="euroeval/all", metric="acc")
+    pd.concat([summary, single, every]).to_csv(root / "summary.csv", index=False)
+    section = parse(make_report(root)).get_element_by_id("structured")
+    assert not section.xpath(".//*[@class='gap']")
+    (table,) = section.xpath(".//table[normalize-space(caption) = 'Results of other harnesses']")
+    assert [(line["task"], line["language"], line["run"], line["value"]) for line in read_table(table)] == [
+        ("euroeval/scala-de", "de", "multi/dpo", "75.0 %")
+    ]
+    assert any("on euroeval/all" in text.text_content() for text in section.xpath(".//figcaption"))
+
+
+def test_the_base_has_one_value_only_where_all_runs_are_compared_with_it(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    for values, said in (([0.25, 0.25], "The base has 25 %, languages pooled."), ([0.25, 0.5], "of each run.")):
+        for pool, value in zip(("en", "multi"), values, strict=True):
+            summary.loc[(summary["metric"] == "exact_match") & (summary["pool"] == pool), "baseline_value"] = value
+            summary.loc[(summary["metric"] == "language_fidelity") & (summary["pool"] == pool), "baseline_value"] = (
+                value
+            )
+        summary.to_csv(root / "summary.csv", index=False)
+        page = parse(make_report(root))
+        assert page.xpath("string(//figure[@id='figure-task-0']/figcaption)").endswith(said)
+        assert {line["base"] for line in read_figure(page, "task-0")} == {percent(value) + " %" for value in values}
+        titles = page.xpath("//figure[@id='figure-fidelity-changes']//*[@class='chart-title']/text()")
+        assert ("base 25 %" in titles[0]) == (values[0] == values[1])
+
+
 def test_arms_and_seeds_without_results_are_named(tmp_path):
     root = write_results(tmp_path / "small")
     shutil.rmtree(root / "mini/en/dpo/checkpoint")
@@ -782,10 +1001,7 @@ def test_an_arm_of_which_only_a_later_seed_is_finished_is_on_the_page(tmp_path):
 def test_long_texts_of_tables_have_wide_columns(tmp_path):
     root = write_results(tmp_path / "small")
     advice = "in 81% of the pairs mean - 2 sd picked the minimum, as the rule min would have; take more samples"
-    for path in root.rglob("ledger.json"):
-        path.write_text(
-            json.dumps({**json.loads(path.read_text(encoding="utf-8")), "advice": advice}), encoding="utf-8"
-        )
+    edit_ledgers(root, advice=advice)
     page = parse(make_report(root))
     cells = page.xpath(f"//figure[@id='figure-prompts']//td[text()='{advice}']")
     assert cells and {cell.get("class") for cell in cells} == {"wordy"}

@@ -272,6 +272,8 @@ def test_the_plainest_arm_is_taken_and_differences_are_said(tmp_path):
     assert "the two differ in hygiene as well" in why
     claims = {(line["setting"], line["versus"]): line["expected"] for line in list_claims(ARMS)}
     assert claims == {("blue", "base"): "higher", ("blue", "green"): "higher", ("blue", "red"): "higher", ("blue", "white"): "not lower", ("grey", "base"): "equal"}  # fmt: skip
+    variants = [small, arm("random2", "random", pool_size=2), arm("others2", "mean-2sd", responses="other policy", reward_model="weak")]  # fmt: skip
+    assert list_claims([*variants, *ARMS]) == list_claims(ARMS), "the paper does not have these"
 
 
 def test_rows_over_seeds_and_pools_of_one_language(tmp_path):

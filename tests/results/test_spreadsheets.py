@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from croco.errors import InputError
 from croco.results.table import COLUMNS, read_cells, read_summary, write_summary
 from croco.spreadsheets import FORMULA, guard, read_csv, to_csv, unguard
 
@@ -58,3 +59,20 @@ def test_the_summary_comes_back(tmp_path):
     assert read_cells(path) == [row]
     read = read_summary(path).iloc[0]
     assert (read["task"], read["metric"], read["delta"]) == (row["task"], "@mean", -0.25)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda cells: cells[:-3], f"not {len(COLUMNS)} fields"),
+        (lambda cells: [*cells, "more"], f"not {len(COLUMNS)} fields"),
+        (lambda cells: ["inf" if name == "value" else cell for name, cell in zip(COLUMNS, cells, strict=True)], "'inf' is not finite"),
+        (lambda cells: ["nan" if name == "p" else cell for name, cell in zip(COLUMNS, cells, strict=True)], "'nan' is not finite"),
+    ],
+)  # fmt: skip
+def test_rows_that_were_cut_or_are_not_finite_are_refused(tmp_path, change, said):
+    good = ["1" if name == "round" else "0.5" if name in ("value", "p") else "" for name in COLUMNS]
+    path = tmp_path / "summary.csv"
+    path.write_text("".join(",".join(cells) + "\n" for cells in (COLUMNS, good, change(good))))
+    with pytest.raises(InputError, match=rf"summary\.csv:3.*{said}"):
+        read_summary(path)

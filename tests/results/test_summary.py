@@ -331,3 +331,32 @@ def test_imported_rows_stand_at_the_end(summarised, results):
     (results / "imported.csv").write_text("model,language\n")
     done = script("summary", *options(results, "--imported", results / "imported.csv"), check=False)
     assert done.returncode == 1 and "imported.csv:1" in done.stderr and "Traceback" not in done.stderr
+
+
+def import_euroeval(folder, total):
+    """scripts/import_results.py on one result of the untuned model, whose numbers are JSON in a text."""
+    record = {"model": "m", "dataset": "x", "task": "knowledge", "languages": ["de"], "results": {"total": "HERE"}}
+    path, table = folder / "r.jsonl", write_runs(folder / "runs.jsonl", ("m", "untuned", "base", 1, "-", "-", "en,de"))
+    path.write_text(json.dumps(record).replace('"HERE"', total) + "\n")
+    return script(
+        "import_results", "--import", "other", path, "euroeval", "--root", folder, "--runs", table,
+        "--output", folder / "imported.csv", check=False,
+    )  # fmt: skip
+
+
+def test_a_standard_error_that_euroeval_does_not_know_is_none(tmp_path):
+    done = import_euroeval(tmp_path, '{"test_mcc": 40.0, "test_mcc_se": NaN}')
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "imported.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["value"], row["se"]) == ("0.4", "")
+    for total in ('{"test_mcc": NaN, "test_mcc_se": 1.0}', '{"test_mcc": 1.0, "test_mcc_se": Infinity}'):
+        done = import_euroeval(tmp_path, total)
+        assert done.returncode == 1 and "r.jsonl:1: broken JSON" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_result_too_large_for_a_number_is_counted(tmp_path):
+    done = import_euroeval(tmp_path, json.dumps({"test_mcc": 10**400}))
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "imported.manifest.json").read_text())["counts"]["other"]
+    assert counts == {"rows": 0, "left out": {"not a number": 1}}

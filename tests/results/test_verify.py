@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, planned, rows, script, snakemake, write_rows, write_runs
 
+from croco.results.coverage import PLOTS
 from croco.results.repeat import OPTIONS
 
 RUN, OTHER = "mini/en/dpo", "mini/multi/dpo_random"
@@ -36,6 +37,15 @@ def unpacked(bundle, tmp_path):
     with tarfile.open(bundle) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "bundle"
+
+
+@pytest.fixture
+def evidence(unpacked):
+    """An unpacked bundle without its page, which takes longest to make again."""
+    for path in (*unpacked.glob("report.*"), *(unpacked / name for name in PLOTS)):
+        path.unlink()
+    repack(unpacked)
+    return unpacked
 
 
 def repack(folder):
@@ -157,23 +167,23 @@ def test_the_same_run_gives_the_same_bytes(bundle):
     again.unlink()
 
 
-def test_a_changed_number_is_found(unpacked):
-    table = unpacked / "summary.csv"
+def test_a_changed_number_is_found(evidence):
+    table = evidence / "summary.csv"
     table.write_text(table.read_text(encoding="utf-8").replace(",0.5,", ",0.6,"), encoding="utf-8")
-    found = mismatches(unpacked)
+    found = mismatches(evidence)
     assert any("not the file that was packed" in line for line in found)
-    repack(unpacked)
-    assert [line for line in mismatches(unpacked) if line.startswith("summary.csv: comes out differently")]
+    repack(evidence)
+    assert [line for line in mismatches(evidence) if line.startswith("summary.csv: comes out differently")]
 
 
-def test_changed_verdicts_are_found_by_their_answers(unpacked):
-    path = unpacked / RUN / "arena/en.jsonl"
+def test_changed_verdicts_are_found_by_their_answers(evidence):
+    path = evidence / RUN / "arena/en.jsonl"
     table = rows(path)
     for line in table:
         line["score"] = 1.0
     write_rows(path, table)
-    repack(unpacked)
-    assert [line for line in mismatches(unpacked) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
+    repack(evidence)
+    assert [line for line in mismatches(evidence) if line.startswith(f"{RUN}/arena/en.jsonl: comes out differently")]
 
 
 def test_every_changed_result_is_found_or_listed(unpacked):
@@ -215,36 +225,56 @@ def test_results_without_their_manifests_are_found(unpacked):
     assert f"{RUN}/checkpoint/metrics.jsonl: is not in the bundle" in found
 
 
-def test_a_result_of_other_evidence_is_found(unpacked):
-    path = unpacked / RUN / "arena/en.manifest.json"
+def test_a_result_of_other_evidence_is_found(evidence):
+    path = evidence / RUN / "arena/en.manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["options"]["answers"] = [f"results/small/{OTHER}/answers/en.jsonl"]
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    repack(unpacked)
-    assert f"{RUN}/arena/en.jsonl: was made with another answers than {RUN}/answers/" in mismatches(unpacked)
+    repack(evidence)
+    assert f"{RUN}/arena/en.jsonl: was made with another answers than {RUN}/answers/" in mismatches(evidence)
 
 
-def test_a_wrong_run_table_is_found(unpacked):
-    (unpacked / "runs.jsonl").write_text("{}\n", encoding="utf-8")
-    repack(unpacked)
-    found = "\n".join(mismatches(unpacked))
+def test_what_the_config_declares_and_the_tables_leave_out_is_found(evidence):
+    """An unwelcome measure, its comparison and an easier pair rule: the manifests agree with each other."""
+    changes = {
+        "summary.manifest.json": {"judged": False, "contrast": [["dpo", "en", "base"]]},
+        f"{RUN}/pairs.manifest.json": {"rejected": "min"},
+        f"{RUN}/arena/en.manifest.json": {"judge": "kind"},
+    }
+    for name, options in changes.items():
+        manifest = json.loads((evidence / name).read_text(encoding="utf-8"))
+        manifest["options"] |= options
+        (evidence / name).write_text(json.dumps(manifest), encoding="utf-8")
+    (evidence / OTHER / "arena/en.jsonl").unlink()
+    repack(evidence)
+    found = mismatches(evidence)
+    for name, options in changes.items():
+        for option in options:
+            assert f"{name}: was made with another {option} than config.json says" in found
+    assert f"{OTHER}/arena/en.jsonl: is not in the bundle" in found
+
+
+def test_a_wrong_run_table_is_found(evidence):
+    (evidence / "runs.jsonl").write_text("{}\n", encoding="utf-8")
+    repack(evidence)
+    found = "\n".join(mismatches(evidence))
     assert "runs.jsonl: not a row of the run table" in found
-    write_rows(unpacked / "runs.jsonl", [])
-    repack(unpacked)
-    assert "runs.jsonl: has other runs than the bundle's index" in "\n".join(mismatches(unpacked))
+    write_rows(evidence / "runs.jsonl", [])
+    repack(evidence)
+    assert "runs.jsonl: has other runs than the bundle's index" in "\n".join(mismatches(evidence))
 
 
-def test_a_run_that_the_config_does_not_have_is_found(unpacked):
-    path = unpacked / "config.json"
+def test_a_run_that_the_config_does_not_have_is_found(evidence):
+    path = evidence / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["settings"] = config["settings"][:-1]
     config["contrasts"] = config["contrasts"][:-1]
     path.write_text(json.dumps(config), encoding="utf-8")
-    repack(unpacked)
-    assert "runs.jsonl: is not the run table of config.json" in mismatches(unpacked)
+    repack(evidence)
+    assert "runs.jsonl: is not the run table of config.json" in mismatches(evidence)
     path.write_text("[]", encoding="utf-8")
-    repack(unpacked)
-    assert [line for line in mismatches(unpacked) if line.startswith("config.json: is no config")]
+    repack(evidence)
+    assert [line for line in mismatches(evidence) if line.startswith("config.json: is no config")]
 
 
 def test_damaged_files_are_mismatches_and_the_other_checks_go_on(unpacked):
@@ -279,28 +309,28 @@ def test_an_empty_bundle_is_none(unpacked):
     assert done.returncode == 1 and "the bundle is empty" in done.stderr
 
 
-def test_a_dropped_pair_is_found(unpacked):
-    path = unpacked / RUN / "pairs.jsonl"
+def test_a_dropped_pair_is_found(evidence):
+    path = evidence / RUN / "pairs.jsonl"
     write_rows(path, rows(path)[1:])
-    repack(unpacked)
-    found = "\n".join(mismatches(unpacked))
+    repack(evidence)
+    found = "\n".join(mismatches(evidence))
     assert f"{RUN}/ledger.json: says" in found and f"{RUN}/pairs.jsonl: comes out differently" in found
     assert f"{RUN}/checkpoint/manifest.json: was made from another data" in found
 
 
-def test_swapped_pairs_are_found(unpacked):
-    path = unpacked / RUN / "pairs.jsonl"
+def test_swapped_pairs_are_found(evidence):
+    path = evidence / RUN / "pairs.jsonl"
     table = rows(path)
     table[0]["chosen_reward"], table[0]["rejected_reward"] = table[0]["rejected_reward"], table[0]["chosen_reward"]
     write_rows(path, table)
-    repack(unpacked)
-    assert f"{RUN}/pairs.jsonl:1: rejected is not below chosen" in mismatches(unpacked)
+    repack(evidence)
+    assert f"{RUN}/pairs.jsonl:1: rejected is not below chosen" in mismatches(evidence)
 
 
-def test_a_file_more_or_less_is_found(unpacked):
-    (unpacked / RUN / "ledger.json").unlink()
-    (unpacked / "extra.json").write_text("{}", encoding="utf-8")
-    found = mismatches(unpacked)
+def test_a_file_more_or_less_is_found(evidence):
+    (evidence / RUN / "ledger.json").unlink()
+    (evidence / "extra.json").write_text("{}", encoding="utf-8")
+    found = mismatches(evidence)
     assert f"{RUN}/ledger.json: is missing" in found and "extra.json: was not packed with the others" in found
 
 

@@ -2,13 +2,14 @@
 
 import re
 import shutil
+import subprocess
 
 import pytest
-from conftest import ROOT, forget_code
+from conftest import ROOT, forget_code, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from croco import digests
+from croco import cli, digests
 
 
 @pytest.fixture
@@ -184,3 +185,21 @@ def test_model_identity_is_its_content(tmp_path):
     with pytest.raises(FileNotFoundError):
         (tmp_path / "empty").mkdir()
         digests.model_identity(tmp_path / "empty")
+
+
+def test_the_commit_of_another_repository_around_the_code_is_not_taken(tmp_path, monkeypatch):
+    """As of an archive that was unpacked in the user's own repository; and there may be no git."""
+    code, git = tmp_path / "croco/scripts", ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    write_rows(code / "stage.py", [])
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "mine"], check=True)
+    unknown = {"code_commit": None, "code_dirty": None}
+    assert cli.find_commit(code) == unknown
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "all"], check=True)
+    known = cli.find_commit(code)
+    assert len(known["code_commit"]) == 40 and known["code_dirty"] is False
+    write_rows(code / "stage.py", [1])
+    assert cli.find_commit(code) == {**known, "code_dirty": True}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.find_commit(code) == unknown

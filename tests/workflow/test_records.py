@@ -157,6 +157,21 @@ def test_half_characters_and_endless_nesting_are_broken_lines(tmp_path):
         list(read_records(path, Generation))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "advice"),
+    [
+        ("cp1250", "žába", "iconv -f ITS_ENCODING"),
+        ("cp1251", "жаба", "look at the letters with accents afterwards"),
+        ("utf-16", "frog", "iconv -f utf-16 -t utf-8"),
+    ],
+)
+def test_the_advice_on_another_encoding_loses_no_letters(tmp_path, encoding, text, advice):
+    (tmp_path / "other.jsonl").write_text(f'{{"prompt_id": "{text}"}}\n', encoding=encoding)
+    with pytest.raises(InputError, match=r"other.jsonl:1: not valid UTF-8") as caught:
+        list(read_records(tmp_path / "other.jsonl", Record))
+    assert advice in caught.value.remedy and "latin1" not in caught.value.remedy
+
+
 @pytest.mark.parametrize("said", [{"prompt_digest": None}, {}, {"prompt_digest": prompt_digest(prompt())}])
 def test_responses_without_a_digest_are_to_any_text(said):
     check_same_text(prompt(), {**generation(), **said})

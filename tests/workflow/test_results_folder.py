@@ -53,9 +53,27 @@ def test_files_without_a_record_are_made_again_from_finished_work(run, tmp_path)
     shutil.rmtree(other / RESULTS / ".snakemake")
     plan = planned(other, *CONFIG)
     assert {"generate", "score", "train", "summarise"} <= set(plan)
-    snakemake(other, "--cores", 2, f"{RESULTS}/mini/en/dpo/checkpoint/adapter_model.safetensors", *CONFIG)
+    target = (f"{RESULTS}/mini/en/dpo/checkpoint/adapter_model.safetensors", *CONFIG)
+    snakemake(other, "--cores", 2, *target, "--config", "from_state=true")
     manifest = json.loads((other / RESULTS / "mini/en/generations/0.manifest.json").read_text())
     assert manifest["sampled"] == 0
+    # What is not there fails, and the next start makes it.
+    shutil.rmtree(other / RESULTS / "state/training")
+    (other / target[0]).unlink()
+    done = snakemake(other, "--cores", 2, *target, "--config", "from_state=true", check=False)
+    log = (other / RESULTS / "logs/train/mini.en.dpo.log").read_text()
+    assert done.returncode == 1 and "not all results are under state/" in log and "Traceback" not in log
+    plan = planned(other, *target)
+    assert "train" in plan and "build_pairs" not in plan
+
+
+def test_a_start_from_state_asks_for_no_gpu(run, tmp_path):
+    other = copy_project(tmp_path)
+    models = yaml.safe_load((run / "config/config.yaml").read_text(encoding="utf-8"))["reward_models"]
+    changed = configure(other, tmp_path / "gpu.yaml", reward_models=[{**models[0], "resources": {"gpu": 1}}])
+    for options, gpus in (((), 1), (("--config", "from_state=true"), 0)):
+        done = snakemake(other, "--dry-run", *changed, *options)
+        assert f"score: mini, en, prompts from 0, by english ({gpus} GPU)" in done.stdout + done.stderr
 
 
 def test_a_renamed_folder_is_made_again_from_finished_work(run, tmp_path):

@@ -183,7 +183,7 @@ CHANGES = {
             "follows_clock(tokenizer, options)",
             "follows_clock(tokenizer, {**options})",
         ),
-        SAMPLED | {"check_template": 1, "check_role_template": 2, "check_models": 1, "score_answers_multi": 2},
+        SAMPLED | EVALUATED | {"check_template": 1, "check_role_template": 2, "check_models": 1},
     ),
     "code of an engine": (
         replace_text("scripts/croco/models/transformers_engine.py", "return responses", "return [*responses]"),

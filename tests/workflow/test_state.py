@@ -106,7 +106,7 @@ def test_a_lease_is_taken_over_from_the_dead_only(tmp_path):
     with LeaseLock(path, wait=False) as lock:
         assert lock.taken_from.pid == int(dead.stdout)
     # Another process that got the number of a dead holder.
-    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+    write_holder(path, pid=1)
     LeaseLock(path, wait=False).release()
     # A machine whose processes cannot be seen: by the time of its last sign.
     write_holder(path, host="elsewhere")
@@ -123,6 +123,16 @@ def test_a_lease_is_taken_over_from_the_dead_only(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clock_that_is_set_frees_no_lock(tmp_path, monkeypatch):
+    """psutil's times of a process's start follow the machine's clock."""
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: time.time() - 3600)
+    with LeaseLock(tmp_path / "lock") as lock:
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: time.time())
+        with pytest.raises(LockHeld):
+            LeaseLock(tmp_path / "lock", wait=False)
+        assert Holder.read(lock.path.read_bytes()).is_alive
+
+
 @pytest.mark.parametrize("seen", [psutil.AccessDenied(), psutil.NoSuchProcess(1)])
 def test_a_holder_that_another_user_may_not_see_holds_until_its_lease_is_over(tmp_path, monkeypatch, seen):
     """As with the mount option hidepid of /proc, which this test has no right to set."""
@@ -134,7 +144,7 @@ def test_a_holder_that_another_user_may_not_see_holds_until_its_lease_is_over(tm
     write_holder(path, pid=2**22 - 1)
     monkeypatch.setattr(psutil, "Process", partial(refuse, seen))
     monkeypatch.setattr(os, "kill", partial(refuse, PermissionError()))
-    monkeypatch.setattr(Holder, "this_process", lambda: Holder("elsewhere", 1, 0.0, 0.0))
+    monkeypatch.setattr(Holder, "this_process", lambda: Holder("elsewhere", 1, "", 0.0))
     assert find_holder(path).pid == 2**22 - 1
     with pytest.raises(LockHeld, match="process 4194303"):
         LeaseLock(path, wait=False)
@@ -181,7 +191,7 @@ def test_a_dead_holders_file_that_may_not_be_removed_is_an_error(tmp_path, monke
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     path = tmp_path / "lock"
-    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+    write_holder(path, pid=1)
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(PermissionError):
         LeaseLock(path)
@@ -190,7 +200,7 @@ def test_a_dead_holders_file_that_may_not_be_removed_is_an_error(tmp_path, monke
 def test_a_lock_that_another_has_taken_meanwhile_is_put_back(tmp_path, monkeypatch):
     """Between the look at a dead holder's file and its removal."""
     path, rename = tmp_path / "lock", os.rename
-    write_holder(path, pid=1, began=psutil.Process(1).create_time() - 3600)
+    write_holder(path, pid=1)
 
     def meet(old, new):
         write_holder(path, host="elsewhere")

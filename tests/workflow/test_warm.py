@@ -10,6 +10,8 @@ import psutil
 import pytest
 from conftest import ENVIRONMENT, INTERPRETER, ROOT
 
+from croco import warm
+
 SCRIPT = """
 import sys, time
 print("transformers" in sys.modules, sys.argv[1:], flush=True)
@@ -19,6 +21,15 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
     sys.exit(7)
 """
+
+
+def test_an_apostrophe_in_a_path_is_none_of_the_shell(tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "MODULES", [])
+    folder = tmp_path / "o'brien"
+    folder.mkdir()
+    with warm.warm_interpreter(folder, ENVIRONMENT) as python:
+        done = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("Python 3")
 
 
 def start_warm(folder, text):

@@ -14,6 +14,7 @@ from croco.config.shipped import find_shipped_files, path_shipped
 from croco.errors import InputError
 from croco.grid import Grid
 from croco.pins import hold_to_lock
+from croco.records import advise_encoding
 
 DEFAULT = "config/config.yaml"
 
@@ -44,7 +45,7 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line, column = _find_place(raw[: error.start].decode())
         problem = f"not a text file in UTF-8: the byte 0x{raw[error.start]:02x} at column {column}"
-        raise InputError(problem, "save it as UTF-8, for example by iconv -f latin1 -t utf-8", path, line) from None
+        raise InputError(problem, advise_encoding(raw), path, line) from None
     except yaml.reader.ReaderError as error:
         line, column = _find_place(raw.decode()[: error.position])
         problem = f"not a text file: the control character U+{error.character:04X} at column {column}"
@@ -88,7 +89,8 @@ def _check(config: dict[str, Any], checkout: Path, locator: Locator) -> tuple[di
     # In --config, Snakemake converts True but not true.
     checked.update({key: value == "true" for key, value in checked.items() if value in ("true", "false")})
     asked = copy.deepcopy(checked)
-    asked.pop("redo", None)  # it is for one start, and says nothing of the results
+    for name in ("redo", "from_state"):  # they are for one start, and say nothing of the results
+        asked.pop(name, None)
     check_config(checked, checkout / "config/schema.yaml", locator)
     find_shipped_files(checked, checkout)
     return checked, asked

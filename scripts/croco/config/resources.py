@@ -21,10 +21,14 @@ def resource(
 ) -> int:
     """What a job asks of the machine: the value of the first config row that has it, else by the model's size.
 
-    The model's size is in billions of parameters; a job without a size belongs to the miniature. Memory and time
-    grow with every attempt. mem_mb is main memory: the weights pass through it in each process. ``weights`` gives
-    their GB where they are not those of one model in its dtype; ``least`` is the least that follows from the job's work.
+    The model's size is in billions of parameters; a job without a size belongs to the miniature. mem_mb is main
+    memory: the weights pass through it in each process. ``weights`` gives their GB where they are not those of one
+    model in its dtype; ``least`` is the least that follows from the job's work. Memory and time by the model's size grow
+    with every attempt; what the config says may be the most that a site permits, and stays.
     """
+    said: int | None = next((row["resources"][name] for row in rows if name in row.get("resources", {})), None)
+    if said is not None:
+        return said
     model: dict = next((row for row in rows if "size" in row), {"size": 0, "dtype": "float32"})
     size, weights = model["size"], weigh(model) if weights is None else weights
     by_size = {
@@ -34,8 +38,7 @@ def resource(
         "runtime": math.ceil(60 + 50 * size),
     }
     by_work = max(least, by_size[name])
-    value = next((row["resources"][name] for row in rows if name in row.get("resources", {})), by_work)
-    return value * attempt if name in ("mem_mb", "runtime") else value
+    return by_work * attempt if name in ("mem_mb", "runtime") else by_work
 
 
 def training_resource(

@@ -21,7 +21,7 @@ CODE_KEYS = ("class", "use_prompt", "group", "task_list", "unsafe_code")
 REMEDY = "read that code; if you trust it, set trust_task_code: true in the task's row (--trust-task-code NAME)"
 
 
-class _Tag(str):
+class Tag(str):
     """The text of a tag such as `!function utils.answer`."""
 
 
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     pass
 
 
-_Loader.add_multi_constructor("!", lambda _loader, name, node: _Tag(f"!{name} {node.value}"))
+_Loader.add_multi_constructor("!", lambda _loader, name, node: Tag(f"!{name} {node.value}"))
 
 
 def find_code(path: str | Path) -> list[str]:
@@ -56,6 +56,17 @@ def list_files(path: str | Path) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def read_task(path: str | Path) -> dict[str, Any]:
+    """A task file with the keys of those that it includes, as lm-eval reads it: the file's own keys win.
+
+    Raises InputError for a file that is missing or no task of lm-eval.
+    """
+    merged: dict[str, Any] = {}
+    for _, task in _read_all(Path(path)):
+        merged = task | merged
+    return merged
+
+
 def sandbox_templates() -> None:
     """Lets the templates of lm-eval's tasks reach no Python internals for the rest of the process."""
     from jinja2.sandbox import SandboxedEnvironment
@@ -70,7 +81,11 @@ def sandbox_templates() -> None:
 
 
 def _read_all(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict]]:
-    """(file, content) of a task file and of those that it includes."""
+    """(file, content) of a task file and of those that it includes, in the order in which their keys win.
+
+    What a linked file includes is beside the file that the link leads to.
+    """
+    path = path.resolve() if path.is_symlink() else path
     if path.resolve() in seen:
         return
     try:
@@ -86,13 +101,13 @@ def _read_all(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[Path, d
             f"not a task of lm-eval ({' '.join(str(error).split())})", "write the YAML as in config/tasks/", path
         ) from error
     yield path, task
-    for file in included:
+    for file in reversed(included):
         yield from _read_all(file, (*seen, path.resolve()))
 
 
-def _find_tags(value: Any, place: str = "") -> Iterator[tuple[str, _Tag]]:
+def _find_tags(value: Any, place: str = "") -> Iterator[tuple[str, Tag]]:
     """(key, tag) of all tags in a task."""
-    if isinstance(value, _Tag):
+    if isinstance(value, Tag):
         yield place, value
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
@@ -109,5 +124,5 @@ def _find_code(task: dict, path: Path) -> Iterator[str]:
     for row in metrics if isinstance(metrics, list) else [metrics]:
         name = row.get("metric") if isinstance(row, dict) else row
         from_hub = isinstance(row, dict) and bool(row.get("hf_evaluate"))
-        if not isinstance(name, _Tag) and (from_hub or not isinstance(name, str) or name not in METRICS):
+        if not isinstance(name, Tag) and (from_hub or not isinstance(name, str) or name not in METRICS):
             yield f"the metric {name}, which comes from the hub"

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import yaml
 from jinja2 import nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
 
 from croco.digests import digest
-from croco.errors import InputError
+from croco.errors import InputError, hide_secrets
+from croco.evaluation.task_files import Tag, read_task
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -65,23 +65,35 @@ def list_evaluated(grid: Any, known_languages: dict[str, dict]) -> dict[str, lis
 
 
 def list_question_fields(path: str | Path) -> list[str]:
-    """The fields of a task's question; none if the task's own code makes it, or if it is the same for all rows."""
-    loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("!", lambda *_: None)  # !function: the fields are unknown
+    """The fields of a task's question; none if the task's own code makes it, or if it is the same for all rows.
+
+    A field that a row may lack, by `default` or `is defined` in the template, has a `?` behind it.
+    """
+    if not Path(path).is_file():
+        raise InputError("not a task of lm-eval (no such file)", "write the YAML as in config/tasks/", path)
+    task = read_task(path)
+    query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
+    if not isinstance(query, str) or isinstance(query, Tag):  # !function: the fields are unknown
+        return []
     try:
-        task = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
-        query = task.get("doc_to_decontamination_query") or task.get("doc_to_text")
-        if not isinstance(query, str):
-            return []
-        # jinja2.meta would compile the template, which fails on lm-eval's own filters.
-        names: dict[str, set[str]] = {"load": set(), "store": set(), "param": set()}
-        for name in jinja2.Environment().parse(query).find_all(nodes.Name):
-            names[name.ctx].add(name.name)
-        fields = names["load"] - names["store"] - names["param"] - {"loop", *DEFAULT_NAMESPACE}
-        # As in lm-eval, a name alone is a field.
-        return sorted(fields) or ([query] if query.isidentifier() else [])
-    except (OSError, yaml.YAMLError, jinja2.TemplateSyntaxError, AttributeError) as error:
+        template = jinja2.Environment().parse(query)
+    except jinja2.TemplateSyntaxError as error:
         raise InputError(f"not a task of lm-eval ({error})", "write the YAML as in config/tasks/", path) from error
+    # jinja2.meta would compile the template, which fails on lm-eval's own filters.
+    names: dict[str, set[str]] = {"load": set(), "store": set(), "param": set()}
+    filters = [use for use in template.find_all(nodes.Filter) if use.name in ("default", "d")]
+    with_default = {id(use.node) for use in filters}
+    for name in template.find_all(nodes.Name):
+        if id(name) not in with_default:
+            names[name.ctx].add(name.name)
+    tests = [test for test in template.find_all(nodes.Test) if test.name in ("defined", "undefined")]
+    optional = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
+    own = names["store"] | names["param"] | {"loop", *DEFAULT_NAMESPACE}
+    required = names["load"] - own - optional
+    lacking = {use.node.name for use in filters if isinstance(use.node, nodes.Name)} | optional
+    fields = [*sorted(required), *(f"{name}?" for name in sorted(lacking - own - required))]
+    # As in lm-eval, a name alone is a field.
+    return fields or ([query] if query.isidentifier() else [])
 
 
 def check_names(names: Iterable[str]) -> "TaskManager":
@@ -148,5 +160,5 @@ def _find_nltk(file: str) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """The kind of an error and what it says, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    """The kind of an error and what it says, on one line, without credentials."""
+    return f"{type(error).__name__}: {hide_secrets(' '.join(str(error).split()))[:300]}".removesuffix(": ")

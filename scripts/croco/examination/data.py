@@ -37,7 +37,8 @@ def check_task(grid: Grid, task: dict) -> None:
     if "source" in task:
         declared = {"id": [task.get("id", "id")], "fields": task.get("fields", [])}
     else:  # the task's own code may make fields of others
-        declared = {"fields": [] if task.get("trust_task_code") else asked}
+        required = [field for field in asked if not field.endswith("?")]
+        declared = {"fields": [] if task.get("trust_task_code") else required}
     for file in list_task_files(grid, task):
         missing = find_missing_fields((row for _, row in read_jsonl(file)), declared)
         if missing:
@@ -64,7 +65,7 @@ def check_tasks(grid: Grid) -> None:
 def examine_overlap(grid: Grid) -> Iterator[Finding]:
     """Training prompts that are an evaluation prompt of their language, where both are local files.
 
-    An error where the run would stop because of them. With a limit it may not select them.
+    An error where the run would surely stop because of them. With a limit it may not select them.
     """
     for code in grid.trained:
         files = {use: grid.prompt_file(use, code) for use in ("train", "evaluate")}
@@ -76,29 +77,36 @@ def examine_overlap(grid: Grid) -> Iterator[Finding]:
         for entry in _read_entries(grid, "evaluate", str(files["evaluate"]), code):
             turns = list_turns({"messages": entry.messages})
             evaluated.add(turns, ["\n".join(turns)])
-        hits = [entry.prompt_id for entry in trained if _is_evaluated(entry, evaluated)]
-        allowed = grid.config["max_overlap"].get(KINDS[0], 0) * len(trained)
-        if not hits or grid.config["contamination"] == "remove" or len(hits) <= allowed:
+        found = {entry.prompt_id: _find_evaluated(entry, evaluated) for entry in trained}
+        hits = [prompt_id for prompt_id, shared in found.items() if shared]
+        allowed = grid.config["max_overlap"].get(KINDS[0], 0)
+        if not hits or grid.config["contamination"] == "remove" or len(hits) / len(trained) <= allowed:
             continue
         shown = ", ".join(hits[:SHOWN]) + (", ..." if len(hits) > SHOWN else "")
         what = f"{len(hits)} of {len(trained)} training prompts in {code} are evaluation prompts ({shown})"
-        severity = WARNING if grid.limit("train") else ERROR
+        others, limit = evaluated.count - len(set().union(*found.values())), grid.limit("evaluate")
+        avoided = grid.limit("train") or (limit and (limit <= others or allowed))
+        severity = WARNING if avoided else ERROR
         remedy = "choose other prompts, or write contamination: remove"
         yield Finding(severity, str(files["train"]), what, "contamination", remedy)
 
 
 def _read_entries(grid: Grid, use: str, path: str, code: str) -> list[Entry]:
-    """The prompts of a file that can be asked."""
-    row = grid.prompts[use]
-    # The other languages follow by id.
-    source = Source.of_row(row) if code == grid.config["source_language"] else Source.of_row(row, where={})
-    return [entry for entry in read_source(path, source)[0] if entry.messages is not None]
+    """The prompts of a file that can be asked, of those that ``where`` chooses; the source's file chooses by id for all."""
+    row, leading = grid.prompts[use], grid.config["source_language"]
+    source = Source.of_row(row) if code == leading else Source.of_row(row, where={})
+    entries = [entry for entry in read_source(path, source)[0] if entry.messages is not None]
+    first = grid.prompt_file(use, leading)
+    if code == leading or "where" not in row or not first or not Path(first).is_file():
+        return entries
+    chosen = {entry.prompt_id for entry in read_source(first, Source.of_row(row))[0]}
+    return [entry for entry in entries if entry.prompt_id in chosen]
 
 
-def _is_evaluated(entry: Entry, evaluated: Evaluated) -> bool:
-    """Whether an evaluation prompt is the whole of the user's turns, or one of them."""
+def _find_evaluated(entry: Entry, evaluated: Evaluated) -> set[int]:
+    """Numbers of the evaluation prompts that are the whole of the user's turns, or one of them."""
     turns = list_turns({"messages": entry.messages})
-    return any(fold(text) in evaluated.whole for text in ("\n".join(turns), *turns))
+    return set().union(*(evaluated.whole.get(fold(text), ()) for text in ("\n".join(turns), *turns)))
 
 
 def _report(fault: InputError, where: str, stage: str) -> Finding:

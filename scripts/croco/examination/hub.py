@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from croco.errors import hide_secrets
 from croco.examination.findings import ERROR, NOTE, STAGES, WARNING, Finding, Used
 from croco.models.loading import ACCEPT_LICENCE
 
@@ -33,7 +34,7 @@ def examine_repository(used: Used) -> Iterator[Finding]:
         what = f"{used.path} has no revision {revision} on the hub"
         yield Finding(ERROR, where, what, stage, "correct `revision`: a branch, tag or commit of the model")
     except HTTPError as error:
-        what = f"the hub did not answer, so that gate and licence are unknown: {error}"
+        what = f"the hub did not answer, so that gate and licence are unknown: {hide_secrets(str(error))}"
         yield Finding(WARNING, where, what, stage, "start where the hub can be reached, or run `snakemake stage` there")
     else:
         licence = getattr(info.card_data, "license", None) or "none stated"
@@ -45,13 +46,18 @@ def examine_repository(used: Used) -> Iterator[Finding]:
 
 def examine_cached_card(used: Used) -> Iterator[Finding]:
     """The licence in the hub's cache on this machine, where the hub must not be asked."""
+    import yaml
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
     where, stage = str(used), STAGES[used.role]
     card = try_to_load_from_cache(used.path, LICENCE_FILE, revision=used.row.get("revision"))
     if isinstance(card, str):
-        licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "none stated"
-        yield Finding(NOTE, where, f"{used.path}: licence {licence}", stage, "read the licence before a release")
+        try:
+            licence = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+        except (ValueError, TypeError, yaml.YAMLError):  # the card's header is broken
+            licence = None
+        what = f"{used.path}: licence {licence or 'none stated'}"
+        yield Finding(NOTE, where, what, stage, "read the licence before a release")
     else:
         what = "HF_HUB_OFFLINE is set, so that gate and licence are unknown"
         yield Finding(WARNING, where, what, stage, "run the doctor once where the hub can be reached")

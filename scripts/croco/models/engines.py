@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from croco.digests import behaviour_digest, versions
 from croco.errors import InputError
+from croco.state import expect_finished
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -121,7 +122,8 @@ class RewardEngine(Protocol):
 
 
 def load_policy(args: Namespace, adapter: Path | None = None) -> PolicyEngine:
-    """A policy from the options of options.add_chat_options; raises InputError as PolicyEngine says."""
+    """A policy from the options of options.add_chat_options; raises InputError as PolicyEngine and expect_finished say."""
+    expect_finished()
     return _module(args).Policy(
         args.model,
         args.revision,
@@ -135,7 +137,8 @@ def load_policy(args: Namespace, adapter: Path | None = None) -> PolicyEngine:
 
 
 def load_reward_model(args: Namespace) -> RewardEngine:
-    """A reward model from the options of options.add_reward_options; raises InputError as RewardEngine says."""
+    """A reward model from the options of options.add_reward_options; raises InputError as load_policy does."""
+    expect_finished()
     return _module(args).RewardModel(
         args.model,
         args.revision,

@@ -11,10 +11,13 @@ RULES = 5  # that a message names
 
 
 def describe_excess(grid: Grid, plan: Plan) -> str | None:
-    """What is made again above redo_limit, and why; None where the limit is kept, or there is none, or redo allows it."""
-    limit = grid.config.get("redo_limit")
+    """What is made again above redo_limit, and why.
+
+    None where the limit is kept, or there is none, or redo allows it, or nothing is made again, by from_state.
+    """
+    limit = _find_limit(grid)
     redone = add_up(plan.redone)
-    if limit is None or grid.config.get("redo") or redone.gpu_hours <= limit:
+    if limit is None or redone.gpu_hours <= limit:
         return None
     rules = [f"{name} ({sums.jobs})" for name, sums in group(plan.redone, "rule").items()]
     hours = f"{redone.gpu_hours:,.1f}" if redone.gpu_hours >= 1 else f"{redone.gpu_hours:.2g}"
@@ -25,9 +28,13 @@ def describe_excess(grid: Grid, plan: Plan) -> str | None:
     )
 
 
+def _find_limit(grid: Grid) -> float | None:
+    return None if grid.config["redo"] or grid.config["from_state"] else grid.config.get("redo_limit")
+
+
 def find_excess(grid: Grid, checkout: Path, dag: Any) -> str | None:
     """describe_excess of the jobs in Snakemake's DAG."""
-    if grid.config.get("redo_limit") is None or grid.config.get("redo"):
+    if _find_limit(grid) is None:
         return None
     jobs = read_dag(dag)
     if not any(job.is_redone and job.gpus for job in jobs):

@@ -213,12 +213,14 @@ class Cost:
 
     Attributes:
         seconds: all of them. error: their standard error where they were measured, else None.
+        loading: those of them in which models are loaded, by the table.
         source: the stage and model of the rate, or None for the table.
     """
 
     seconds: float
     error: float | None = None
     source: tuple[str, str] | None = None
+    loading: float = 0
 
 
 def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
@@ -228,6 +230,6 @@ def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
     loading = gpus * speed.load_seconds(work)
     rate = measured.rates.get((work.stage, work.path, work.kind))
     if rate is None:
-        return Cost(loading + speed.item_seconds(work, gpus))
+        return Cost(loading + speed.item_seconds(work, gpus), loading=loading)
     error = None if rate.error is None else rate.error * work.items
-    return Cost(loading + rate.mean * work.items, error, (work.stage, work.path))
+    return Cost(loading + rate.mean * work.items, error, (work.stage, work.path), loading)

@@ -7,6 +7,7 @@ from croco.models.chats import UNUSABLE
 
 # From the models' own cards: https://huggingface.co/google/translategemma-4b-it and arXiv 2601.09012, and of
 # https://huggingface.co/Infomaniak-AI/vllm-translategemma-4b-it, which takes plain text.
+NAMES = ("source_name", "source_code", "target_name", "target_code")
 FORMATS = ("translategemma", "translategemma_prompt", "translategemma_tags", "template")
 PROMPT = (
     "You are a professional {source_name} ({source_code}) to {target_name} ({target_code}) translator. Your goal is to "
@@ -25,7 +26,7 @@ def request(piece: str, form: str, template: str | None, names: dict[str, str]) 
 
     Args:
         form: one of FORMATS; ``template``: for "template", text with {text} and the names' fields.
-        names: source_name, source_code, target_name, target_code.
+        names: those of NAMES; others are not filled in.
     """
     if form == "translategemma":
         content = [
@@ -39,7 +40,7 @@ def request(piece: str, form: str, template: str | None, names: dict[str, str]) 
         return [{"role": "user", "content": content}]
     text = {"translategemma_prompt": PROMPT, "translategemma_tags": TAGS, "template": template or ""}[form]
     # str.format would fail on other braces in the piece or the template.
-    fields = {**names, "text": piece}
+    fields = {**{name: names[name] for name in NAMES}, "text": piece}
     return [{"role": "user", "content": re.sub(r"\{(\w+)\}", lambda m: fields.get(m[1], m[0]), text)}]
 
 

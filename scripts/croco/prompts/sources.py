@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date, time
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+CODE = re.compile(r"[+-]?0\d")  # the begin of what looks like a number, as 007, and is none
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
 FIRST_TURN = "first_turn"
@@ -124,7 +126,7 @@ def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
         if entry.prompt_id in lines:
             first, spelling = lines[entry.prompt_id]
             raise InputError(
-                f"duplicate id {entry.prompt_id}, first on line {first}{tell_apart(spelling, spell_id(row, source))}",
+                f"duplicate id {show_id(entry.prompt_id)}, first on line {first}{tell_apart(spelling, spell_id(row, source))}",
                 "give each prompt its own id",
                 path,
                 line,
@@ -145,7 +147,8 @@ def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
 def is_chosen(row: dict, source: Source, seen: set[str]) -> bool:
     """Whether a row has the values of ``where``; the columns of it that the row has are added to the set ``seen``.
 
-    Numbers are compared by value, truth values and null as JSON writes them. A row that lacks a column is not chosen.
+    Numbers are compared by value, also those that a table holds as text; 01 is a code and no number. Truth values and
+    null are compared as JSON writes them. A row that lacks a column is not chosen.
     """
     chosen = True
     for column, wanted in source.where.items():
@@ -167,11 +170,12 @@ def check_where(source: Source, seen: set[str], path: str | Path) -> None:
 
 
 def _is_same(value: Any, wanted: Any) -> bool:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float | str) and not isinstance(value, bool) and not CODE.match(str(value)):
         try:
-            return Decimal(str(value)) == Decimal(str(wanted))
-        except ArithmeticError:  # the wanted value is not a number
-            return False
+            if Decimal(str(value)) == Decimal(str(wanted)):
+                return True
+        except ArithmeticError:  # one of them is not a number
+            pass
     return _as_text(value) == _as_text(wanted)
 
 
@@ -180,14 +184,34 @@ def _as_text(value: Any) -> str:
 
 
 def open_dataset(name: str, subset: str | None, revision: str | None, split: str) -> "Dataset":
-    """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError."""
+    """A dataset of the hub, or of a local folder, as a random-access table on disk; raises InputError.
+
+    The cells of a local folder's CSV files are text, as in a local file: the library would guess that 007 is 7.
+    """
     import datasets
 
     datasets.disable_progress_bars()
     with dataset_errors(name):
-        data = datasets.load_dataset(name, subset, revision=revision, split=split, cache_dir=_find_cache(name))
+        place = {"revision": revision, "cache_dir": _find_cache(name)}
+        options = _read_as_text(datasets.load_dataset_builder(name, subset, **place)) if Path(name).is_dir() else {}
+        data = datasets.load_dataset(name, subset, split=split, **place, **options)
     _check_commit(data, name, revision)
     return data
+
+
+def _read_as_text(builder: Any) -> dict[str, Any]:
+    """The options by which the library reads each column of CSV files as text; none for files of another kind."""
+    import datasets
+    import pandas as pd
+    from datasets.packaged_modules.csv.csv import Csv
+
+    if not isinstance(builder, Csv):
+        return {}
+    first = next(path for paths in builder.config.data_files.values() for path in paths)
+    whole = {"nrows": 0, "chunksize": None, "iterator": False}
+    header = pd.read_csv(first, **(builder.config.pd_read_csv_kwargs | whole)).columns
+    features = datasets.Features({name: datasets.Value("string") for name in header})
+    return {"features": features, "keep_default_na": False}
 
 
 @contextmanager
@@ -285,9 +309,9 @@ def check_parallel(path: str | Path, entries: Sequence[Entry], other_path: str |
     extra = next((entry for entry in entries if entry.prompt_id not in other_ids), None)
     missing = next((entry for entry in others if entry.prompt_id not in ids), None)
     if extra:
-        problem, line = f"the id {extra.prompt_id} is not in {other_path}", extra.line
+        problem, line = f"the id {show_id(extra.prompt_id)} is not in {other_path}", extra.line
     elif missing:
-        problem, line = f"the id {missing.prompt_id} of {other_path} line {missing.line} is not here", None
+        problem, line = f"the id {show_id(missing.prompt_id)} of {other_path} line {missing.line} is not here", None
     else:
         return
     raise InputError(problem, "prompts are parallel: each language's file holds the same ids", path, line, "id")
@@ -420,8 +444,14 @@ def _get(row: dict, column: str, path: str | Path | None, line: int | None) -> A
 
 
 def read_prompt_id(row: dict, source: Source, path: str | Path | None, line: int | None) -> str:
-    """The id of a row in NFC; raises InputError where it is missing, empty, or neither text nor a number."""
+    """The id of a row in NFC; raises InputError where it is missing, empty, or neither text nor a whole number."""
     value = _get(row, source.id, path, line)
+    if isinstance(value, float):
+        remedy = f"write ids as text or whole numbers, or write id: {ROW_NUMBER}"
+        raise InputError(f"the id {value} is not a whole number", remedy, path, line, source.id)
+    if isinstance(value, date | time):
+        remedy = "name the file itself under `path`, where ids stay as they are, in place of a dataset"
+        raise InputError(f"the id was read as a time, {value}", remedy, path, line, source.id)
     if not isinstance(value, str | int) or isinstance(value, bool) or is_blank(str(value)):
         raise InputError(
             "the id is empty or no text or number", f"give an id, or write id: {ROW_NUMBER}", path, line, source.id
@@ -429,9 +459,23 @@ def read_prompt_id(row: dict, source: Source, path: str | Path | None, line: int
     return normalise_id(str(value).strip())
 
 
+def has_no_id(row: dict, source: Source) -> bool:
+    """Whether a row of a dataset has null or an empty text for its id, or null for the record that holds it."""
+    try:
+        value = _get(row, source.id, None, None)
+    except InputError:
+        return row.get(source.id.split(".")[0], "") is None
+    return value is None or (isinstance(value, str) and is_blank(value))
+
+
 def spell_id(row: dict, source: Source) -> str | None:
     """The id of a row in its own code points, None where rows are numbered."""
     return None if source.id == ROW_NUMBER else str(_get(row, source.id, None, None)).strip()
+
+
+def show_id(prompt_id: str) -> str:
+    """The id for a message: as it is, or with escapes where it holds characters that cannot be seen."""
+    return prompt_id if prompt_id.isprintable() else ascii(prompt_id)
 
 
 def tell_apart(spelling: str | None, other: str | None) -> str:

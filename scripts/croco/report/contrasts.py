@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from croco.report.elements import prefer_all_seeds
+from croco.report.elements import number, prefer_all_seeds
 from croco.report.units import PERCENT, POINTS, Unit
 from croco.results.findings import NULL_MARGIN, compare_with_paper
 from croco.results.statistics import FEWEST
@@ -24,7 +24,8 @@ class Contrast:
 
     Attributes:
         what: pool/setting against what it is compared with.
-        measure: name of ``value`` with its 95 % interval from ``low`` to ``high``, in shares; None without a result.
+        measure: name of ``value`` with its 95 % interval from ``low`` to ``high``, in shares; None without a
+            result, and an end is None where it is not bounded.
         p: adjusted p, or None.
         claim: what the paper reports, if it does (``of_paper``).
         verdict: whether this run shows it, in words; ``agrees`` is True, False, or None if neither is known.
@@ -86,7 +87,7 @@ def read_result(rows: "pd.DataFrame", column: str, expected: str | None) -> dict
     row: Any = next(prefer_all_seeds(rows).itertuples(), None)
     if row is None:
         return {**dict.fromkeys(("value", "low", "high", "p", "agrees")), "verdict": "no result"}
-    low, high = find_interval(row, column)
+    low, high = map(number, find_interval(row, column))
     p = None if pd.isna(row.p_adjusted) else row.p_adjusted
     verdict = compare_with_paper(*find_interval(row, "delta"), expected, row.n)
     return {"value": getattr(row, column), "low": low, "high": high, "p": p, **verdict}

@@ -117,10 +117,10 @@ def embed(value: Any) -> str:
     return text
 
 
-def name_arm(setting: str, seed: str, number: int) -> str:
+def name_arm(setting: str, seed: str, number: int, rounds: int) -> str:
     """A setting without its replicate's number, with its round where there are several."""
     name = setting.removesuffix(f".s{seed}")
-    return name if number == 1 else f"{name} (round {number})"
+    return f"{name} (round {number})" if rounds > 1 else name
 
 
 def read_json(path: Path) -> Any:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from croco.report.elements import Gaps, Table, number, prefer_all_seeds, table
 from croco.report.units import PLAIN, Unit
+from croco.results.findings import find_imported
 from croco.results.statistics import FEWEST
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ def list_estimates(summary: "pd.DataFrame", task: str, metric: str, column: str)
 
 
 def say_unpooled(section: str, rows: "pd.DataFrame", gaps: Gaps) -> None:
-    """Lists as a gap the runs that have values of single languages but no mean, because a language is missing."""
+    """Lists as a gap the runs that have values of single languages but no mean, because a language is missing.
+
+    Other harnesses may have measured one language only.
+    """
+    rows = rows[~find_imported(rows)]
     keys = ["task", "metric", "run"]
     pooled = rows.loc[rows["eval_language"] == "all", keys].drop_duplicates()
     found = rows[keys].drop_duplicates().merge(pooled, how="left", indicator=True)
@@ -66,18 +71,32 @@ def say_unpooled(section: str, rows: "pd.DataFrame", gaps: Gaps) -> None:
 
 
 def find_base(lines: list[dict[str, Any]]) -> float | None:
-    """The base's value over the largest number of languages."""
-    return max(lines, key=lambda line: len(line["languages"]))["baseline"]
+    """The base's value if all lines are compared with the same one, else None."""
+    values = {line["baseline"] for line in lines}
+    return values.pop() if len(values) == 1 else None
 
 
-def table_estimates(caption: str, lines: list[dict[str, Any]], value: str, unit: Unit, change_unit: Unit) -> Table:
-    """The table of `list_estimates`; ``value`` heads the column of the estimates, whose differences are in ``change_unit``."""
+def table_estimates(
+    caption: str,
+    lines: list[dict[str, Any]],
+    value: str,
+    unit: Unit,
+    change_unit: Unit,
+    base_unit: Unit | None = None,
+) -> Table:
+    """The table of `list_estimates`.
+
+    Args:
+        value: head of the column of the estimates, whose differences are in ``change_unit``.
+        base_unit: of a column with the base's values; without it there is none.
+    """
     return table(
         caption,
-        ["run", value, "95 % from", "to", "n", "p", "p, adjusted", "q", "detectable (mde)", "other seeds"],
+        ["run", *(["base"] if base_unit else []), value, "95 % from", "to", "n", "p", "p, adjusted", "q", "detectable (mde)", "other seeds"],
         [
             [
-                line["name"], *(unit.show(line[key]) for key in ("value", "low", "high")),
+                line["name"], *([base_unit.show(line["baseline"])] if base_unit else []),
+                *(unit.show(line[key]) for key in ("value", "low", "high")),
                 line["n"] and int(line["n"]), line["p"], line["p_adjusted"], line["q"], change_unit.show(line["mde"]),
                 unit.show_several(line["others"]),
             ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from croco.digests import derive_seed
-from croco.evaluation.verdicts import NOT_ASKED
+from croco.evaluation.verdicts import NOT_ASKED, UNPARSEABLE
 from croco.records import rows
 
 LONGEST = 2000  # characters of a text
@@ -94,6 +94,7 @@ def list_verdicts(line: dict) -> list[str]:
 
 
 def agree(verdicts: Sequence[str]) -> str:
-    """The verdict of the orders that were asked for, or that it depends on the order."""
+    """The verdict of the orders that were asked for, or that it depends on the order; an unreadable one decides nothing."""
     asked = {verdict for verdict in verdicts if verdict != NOT_ASKED}
+    asked = asked - {UNPARSEABLE} or asked
     return asked.pop() if len(asked) == 1 else DEPENDS_ON_ORDER

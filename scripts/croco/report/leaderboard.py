@@ -29,7 +29,8 @@ class Line:
         name: plain name; ``run``: model, pool and setting as in paths.
         win_rate: against the untuned model, with its 95 % interval from ``low`` to ``high``, in shares.
         length_controlled: win rate at equal length.
-        tasks: mean over the structured tasks where higher is better, each by its first metric that is a share.
+        tasks: mean over the structured tasks where higher is better, each by its first metric that is a share. Only
+            tasks count that all arms of the model with the same evaluated languages have; None without any.
         task_change: mean change of these tasks from the untuned model.
         right_language: share of answers in the prompt's language; ``tokens``: mean length of an answer.
         n: prompts of the win rate.
@@ -74,9 +75,18 @@ def list_lines(page: Page) -> tuple[Line, ...]:
     for run in page.runs:
         arms.setdefault((run.model, run.pool, run.arm), []).append(run)
     summary = mark_counted(page.summary)
-    lines = sorted((_line(summary, runs) for runs in arms.values()), key=lambda line: not line.is_multilingual)
-    lines += [_line(summary, [base]) for base in page.bases]
-    return tuple(line for line in lines if not _is_empty(line))
+    found = [(runs, _select(summary, runs)) for runs in (*arms.values(), *([base] for base in page.bases))]
+    common: dict[tuple, set[tuple[str, str]]] = {}
+    for runs, rows in found:
+        if tasks := _list_tasks(rows):
+            key = (runs[0].model, runs[0].evaluated)
+            common[key] = common.get(key, tasks) & tasks
+    lines = [
+        _line(rows, runs, common.get((runs[0].model, runs[0].evaluated), set()))
+        for runs, rows in found
+        if not _is_empty(rows)
+    ]
+    return tuple(sorted(lines, key=lambda line: not line.is_multilingual))
 
 
 def rank_lines(lines: Sequence[Line]) -> list[Line]:
@@ -95,25 +105,45 @@ def list_unmeasured(page: Page, lines: Sequence[Line]) -> list[str]:
     return [name for name in planned if name not in measured]
 
 
-def _line(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> Line:
+def _select(summary: "pd.DataFrame", runs: Sequence[ReportedRun]) -> "pd.DataFrame":
+    """The rows of an arm's last round against the base over all its languages, those over all training seeds first."""
     last = max(run.round for run in runs)
-    first = next(run for run in runs if run.round == last)
+    first = runs[0]
     rows = summary[(summary["model"] == first.model) & (summary["pool"] == first.pool) & (summary["round"] == last)]
     names = {run.setting for run in runs} | {first.arm}
     rows = rows[rows["setting"].isin(names)]
     rows = rows[rows["eval_language"] == ALL]
-    is_base = first.pool == BASE[0]
     rows = rows[rows["baseline"].isna() | rows["baseline"].isin((BASE[1], CHANCE))]
-    rows = prefer_all_seeds(rows)
+    return prefer_all_seeds(rows)
+
+
+def _find_tasks(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of structured tasks that count in a mean."""
+    is_counted = rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))
+    return rows[is_counted & rows["value"].notna()]
+
+
+def _list_tasks(rows: "pd.DataFrame") -> set[tuple[str, str]]:
+    """{(task, metric)} that count in a mean."""
+    tasks = _find_tasks(rows)
+    return set(zip(tasks["task"], tasks["metric"], strict=True))
+
+
+def _line(rows: "pd.DataFrame", runs: Sequence[ReportedRun], common: set[tuple[str, str]]) -> Line:
+    """The line of an arm; ``rows`` are those of `_select`, and ``common`` the (task, metric) that count in its mean."""
+    last = max(run.round for run in runs)
+    first = next(run for run in runs if run.round == last)
+    is_base = first.pool == BASE[0]
     arena, fidelity = rows[rows["task"] == ARENA], rows[rows["task"] == FIDELITY]
-    tasks = rows[rows["counted"] & (rows["better"].isna() | (rows["better"] == HIGHER))]
+    tasks = _find_tasks(rows)
     wins = arena[arena["metric"] == "win_rate"]
     single = [part[part["value"].notna() & (part["seed"] != ALL)] for part in (wins, tasks, fidelity)]
     measured = next((set(map(str, part["seed"])) for part in single if len(part)), set())
     planned = {str(run.seed) for run in runs}
     # Where one is missing, no mean over the seeds is made, and the value is one seed's.
     seeds = len(measured) if measured >= planned else min(1, len(measured))
-    tasks = tasks.drop_duplicates("task")
+    is_common = [key in common for key in zip(tasks["task"], tasks["metric"], strict=True)]
+    tasks = tasks.loc[is_common].drop_duplicates("task")
     count = None if is_base else _first(wins, "n")
     return Line(
         model=first.model,
@@ -141,9 +171,11 @@ def _first(rows: "pd.DataFrame", column: str) -> float | None:
     return number(rows.iloc[0][column]) if len(rows) else None
 
 
-def _is_empty(line: Line) -> bool:
-    measured = (line.win_rate, line.length_controlled, line.tasks, line.right_language, line.tokens)
-    return all(value is None for value in measured)
+def _is_empty(rows: "pd.DataFrame") -> bool:
+    """Whether an arm's rows have no result that a line is about."""
+    wins = (rows["task"] == ARENA) & rows["metric"].isin(("win_rate", "win_rate_lc")) & (rows["pool"] != BASE[0])
+    answers = (rows["task"] == FIDELITY) & rows["metric"].isin(("language_fidelity", "n_tokens"))
+    return rows.loc[wins | answers, "value"].isna().all() and not _list_tasks(rows)
 
 
 def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:

@@ -15,14 +15,14 @@ from croco.planned import Planned, read_planned
 from croco.report.contrasts import Contrast, read_contrasts
 from croco.report.elements import BASE, Gaps, name_arm, read_json
 from croco.report.names import UNTUNED_NAME, is_control, name_arms
-from croco.results.table import empty_summary, read_summary
+from croco.results.bundles import START
+from croco.results.table import ALL, empty_summary, read_summary
 from croco.runs import Run, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INPUTS_SHOWN = 40  # inputs of a manifest
-START = ".snakemake/start.json"  # under the output root: what the run records of its last start
 # Folders under the output root whose manifests describe unfinished or intermediate work.
 NOT_RESULTS = ("state", "logs", "partial")
 
@@ -135,6 +135,7 @@ class ReportedRun:
         plain_name: of the arm, for readers.
         is_control: it is a null control.
         seed: training seed.
+        round: from 1; ``rounds`` is how many the setting has.
         responses: the policy whose responses the run is tuned on.
         languages: languages that it is tuned on.
         evaluated: languages that it is evaluated in.
@@ -149,6 +150,7 @@ class ReportedRun:
     is_control: bool
     seed: str
     round: int
+    rounds: int
     responses: str
     reward_model: str | None
     languages: tuple[str, ...]
@@ -168,6 +170,7 @@ class ReportedRun:
             is_control=is_control(run),
             seed=str(run.replicate),
             round=run.round,
+            rounds=run.row["rounds"],
             responses=run.responses,
             reward_model=run.reward_model,
             languages=run.languages,
@@ -179,7 +182,7 @@ class ReportedRun:
     @property
     def name(self) -> str:
         """Model, pool and setting, with the round where there are several."""
-        return f"{self.model}/{self.pool}/{name_arm(self.setting, self.seed, self.round)}"
+        return f"{self.model}/{self.pool}/{name_arm(self.setting, self.seed, self.round, self.rounds)}"
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,7 @@ class Page:
                 is_control=False,
                 seed="1",
                 round=1,
+                rounds=1,
                 responses=model,
                 reward_model=None,
                 languages=(),
@@ -288,6 +292,12 @@ class Page:
             )
             for model in dict.fromkeys(run.model for run in self.first)
         ]
+
+    @property
+    def languages(self) -> list[str]:
+        """All languages of the runs and of the summary, in the page's order."""
+        of_runs = [code for run in self.runs for code in (*run.languages, *run.evaluated)]
+        return list(dict.fromkeys(code for code in (*of_runs, *self.summary["eval_language"]) if code != ALL))
 
     @property
     def judged(self) -> list[Manifest]:
@@ -319,7 +329,7 @@ def read_page(source: PageSource) -> Page:
     runs = read_reported(source.runs, root)
     if not gaps.has("overview", source.summary, "summary.csv, the table of all results"):
         print(f"no {source.summary}: the page is made without it")
-    summary = read_rows(source.summary)
+    summary = read_rows(source.summary, runs)
     findings = read_json(source.findings) if source.findings and source.findings.is_file() else None
     contamination = root / "contamination.json"
     checked = gaps.has("overview", contamination, "contamination.json, the training prompts among what is evaluated")
@@ -388,11 +398,18 @@ def read_manifests(root: Path) -> list[Manifest]:
     return manifests
 
 
-def read_rows(path: Path | None) -> "pd.DataFrame":
-    """The summary; with `arm` as the page names it, with its round, and `run`, the name of a run on the page."""
+def read_rows(path: Path | None, runs: Sequence[ReportedRun]) -> "pd.DataFrame":
+    """The summary; with `arm` as the page names it, with its round, and `run`, the name of a run on the page.
+
+    An arm has as many rounds as ``runs`` say, which may have no rows yet, or as the summary has.
+    """
     summary = read_summary(path) if path and path.is_file() else empty_summary()
-    arms = zip(summary["setting"], summary["seed"], summary["round"], strict=True)
-    summary["arm"] = [name_arm(*row) for row in arms]
+    planned = {(run.model, run.pool, run.arm): run.rounds for run in runs}
+    measured = summary.groupby(["model", "pool", "arm"])["round"].transform("max")
+    arms = zip(summary["model"], summary["pool"], summary["arm"], strict=True)
+    rounds = [max(count, planned.get(arm, 1)) for count, arm in zip(measured, arms, strict=True)]
+    rows = zip(summary["setting"], summary["seed"], summary["round"], rounds, strict=True)
+    summary["arm"] = [name_arm(*row) for row in rows]
     several = summary["model"].nunique() > 1
     summary["run"] = (summary["model"] + "/" if several else "") + summary["pool"] + "/" + summary["arm"]
     return summary

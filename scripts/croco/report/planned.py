@@ -41,22 +41,26 @@ def compare_plan(page: Page) -> tuple[Table | None, list[str]]:
 
 
 def sum_up(stage: str, manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """Jobs, loads, items, tokens and GPU-hours of a stage's manifests; None where no manifest says it."""
-    jobs: dict[str, list[Manifest]] = defaultdict(list)
+    """Jobs, loads, items, tokens and GPU-hours of a stage's manifests; None where no manifest says it.
+
+    Two settings may share one training: its manifest is a job for each of them, and one process.
+    """
+    processes: dict[str, list[Manifest]] = defaultdict(list)
     for manifest in manifests:
-        # Two settings may share one training, which is a job for each of them.
-        shared = stage == "train" or manifest.job is None
-        jobs[manifest.file if shared else str(manifest.job)].append(manifest)
+        processes[manifest.job or manifest.file].append(manifest)
+    is_shared = stage == "train"
+    if is_shared:
+        processes = {job: of_job[:1] for job, of_job in processes.items()}
     seconds = [
         max(manifest.seconds or 0.0 for manifest in of_job) * of_job[0].gpus
-        for of_job in jobs.values()
+        for of_job in processes.values()
         if of_job[0].gpus is not None
     ]
     return {
-        "jobs": len(jobs),
-        "loads": sum(max(manifest.loads for manifest in of_job) for of_job in jobs.values()),
+        "jobs": len(manifests if is_shared else processes),
+        "loads": sum(max(manifest.loads for manifest in of_job) for of_job in processes.values()),
         "items": sum(manifest.items or 0 for manifest in manifests),
-        "tokens": sum(manifest.tokens or 0 for manifest in manifests),
+        "tokens": sum(manifest.tokens or 0 for of_job in processes.values() for manifest in of_job),
         "gpu_hours": sum(seconds) / 3600 if seconds else None,
     }
 

@@ -31,7 +31,8 @@ MARKS = 8  # markers on a curve
 # Pixels in a legend: of a symbol with the space around it, and of a character, which on average is narrower.
 SYMBOL_WIDTH, CHARACTER_WIDTH = 34, 7
 CHARACTER_SHARE = 0.56  # width of a character of a name, in sizes of its font
-NAMES_ON_PHONE = 0.5  # of a plot's width, as in report.js
+NAMES_AT_MOST = 0.5  # of a plot's width, as on a phone in report.js
+CELL_WIDTH = 30  # pixels of a cell of a heat map, at least
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TEXT = {
     "labelColor": "var(--dim)",
@@ -127,15 +128,25 @@ def _is_main(looks: Mapping[str, "Look"], of: str) -> str:
 
 
 def _show_names(names: Sequence[str], looks: Mapping[str, "Look"]) -> dict[str, Any]:
-    """Options of an axis of names: those of main arms are bold, and long ones are smaller on a phone, and not cut."""
+    """Options of an axis of names: those of main arms are bold, and long ones are smaller on a phone.
+
+    Names take up to half of the chart's width; longer ones are cut in the middle, because they differ at their ends.
+    """
     import altair as alt
 
-    fitting = NAMES_ON_PHONE / CHARACTER_SHARE / max(map(len, names), default=1)
+    fitting = NAMES_AT_MOST / CHARACTER_SHARE / max(map(len, names), default=1)
     test = _is_main(looks, "datum.value")
+    size = f"(space < 480 ? clamp(floor(space * {fitting:.4f}), 8, 12) : 12)"
+    room = f"floor({NAMES_AT_MOST} * space / ({CHARACTER_SHARE} * {size}))"
+    start, end = (f"{way}(({room} - 1) / 2)" for way in ("ceil", "floor"))
+    cut = f"slice(datum.label, 0, {start}) + '\u2026' + slice(datum.label, length(datum.label) - {end})"
     return {
+        "labelExpr": f"length(datum.label) > {room} ? {cut} : datum.label",
+        # Some characters are wider than most.
+        "labelLimit": alt.ExprRef(f"{NAMES_AT_MOST} * space + (space < 480 ? 0 : 30)"),
         "labelFontWeight": {"condition": {"test": test, "value": "bold"}, "value": "normal"},
         "labelColor": {"condition": {"test": test, "value": "var(--ink)"}, "value": "var(--dim)"},
-        "labelFontSize": alt.ExprRef(f"space < 480 ? clamp(floor(space * {fitting:.4f}), 8, 12) : 12"),
+        "labelFontSize": alt.ExprRef(size),
     }
 
 
@@ -153,8 +164,24 @@ def _shapes(names: Iterable[str], looks: Mapping[str, "Look"]) -> "alt.Shape":
     import altair as alt
 
     domain = list(names)
-    shapes = [looks[name].shape if name in looks else "circle" for name in domain]
-    return alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes), legend=None)
+    return alt.Shape("name:N", scale=alt.Scale(domain=domain, range=_list_shapes(domain, looks)), legend=None)
+
+
+def _list_shapes(names: Iterable[str], looks: Mapping[str, "Look"]) -> list[str]:
+    """The marker of each name; one that is no run of the run table has a circle."""
+    return [looks[name].shape if name in looks else "circle" for name in names]
+
+
+def _color_languages(field: str, title: str, shown: Iterable[str], languages: Sequence[str]) -> Any:
+    """The colour channel: each language's own in all charts, or one colour if there are more languages than colours."""
+    import altair as alt
+
+    if len(languages) > len(SERIES):
+        return alt.value(SERIES[0])
+    found = set(shown)
+    colors = {code: color for code, color in zip(languages, SERIES, strict=False) if code in found}
+    scale = alt.Scale(domain=list(colors), range=list(colors.values()))
+    return alt.Color(field, title=title, scale=scale, legend=_legend(colors))
 
 
 def _fills(looks: Mapping[str, "Look"], color: str) -> Any:
@@ -297,12 +324,12 @@ def plot_cells(
     names: str | None = None,
     spans: list[str] | None = None,
 ) -> dict:
-    """A heat map with its numbers in the cells.
+    """A heat map with its numbers in the cells; the page keeps it ``usermeta.least_width`` pixels wide.
 
     Args:
         rows: [{"x", "y", "value"}], and with ``names`` a "name"; the page shows one name at a time.
         middle: value without colour, with a different hue on each side; None for one hue from 0 on.
-        label: d3 format of the numbers, in the unit.
+        label: format of the numbers, in the unit.
         value_title: what the numbers are, for their tooltip.
         names: {name shown first}, for the page's selection ``name``.
         spans: order of x, if it differs from that of y.
@@ -310,6 +337,8 @@ def plot_cells(
     import altair as alt
 
     rows = [{**row, "value": unit.scale(row["value"])} for row in rows]
+    # As text, because JavaScript rounds halves otherwise than the tables of the page.
+    rows = [{**row, "number": format(row["value"], label)} for row in rows]
     middle = unit.scale(middle)
     ys = list(dict.fromkeys(row["y"] for row in rows))
     xs = spans or list(dict.fromkeys(row["x"] for row in rows))
@@ -332,21 +361,30 @@ def plot_cells(
         tooltip=[
             alt.Tooltip("y:N", title=y_title or "arm"),
             alt.Tooltip("x:N", title=x_title),
-            alt.Tooltip("value:Q", title=unit.title(value_title), format=label),
+            alt.Tooltip("number:N", title=unit.title(value_title)),
         ],
     )
     cells = base.mark_rect(stroke="var(--page)", strokeWidth=2).encode(
         color=alt.Color("value:Q", scale=scale, legend=None)
     )
-    text = base.mark_text(fontSize=11.5).encode(text=alt.Text("value:Q", format=label))
+    text = base.mark_text(fontSize=11.5).encode(text=alt.Text("number:N"))
     chart = alt.layer(cells, text)
     if names is not None:
         chart = chart.add_params(alt.param(name="shown", value=names))
-    return finish(chart, (STEP + 6) * len(ys))
+    # Narrower, the numbers of neighbouring cells and the names above them would overlap.
+    texts = [*(row["number"] for row in rows), *xs]
+    cell = max(CELL_WIDTH, CHARACTER_WIDTH * max(map(len, texts), default=0) + 4)
+    least = cell * len(xs) + CHARACTER_WIDTH * max(map(len, ys), default=0) + 2 * SYMBOL_WIDTH
+    return {**finish(chart, (STEP + 6) * len(ys)), "usermeta": {"least_width": least}}
 
 
 def plot_forest(
-    rows: Sequence[dict], reference: float, title: str, looks: Mapping[str, "Look"], unit: Unit = PLAIN
+    rows: Sequence[dict],
+    reference: float,
+    title: str,
+    looks: Mapping[str, "Look"],
+    unit: Unit = PLAIN,
+    languages: Sequence[str] = (),
 ) -> dict:
     """Estimates with intervals, one line per run; single languages are small marks, other seeds small crosses.
 
@@ -354,6 +392,7 @@ def plot_forest(
         rows: [{"name", "value", "low", "high", "languages": {language: value}, "others": [value]}]; low, high may be
             None.
         reference: x of the dashed line.
+        languages: all of the page, in its order.
     """
     import altair as alt
 
@@ -380,11 +419,8 @@ def plot_forest(
                 x=x,
                 y=y,
                 tooltip=[arm, alt.Tooltip("language:N"), value],
-                color=alt.Color(
-                    "language:N",
-                    title="single languages",
-                    scale=alt.Scale(range=SERIES),
-                    legend=_legend(row["language"] for row in single),
+                color=_color_languages(
+                    "language:N", "single languages", (row["language"] for row in single), languages
                 ),
             )
         )
@@ -540,25 +576,25 @@ def plot_scatter(
     looks: Mapping[str, "Look"],
     y_unit: Unit = PLAIN,
     references: tuple[float, float] = (0, 0.5),
+    languages: Sequence[str] = (),
 ) -> dict:
-    """Points of runs, distinguished by marker, and of series, distinguished by colour, with dashed reference lines.
+    """Points of runs, distinguished by marker, and of languages, distinguished by colour, with dashed reference lines.
 
     Args:
-        rows: [{"name", "series", "x", "y"}].
+        rows: [{"name", "series": language, "x", "y"}].
+        languages: all of the page, in its order.
         references: x and y of the dashed lines.
     """
     import altair as alt
 
     rows = [{**row, "y": y_unit.scale(row["y"])} for row in rows]
-    names, series = (list(dict.fromkeys(row[key] for row in rows)) for key in ("name", "series"))
+    names = list(dict.fromkeys(row["name"] for row in rows))
     y_title = y_unit.title(y_title)
-    colors = alt.Color(
-        "series:N", title="language", scale=alt.Scale(domain=series, range=SERIES), legend=_legend(series)
-    )
+    colors = _color_languages("series:N", "language", (row["series"] for row in rows), languages)
     shapes = alt.Shape(
         "name:N",
         title="arm",
-        scale=alt.Scale(domain=names, range=[looks[name].shape for name in names]),
+        scale=alt.Scale(domain=names, range=_list_shapes(names, looks)),
         legend=_legend(names) if len(names) <= 8 else None,
     )
     is_main = _is_main(looks, "datum.name")

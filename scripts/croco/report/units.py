@@ -68,7 +68,9 @@ class Unit:
     def text(self, value: float | None) -> str:
         """The text of a cell."""
         cell = self.show(value)
-        return ABSENT if cell is None else getattr(cell, "shown", f"{cell:.3f}")
+        return (
+            ABSENT if cell is None else getattr(cell, "shown", f"{cell:,.1f}" if abs(cell) >= 1000 else f"{cell:.3f}")
+        )
 
     def show_several(self, values: Iterable[float]) -> Several | None:
         """The value of a cell with several numbers; None where there are none."""
@@ -78,12 +80,15 @@ class Unit:
         return cell if numbers else None
 
     def signed(self, value: float | None) -> str:
-        """The text of a change, with its sign."""
-        return ("+" if (number(value) or 0) > 0 else "") + self.text(value)
+        """The text of a change, with its sign; a share is no change and has none."""
+        return ("+" if self is not PERCENT and (number(value) or 0) > 0 else "") + self.text(value)
 
     def write(self, value: float) -> str:
-        """The value in a sentence, with its unit."""
-        shown = f"{value * self.factor:.3g}"
+        """The value in a sentence, with its unit; a share of less than 1 is never 100 %."""
+        scaled = value * self.factor
+        shown = f"{scaled:,.1f}" if abs(scaled) >= 999.5 else f"{scaled:.3g}"
+        if self is PERCENT and shown == "100" and value < 1:
+            shown = f"{min(scaled, 99.99):.2f}"
         return f"{shown} %" if self is PERCENT else f"{shown} points" if self is POINTS and value else shown
 
 

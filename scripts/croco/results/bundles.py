@@ -20,6 +20,7 @@ INDEX = "bundle.json"
 README = "README.md"
 CONFIG = "config.json"
 LANGUAGES = "languages.tsv"
+START = ".snakemake/start.json"  # under the output root: what the run records of its last start
 MIB = 2**20
 # Headers of a tar archive are read at once; those with long names take a few blocks.
 LONGEST_HEADER = MIB

@@ -19,12 +19,11 @@ from croco.config.differences import ABSENT, list_differences
 from croco.digests import prompt_digest
 from croco.errors import InputError
 from croco.records import Generation, Verdict, prompt_rows, read_json, read_records
-from croco.results.bundles import CONFIG
+from croco.results.bundles import CONFIG, START
 from croco.results.statistics import FEWEST, intervals, over_groups, replicates
 from croco.runs import BASE, UNTUNED, Run, read_runs
 
 RUN_TABLE = "runs.jsonl"
-START = ".snakemake/start.json"  # what a results folder records of the last start
 Kind = TypeVar("Kind")
 # Options of scripts/judge.py that decide what a model that judges says.
 JUDGE_OPTIONS = (

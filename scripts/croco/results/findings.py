@@ -87,7 +87,7 @@ def check_findings(
     """
     summary = mark_counted(summary)
     found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
-    summary = summary[~summary["task"].str.contains("/", na=False)]  # of other harnesses
+    summary = summary[~find_imported(summary)]
     places = list_places(arms)
     for model in summary["model"].unique():
         of_model = summary[summary["model"] == model]
@@ -101,27 +101,36 @@ def check_findings(
 
 
 def list_claims(arms: list[Arm]) -> list[dict]:
-    """What the paper reports of comparing two settings: [{setting, versus, expected, claim}]."""
-    base = [(BASE, BASE)]
+    """What the paper reports of comparing two settings: [{setting, versus, expected, claim}].
+
+    Of the settings with a role, those that differ in more than it takes are variants that the paper does not have.
+    """
+    settings = {role: [arm.setting for arm in find_plainest(arm for arm in arms if plays(arm, role))] for role in ROLES}
     return [
         {"setting": setting, "versus": other, "expected": expected, "claim": claim}
         for (role, versus), (expected, claim) in PAPER.items()
-        for setting in (arm.setting for arm in arms if plays(arm, role))
-        for _, other in (base if versus == BASE else [(versus, arm.setting) for arm in arms if plays(arm, versus)])
+        for setting in settings[role]
+        for other in ([BASE] if versus == BASE else settings[versus])
     ]
 
 
 def mark_counted(summary: "pd.DataFrame") -> "pd.DataFrame":
     """Adds `counted`: which rows count in a mean over structured tasks.
 
-    A group counts instead of its members, and a metric only if all its values are shares between 0 and 1.
+    A group counts instead of its members, and a metric only if all its values are shares between 0 and 1. Results of
+    other harnesses do not count.
     """
     share = ~summary["metric"].isin(UNSCALED)
     for name in ("value", "baseline_value"):
         share &= summary[name].isna() | summary[name].between(0, 1)
     share = share.groupby([summary["task"], summary["metric"]]).transform("all").astype(bool)
-    structured = ~summary["task"].isin([ARENA, FIDELITY])
+    structured = ~summary["task"].isin([ARENA, FIDELITY]) & ~find_imported(summary)
     return summary.assign(counted=share & structured & summary["suite"].isna())
+
+
+def find_imported(summary: "pd.DataFrame") -> "pd.Series":
+    """Which rows are results of other harnesses, whose tasks have a slash in their names."""
+    return summary["task"].str.contains("/", na=False).astype(bool)
 
 
 def list_places(arms: list[Arm]) -> list[str]:
@@ -139,8 +148,13 @@ def plays(arm: Arm, role: str) -> bool:
 
 
 def find_arms(arms: list[Arm], role: str, place: str) -> list[Arm]:
-    """The arms of a role in a place with the fewest options that differ from the config's defaults; several if equal."""
-    fitting = [arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL)]
+    """The plainest arms of a role in a place."""
+    return find_plainest(arm for arm in arms if plays(arm, role) and arm.list_pools(place, MONOLINGUAL))
+
+
+def find_plainest(arms: Iterable[Arm]) -> list[Arm]:
+    """The arms with the fewest options that differ from the config's defaults; several if equal."""
+    fitting = list(arms)
     least = min((len(arm.varies) for arm in fitting), default=None)
     return [arm for arm in fitting if len(arm.varies) == least]
 

@@ -1,6 +1,7 @@
 """summary.csv: what a row holds, and its one reader and writer. docs/statistics.md says how the numbers are computed."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -137,10 +138,31 @@ def _with_arms(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def read_cells(path: Path) -> list[dict[str, str]]:
-    """The rows of a table in the columns of summary.csv, as text; raises InputError if its columns differ."""
-    lines = csv.DictReader(text for _, text in read_lines(path))
-    refuse_other_columns(lines.fieldnames or (), path)
-    return [unguard_row(row) for row in lines]
+    """The rows of a table in the columns of summary.csv, as text.
+
+    Raises InputError if its columns differ, a row has fewer or more cells, or a number is not finite.
+    """
+    lines = csv.DictReader((text + "\n" for _, text in read_lines(path)), strict=True)
+    rows = []
+    try:
+        refuse_other_columns(lines.fieldnames or (), path)
+        for row in lines:
+            if None in row or None in row.values():
+                raise InputError(f"not {len(COLUMNS)} fields", "fix the row", path, lines.line_num)
+            if name := next((name for name in NUMBERS if _is_endless(row[name])), None):
+                raise InputError(f"{row[name]!r} is not finite", "write a finite number", path, lines.line_num, name)
+            rows.append(unguard_row(row))
+    except csv.Error as error:
+        raise InputError(f"broken CSV ({error})", "quote as RFC 4180 says", path, lines.line_num) from error
+    return rows
+
+
+def _is_endless(cell: str) -> bool:
+    """Whether a cell reads as infinite, or as no number (NaN)."""
+    try:
+        return not math.isfinite(float(cell))
+    except ValueError:  # empty, or no number at all
+        return False
 
 
 def refuse_other_columns(columns: Iterable[str], path: Path) -> None:

@@ -4,7 +4,8 @@ import copy
 import functools
 import re
 
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
+from py3langid import langid
+from py3langid.langid import LanguageIdentifier
 
 from croco.text.normalise import strip_invisible
 
@@ -18,7 +19,7 @@ SAME = {"nb": "no", "nn": "no"}
 
 NOT_PROSE = re.compile(
     r"""
-    ^[ \t>*+-]*(?P<fence>`{3,}|~{3,})[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)  # a truncated response leaves it open
+    ^[ \t>*+-]*(?P<fence>`{3,}+|~{3,}+)[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)  # a truncated response leaves it open
     | `{1,3}[^`\n]+`{1,3}
     | (?:https?://|www\.)[!-~]+  # not to the next white space, which some scripts rarely have
     | \$\$.{1,2000}?\$\$
@@ -69,7 +70,10 @@ def name_language(code: str) -> str:
 
 @functools.cache
 def _model() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    langid.classify("")  # reads the library's model, unless this process has it from one that started it (croco.warm)
+    model = langid.IDENTIFIER
+    parts = (model.nb_ptc, model.nb_pc, model.nb_classes, model.tk_nextmove, model.tk_output)
+    return LanguageIdentifier(*parts, norm_probs=True, tk_row=model.tk_row)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """An interpreter that runs scripts in forks of one process that has imported their libraries: imports take longest."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def warm_interpreter(folder: Path, environment: Mapping[str, str]) -> Iterator[P
     folder, which exists, is removed at the end.
     """
     interpreter, address, here = folder / "python", folder / "socket", Path(__file__).parent
-    start = f"exec '{sys.executable}' -IS '{here / 'client.py'}' '{sys.executable}' '{address}'"
+    start = shlex.join(["exec", sys.executable, "-IS", str(here / "client.py"), sys.executable, str(address)])
     interpreter.write_text(f'#!/bin/sh\n{start} "$@"\n', encoding="utf-8")
     interpreter.chmod(0o755)
     command = [sys.executable, here / "server.py", address, interpreter, *MODULES]

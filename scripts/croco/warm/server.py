@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import py3langid
+
 LOST_OUTPUT = 120  # the exit code of Python where standard output cannot be written at the end
 # Variables that libraries read when they are imported.
 READ_ON_IMPORT = (
@@ -225,6 +227,7 @@ class Server:
 def main(address, executable, *modules):
     for name in modules:
         pkgutil.resolve_name(name)
+    py3langid.classify("")  # reads its model, which takes longer than most of its uses
     # A fork need not look through all that was imported again and again.
     gc.collect()
     gc.freeze()

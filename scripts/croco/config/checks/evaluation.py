@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from croco.config.checks.models import is_hub_id
 from croco.config.faults import Fault
 from croco.runs import find_last
 
@@ -69,11 +70,14 @@ def _check_sides(grid: "Grid", keys: tuple, row: dict, model: str) -> Iterator[F
 
 
 def check_releases(grid: "Grid") -> Iterator[Fault]:
-    """Every release names a model that is tuned."""
+    """Every release names a model that is tuned, and has a name that the hub takes."""
     tuned = [name for name, run in grid.runs.items() if not run.is_base]
     for i, row in enumerate(grid.config["release"]):
         if row["run"] not in tuned:
             yield Fault(("release", i, "run"), f"there is no tuned model {row['run']}", f"one of {', '.join(tuned)}")
+        if "name" in row and not is_hub_id(row["name"]):
+            remedy = "let it end with a letter or digit, but not with .git, and leave -- and .. out"
+            yield Fault(("release", i, "name"), f"{row['name']} is no hub id", remedy)
 
 
 CHECKS = (check_tasks, check_suite, check_contrasts, check_releases)

@@ -1,11 +1,10 @@
 """Files and folders of this machine that the config names; whoever reads another's config does not have them."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from croco.config.checks.models import ROLES
+from croco.config.checks.models import ROLES, is_hub_id
 from croco.config.faults import Fault
 from croco.digests import WEIGHTS
 from croco.errors import InputError
@@ -57,7 +56,7 @@ def check_paths(grid: "Grid") -> Iterator[Fault]:
                         f"no {WEIGHTS} in {path}",
                         "name a folder with a model's weights in safetensors; pickled ones (.bin) are not read",
                     )
-            elif not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+            elif not is_hub_id(path):
                 yield Fault(keys, f"{path} is no folder, and no hub id", "correct the path")
 
 

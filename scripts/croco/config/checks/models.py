@@ -37,6 +37,17 @@ OF_THE_MINIATURE = (
 )
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a repository on the hub can have the name."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # late: it takes a tenth of a second
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_engines(grid: "Grid") -> Iterator[Fault]:
     """No engine option is one that the workflow sets, and a model is split over all GPUs of its job."""
     for key in ROLES:

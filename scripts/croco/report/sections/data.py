@@ -15,8 +15,8 @@ INTRO = (
 )
 
 MINIMUM_NOTE = (
-    "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 100 %, mean - 2 sd "
-    "is the same as the rule min."
+    "“rejected is the minimum”: share of pairs in which the rejected response is simply the worst one. Near 100 %, the run's rule "
+    "picks what the rule min would."
 )
 
 

@@ -33,7 +33,7 @@ def show(page: Page) -> Section:
     summary = page.summary
     say_unpooled("fidelity", summary[summary["task"] == "fidelity"], page.gaps)
     looks = list_looks(page)
-    figures = [*show_changes(summary, looks), *show_confusion(page), *show_reward_and_judge(summary, looks)]
+    figures = [*show_changes(summary, looks), *show_confusion(page), *show_reward_and_judge(page, looks)]
     if not figures:
         page.gaps.say(
             "fidelity", "the measures of the answers in summary.csv", "snakemake --cores 2 --forcerun summarise"
@@ -50,9 +50,11 @@ def show_changes(summary: "pd.DataFrame", looks: dict[str, Look]) -> list[Figure
             continue
         unit, change = find_unit(metric), find_change_unit(metric)
         before, direction = find_base(lines), say_direction(summary, "fidelity", metric)
+        notes = [f"base {unit.write(before)}"] if before is not None else []
+        notes += [direction.removeprefix("; ")] if direction else []
         charts.append(
             (
-                title + (f" (base {unit.write(before)}{direction})" if before is not None else ""),
+                f"{title} ({'; '.join(notes)})" if notes else title,
                 plots.plot_forest([{**line, "languages": {}} for line in lines], 0, "Change", looks, change),
             )
         )
@@ -139,11 +141,11 @@ def count_answers(page: Page) -> dict[str, dict[str, Counter]]:
     return {name: by_prompt for name, by_prompt in counts.items() if any(map(Counter.total, by_prompt.values()))}
 
 
-def show_reward_and_judge(summary: "pd.DataFrame", looks: dict[str, Look]) -> list[Figure]:
+def show_reward_and_judge(page: Page, looks: dict[str, Look]) -> list[Figure]:
     """Points: the change of the reward against the win rate, one point per run and language."""
     import pandas as pd
 
-    keys = ["run", "eval_language", "seed"]
+    summary, keys = page.summary, ["run", "eval_language", "seed"]
     reward = of_metric(summary, "fidelity", "reward").set_index(keys)["delta"]
     wins = of_metric(summary, "arena", "win_rate").set_index(keys)["value"]
     both = pd.concat([reward, wins], axis=1).dropna().reset_index()
@@ -155,7 +157,12 @@ def show_reward_and_judge(summary: "pd.DataFrame", looks: dict[str, Look]) -> li
         for run, code, _, delta, value in both.itertuples(index=False)
     ]
     chart = plots.plot_scatter(
-        points, "Change of the reward from the base (logits)", "Win rate against the base", looks, PERCENT
+        points,
+        "Change of the reward from the base (logits)",
+        "Win rate against the base",
+        looks,
+        PERCENT,
+        languages=page.languages,
     )
     return [
         figure(

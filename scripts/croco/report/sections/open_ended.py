@@ -33,7 +33,11 @@ def show(page: Page) -> Section:
     figures = []
     if lines:
         looks = list_looks(page)
-        figures = [show_win_rates(lines, looks), show_languages(summary, looks), *show_variants(page, looks)]
+        figures = [
+            show_win_rates(lines, looks, page.languages),
+            show_languages(summary, looks),
+            *show_variants(page, looks),
+        ]
     elif page.asked.judged:
         page.gaps.say("open-ended", "win rates: summary.csv has none", "snakemake --cores 2")
     content = {
@@ -48,11 +52,11 @@ def show(page: Page) -> Section:
     return Section(intro=intro, figures=figures, empty="No judge was asked for.", content=content)
 
 
-def show_win_rates(lines: list[dict[str, Any]], looks: dict[str, Look]) -> Figure:
-    """A forest plot of win rates; ``lines`` as list_estimates returns them."""
+def show_win_rates(lines: list[dict[str, Any]], looks: dict[str, Look], languages: list[str]) -> Figure:
+    """A forest plot of win rates; ``lines`` as list_estimates returns them, ``languages`` all of the page."""
     return figure(
         "win-rates",
-        [(None, plots.plot_forest(lines, 0.5, WIN_RATE, looks, PERCENT))],
+        [(None, plots.plot_forest(lines, 0.5, WIN_RATE, looks, PERCENT, languages))],
         f"Dots with intervals: win rate of each run against the base. {in_words(lines, 0.5, PERCENT)}",
         "Each large mark is over all languages of a run, with its 95 % interval. The main arm is filled. Coloured marks are single languages, and small crosses are training seeds. 50 % is no change.",
         table_estimates("Win rates against the base, languages pooled", lines, "win rate", PERCENT, POINTS),

@@ -16,6 +16,7 @@ from croco.report.units import PERCENT
 INTRO = "The rewards of the responses, the places of chosen and rejected responses in their pools, and the reward model's audit."
 PLACES = "sd from the pool's mean"
 KINDS = ("chosen", "rejected")
+MEAN_2SD = "mean-2sd"  # a pair rule
 MOMENTS = ["n", "mean", "sd", "lowest", "median", "highest"]
 
 
@@ -38,7 +39,8 @@ def show_distributions(page: Page) -> list[Figure]:
         figures.append(plot_rewards(f"rewards-{len(figures)}", title, runs[0].reward_model, panels))
         places = {kind: join_values([panel[PLACES][kind] for panel in panels.values()]) for kind in KINDS}
         if all(places.values()):
-            figures.append(plot_places(f"places-{len(figures)}", title, places))
+            rule = (page.ledgers.get(runs[0].folder) or {}).get("rejected")
+            figures.append(plot_places(f"places-{len(figures)}", title, places, rule == MEAN_2SD))
     return figures
 
 
@@ -58,7 +60,7 @@ def read_panels(page: Page, runs: Sequence[ReportedRun]) -> dict[str, dict[str, 
     """
     panels: dict[str, dict[str, Any]] = {}
     for run in runs:
-        paired = read_paired(run)
+        paired = read_paired(run, page.ledgers.get(run.folder))
         for language in run.languages:
             path = page.root / run.responses / language / "scores" / f"{run.reward_model}.jsonl"
             if not page.gaps.has("rewards", path, "rewards of all responses"):
@@ -70,16 +72,24 @@ def read_panels(page: Page, runs: Sequence[ReportedRun]) -> dict[str, dict[str, 
     return {language: panel for language, panel in panels.items() if panel["all"]}
 
 
-def read_paired(run: ReportedRun) -> dict[str, dict[str, Any]]:
-    """{language: {chosen, rejected: rewards, PLACES: {chosen, rejected}}} of a run's pairs; their texts are not kept."""
+def read_paired(run: ReportedRun, ledger: dict | None) -> dict[str, dict[str, Any]]:
+    """{language: {chosen, rejected: rewards, PLACES: {chosen, rejected}}} of a run's pairs; their texts are not kept.
+
+    The mean and the deviation of a pool are of rewards that are standardised by language where the ledger says so, and
+    those of the pairs are raw. Without a ledger no place is known.
+    """
+    standards = (ledger or {}).get("standardised") or {}
     paired: dict[str, dict[str, Any]] = defaultdict(
         lambda: {**{kind: array("d") for kind in KINDS}, PLACES: {kind: array("d") for kind in KINDS}}
     )
     for pair in rows(run.folder / "pairs.jsonl"):
         for kind in KINDS:
-            panel, reward = paired[pair[f"{kind}_language"]], pair[f"{kind}_reward"]
+            language, reward = pair[f"{kind}_language"], pair[f"{kind}_reward"]
+            panel = paired[language]
             panel[kind].append(reward)
-            if pair.get("pool_std"):
+            if ledger and pair.get("pool_std"):
+                if language in standards:
+                    reward = (reward - standards[language]["mean"]) / (standards[language]["std"] or 1)
                 panel[PLACES][kind].append((reward - pair["pool_mean"]) / pair["pool_std"])
     return paired
 
@@ -117,15 +127,22 @@ def plot_rewards(name: str, title: str, reward_model: str | None, panels: dict[s
     )
 
 
-def plot_places(name: str, title: str, places: dict[str, array]) -> Figure:
-    """A histogram of standardised rewards; ``places`` are {chosen or rejected: standard deviations from the mean}."""
+def plot_places(name: str, title: str, places: dict[str, array], is_mean_2sd: bool) -> Figure:
+    """A histogram of standardised rewards.
+
+    Args:
+        places: {chosen or rejected: standard deviations from the mean}.
+        is_mean_2sd: the pair rule is mean - 2 sd, whose target is drawn.
+    """
     edges = bins([extreme for values in places.values() for extreme in (min(values), max(values))])
     densities = {kind: density(values, edges) for kind, values in places.items()}
+    target = -2 if is_mean_2sd else None
+    said = " The dashed line is mean - 2 sd, the target of the rejected." if is_mean_2sd else ""
     return figure(
         name,
-        [(None, plots.plot_histogram(densities, "Distance from the pool's mean (standard deviations)", -2))],
+        [(None, plots.plot_histogram(densities, "Distance from the pool's mean (standard deviations)", target))],
         f"Histogram: where the chosen and the rejected response fall in their pool: {title}.",
-        f"{title}. Places of chosen and rejected in their own pool. The dashed line is mean - 2 sd, the target of the rejected.",
+        f"{title}. Places of chosen and rejected in their own pool.{said}",
         table(
             f"Place in the pool: {title}",
             ["responses", *MOMENTS],
@@ -209,6 +226,7 @@ def show_separation(page: Page) -> tuple[list[Figure], list[Table]]:
         "Number of pairs by the languages of chosen and rejected.",
         table("Pairs by languages", ["run", "chosen", *codes], lines),
         {"label": "Run", "names": list(separations)},
+        broad=True,
     )
     return [shown], [table_of("Chosen responses predicted from languages alone", numbers)]
 
