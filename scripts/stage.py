@@ -123,7 +123,10 @@ def stage_code(path, folder):
 def list_code_repositories(folder):
     found = set()
     for file in filter(Path.is_file, map(folder.joinpath, NAMING_CLASSES)):
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # not needed here; what loads the model says it
+            continue
         classes = settings.get("auto_map") if isinstance(settings, dict) else None
         found.update(CODE_REPOSITORY.findall(json.dumps(classes)))
     return sorted(found)

@@ -3,12 +3,12 @@
 import re
 from os import PathLike
 
-# What stands before the host in an address. A slash may be part of a password, but digits before it are a port.
+# What stands before the host in an address; the limits keep long texts quick. A slash may be part of a password, but digits before it are a port.
 USER_INFO = (
-    r"(?<=://)[^\s/?#:\[\"<>]*(?::|%3[Aa])(?:[^\s/?#\"<>]*|(?!\d{0,5}[/?#])[^\s\"<>]*)@"
-    r"|(?:(?<=http://)|(?<=https://))[^\s/?#\"<>]+@"  # a name or a token alone
+    r"(?<=://)[^\s/?#:\[\"<>]{0,300}(?::|%3[Aa])(?:[^\s/?#\"<>]{0,300}|(?!\d{0,5}[/?#])[^\s\"<>]{0,300})@"
+    r"|(?:(?<=http://)|(?<=https://))[^\s/?#\"<>]{1,300}@"  # a name or a token alone
 )
-QUERY = r"(?<=/)([^\s?(\"'<>]*)\?[\w.%~-]+=[^\s\"'<>]*"
+QUERY = r"(?<=/)([^\s?(\"'<>]{0,300})\?[\w.%~-]{1,300}=[^\s\"'<>]*"
 
 
 class InputError(Exception):

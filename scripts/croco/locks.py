@@ -33,13 +33,13 @@ class Holder(msgspec.Struct, frozen=True):
     Attributes:
         host: see ``host_name``.
         pid: its number.
-        began: its start, see ``start_of``.
+        began: its start, see ``start_of``; a time of day in a record of older code.
         since: the start of the lock, in seconds of the epoch.
     """
 
     host: str
     pid: int
-    began: str
+    began: str | float
     since: float
 
     @classmethod
@@ -69,8 +69,11 @@ class Holder(msgspec.Struct, frozen=True):
     def is_alive(self) -> bool | None:
         """Whether a process that is_here runs; another one that later got its number does not count.
 
-        None if it is another user's and hidden from this one, as by the mount option hidepid of /proc.
+        None if that is not known: it is another user's and hidden from this one, as by the mount option hidepid of
+        /proc, or of older code.
         """
+        if isinstance(self.began, float):
+            return None
         try:
             return start_of(self.pid) == self.began and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.AccessDenied:

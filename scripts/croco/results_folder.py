@@ -12,10 +12,11 @@ once; after a kill, the lock has to be removed by hand. Here both are in the fol
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from croco.config.differences import ABSENT, list_differences
 from croco.deployment import check_deployment
 from croco.digests import file_digest, lock_digest, versions
 from croco.errors import InputError
-from croco.files import replacing
+from croco.files import publish, replacing
 from croco.locks import HEAD, Holder, LeaseLock, LockHeld
 from croco.records import write_json
 from croco.slurm import cancel_jobs, find_local_storage, job_prefix, survive_outages, tabulate_requests
+from croco.state import FROM_STATE
 
 PATIENCE = 60.0  # seconds for jobs of a dead head to end
 # The checks of all models and datasets, under the output root.
@@ -127,6 +129,30 @@ class ResultsFolder:
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
             yield
 
+    @contextmanager
+    def keep_outputs(self, paths: Iterable[str]) -> Iterator[None]:
+        """Puts files under the output root back if they are gone at the end, or, after a kill, in the next such start.
+
+        Snakemake removes the outputs of a job before it starts, and a job that only takes finished work may fail.
+        """
+        aside = self.folder / "aside"
+        self._put_back(aside)
+        for path in map(Path, paths):
+            if path.is_file() and path.is_relative_to(self.results):
+                publish(path, aside / path.relative_to(self.results))
+        try:
+            yield
+        finally:
+            self._put_back(aside)
+
+    def _put_back(self, aside: Path) -> None:
+        for path in aside.rglob("*"):
+            target = Path(self.results) / path.relative_to(aside)
+            if path.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+
 
 def describe_start(config: dict, checkout: Path) -> dict[str, Any]:
     """What start.json says: the config as it was asked for, the code and the versions."""
@@ -156,14 +182,21 @@ def shorten(value: Any) -> str:
 def wait_for_jobs(head: Holder) -> None:
     """Waits until the jobs that a dead head started on this machine have seen that it is gone, and ended.
 
-    Raises InputError where one does not.
+    Kills those that hang. Raises InputError where that does not end them.
     """
-    deadline = time.monotonic() + PATIENCE
-    while jobs := list_jobs(head):
-        if time.monotonic() > deadline:
-            numbers = " ".join(str(job.pid) for job in jobs)
+    for is_last in (False, True):
+        deadline = time.monotonic() + PATIENCE
+        while (jobs := list_jobs(head)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        if not jobs:
+            return
+        numbers = " ".join(str(job.pid) for job in jobs)
+        if is_last:
             raise InputError(f"jobs of a killed run do not end: {numbers}", f"end them: kill -9 {numbers}")
-        time.sleep(0.5)
+        print(f"killing jobs of the killed run, which hang: {numbers}", file=sys.stderr)
+        for job in jobs:
+            with suppress(psutil.Error):
+                job.kill()
 
 
 def list_jobs(head: Holder) -> list[psutil.Process]:
@@ -247,8 +280,11 @@ class RecordsInFolder(FilePersistence):
                 raise InputError(excess, ALLOW, self.owner.results)
             self._lift_default_rate()
             with self.owner.hold(self._prepare_executor(), self._name_log()):
-                keep_logs(log for job in self.dag.needrun_jobs() for log in job.log)
-                yield
+                jobs = list(self.dag.needrun_jobs())
+                keep_logs(log for job in jobs for log in job.log)
+                outputs = [path for job in jobs for path in job.output] if FROM_STATE in os.environ else []
+                with self.owner.keep_outputs(outputs):
+                    yield
         except InputError as error:
             raise WorkflowError(f"error: {error}") from None
         except OSError as error:

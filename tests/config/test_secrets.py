@@ -36,13 +36,13 @@ VALUES = [
 ]
 KEYS = ["token", "hf_token", "hf-token", "hfToken", "api_key", "apiKey", "OPENAI_API_KEY", "Authorization", "password"]
 KEYS += ["aws_secret_access_key", "client_secret", "use_auth_token", "credentials"]
-KEYS += ["openai_key", "private_token", "pwd", "db_pwd", "connection_string", "connectionString", "cookie", "sas"]
+KEYS += ["openai_key", "private_token", "pwd", "db_pwd", "connection_string", "connectionString", "sas_token", "sas_url"]
 HARMLESS = {
     **{"max_tokens": 3, "tokenizer": "org/name", "eos_token": "</s>", "tokens": "many", "stop_token_ids": [1]},
     **{"token": True, "use_auth_token": None, "api_key": "", "max_num_batched_tokens": 2048, "pad_token": "[PAD]"},
     "texts": ["data/sk-translations-of-questions.jsonl", "task-0123456789abcdef0123", "hf_home", "https://example.org/a@b"],
     "addresses": ["name@example.org", "hf://datasets/x", "hf://gpt2@main/config.json", "git@github.com:x/y", "see https://example.org: me@example.org", "https://example.org:8080/a@b", "https://example.org:8080?mail=a@b", "https://[::1]:8080/a@b", "http://127.0.0.1:8080/a:b@c", "https://example.org/a?pad_token=x&max_tokens=3&design=4", "https://example.org?mail=a@b", "AIza"],
-    **{"sort_key": "id", "key": "id", "pwd": None, "signature": "kind", "tokenizer_key": "a"},
+    **{"sort_key": "id", "key": "id", "sas": "Sasak", "cookies": 2, "pwd": None, "signature": "kind", "tokenizer_key": "a"},
 }  # fmt: skip
 # {place in the config: (text of a config, key that the message names, line)}
 CONFIGS = {

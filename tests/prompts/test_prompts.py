@@ -605,3 +605,20 @@ def test_invisible_characters_of_an_id_are_shown(tmp_path):
     write_rows(tmp_path / "en.jsonl", [{"id": "q\ufeff0", "text": "Hello"}])
     done = select(tmp_path, "de", check=False)
     assert done.returncode == 1 and r"the id 'q\ufeff0' of" in done.stderr, done.stderr
+
+
+def test_the_files_of_a_dataset_may_have_other_columns(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/train.csv").write_text("id,prompt,answer\n007,Hello there,1.50\n7,Hi there,\n")
+    (tmp_path / "d/test.csv").write_text("id,prompt\n08,Good day\n")
+    for split, ids in (("train", ["007", "7"]), ("test", ["08"])):
+        options = ("--dataset", tmp_path / "d", "--split", split, "--text", "prompt", "--language", "en")
+        script("prompts", *options, "--output", tmp_path / f"{split}.jsonl")
+        assert sorted(row["prompt_id"] for row in rows(tmp_path / f"{split}.jsonl")) == ids
+
+
+@pytest.mark.parametrize("where", ["version=1.10", "version=01", "version=1e5"])
+def test_texts_that_look_like_other_numbers_are_not_chosen(tmp_path, where):
+    write_rows(tmp_path / "en.jsonl", [{"id": f"{i}", "text": "x", "version": text} for i, text in enumerate(["1.1", "1", "100000"])])  # fmt: skip
+    done = select(tmp_path, "en", "--where", where, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr

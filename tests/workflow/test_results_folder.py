@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from conftest import ENVIRONMENT, INTERPRETER, copy_project, planned, snakemake, write_rows
 
+from croco import results_folder
 from croco.locks import HEAD, Holder, LeaseLock
 
 CONFIG = ("--configfile", "two_languages.yaml")
@@ -57,14 +59,15 @@ def test_files_without_a_record_are_made_again_from_finished_work(run, tmp_path)
     snakemake(other, "--cores", 2, *target, "--config", "from_state=true")
     manifest = json.loads((other / RESULTS / "mini/en/generations/0.manifest.json").read_text())
     assert manifest["sampled"] == 0
-    # What is not there fails, and the next start makes it.
+    # What is not there fails, and the file stays as it was, with its record.
+    before = (other / target[0]).read_bytes()
     shutil.rmtree(other / RESULTS / "state/training")
-    (other / target[0]).unlink()
-    done = snakemake(other, "--cores", 2, *target, "--config", "from_state=true", check=False)
+    repeat = ("--forcerun", "train", "--config", "from_state=true")
+    done = snakemake(other, "--cores", 2, *target, *repeat, check=False)
     log = (other / RESULTS / "logs/train/mini.en.dpo.log").read_text()
     assert done.returncode == 1 and "not all results are under state/" in log and "Traceback" not in log
-    plan = planned(other, *target)
-    assert "train" in plan and "build_pairs" not in plan
+    assert (other / target[0]).read_bytes() == before and not (other / RESULTS / ".snakemake/aside").exists()
+    assert not planned(other, *target)
 
 
 def test_a_start_from_state_asks_for_no_gpu(run, tmp_path):
@@ -280,3 +283,13 @@ def test_too_many_open_files_are_one_message(fresh_project, small_prompts, tmp_p
     """Fewer than a file needs, and fewer than a pipe to git needs."""
     message = {"reason": "Too many open files", "remedy": "raise the number of open files (ulimit -n) and start again"}
     refuse(fresh_project, *SELECT, small_prompts, "--output", tmp_path / "out.jsonl", **message, limit=limit)
+
+
+def test_jobs_of_a_killed_run_that_hang_are_killed(monkeypatch, capsys):
+    head = msgspec.structs.replace(Holder.this_process(), pid=2**22 - 1)
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    environment = {**os.environ, HEAD: msgspec.json.encode(head).decode()}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as job:
+        monkeypatch.setattr(results_folder, "PATIENCE", 0.5)
+        results_folder.wait_for_jobs(head)
+        assert job.wait(10) == -signal.SIGKILL and f"hang: {job.pid}" in capsys.readouterr().err

@@ -18,8 +18,10 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from croco.errors import InputError
 from croco.locks import LEASE, Holder, LeaseLock, LockHeld, find_holder, take_lock
-from croco.state import Finished, Parts
+from croco.models import engines
+from croco.state import FROM_STATE, Finished, Parts
 
 STORED = [{"prompt_digest": f"p{i}", "text": "é" * i, "responses": list(range(i))} for i in range(5)]
 COUNT = lambda line: len(line["responses"])  # noqa: E731
@@ -275,3 +277,19 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
     publish(tmp_path / "a", tmp_path / "b" / "c")
     assert (tmp_path / "b" / "c").read_text() == "whole" and (tmp_path / "b" / "c").stat().st_nlink == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("load", [engines.load_policy, engines.load_reward_model])
+def test_no_model_is_loaded_where_only_finished_work_counts(load, monkeypatch):
+    monkeypatch.setenv(FROM_STATE, "1")
+    with pytest.raises(InputError, match="not all results are under state/"):
+        load(None)
+
+
+def test_a_record_of_older_code_is_of_no_known_process(tmp_path):
+    """Neither is its lock taken at once, nor is a job of its run ended."""
+    path = tmp_path / "lock"
+    write_holder(path, began=0.0)
+    assert find_holder(path).is_alive is None
+    with pytest.raises(LockHeld):
+        LeaseLock(path, wait=False)

@@ -21,8 +21,9 @@ from croco.text.normalise import is_blank, normalise_id
 if TYPE_CHECKING:
     from datasets import Dataset
 
+ARCHIVES = (".zip", ".tar", ".gz", ".bz2", ".xz", ".zst", ".7z")  # whose columns are not known before they are unpacked
 COMMIT = re.compile(r"[0-9a-f]{40}")
-CODE = re.compile(r"[+-]?0\d")  # the begin of what looks like a number, as 007, and is none
+WHOLE = re.compile(r"^(-?(?:0|[1-9]\d*))\.0+$")  # a whole number with zeros behind its point
 ROW_NUMBER = "row_number"
 LAST_TURN = "last_turn"
 FIRST_TURN = "first_turn"
@@ -147,8 +148,8 @@ def read_source(path: str | Path, source: Source) -> tuple[list[Entry], int]:
 def is_chosen(row: dict, source: Source, seen: set[str]) -> bool:
     """Whether a row has the values of ``where``; the columns of it that the row has are added to the set ``seen``.
 
-    Numbers are compared by value, also those that a table holds as text; 01 is a code and no number. Truth values and
-    null are compared as JSON writes them. A row that lacks a column is not chosen.
+    Numbers are compared by value. A text is a number only if it is a whole one, as 5 or, written by some tools, 5.0: 01
+    and 1.10 are texts. Truth values and null are compared as JSON writes them. A row that lacks a column is not chosen.
     """
     chosen = True
     for column, wanted in source.where.items():
@@ -170,12 +171,13 @@ def check_where(source: Source, seen: set[str], path: str | Path) -> None:
 
 
 def _is_same(value: Any, wanted: Any) -> bool:
-    if isinstance(value, int | float | str) and not isinstance(value, bool) and not CODE.match(str(value)):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            if Decimal(str(value)) == Decimal(str(wanted)):
-                return True
-        except ArithmeticError:  # one of them is not a number
-            pass
+            return Decimal(str(value)) == Decimal(str(wanted))
+        except ArithmeticError:  # the wanted value is not a number
+            return False
+    if isinstance(value, str):
+        return value == wanted or WHOLE.sub(r"\1", value) == WHOLE.sub(r"\1", _as_text(wanted))
     return _as_text(value) == _as_text(wanted)
 
 
@@ -201,17 +203,16 @@ def open_dataset(name: str, subset: str | None, revision: str | None, split: str
 
 def _read_as_text(builder: Any) -> dict[str, Any]:
     """The options by which the library reads each column of CSV files as text; none for files of another kind."""
-    import datasets
     import pandas as pd
     from datasets.packaged_modules.csv.csv import Csv
 
     if not isinstance(builder, Csv):
         return {}
-    first = next(path for paths in builder.config.data_files.values() for path in paths)
-    whole = {"nrows": 0, "chunksize": None, "iterator": False}
-    header = pd.read_csv(first, **(builder.config.pd_read_csv_kwargs | whole)).columns
-    features = datasets.Features({name: datasets.Value("string") for name in header})
-    return {"features": features, "keep_default_na": False}
+    header = builder.config.pd_read_csv_kwargs | {"nrows": 0, "chunksize": None, "iterator": False}
+    # The splits, and the files of a split, may have other columns.
+    paths = [path for paths in builder.config.data_files.values() for path in paths if not path.endswith(ARCHIVES)]
+    names = {name for path in paths for name in pd.read_csv(path, **header).columns}
+    return {"converters": dict.fromkeys(sorted(names), str), "keep_default_na": False}
 
 
 @contextmanager

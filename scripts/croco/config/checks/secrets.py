@@ -18,7 +18,7 @@ REMEDY = (
 # Keys whose value is a secret. Keys such as max_tokens, tokenizer and eos_token are none.
 NAME = re.compile(
     r"(.+_)?(api_?key|access_key(_id)?|secret|secret_(access_)?key|private_key|passw(or)?d|pwd|passphrase|authorization"
-    r"|credentials?|connection_?string|cookies?|sas)"
+    r"|credentials?|connection_?string|sas_(key|url))"
     r"|(.+_)?(anthropic|azure|cohere|gemini|google|groq|hf|huggingface|mistral|openai|openrouter|together|wandb)_?key"
     r"|((.+_)?(hf|hub|huggingface|access|auth|api|github|gitlab|bearer|session|refresh|private|security|sas)_?)?token"
 )

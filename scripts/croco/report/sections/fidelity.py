@@ -122,7 +122,7 @@ def show_confusion(page: Page) -> list[Figure]:
             "confusion",
             [(None, heat_map)],
             "Confusion matrix: share of answers in each language, by the language of the prompt, one run at a time.",
-            "Are answers in the right language? Each line shows shares of the answers to its prompts, in per cent. The diagonal is the prompt's language; `none` is too short to identify.",
+            'Are answers in the right language? Each line shows shares of the answers to its prompts, in per cent. The diagonal is the prompt\'s language; "none" is too short to identify.',
             table("Languages of the answers (counts)", ["run", "prompt in", *columns], lines),
             {"label": "Run", "names": list(counts)},
             broad=True,

@@ -94,7 +94,7 @@ def show_languages(summary: "pd.DataFrame", looks: dict[str, Look]) -> Figure:
         "wins-by-language",
         [(None, heat_map)],
         "Heat map: win rate of each run in each evaluated language.",
-        "Win rates by evaluation language; `all` is over all languages of a run. The heat map shows the mean over replicates if the summary has it, else the first.",
+        'Win rates by evaluation language; "all" is over all languages of a run. The heat map shows the mean over replicates if the summary has it, else the first.',
         table(
             "Win rates by language",
             ["run", *grid.columns],
