@@ -36,7 +36,16 @@ VALUES = [
 ]
 KEYS = ["token", "hf_token", "hf-token", "hfToken", "api_key", "apiKey", "OPENAI_API_KEY", "Authorization", "password"]
 KEYS += ["aws_secret_access_key", "client_secret", "use_auth_token", "credentials"]
-KEYS += ["openai_key", "private_token", "pwd", "db_pwd", "connection_string", "connectionString", "sas_token", "sas_url"]
+KEYS += [
+    "openai_key",
+    "private_token",
+    "pwd",
+    "db_pwd",
+    "connection_string",
+    "connectionString",
+    "sas_token",
+    "sas_url",
+]
 HARMLESS = {
     **{"max_tokens": 3, "tokenizer": "org/name", "eos_token": "</s>", "tokens": "many", "stop_token_ids": [1]},
     **{"token": True, "use_auth_token": None, "api_key": "", "max_num_batched_tokens": 2048, "pad_token": "[PAD]"},
