@@ -24,8 +24,8 @@ group becomes its single tasks. The YAML of your own tasks can run code, so a ta
 --trust-task-code names it. Names, data and lengths of answers are checked before the model is loaded. If a task has
 several filters (gsm8k), the metrics' names contain the filter: exact_match_strict_match.
 
-A language whose inputs were evaluated before is linked from --state and not computed again. If the structured tasks
-fail, the next try finds the finished answers there, too.
+Answers and structured tasks are kept in --state by what decides each of them. What is there is linked and not computed
+again: other tasks make no new answers, other prompts run no task again, and a try after a failure goes on.
 """
 
 import json
@@ -50,26 +50,41 @@ from croco.models.options import add_adapter_option, add_policy_options
 from croco.records import prompt_rows, read_jsonl, write_json, write_jsonl
 from croco.state import Finished
 
-OUTPUTS = {"answers.jsonl": "answers/{}.jsonl", "eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"}
+ANSWERS, TASKS = "answers", "tasks"  # folders of --state
+# {part: {file in --state: place under --output}}
+OUTPUTS = {
+    ANSWERS: {"answers.jsonl": "answers/{}.jsonl"},
+    TASKS: {"eval.json": "eval/{}.json", "samples.jsonl": "eval/{}.samples.jsonl"},
+}
 
 
 def main():
     args = parse_arguments()
     inputs = cache_key_inputs(args)
-    finished = {language: Finished(args.state, "evaluation", inputs[language]) for language in args.languages}
+    finished = {
+        part: {language: Finished(args.state, part, inputs[language][part]) for language in args.languages}
+        for part in OUTPUTS
+    }
     with ExitStack() as stack:
         for language in sorted(args.languages):  # always in the same order, so that two jobs never wait for each other
-            stack.enter_context(finished[language].alone())
-        missing = [language for language in args.languages if not finished[language].complete]
-        print(f"{len(args.languages)} languages, to evaluate: {' '.join(missing) or 'none'}", file=sys.stderr)
-        if missing:
+            for part in OUTPUTS:
+                stack.enter_context(finished[part][language].alone())
+        missing = {
+            part: [language for language in args.languages if not found[language].complete]
+            for part, found in finished.items()
+        }
+        some = [language for language in args.languages if any(language in codes for codes in missing.values())]
+        print(f"{len(args.languages)} languages, to evaluate: {' '.join(some) or 'none'}", file=sys.stderr)
+        if some:
             evaluate(args, missing, finished)
     for language in args.languages:
-        for name, place in OUTPUTS.items():
-            finished[language].publish_as(name, args.output / place.format(language))
+        for part, files in OUTPUTS.items():
+            for name, place in files.items():
+                finished[part][language].publish_as(name, args.output / place.format(language))
         manifest = args.output / "eval" / f"{language}.manifest.json"
-        counts = count_answers(args.output / OUTPUTS["answers.jsonl"].format(language), args.max_tokens)
-        cli.write_manifest(manifest, __file__, args, inputs[language], evaluated=language in missing, counts=counts)
+        counts = count_answers(args.output / "answers" / f"{language}.jsonl", args.max_tokens)
+        evaluated = language in missing[ANSWERS]
+        cli.write_manifest(manifest, __file__, args, inputs[language], evaluated=evaluated, counts=counts)
         if counts["cut_by_context"]:
             cut = f"{counts['cut_by_context']} of {counts['answers']} answers"
             print(f"warning: {language}: {cut} were cut where the model's context ends", file=sys.stderr)
@@ -122,36 +137,40 @@ def parse_arguments():
 
 
 def cache_key_inputs(args):
-    """{language: all that decides its results}."""
+    """{language: {part: all that decides its results}}."""
+    libraries = ("torch", "transformers", "tokenizers", "peft")
     shared = {
         "policy": model_id(args.model, args.revision, args.state),
         "adapter": model_id(args.adapter) if args.adapter else None,
-        "answers": {
-            **describe_engine(args),
-            **{
-                n: getattr(args, n)
-                for n in ("samples", "temperature", "top_p", "max_tokens", "template_options", "seed")
-            },
-        },
+        **describe_engine(args),
+        "template_options": args.template_options,
         "batch": None if args.engine == "vllm" else args.batch,  # vLLM makes its own batches
-        "code": behaviour_digest(
+    }
+    answers = {
+        **shared,
+        "sampling": {n: getattr(args, n) for n in ("samples", "temperature", "top_p", "max_tokens", "seed")},
+        "stage_code": behaviour_digest("evaluate.py"),
+        "stage_versions": versions(*libraries),
+    }
+    tasks = {
+        **shared,
+        "stage_code": behaviour_digest(
             "evaluate.py", "croco/evaluation/harness.py", "croco/evaluation/tasks.py", "croco/evaluation/directions.py"
         ),
-        "versions": versions("torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets"),
+        "stage_versions": versions(*libraries, "lm_eval", "datasets"),
     }
     inputs = {}
     for language, prompts in zip(args.languages, args.prompts, strict=True):
         suite = args.suite.get(language, [])
-        tasks = {
+        own = {
             name: [*map(file_digest, list_files(yaml)), file_digest(data)]
             for name, yaml, data in list_own_tasks(args, language)
         }
+        asked = digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)])
         inputs[language] = {
-            **shared,
-            "language": language,
-            "prompts": digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)]),
-            "tasks": tasks,
-            "suite": [suite, args.suite_limit if suite else None],  # the limit is not for own tasks
+            ANSWERS: {**answers, "language": language, "prompts": asked},
+            # The limit is not for own tasks.
+            TASKS: {**tasks, "language": language, "tasks": own, "suite": [suite, args.suite_limit if suite else None]},
         }
     return inputs
 
@@ -172,29 +191,23 @@ def task_data(pattern, language):
     return path.resolve()
 
 
-def evaluate(args, languages, finished):
-    tasks = {language: load_tasks(args, language) for language in languages}
-    suites = load_suites(args, languages)
+def evaluate(args, missing, finished):
+    tasks = {language: load_tasks(args, language) for language in missing[TASKS]}
+    suites = load_suites(args, missing[TASKS])
     prompts = dict(zip(args.languages, args.prompts, strict=True))
     harness.check_lengths(args, chain(tasks.values(), *(suite.values() for suite in suites.values())))
-    folders = {language: finished[language].folder / "saving" for language in languages}
-    for folder in folders.values():
-        folder.mkdir(exist_ok=True)
-        for path in folder.iterdir():
-            if path.name != "answers.jsonl":  # it appears whole or not at all, and the folder is named by its inputs
-                path.unlink()
-    unanswered = [language for language in languages if not (folders[language] / "answers.jsonl").exists()]
-    policy = load_policy(args, args.adapter)
-    for language in cli.progress(unanswered, desc=f"answers {args.output.name}", unit="language"):
-        write_jsonl(
-            folders[language] / "answers.jsonl", answer_prompts(args, policy, list(prompt_rows(prompts[language])))
-        )
-    model = harness.wrap(policy, args) if args.task or args.suite else None
-    for language in cli.progress(languages, desc=f"tasks {args.output.name}", unit="language"):
-        results, samples = run_tasks(args, model, tasks[language], suites.get(language, {}))
-        write_json(folders[language] / "eval.json", results)
-        write_jsonl(folders[language] / "samples.jsonl", samples)
-        finished[language].finish(folders[language])
+    with_tasks = any(tasks.values()) or bool(suites)
+    policy = load_policy(args, args.adapter) if missing[ANSWERS] or with_tasks else None
+    for language in cli.progress(missing[ANSWERS], desc=f"answers {args.output.name}", unit="language"):
+        with finished[ANSWERS][language].saving() as folder:
+            lines = answer_prompts(args, policy, list(prompt_rows(prompts[language])))
+            write_jsonl(folder / "answers.jsonl", lines)
+    model = harness.wrap(policy, args) if with_tasks else None
+    for language in cli.progress(missing[TASKS], desc=f"tasks {args.output.name}", unit="language"):
+        with finished[TASKS][language].saving() as folder:
+            results, samples = run_tasks(args, model, tasks[language], suites.get(language, {}))
+            write_json(folder / "eval.json", results)
+            write_jsonl(folder / "samples.jsonl", samples)
 
 
 def load_tasks(args, language):

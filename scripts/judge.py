@@ -6,7 +6,7 @@ Example:
       --baseline mini/untuned/base/answers/en.jsonl ... --state state --output mini/multi/dpo/arena
 
 Sample j is compared with the base's sample j, in both orders: a win counts 1, a tie a half. With ``--orders one`` each
-prompt is judged in one order, which its id decides. A language model replies with greedy decoding unless
+prompt is judged in one order, which its id decides, and two equal texts tie unasked. A language model replies with greedy decoding unless
 ``--temperature`` is above 0, and the last line of its reply must be [[A]], [[B]] or [[C]] and nothing else. Other replies,
 cut-off replies and pairs that are too long are unparseable: they are counted and are never a tie. Replies are kept
 under --state and never asked for again. ``--judge oracle`` judges by the rules of the miniature's world, without a
@@ -198,6 +198,11 @@ def list_pairs(row):
     return [(a["text"], b["text"]) for a, b in zip(ours["responses"], theirs["responses"], strict=True)]
 
 
+def is_tie(args, pair):
+    """Whether two answers are one text that the judge would see in one order: its choice would be by the place alone."""
+    return args.orders == "one" and pair[0] == pair[1]
+
+
 def ask_oracle(prompt, pairs):
     """({order: [(verdict, reply, why it is unparseable)]}, [qualities of the answers, of the base's])."""
     try:
@@ -221,6 +226,7 @@ def open_judge(args, tables):
         for code, table in tables.items()
         for row in table
         for pair in list_pairs(row)
+        if not is_tie(args, pair)
         for order in list_orders(args, row[1]["prompt_id"])
     )
     wanted = {comparison.key: comparison for comparison in comparisons}
@@ -247,6 +253,9 @@ def open_judge(args, tables):
                 if order not in asked:
                     rulings[order].append((NOT_ASKED, None, None))
                     continue
+                if is_tie(args, pair):
+                    rulings[order].append(("tie", None, None))
+                    continue
                 line = find_reply(args, parts, seat(prompt, names[prompt["language"]], pair, order).key)
                 choice, reason = None, line["skip"]
                 if not reason:
@@ -254,7 +263,8 @@ def open_judge(args, tables):
                 rulings[order].append((see_from_tuned(choice, order), line["reply"], reason))
         return rulings, None
 
-    asked = {"comparisons": len(wanted), "asked": len(missing)}
+    equal = sum(is_tie(args, pair) for table in tables.values() for row in table for pair in list_pairs(row))
+    asked = {"comparisons": len(wanted), "asked": len(missing), "equal_answers": equal}
     return {"name": args.judge, "path": args.model, "identity": identity, "prompt": digest(template)}, rule, asked
 
 

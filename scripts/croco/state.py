@@ -214,6 +214,15 @@ class Finished:
         """Whether the result is there."""
         return self.final.is_dir()
 
+    @contextmanager
+    def saving(self) -> Iterator[Path]:
+        """An empty folder, whose files are the result when the block has ended without an error."""
+        folder = self.folder / "saving"
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+        folder.mkdir()
+        yield folder
+        self.finish(folder)
+
     def finish(self, folder: str | Path) -> None:
         """Declares the files in ``folder`` to be the result, and deletes files that only served to resume."""
         os.replace(folder, self.final)

@@ -160,6 +160,69 @@ def test_tasks_see_the_ids_that_the_policy_was_sampled_from(miniature, tmp_path,
         assert seen and all(ids.count(first) == written for ids in seen)
 
 
+# As Qwen3's template, which thinks unless it is told not to, and refuses system messages.
+THINKS = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}[{{ m.role }}] {{ m.content }}\n"
+    "{% endfor %}{% if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif %}"
+    "{% if add_generation_prompt %}[assistant] {{ '<none>' if enable_thinking is false else '<some>' if enable_thinking }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("options, end", [({}, "<some>"), ({"enable_thinking": False}, "<none>")])
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_tasks_render_chats_with_the_options_of_the_policy(miniature, tmp_path, monkeypatch, engine, options, end):
+    """lm-eval's class for vLLM, which is not installed, is a stand-in that renders with its own enable_thinking."""
+    import sys
+    from argparse import Namespace
+    from types import ModuleType
+
+    from croco.evaluation import harness
+    from croco.models.transformers_engine import Policy
+
+    class VLLM:
+        max_length, enable_thinking = 64, None
+
+        def __init__(self, pretrained, chat_template_args=None, **options):
+            self.chat_template_args = {
+                name: value for name, value in (chat_template_args or {}).items() if name != "enable_thinking"
+            }
+
+        def apply_chat_template(self, chat, add_generation_prompt=True):
+            variables = {"enable_thinking": self.enable_thinking, **self.chat_template_args}
+            return policy.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=add_generation_prompt, **variables
+            )
+
+        modify_gen_kwargs = _loglikelihood_tokens = generate_until = lambda self, *args: None
+
+    stand_in = ModuleType("lm_eval.models.vllm_causallms")
+    stand_in.LLM, stand_in.VLLM = None, VLLM
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    monkeypatch.setattr("lm_eval.models.vllm_causallms", stand_in, raising=False)
+    policy = Policy(str(miniature / "policy"), template_options=options)
+    policy.tokenizer.chat_template = THINKS
+    policy.llm = policy.lora = None
+    row = {"model": str(miniature / "policy"), "revision": None, "trust_remote_code": False, "batch": 1}
+    model = harness.wrap(policy, Namespace(engine=engine, template_options=options, **row))
+    user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+    for chat in ([user], [{"role": "system", "content": "Be kind."}, user]):
+        assert model.apply_chat_template(chat) == f"[user] Hi\n[assistant] {end}"
+    assert policy.tokenizer.encode(model.apply_chat_template([user]), add_special_tokens=False) == policy.encode([user])
+    assert model.apply_chat_template([user, answer], add_generation_prompt=False) == "[user] Hi\n[assistant] Hello"
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_tasks_with_thinking_are_refused_with_both_engines(engine):
+    from argparse import Namespace
+
+    from croco.evaluation import harness
+
+    for options in ({}, {"enable_thinking": False}, {"other": True}):
+        harness.check_options(Namespace(engine=engine, template_options=options))
+    with pytest.raises(InputError, match="enable_thinking"):
+        harness.check_options(Namespace(engine=engine, template_options={"enable_thinking": True}))
+
+
 def test_documents_that_spell_control_tokens_are_counted_and_left_out(miniature, prompts, tmp_path):
     """In questions, choices and fields of fields; the means and samples are those of the others alone."""
     from transformers import AutoTokenizer
@@ -261,15 +324,33 @@ def test_finished_answers_survive_tasks_that_fail(miniature, prompts, tmp_path):
     (tmp_path / "own.yaml").write_text(f"{yaml.safe_dump(WRITTEN)}process_results: !function code.score\n")
     task = ("--task", "own", tmp_path / "own.yaml", miniature / "tasks/heldout/en.jsonl", "en", "--trust-task-code", "own")  # fmt: skip
     done = evaluate(miniature, prompts, tmp_path, ["en", "de"], *task, check=False)
-    answers = {path: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("saving/answers.jsonl")}
+    answers = read_times(tmp_path, "answers")
     assert done.returncode == 1 and "the task fails" in done.stderr and len(answers) == 2, done.stderr
-    for path in answers:
-        path.with_name(".eval.json.host.1.partial").touch()  # of a killed process
+    saving = next((tmp_path / "state/tasks").glob("*/saving"))
+    (saving / ".eval.json.host.1.partial").touch()  # of a killed process
     flag.unlink()
     evaluate(miniature, prompts, tmp_path, ["en", "de"], *task)
-    kept = {path.parent.with_name("saving") / path.name: path.stat().st_mtime_ns for path in (tmp_path / "state").rglob("final/answers.jsonl")}  # fmt: skip
-    assert kept == answers and not list((tmp_path / "state").rglob("*.partial"))
+    assert read_times(tmp_path, "answers") == answers and not list((tmp_path / "state").rglob("*.partial"))
     assert (tmp_path / "run/eval/en.json").exists() and (tmp_path / "run/answers/de.jsonl").exists()
+
+
+def test_other_tasks_make_no_new_answers_and_other_answers_run_no_task_again(miniature, prompts, tmp_path):
+    evaluate(miniature, prompts, tmp_path, ["en"])
+    answers, tasks = read_times(tmp_path, "answers"), read_times(tmp_path, "tasks")
+    more = ("--task", "more", ROOT / "config/tasks/question_answer.yaml", miniature / "tasks/untouched/en.jsonl", "en")
+    evaluate(miniature, prompts, tmp_path, ["en"], *more)
+    assert {line["task"] for line in rows(tmp_path / "run/eval/en.samples.jsonl")} == {"heldout", "more"}
+    assert read_times(tmp_path, "answers") == answers
+    evaluate(miniature, prompts, tmp_path, ["en"], "--samples", 3)
+    assert len(rows(tmp_path / "run/answers/en.jsonl")[0]["responses"]) == 3
+    assert {line["task"] for line in rows(tmp_path / "run/eval/en.samples.jsonl")} == {"heldout"}
+    assert {path: time for path, time in read_times(tmp_path, "tasks").items() if path in tasks} == tasks
+    assert len(read_times(tmp_path, "tasks")) == 2 * len(tasks) and len(read_times(tmp_path, "answers")) == 2
+
+
+def read_times(folder, part):
+    """{file: when it was written} of all finished answers or tasks."""
+    return {path: path.stat().st_mtime_ns for path in (folder / "state" / part).glob("*/final/*")}
 
 
 def test_a_batch_decides_results_of_transformers_alone(miniature, prompts, tmp_path):

@@ -200,7 +200,7 @@ def arguments(judge, miniature, prompts, tmp_path):
         ours[code] = write_rows(tmp_path / "ours" / f"{code}.jsonl", answer(rows(prompts[code]), [good, "5"]))
         theirs[code] = write_rows(
             tmp_path / "base" / f"{code}.jsonl",
-            answer(rows(prompts[code]), ["I do not know what the answer to that is.", "5"]),
+            answer(rows(prompts[code]), ["I do not know what the answer to that is.", "6"]),
         )
 
     def options(*languages, model=judge / "model", **files):
@@ -219,8 +219,7 @@ def arguments(judge, miniature, prompts, tmp_path):
 def test_a_judge_by_place_is_seen_through(arguments):
     """Its verdicts are wins in one order and losses in the other; asked again, or with a language more, for the new only."""
     done = script("judge", *arguments("en"))
-    # Equal answers in both orders are one comparison.
-    assert "36 comparisons; 36 to ask tiny for" in done.stderr
+    assert "48 comparisons; 48 to ask tiny for" in done.stderr
     lines = rows(arguments.arena / "en.jsonl")
     assert [line["prompt_id"] for line in lines] == [row["prompt_id"] for row in rows(arguments.ours["en"])]
     for line in lines:
@@ -232,7 +231,7 @@ def test_a_judge_by_place_is_seen_through(arguments):
     assert {line["score_single_order"] for line in lines} == {0.0, 1.0}
     before = (arguments.arena / "en.jsonl").read_bytes()
     done = script("judge", *arguments("en", "de"), "--translated", "de", "--batch", 5)
-    assert "72 comparisons; 36 to ask tiny for" in done.stderr
+    assert "96 comparisons; 48 to ask tiny for" in done.stderr
     assert (arguments.arena / "en.jsonl").read_bytes() == before
     assert all(line["translated"] and line["language"] == "de" for line in rows(arguments.arena / "de.jsonl"))
     manifest = json.loads((arguments.arena / "de.manifest.json").read_text())
@@ -261,6 +260,28 @@ def test_one_order_asks_once_and_a_temperature_asks_anew(arguments):
     assert (arguments.arena / "en.jsonl").read_bytes() == before
 
 
+def test_equal_answers_in_one_order_tie_and_are_not_asked_about(arguments, tmp_path):
+    """The judge would choose by the place alone, which would count as a win or a loss."""
+    theirs = rows(arguments.theirs["en"])
+    for line, ours in zip(theirs, rows(arguments.ours["en"]), strict=True):
+        line["responses"][1]["text"] = ours["responses"][1]["text"]
+    theirs[3]["responses"] = rows(arguments.ours["en"])[3]["responses"]
+    options = arguments("en", baseline={"en": write_rows(tmp_path / "theirs.jsonl", theirs)})
+    done = script("judge", *options, "--orders", "one")
+    assert "11 comparisons; 11 to ask tiny for" in done.stderr
+    for number, line in enumerate(rows(arguments.arena / "en.jsonl")):
+        for order, verdicts in line["verdicts"].items():
+            if verdicts != ["not_asked"] * 2:
+                assert verdicts[1] == "tie" and line["replies"][order][1] is None
+                assert (verdicts[0], line["replies"][order][0]) == (("tie", None) if number == 3 else ("win" if order == "answer_first" else "loss", "A\n[[A]]"))  # fmt: skip
+        assert list(line["verdicts"].values()).count(["not_asked"] * 2) == 1
+        assert line["score_single_order"] == 0.5 if number == 3 else line["score_single_order"] in (0.25, 0.75)
+        assert line["score"] == line["score_single_order"]
+    manifest = json.loads((arguments.arena / "en.manifest.json").read_text())
+    assert manifest["counts"] == {"prompts": 12, "verdicts": 24, "unparseable": 0, "reasons": {}}
+    assert (manifest["comparisons"], manifest["asked"], manifest["equal_answers"]) == (11, 11, 13)
+
+
 def test_a_killed_judge_goes_on_and_long_pairs_are_counted(arguments, tmp_path):
     theirs = rows(arguments.theirs["en"])
     theirs[3]["responses"][0]["text"] = "five " * 600
@@ -274,9 +295,9 @@ def test_a_killed_judge_goes_on_and_long_pairs_are_counted(arguments, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = sum(len(rows(path)) for path in (tmp_path / "state").rglob("*.jsonl"))
-    assert 3 <= kept < 33 and not arguments.arena.exists()
+    assert 3 <= kept < 44 and not arguments.arena.exists()
     done = script("judge", *arguments("en", baseline=theirs))
-    assert f"33 comparisons; {33 - kept} to ask tiny for" in done.stderr and "2 of 44 verdicts" in done.stderr
+    assert f"44 comparisons; {44 - kept} to ask tiny for" in done.stderr and "2 of 44 verdicts" in done.stderr
     lines = rows(arguments.arena / "en.jsonl")
     assert lines[3]["verdicts"] == {"answer_first": [UNPARSEABLE, "win"], "baseline_first": [UNPARSEABLE, "loss"]}
     assert lines[3]["replies"]["answer_first"] == [None, "A\n[[A]]"] and lines[3]["score"] == 0.5

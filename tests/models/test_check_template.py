@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from croco.models.chats import Controls
+from croco.models.roles import examine_as
 from croco.models.template_check import (
     ANSWERS,
     CHATS,
@@ -214,6 +215,49 @@ def test_faults_are_named(name):
     severities = {finding["name"]: finding["severity"] for finding in report["findings"]}
     assert severities[name] == ("warning" if name == "adds_text" else "error")
     assert report["errors"] == list(severities.values()).count("error")
+
+
+CHANNELS = (
+    "{% for message in messages %}<|start|>{{ message.role }}{% if message.role == 'assistant' %}<|channel|>final{% endif %}"
+    "<|message|>{{ message.content }}{{ '<|return|>' if message.role == 'assistant' and loop.last else '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{{ '<|channel|>final<|message|>' if direct }}{% endif %}"
+)
+GPT_OSS = {
+    "special": ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>", "<|endoftext|>"],
+    "eos": "<|return|>",
+    "stops": ["<|return|>"],
+}
+
+
+@pytest.mark.parametrize("role", ["policy", "judge", "reward"])
+def test_special_tokens_that_a_model_must_sample_before_its_answer_are_an_error(role):
+    """Left out of its text, they would leave its reasoning there. A reward model samples nothing."""
+    tokenizer = make_tokenizer(GPT_OSS, CHANNELS)
+
+    def check(options=None):
+        return examine_as(role, tokenizer, stop_ids(tokenizer, GPT_OSS), options)
+
+    report = check()
+    errors = [finding for finding in report["findings"] if finding["severity"] == "error"]
+    assert [finding["name"] for finding in errors] == ([] if role == "reward" else ["unprompted_tokens"])
+    if errors:
+        assert report["added_text"]["before"] == "<|channel|>final<|message|>"
+        assert report["added_text"]["marks"] == ["<|channel|>", "<|message|>"]
+        assert "<|channel|>, <|message|>" in errors[0]["what"] and "template_options" in errors[0]["remedy"]
+    assert "adds_text" not in names(report)
+    assert check({"direct": True})["errors"] == 0
+
+
+def test_special_tokens_alone_before_an_answer_are_not_in_its_text():
+    """As Command's <|START_RESPONSE|>, which the model samples and decoding leaves out."""
+    facts = {"special": ["<|start|>", "<|answer|>", "<|end|>"], "eos": "<|end|>", "stops": ["<|end|>"]}
+    template = (
+        "{% for message in messages %}<|start|>{{ message.role }}\n{{ '<|answer|>' if message.role == 'assistant' }}"
+        "{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    tokenizer = make_tokenizer(facts, template)
+    report = examine_as("policy", tokenizer, stop_ids(tokenizer, facts), None)
+    assert report["errors"] == 0 and report["added_text"]["marks"] == []
 
 
 def test_what_a_policy_samples_is_no_control_token_in_answers_but_turns_are():

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, write_rows
 
+from croco.errors import InputError
 from croco.models.chats import digest_tokens
 from croco.training import process
 from croco.training.encode import hold_out
@@ -768,6 +769,88 @@ def test_the_loss_is_the_objectives_alone(miniature, data, tmp_path, experts, ob
     assert losses[0] == losses[1]
     if objective == "dpo":
         assert losses[0][0][0] == pytest.approx(math.log(2), abs=1e-6), "policy and reference are one"
+
+
+def save_policy(miniature, folder, name, **settings):
+    """A tiny random model of the class that transformers calls ``name``, with the miniature's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    vocabulary = json.loads((miniature / "policy" / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, vocab_size=vocabulary, **{**sizes, **tokens, **settings})
+    model = AutoModelForCausalLM.from_config(config)
+    torch.nn.init.normal_(model.get_output_embeddings().weight)
+    model.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(miniature / "policy" / file, folder)
+    return folder
+
+
+FULL = ("--weights", "full", "--dtype", "float32", "--epochs", 1)
+
+
+@pytest.mark.parametrize("dtype, objective", [("float32", "dpo"), ("bfloat16", "dpo"), ("float32", "sft")])
+def test_a_model_whose_logits_trl_does_not_know_is_refused(miniature, data, tmp_path, dtype, objective):
+    """RecurrentGemma caps its logits under a name of its own."""
+    sizes = {"lru_width": 32, "attention_window_size": 16, "num_key_value_heads": 1, "num_hidden_layers": 3}
+    policy = save_policy(miniature, tmp_path / "policy", "recurrent_gemma", logits_soft_cap=5.0, **sizes)
+    options = ("--model", policy, *FULL, "--dtype", dtype)
+    done = script("train", *arguments(miniature, data, tmp_path, objective, *options), check=False)
+    assert_error(done, "RecurrentGemmaForCausalLM differ from those of its logits by", "nats per token", "Remedy: tune another policy")  # fmt: skip
+    assert not (tmp_path / "checkpoint").exists() and "training from the start" not in done.stderr
+
+
+@pytest.mark.parametrize("objective", ["dpo", "online_dpo"])
+def test_a_model_with_randomness_of_its_own_is_refused(miniature, data, tmp_path, objective):
+    """PhiMoE draws some of a token's experts."""
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 4, "router_jitter_noise": 0.3}
+    policy = save_policy(miniature, tmp_path / "policy", "phimoe", **sizes)
+    online = ("--reward-model", miniature / "reward", "--max-tokens", 16) if objective == "online_dpo" else ()
+    options = ("--model", policy, *FULL, *online)
+    done = script("train", *arguments(miniature, data, tmp_path, objective, *options), check=False)
+    assert_error(done, "PhimoeForCausalLM draws random numbers in training", "Remedy: tune another policy")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_the_checks_of_a_models_passes_change_no_byte(miniature, data, tmp_path, monkeypatch, undisturbed):
+    checked = []
+    monkeypatch.setattr("croco.training.passes.check_passes", lambda *_: checked.append(1))
+    train_here(monkeypatch, arguments(miniature, data, tmp_path, "dpo"))
+    assert checked and adapter(tmp_path) == adapter(undisturbed)
+
+
+def test_a_model_that_trl_cannot_compute_is_refused(miniature, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", None)
+    with pytest.raises(InputError, match=r"TRL cannot compute the log-probabilities of LlamaForCausalLM: AttributeError: .*'apply'"):  # fmt: skip
+        train_here(monkeypatch, arguments(miniature, data, tmp_path, "dpo"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "llama"])
+def test_online_dpo_sees_a_prompt_beside_a_longer_one_as_alone(name):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from trl.experimental.online_dpo import OnlineDPOTrainer
+
+    class Online(OnlinePairs, OnlineDPOTrainer):
+        def __init__(self):
+            self.max_length = 64
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, vocab_size=50, **sizes)).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, 0, 0.3)
+    short, long, answers = (torch.randint(3, 50, (count, tokens)) for count, tokens in ((1, 6), (1, 16), (2, 10)))
+    padded, mask = torch.cat([torch.zeros(1, 10, dtype=int), short], 1), torch.ones(2, 16, dtype=int)
+    mask[0, :10] = 0
+    with torch.no_grad():
+        alone = Online()._forward(model, short, torch.ones_like(short), answers[:1], torch.ones(1, 10, dtype=int))
+        beside = Online()._forward(model, torch.cat([padded, long]), mask, answers, torch.ones(2, 10, dtype=int))
+    assert torch.allclose(alone[0], beside[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "online_dpo", "sft"])

@@ -56,6 +56,7 @@ NOT_DECIDING = {
     "croco/miniature/world.py": "the oracle, whose verdicts are not kept",
     "croco/prompts/sources.py": "reads rows, which are in the key by their content",
     "croco/models/vllm_engine.py": "no training runs on it",
+    "croco/training/passes.py": "refuses models",
     "croco/training/guards.py": "stop a training, and are asked again of a finished one",
     "croco/training/recipe.py": "refuses recipes, and says how many prompts are sampled together, which is not in the key",
     "croco/training/resume.py": "keeps and finds unfinished work",

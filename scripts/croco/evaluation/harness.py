@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from jinja2 import TemplateError
+
 from croco.errors import InputError
 from croco.models.chats import state_context
 from croco.models.loading import model_errors
@@ -22,10 +24,10 @@ MAX_GEN_TOKS = 256  # lm-eval's limit for an answer if a task states none, with 
 
 def check_options(args: Namespace) -> None:
     """Raises InputError for what lm-eval cannot do, before a model is loaded."""
-    if args.engine == "vllm" and args.template_options.get("enable_thinking"):
+    if args.template_options.get("enable_thinking"):
         raise InputError(
-            "lm-eval's vLLM back end runs no multiple-choice tasks with enable_thinking",
-            "evaluate with template_options: {enable_thinking: false}, or with the engine transformers",
+            "lm-eval runs no tasks with enable_thinking: a choice would be ranked where a thought begins",
+            "evaluate with template_options: {enable_thinking: false}, or without tasks",
             field="template_options",
         )
 
@@ -76,15 +78,15 @@ def _find_context(args: Namespace) -> int | None:
 def wrap(policy: Any, args: Namespace) -> "LM":
     """The policy as a model of lm-eval.
 
-    The chat template alone adds special tokens, as it does for the policy's own prompts: there is no second BOS.
+    Its chats are rendered as the policy's own prompts are, with the same variables of the chat template. The template
+    alone adds special tokens: there is no second BOS.
     """
     model = _wrap(policy, args)
     model.controls, model.forged = policy.controls, set()
-    render = model.apply_chat_template
 
-    def note_forged(chat: list[dict], *args: Any, **options: Any) -> str:
+    def note_forged(chat: list[dict], add_generation_prompt: bool = True) -> str:
         """Collects the rendered chats in which a text spells control tokens: lm-eval would encode it as these tokens."""
-        text = render(chat, *args, **options)
+        text = _render(policy, chat, add_generation_prompt, args.template_options)
         if policy.controls.in_chat(chat):
             model.forged.add(text)
         return text
@@ -93,6 +95,23 @@ def wrap(policy: Any, args: Namespace) -> "LM":
     # transformers does not read the last token; vLLM always writes one.
     _note_cut(model, model.max_length + 1 if args.engine == "transformers" else model.max_length - 1)
     return model
+
+
+def _render(policy: Any, chat: list[dict], add_generation_prompt: bool, options: dict) -> str:
+    """A chat as text; as in lm-eval, without its system messages where the template refuses them."""
+    try:
+        return policy.tokenizer.apply_chat_template(
+            chat,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            **options,
+        )
+    except TemplateError:
+        rest = [message for message in chat if message["role"] != "system"]
+        if rest == chat:
+            raise
+        return _render(policy, rest, add_generation_prompt, options)
 
 
 def _note_cut(model: Any, most: int) -> None:
@@ -154,7 +173,6 @@ def _wrap(policy: Any, args: Namespace) -> Any:
             batch_size=args.batch,
             max_length=policy.context,
             add_bos_token=False,
-            chat_template_args=args.template_options,
         )
         generate, decode = model._model_generate, model.tok_decode
 
@@ -180,7 +198,6 @@ def _wrap(policy: Any, args: Namespace) -> Any:
             trust_remote_code=args.trust_remote_code,
             max_model_len=policy.context,
             add_bos_token=False,
-            chat_template_args=dict(args.template_options),
         )
     model.lora_request = policy.lora
     generate = model.modify_gen_kwargs

@@ -46,7 +46,7 @@ MEASURES = ("bos", "preamble_tokens", "stop", "white_space", "date", "think", "a
 def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None = None, answers: bool = False) -> dict:
     """The report of a model that is not tuned: a judge, or with ``answers`` a reward model.
 
-    Returns as examine; only bos, date and system are measured.
+    Returns as examine; only bos, date and system are measured, and of a judge added_text.
     """
     report: dict[str, Any] = {
         "template_digest": None,
@@ -62,6 +62,10 @@ def examine_untrained(tokenizer: "PreTrainedTokenizerBase", options: dict | None
     if answers and not all(keeps_rendered(tokenizer, text, options or {}) for text in ORDINARY.values()):
         what = "the template changes or omits ordinary answers"
         findings.append(error("changes_answer", what, "use a template that does not change the text of answers"))
+    if not answers:
+        before, after = surroundings(tokenizer, CHATS["single"], answer_of(ORDINARY["plain"]), options or {})
+        report["added_text"] = {"before": before, "after": after, "marks": list_marks(tokenizer, before)}
+        findings += find_unprompted(report["added_text"])
     return close_report(report, [*findings, *find_shared_faults(report)])
 
 
@@ -211,7 +215,11 @@ def measure(tokenizer: "PreTrainedTokenizerBase", stops: set[int], options: dict
             "added": bool(THINKING.search(before)),
             "kept": REASONING in render(tokenizer, prompt + answer_of(ANSWERS["think"]), options),
         },
-        "added_text": {"before": before, "after": decode(tokenizer, inserted)},
+        "added_text": {
+            "before": before,
+            "after": decode(tokenizer, inserted),
+            "marks": list_marks(tokenizer, before),
+        },
         "system": system,
         "probes": probes,
     }
@@ -284,11 +292,24 @@ def split_closing(tokenizer: "PreTrainedTokenizerBase", text: str, stops: set[in
 
     A policy emits the special tokens that its template closes an answer with; its decoded text ends before them.
     """
-    special = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
-    special |= {*tokenizer.all_special_ids, *stops}
+    special = special_ids(tokenizer) | stops
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     tokens = tokens[: next((i + 1 for i, token in enumerate(tokens) if token in stops), 0)]
     return [token for token in tokens if token in special], [token for token in tokens if token not in special]
+
+
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Ids of the tokens that are left out of decoded answers."""
+    added = tokenizer.added_tokens_decoder
+    return {token for token, entry in added.items() if entry.special} | set(tokenizer.all_special_ids)
+
+
+def list_marks(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[str]:
+    """The special tokens around other text, in its order; none of a text that is special tokens alone, or has none."""
+    special = special_ids(tokenizer) - {tokenizer.unk_token_id}
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    others = decode(tokenizer, [token for token in ids if token not in special])
+    return tokenizer.convert_ids_to_tokens([token for token in ids if token in special]) if others.strip() else []
 
 
 def describe_system(tokenizer: "PreTrainedTokenizerBase", options: dict) -> str:
@@ -419,22 +440,24 @@ def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
             f"the template changes ordinary answers: {describe(probes, other_text)}",
             "use a template that does not change the text of answers",
         )
-    if think["added"]:
+    yield from find_unprompted(added)
+    before = "" if added["marks"] else added["before"]
+    if think["added"] and before:
         yield warning(
             "think_block",
-            f"in training {added['before']!r} precedes answers that were sampled without it",
+            f"in training {before!r} precedes answers that were sampled without it",
             'sample and train with thinking off, if the template can: {"enable_thinking": false}',
         )
-    elif not think["kept"]:
+    elif not think["added"] and not think["kept"]:
         yield warning(
             "think_block",
             "the think block that a policy samples is dropped in training",
             'sample with thinking off, if the template can: {"enable_thinking": false}',
         )
-    if (added["before"] and not think["added"]) or added["after"]:
+    if (before and not think["added"]) or added["after"]:
         yield warning(
             "adds_text",
-            f"in training answers are between {added['before']!r} and {added['after']!r}, not when sampled",
+            f"in training answers are between {before!r} and {added['after']!r}, not when sampled",
             "use a template that puts nothing but special tokens around an answer",
         )
     if stripped:
@@ -442,6 +465,19 @@ def find_text_faults(report: dict, probes: dict[str, dict]) -> Iterator[dict]:
             "strips_whitespace",
             f"answers are not trained with the white space they were sampled with: {', '.join(stripped)}",
             "nothing to do if answers rarely have any; otherwise remove the trim filter from the template",
+        )
+
+
+def find_unprompted(added: dict) -> Iterator[dict]:
+    """Yields the finding on text between special tokens before an answer that the generation prompt leaves to the model."""
+    if added["marks"]:
+        yield error(
+            "unprompted_tokens",
+            f"before an answer the template writes {added['before']!r}, which is not in the generation prompt: the model "
+            f"would sample {', '.join(dict.fromkeys(added['marks']))} itself, and what is between them, such as its "
+            "reasoning, would be in the answer's text without a mark",
+            "set template_options with which the generation prompt ends where an answer begins, or write these tokens "
+            "into the generation prompt of chat_template.jinja in a local copy of the model",
         )
 
 

@@ -1,6 +1,8 @@
 """Online DPO's step: two sampled answers per prompt, rewarded and paired as the stages pair them offline."""
 
 import contextlib
+import functools
+import inspect
 import math
 import sys
 from collections.abc import Iterator
@@ -134,6 +136,26 @@ class OnlinePairs(OnlineDPOTrainer):
         )
         self.accelerator.backward(loss)
         return loss.detach()
+
+    def _forward(
+        self,
+        model: torch.nn.Module,
+        prompts: torch.Tensor,
+        prompt_mask: torch.Tensor,
+        answers: torch.Tensor,
+        answer_mask: torch.Tensor,
+        *args: Any,
+    ) -> torch.Tensor:
+        """As TRL's, with each token's position in its own row, as in sampling: prompts are padded on the left.
+
+        A model with an embedding for each position would otherwise see a prompt beside a longer one further on.
+        """
+        policy = getattr(model, "module", model)
+        policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        if "position_ids" in inspect.signature(type(policy).forward).parameters:
+            positions = (torch.cat([prompt_mask, answer_mask], 1).cumsum(1) - 1).clamp(min=0)
+            model = functools.partial(model, position_ids=positions)
+        return super()._forward(model, prompts, prompt_mask, answers, answer_mask, *args)
 
     def _sum_log_probabilities(
         self, model: torch.nn.Module, ids: list[torch.Tensor]

@@ -115,6 +115,7 @@ def train(job: Namespace) -> None:
     import torch
 
     from croco.training.live import LiveMetrics
+    from croco.training.passes import check_passes
     from croco.training.policy import (
         check_tuned,
         check_weights,
@@ -149,9 +150,10 @@ def train(job: Namespace) -> None:
     )
     check_trainer(job, trainer)
     check_tuned(job, tuned, trainer.model)
+    check_passes(job, trainer)
     checkpoint = find_checkpoint(job, trainer)
     progress.resume(checkpoint)
-    # Constructing the trainer draws random numbers; from here on they follow from the seed alone.
+    # Constructing and checking the trainer draws random numbers; from here on they follow from the seed alone.
     torch.manual_seed(job.seed)
     result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if guards.problem:
