@@ -12,7 +12,6 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from croco.errors import InputError
 from croco.models.chats import encode_prompt
-from croco.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -43,7 +42,7 @@ def check_passes(job: Namespace, trainer: "Trainer") -> None:
                 module.eval()
         with torch.no_grad(), trainer.accelerator.autocast():
             logits = check_randomness(job, model, inputs)
-            if not OBJECTIVES[job.objective].samples:  # TRL's online DPO reads the logits themselves
+            if "forward" in vars(find_base(model)):  # as TRL's add_fused_lm_head leaves it; other trainers read logits
                 check_fused_head(job, model, inputs, logits)
     finally:
         for module, mode in modes.items():
@@ -122,6 +121,11 @@ def check_fused_head(
         )
 
 
+def find_base(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without its adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def name_class(model: torch.nn.Module) -> str:
     """The class of the model without its adapter."""
-    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    return type(find_base(model)).__name__
