@@ -29,7 +29,7 @@ from pathlib import Path
 from croco import cli
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import GPU_TYPE, GROUPS, add_up, choose_speed, group, make_plan, shorten_reasons, to_row
+from croco.planning.plan import GPU_TYPE, GROUPS, HOUR, add_up, choose_speed, group, make_plan, shorten_reasons, to_row
 from croco.planning.redo import describe_excess
 from croco.planning.speed import list_gigabytes, read_measured
 from croco.records import write_json
@@ -108,7 +108,7 @@ def format_totals(plan, speed, gpus, downloads):
     uses_gpus = any(step.job.gpus for step in plan.to_run)
     where = "because no job that will run asks for a GPU"
     if uses_gpus:
-        loading = sum(step.cost.loading for step in plan.to_run) / 3600
+        loading = sum(step.cost.loading for step in plan.to_run) / HOUR
         where = f"on {speed.gpu} ({speed.memory_gb:g} GB), {loading:,.1f} of them to load models"
     yield f"GPU-hours  {total.gpu_hours:,.1f} {where}"
     if interval := plan.interval():

@@ -25,6 +25,7 @@ from croco.errors import InputError
 from croco.evaluation.tasks import describe, load_suite
 from croco.examination.datasets import CORRECT_COLUMNS, describe_missing
 from croco.examination.declared import add_dataset_option, is_task_file, read_dataset
+from croco.models.loading import INDEX, read_index
 from croco.pins import DATASET, MODEL, TOKENIZER, local_digest
 from croco.prompts.sources import find_commit, open_dataset
 from croco.records import read_jsonl, write_json
@@ -134,9 +135,9 @@ def list_code_repositories(folder):
 
 def check_weights(path, folder):
     """Raises InputError where weights are missing: without a network, the cache may hold an incomplete model."""
-    index = folder / "model.safetensors.index.json"
-    wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    missing = sorted(name for name in wanted if not (folder / name).is_file())
+    index = folder / INDEX
+    wanted = read_index(index) if index.is_file() else []
+    missing = [name for name in wanted if not (folder / name).is_file()]
     if missing or not list(folder.glob(WEIGHTS)):
         raise InputError(f"no {', '.join(missing) or WEIGHTS} in {folder}", "fetch the model anew", path)
 

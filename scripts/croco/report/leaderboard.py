@@ -81,12 +81,10 @@ def list_lines(page: Page) -> tuple[Line, ...]:
         if tasks := _list_tasks(rows):
             key = (runs[0].model, runs[0].evaluated)
             common[key] = common.get(key, tasks) & tasks
-    lines = [
-        _line(rows, runs, common.get((runs[0].model, runs[0].evaluated), set()))
-        for runs, rows in found
-        if not _is_empty(rows)
-    ]
-    return tuple(sorted(lines, key=lambda line: not line.is_multilingual))
+    lines = [(_line(rows, runs, common.get((runs[0].model, runs[0].evaluated), set())), rows) for runs, rows in found]
+    # An arm whose tasks the others lack has a line without their mean.
+    shown = [line for line, rows in lines if not _is_empty(line) or _list_tasks(rows)]
+    return tuple(sorted(shown, key=lambda line: not line.is_multilingual))
 
 
 def rank_lines(lines: Sequence[Line]) -> list[Line]:
@@ -171,11 +169,9 @@ def _first(rows: "pd.DataFrame", column: str) -> float | None:
     return number(rows.iloc[0][column]) if len(rows) else None
 
 
-def _is_empty(rows: "pd.DataFrame") -> bool:
-    """Whether an arm's rows have no result that a line is about."""
-    wins = (rows["task"] == ARENA) & rows["metric"].isin(("win_rate", "win_rate_lc")) & (rows["pool"] != BASE[0])
-    answers = (rows["task"] == FIDELITY) & rows["metric"].isin(("language_fidelity", "n_tokens"))
-    return rows.loc[wins | answers, "value"].isna().all() and not _list_tasks(rows)
+def _is_empty(line: Line) -> bool:
+    measured = (line.win_rate, line.length_controlled, line.tasks, line.right_language, line.tokens)
+    return all(value is None for value in measured)
 
 
 def write_headlines(page: Page, lines: Sequence[Line]) -> list[str]:
