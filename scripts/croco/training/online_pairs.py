@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 from croco.models.transformers_engine import only_stops
 from croco.text.normalise import is_blank
 from croco.training.by_rows import take_rows
+from croco.training.policy import find_base
 from croco.training.resume import WORLD
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class OnlinePairs(OnlineDPOTrainer):
         self.sums: dict[str, torch.Tensor] = {}  # TRL's are means of means
 
     def _generate(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        policy = getattr(model, "module", model)  # within that of several processes
-        policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        policy = find_base(getattr(model, "module", model))  # within that of several processes
         own, policy.generation_config = policy.generation_config, only_stops(self.eos_token_ids)
         model.eval()
         try:
@@ -150,8 +150,7 @@ class OnlinePairs(OnlineDPOTrainer):
 
         A model with an embedding for each position would otherwise see a prompt beside a longer one further on.
         """
-        policy = getattr(model, "module", model)
-        policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        policy = find_base(getattr(model, "module", model))
         if "position_ids" in inspect.signature(type(policy).forward).parameters:
             positions = (torch.cat([prompt_mask, answer_mask], 1).cumsum(1) - 1).clamp(min=0)
             model = functools.partial(model, position_ids=positions)

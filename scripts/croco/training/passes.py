@@ -12,6 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from croco.errors import InputError
 from croco.models.chats import encode_prompt
+from croco.training.policy import find_base
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -119,11 +120,6 @@ def check_fused_head(
             REMEDY,
             job.model,
         )
-
-
-def find_base(model: torch.nn.Module) -> torch.nn.Module:
-    """The model without its adapter."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def name_class(model: torch.nn.Module) -> str:

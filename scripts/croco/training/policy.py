@@ -60,6 +60,11 @@ def load_vocabulary(job: Namespace) -> tuple[PreTrainedTokenizerBase, list[int]]
     return tokenizer, stops
 
 
+def find_base(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without its adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def load_policy(job: Namespace) -> Tuned:
     """The policy to tune; sets ``job.lora_targets`` to the pattern that is used, for the manifest.
 
