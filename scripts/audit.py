@@ -220,7 +220,6 @@ def compare_copies(args, prompts, left_out):
 def damage(args, prompts, language, prompt_id, answer):
     """{check: (damaged copy or None, reason why there is none)} of an answer."""
     from croco.text.damage import repeat, rotate, shuffle, truncate
-    from croco.text.language import detect_language
 
     prompt = prompts[language][prompt_id]
     others = [code for code in prompts if code != language and prompts[code].get(prompt_id, {}).get("answers")]
@@ -236,13 +235,22 @@ def damage(args, prompts, language, prompt_id, answer):
         "truncated": pick([truncate(answer)], answer, "too_short"),
         # A policy that answers in English whatever the prompt's language has no copy in a wrong one.
         "wrong_language": pick(
-            (text for text in texts if detect_language(text, language) != language),
+            (text for text in texts if is_elsewhere(text, language)),
             answer,
             "no_answer_in_another_language",
         ),
         "off_topic": pick(elsewhere, answer, "no_other_prompt"),
         "repeated": pick([repeat(answer)], answer, "too_short"),
     }
+
+
+def is_elsewhere(text, language):
+    """Whether a text is in another language, as far as that can be known; code and numbers are in none."""
+    from croco.text.language import can_identify, detect_language
+
+    if not can_identify(language):
+        return True
+    return detect_language(text, language) not in (None, language)
 
 
 def pick(copies, answer, reason):

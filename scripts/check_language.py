@@ -8,7 +8,6 @@ without what gives a warning. --text replaces the sample sentence of languages.t
 count of tokens more precise.
 """
 
-import csv
 import json
 import os
 import re
@@ -16,19 +15,19 @@ import sys
 from pathlib import Path
 
 from croco import cli
+from croco.config.languages import COLUMNS, read_languages
 from croco.errors import InputError
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.records import read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = ("code", "name", "native_name", "translation", "translategemma", "tasks", "sample", "resource")
 SHOWN = 12  # candidate tasks on the terminal; --json has all
 COSTLY = 2  # ratio to the tokens of English from which responses may not fit in max_tokens
 
 
 def main():
     args = parse_arguments()
-    config, known = read_config(args.configfile), read_languages(args.languages)
+    config, known = read_config(args.configfile), read_tasks(read_languages(args.languages), args.languages)
     row = known.get(args.code)
     text = read_text(args, row)
     checks = [check_code(args.code)]
@@ -80,29 +79,15 @@ def read_config(path):
     return config
 
 
-def read_languages(path):
-    """{code: row} of the table of languages."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError as error:
-        raise InputError("no such file", "check the path", path) from error
-    for line, row in enumerate(rows, start=2):
-        wrong = [name for name in COLUMNS if row.get(name) is None] + (["(too many)"] if None in row else [])
-        if wrong:
-            raise InputError(
-                f"the row does not have {len(COLUMNS)} columns: {', '.join(wrong)}",
-                "separate the columns by single tabs, as in the other rows",
-                path,
-                line,
-            )
+def read_tasks(known, path):
+    """The languages' rows, with their tasks as {capability: task names}."""
+    for line, row in enumerate(known.values(), start=2):
         try:
             row["tasks"] = parse_tasks(row["tasks"] if is_filled(row["tasks"]) else "")
         except ValueError as error:
             raise InputError(
                 str(error), f"write capability: task, task; ... with {', '.join(CAPABILITIES)}", path, line, "tasks"
             ) from error
-    known = {row["code"]: row for row in rows}
     if "en" not in known or not is_filled(known["en"]["sample"]):
         raise InputError("no sample for en, with which other languages are compared", "put it back", path)
     return known
@@ -191,7 +176,8 @@ def check_identification(code, text):
     if found == code:
         return report("identification", "ok", "by py3langid; the text is identified correctly")
     if found is None:
-        return report("identification", "warning", "known to py3langid; no text to try it on", "give --text FILE")
+        why = "the text is too short, or of names or code" if text else "no text to try it on"
+        return report("identification", "warning", f"known to py3langid; {why}", "give --text FILE")
     return report(
         "identification", "warning", f"the text is identified as {found}", "check the text; try a longer --text"
     )
@@ -228,13 +214,18 @@ def check_tasks(code, row):
 def check_tokens(config, text, english, parallel):
     """One check for each policy: tokens per word of the text and of the English sample.
 
-    A translation of the sample (``parallel``) is judged by its number of tokens, another text by its tokens per word.
+    A translation of the sample (``parallel``) is judged by its number of tokens, another text by its tokens per word. In a
+    script without spaces between words only a translation can be compared.
     """
     if not text:
         yield report("tokens", "warning", "no text to tokenize", "give --text FILE, or fill in column sample")
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import regex
     from transformers import AutoTokenizer
+
+    from croco.text.measures import list_words
+    from croco.text.normalise import SPACELESS
 
     for policy in config["policies"]:
         path = policy["path"].replace("{results}", os.path.normpath(config["results"]))
@@ -256,7 +247,12 @@ def check_tokens(config, text, english, parallel):
             )
             continue
         here, there = (len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (text, english))
-        per_word, per_word_english = here / len(text.split()), there / len(english.split())
+        per_word, per_word_english = here / max(1, len(list_words(text))), there / len(list_words(english))
+        details = {"tokens_per_word": round(per_word, 4), "tokens_per_word_english": round(per_word_english, 4)}
+        if not parallel and regex.search(f"[{SPACELESS}]", text):
+            found = f"{per_word:.2f} per word or character, which cannot be compared with English words"
+            yield report(check, "warning", found, "leave --text out: the sample is a translation", **details)
+            continue
         times = here / there if parallel else per_word / per_word_english
         what = "the sentence takes" if parallel else "that is"
         yield report(
@@ -264,8 +260,7 @@ def check_tokens(config, text, english, parallel):
             "ok" if times < COSTLY else "warning",
             f"{per_word:.2f} per word, English {per_word_english:.2f}; {what} {times:.2f} times the tokens",
             None if times < COSTLY else "responses are cut off sooner: raise max_tokens, or expect more truncated ones",
-            tokens_per_word=round(per_word, 4),
-            tokens_per_word_english=round(per_word_english, 4),
+            **details,
             times_english=round(times, 4),
         )
 

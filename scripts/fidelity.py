@@ -4,7 +4,7 @@ Example:
   python scripts/fidelity.py --languages en de --prompts prompts/evaluate/en.jsonl prompts/evaluate/de.jsonl \\
       --answers mini/multi/dpo/answers/en.jsonl mini/multi/dpo/answers/de.jsonl --output mini/multi/dpo/fidelity
 
-A line has for each answer the code of its language (null if it is undetermined: under 20 letters without code, URLs
+A line has for each answer the code of its language (null if it is undetermined: few letters without code, URLs
 and maths), whether it was cut off, its tokens and characters, `repetition` (share of word 4-grams that occurred
 before) and `distinct_2` (number of different word bigrams over the number of all). For the prompt it has
 `self_similarity` (mean chrF over pairs of its answers, 1 if all are equal, null for a single answer).

@@ -5,7 +5,7 @@ Example:
       --output languages.jsonl
 
 A response gets the code of its language. If two are about equally likely, it gets --language. It gets null if its
-language is undetermined: it has fewer than 20 letters without code, URLs and maths, or --language cannot be identified.
+language is undetermined: too few letters without code, URLs and maths, names alone, or a --language that is not known.
 """
 
 import sys

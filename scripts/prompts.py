@@ -14,7 +14,7 @@ policy changes the selection.
 Excluded rows are counted by reason in the manifest:
 - rows that --where does not choose,
 - chats with tools or pictures,
-- prompts in another language than the source's (20 letters and more),
+- prompts in another language than the source's, as far as it can be determined,
 - in a dataset, rows that cannot be used. In a local file such a row is an error. So is a row of a dataset without an id,
   where --unique or --select asks for ids.
 """

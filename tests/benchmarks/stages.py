@@ -69,6 +69,7 @@ def parse_arguments():
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--seeded", action="store_true", help="give bare calls of vLLM a seed, too")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--models", type=Path, help="folder that keeps the models for further benchmarks")
     parser.add_argument("--side", nargs=4, metavar=("SIDE", "STAGE", "FOLDER", "MODEL"), help=argparse.SUPPRESS)
@@ -134,6 +135,7 @@ def measure(stage, side, folder, model, args, turn):
     run.mkdir()
     options = ["shape", "engine", "prompts", "samples", "prompt_tokens", "max_tokens", "batch", "dtype"]
     given = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in options]
+    given += ["--seeded"] if args.seeded else []
     done = subprocess.run(
         [sys.executable, __file__, *given, "--side", side, stage, str(run), str(model)],
         capture_output=True,
@@ -290,7 +292,8 @@ def load_vllm(stage, folder, args):
 def sample_vllm(llm, tokenizer, prompts, args):
     from vllm import SamplingParams
 
-    parameters = SamplingParams(n=args.samples, temperature=1.0, max_tokens=args.max_tokens, ignore_eos=True)
+    seed = {"seed": 0} if args.seeded else {}
+    parameters = SamplingParams(n=args.samples, temperature=1.0, max_tokens=args.max_tokens, ignore_eos=True, **seed)
     outputs = llm.generate([{"prompt_token_ids": tokens} for tokens in prompts], parameters, use_tqdm=False)
     return [sample.text for output in outputs for sample in output.outputs]
 

@@ -1,10 +1,13 @@
 """scripts/check_language.py on a copy of the table of languages, with a tiny tokenizer as a local policy."""
 
 import json
+import re
 
 import pytest
 from conftest import ROOT, script
 
+from croco.config.languages import read_languages
+from croco.errors import InputError
 from croco.evaluation.tasks import parse_tasks
 
 TABLE = ROOT / "config" / "languages.tsv"
@@ -106,6 +109,14 @@ def test_text_replaces_the_sample(config, tmp_path):
     assert checks["tokens tiny"]["times_english"] < 1.5
 
 
+def test_a_text_without_spaces_is_not_compared_by_words(config, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("人人生而自由，在尊严和权利上一律平等。\n", encoding="utf-8")  # noqa: RUF001
+    checks = check("zh", "--configfile", config, "--text", text)[1]
+    assert checks["identification"]["state"] == "ok"
+    assert "times" not in checks["tokens tiny"]["found"] and "times_english" not in checks["tokens tiny"]
+
+
 @pytest.mark.parametrize("code, remedy", [("eus", "write eu"), ("xq", "ISO 639"), ("Deutsch", "ISO 639")])
 def test_unknown_code_blocks(code, remedy):
     done = script("check_language", code, check=False)
@@ -129,3 +140,21 @@ def test_table_with_a_ragged_row_is_refused(tmp_path):
     table.write_text(TABLE.read_text(encoding="utf-8") + "eu\tBasque\n", encoding="utf-8")
     done = script("check_language", "eu", "--languages", table, check=False)
     assert done.returncode == 1 and f"{table}:17" in done.stderr and "native_name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("\thigh\n", "\tHigh\n", ":2, field resource: 'High' is not one of high, low"),
+     ("\nnl\t", "\nda\t", ":3, field code: a second row for da")],
+)  # fmt: skip
+def test_table_with_a_wrong_cell_is_refused(tmp_path, old, new, message):
+    table = tmp_path / "languages.tsv"
+    table.write_text(TABLE.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_languages(table)
+
+
+def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path):
+    table = tmp_path / "languages.tsv"
+    table.write_text(TABLE.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_languages(table) == read_languages(TABLE)

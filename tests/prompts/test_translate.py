@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from croco.prompts.formats import FORMATS, request
-from croco.prompts.translation import differs, find_fault, split_text
+from croco.prompts.translation import find_fault, split_text
 
 NAMES = {"source_name": "English", "source_code": "en", "target_name": "German", "target_code": "de"}
 CODE = "```python\nprint('do not touch')\n\nx = {text}\n```"
@@ -82,16 +82,17 @@ def test_a_template_has_the_text_and_the_languages_alone(field):
 
 def test_faults_of_a_translation():
     def fault(text, reason="stop"):
-        return find_fault({"text": text, "finish_reason": reason}, "de")
+        return find_fault({"text": text, "finish_reason": reason}, "de", "Some English text.", "en")
 
     assert fault("Das Wetter ist heute schön und wir gehen spazieren.") is None
     assert fault("The weather is nice today and we go for a walk.") == "wrong_language"
     assert fault("Das Wetter ist", "length") == "truncated" and fault(" \n") == "empty" and fault("Paris") is None
 
 
-def test_a_translation_that_gives_the_source_back_is_a_fault():
-    def fault(text, source, language="xx"):  # of which the identifier knows nothing
-        return find_fault({"text": text, "finish_reason": "stop"}, language, source)
+@pytest.mark.parametrize("source_language", ["en", "yy"])
+def test_a_translation_that_gives_the_source_back_is_a_fault(source_language):
+    def fault(text, source, language="xx"):  # of which the identifier knows nothing, as of yy
+        return find_fault({"text": text, "finish_reason": "stop"}, language, source, source_language)
 
     source = "The caf\u00e9 is open today, and we all go for a walk."
     assert fault(source, source) == fault(source, source, "de") == "is_source"
@@ -99,8 +100,24 @@ def test_a_translation_that_gives_the_source_back_is_a_fault():
     assert fault("Le caf\u00e9 est ouvert, nous allons nous promener.", source) is None
     assert fault("Johann Sebastian", "Johann Sebastian") is fault("12 + 30 = 42", "12 + 30 = 42") is None
     code = "`return sorted(numbers, reverse=True)`"
-    assert fault(code, code) is fault(source, None) is None
-    assert differs("en", "de") and not differs("pt", "pt_BR") and not differs("nb", "nn")
+    assert fault(code, code) is None
+
+
+@pytest.mark.parametrize("names", ["Massachusetts Institute of Technology", "Leonardo DiCaprio, Kate Winslet"])
+def test_names_and_foreign_words_may_stay_as_they_are(names):
+    for language in ("cy", "de", "xx"):
+        assert find_fault({"text": names, "finish_reason": "stop"}, language, names, "en") is None
+
+
+def test_between_standards_of_a_language_everything_may_stay_as_it_is():
+    source = "O tempo est\u00e1 bonito hoje e n\u00f3s vamos dar um passeio."
+    for language, of in (("pt_BR", "pt"), ("pt", "pt_BR")):
+        assert find_fault({"text": source, "finish_reason": "stop"}, language, source, of) is None
+
+
+def test_chinese_that_comes_back_is_a_fault_too():
+    source = "\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u54ea\u91cc\uff1f"
+    assert find_fault({"text": source, "finish_reason": "stop"}, "de", source, "zh") == "is_source"
 
 
 GERMAN = {

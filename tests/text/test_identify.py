@@ -101,6 +101,33 @@ def test_code_and_short_texts_are_not_determinable(text):
     assert all(detect_language(text, pool) is None for pool in MEDIUM)
 
 
+@pytest.mark.parametrize(
+    ("language", "names"),
+    [("de", "Paris, London, Berlin, Madrid, Rom, Wien"), ("sv", "Messi, Ronaldo, Neymar, Mbappé, Haaland"),
+     ("fi", "Albert Einstein, Isaac Newton, Marie Curie"), ("de", "William Shakespeare, Romeo und Julia"),
+     ("ja", "織田信長、豊臣秀吉、徳川家康"), ("de", "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 4. Ba4 Nf6 5. O-O Be7 6. Re1 b5"),
+     ("de", " ".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))],
+)  # fmt: skip
+def test_names_and_moves_are_in_no_language(language, names):
+    assert detect_language(names, language) is detect_language(names, "en") is None
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("zh", "法国的首都是巴黎。"), ("zh", "是的，你说得对。"), ("ja", "フランスの首都はパリです。"),  # noqa: RUF001
+     ("ko", "프랑스의 수도는 파리입니다."), ("th", "กรุงปารีส"), ("km", "ទីក្រុងប៉ារីស")],
+)  # fmt: skip
+def test_few_characters_suffice_where_each_tells_much(language, text):
+    assert detect_language(text, language) == language and detect_language(text, "de") == language
+    assert detect_language(text[:1], language) is None
+
+
+def test_bosnian_croatian_and_serbian_are_one_language():
+    text = "Glavni grad Srbije je Beograd, koji se nalazi na ušću Save u Dunav."
+    assert {detect_language(text, code) for code in ("bs", "hr", "sr", "sr_Latn")} == {"bs", "hr", "sr", "sr_Latn"}
+    assert detect_language(text, "de") == "sh"
+
+
 def test_language_that_is_unknown_to_the_model_gives_none():
     assert not can_identify("xx") and detect_language(MEDIUM["de"], "xx") is None
     assert all(map(can_identify, MEDIUM)) and can_identify("nb") and can_identify("eu")
@@ -109,6 +136,13 @@ def test_language_that_is_unknown_to_the_model_gives_none():
 @pytest.mark.parametrize("language", SHORT)
 def test_code_does_not_change_the_language_of_the_prose(language):
     assert detect_language(f"{CODE}\n\n{MEDIUM[language]}\n\n{CODE}", "en") == language
+
+
+@pytest.mark.parametrize("opening", ["1. ", "Hier ist der Code: ", "> - ", "  "])
+def test_a_fence_may_open_behind_other_text(opening):
+    text = f"{opening}{CODE}\n\n{MEDIUM['de']}"
+    assert "language" not in strip_code(text) and MEDIUM["de"] in strip_code(text)
+    assert detect_language(text, "de") == "de"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from croco.digests import prompt_seed
 from croco.models.chats import TOO_LONG
 from croco.prompts.formats import request
-from croco.text.language import FEWEST_LETTERS, detect_language, name_language, strip_code
+from croco.text.language import can_identify, detect_language, has_letters, name_language, strip_code
 from croco.text.normalise import fold, is_blank
 
 if TYPE_CHECKING:
@@ -88,31 +88,29 @@ def _keep(pieces: list[str], text: str) -> None:
         pieces += [text, ""]
 
 
-def find_fault(response: dict, language: str, source: str | None = None) -> str | None:
+def find_fault(response: dict, language: str, source: str, source_language: str) -> str | None:
     """Why a translated piece cannot be used, or None: truncated, empty, is_source or wrong_language.
 
-    ``source``: the piece itself, or None if a translation may be equal, as in another standard of the same language.
-    Code, numbers and names of fewer than 20 letters may stay as they are.
+    ``source``: the piece itself. Code, numbers, names and foreign words may stay as they are, and everything may between
+    two scripts, regions or standards of one language.
     """
     if response["finish_reason"] == "length":
         return "truncated"
     if is_blank(response["text"]):
         return "empty"
-    if source is not None and fold(response["text"]) == fold(source) and has_prose(source):
+    must_differ = name_language(source_language) != name_language(language)
+    if must_differ and fold(response["text"]) == fold(source) and is_prose(source, source_language):
         return "is_source"
     if detect_language(response["text"], language) not in (language, None):
         return "wrong_language"
     return None
 
 
-def differs(language: str, other: str) -> bool:
-    """Whether a translation has to differ: not between scripts, regions and standards of one language."""
-    return name_language(language) != name_language(other)
-
-
-def has_prose(text: str) -> bool:
-    """Whether the text has enough letters, without code, URLs and maths, to detect its language."""
-    return sum(map(str.isalpha, strip_code(text))) >= FEWEST_LETTERS
+def is_prose(text: str, language: str) -> bool:
+    """Whether the text is in its language, and not names or code alone."""
+    if can_identify(language):
+        return detect_language(text, language) == language
+    return has_letters(strip_code(text))
 
 
 def translate_chunk(model: Any, chunk: list[dict], how: dict, attempts: int) -> list[dict]:
@@ -146,9 +144,10 @@ def translate_chunk(model: Any, chunk: list[dict], how: dict, attempts: int) -> 
         again = []
         for k, (key, n) in enumerate(todo):
             taken[key[0]] = attempt + 1
-            source = texts[key][n] if differs(chunk[key[0]]["language"], how["language"]) else None
             skip = prepared[k][1]
-            fault = find_fault(found[k], how["language"], source) if k in found else FAULTS.get(skip, skip)
+            fault = FAULTS.get(skip, skip)
+            if k in found:
+                fault = find_fault(found[k], how["language"], texts[key][n], chunk[key[0]]["language"])
             if fault:
                 faults[key, n] = fault
                 again += [(key, n)] if k in found else []

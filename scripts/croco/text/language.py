@@ -3,23 +3,30 @@
 import copy
 import functools
 import re
+from collections import Counter
 
+import regex
 from py3langid import langid
 from py3langid.langid import LanguageIdentifier
 
-from croco.text.normalise import strip_invisible
+from croco.text.normalise import SPACELESS, strip_invisible
 
 FEWEST_LETTERS = 20  # with fewer the result would be a guess
+# Scripts with few languages or many characters: one character tells as much as several letters.
+TELLING, LETTERS_EACH = regex.compile(rf"[{SPACELESS}\p{{Hangul}}]"), 4
 LONGEST = 2000  # characters used; more cost time, and accuracy is at its maximum from 100 letters on
 DOUBT = 2  # another language must be this many times as likely as the pool's own
+SURE = 0.5  # where no language is this likely, as for a list of names, the result would be a guess
+NO_LANGUAGE = "zxx"  # what py3langid calls the moves of a game, or an alphabet
 # Languages that a model never answers in by accident, but that would get over 0.2 % of the texts of a close relative or
 # of English.
 NOT_JUDGED = frozenset(("af", "an", "ext", "la", "lb", "pcm"))
-SAME = {"nb": "no", "nn": "no"}
+SAME = {"nb": "no", "nn": "no", "bs": "sh", "hr": "sh", "sr": "sh"}
 
 NOT_PROSE = re.compile(
     r"""
-    ^[ \t>*+-]*(?P<fence>`{3,}+|~{3,}+)[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)  # a truncated response leaves it open
+    # Models open a fence behind the number of a list's item, or behind a sentence; a truncated response leaves it open.
+    (?P<fence>`{3,}+|^[ \t>*+-]*~{3,}+)[^`\n]*\n.*?(?:^[ \t>]*(?P=fence)|\Z)
     | `{1,3}[^`\n]+`{1,3}
     | (?:https?://|www\.)[!-~]+  # not to the next white space, which some scripts rarely have
     | \$\$.{1,2000}?\$\$
@@ -48,22 +55,33 @@ def detect_language(text: str, language: str) -> str | None:
 
     The candidates are ``language``, the project's languages and some hundred others, independent of the config. If the
     decision is close, the result is the pool's language: a few words do not distinguish two close relatives. Norwegian
-    counts as one language, and so does a language with different scripts or regions in its code (pt_BR). Invisible
-    characters are ignored, and the text is normalised to NFC.
-    None if it cannot be determined: fewer than 20 letters without code, or a language that py3langid lacks.
+    counts as one language, and so do Bosnian, Croatian and Serbian, and a language with different scripts or regions in
+    its code (pt_BR). Invisible characters are ignored, and the text is normalised to NFC.
+    None if it cannot be determined: too few letters without code, no language that is likely (a list of names), or a
+    language that py3langid lacks.
     """
     text = strip_code(strip_invisible(text))[:LONGEST]
-    if not can_identify(language) or sum(map(str.isalpha, text)) < FEWEST_LETTERS:
+    if not can_identify(language) or not has_letters(text):
         return None
-    shares: dict[str, float] = {}
-    for label, share in _identifier(name_language(language)).rank(text):  # best first
-        shares.setdefault(name_language(label), share)
-    found = next(iter(shares))
-    return language if shares[name_language(language)] * DOUBT >= shares[found] else found
+    own, shares = name_language(language), Counter[str]()
+    for label, share in _identifier(own).rank(text):
+        shares[name_language(label)] += share
+    found, likely = shares.most_common(1)[0]
+    if found != own and shares[own] * DOUBT >= likely:
+        found, likely = own, likely + shares[own]
+    if likely < SURE or found == NO_LANGUAGE:
+        return None
+    return language if found == own else found
+
+
+def has_letters(text: str) -> bool:
+    """Whether the text has enough letters to tell its language: 20, or 5 of a script such as Chinese or Thai."""
+    others, telling = TELLING.subn("", text)
+    return sum(map(str.isalpha, others)) + LETTERS_EACH * telling >= FEWEST_LETTERS
 
 
 def name_language(code: str) -> str:
-    """The language of a code, without script, region and standard: pt for pt_BR, no for nb."""
+    """The language of a code, without script, region and standard: pt for pt_BR, no for nb, sh for hr."""
     base = code.split("_")[0]
     return SAME.get(base, base)
 
