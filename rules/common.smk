@@ -101,7 +101,19 @@ def warn_of_too_few_gpus():
         )
 
 
+def warn_of_one_large_job():
+    """Warns at the start of a run where `block` divides no prompts, though a dataset may have any number of them."""
+    row = GRID.prompts["train"]
+    if workflow.is_main_process and "dataset" in row and not GRID.limit("train"):
+        print(
+            f"warning: all training prompts of {row['dataset']} in a language are one job, because they have no limit: "
+            "with `limit`, each `block` of them is a job, and a run can use several GPUs at once",
+            file=sys.stderr,
+        )
+
+
 warn_of_too_few_gpus()
+warn_of_one_large_job()
 
 
 def match_any(names):

@@ -54,6 +54,7 @@ rule compare_evaluations:
     """Compares the paper's evaluation with this run's, row by row."""
     input:
         table=shipped("config/comparability.tsv"),
+        imported=[place("imported.csv")] if names_euroeval() else [],
     output:
         rows=place("comparability.json"),
     log:
@@ -75,6 +76,9 @@ rule compare_evaluations:
             for what, codes in list_evaluated(GRID, GRID.known_languages).items()
             for part in ("--evaluated", what, ",".join(codes))
         ],
+        imported=lambda wc, input: (
+            ["--imported", *input.imported, "--euroeval", *names_euroeval()] if input.imported else []
+        ),
         code=digest_code("comparability"),
         lock=LOCK,
     message:
@@ -84,6 +88,7 @@ rule compare_evaluations:
         python {params.scripts:q}/comparability.py \
             --table {input.table:q} \
             {params.evaluated:q} \
+            {params.imported:q} \
             --output {output.rows:q} \
             2>&1 | tee {log:q}
         """

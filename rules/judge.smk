@@ -3,8 +3,8 @@
 In:  {run}/answers/{language}.jsonl of the run and of {model}/untuned/base, prompts/evaluate/{language}.jsonl, the judge
 Out: {run}/arena/{language}.jsonl: one line per prompt, all seen from the tuned model
 
-A judge model's replies are kept under state/, keyed by the two answers. So a killed job resumes, and new languages or
-prompts need only their own replies.
+A judge model's replies are kept under state/, keyed by the two answers. So a killed job resumes, and new languages need
+only their own replies.
 """
 
 

@@ -5,7 +5,8 @@ Example:
       --output results/paper/comparability.json
 
 A row of the table that the run does not evaluate gets `comparable: no` with that reason. Column needs and --evaluated
-use the same names. A name in --evaluated without a row, or in column needs that no run can evaluate, is an error.
+use the same names. Of the languages of `euroeval`, those count that --imported has results in. A name in --evaluated
+without a row, or in column needs that no run can evaluate, is an error.
 """
 
 import csv
@@ -15,6 +16,7 @@ from croco import cli
 from croco.errors import InputError
 from croco.evaluation.tasks import EVALUATED
 from croco.records import write_json
+from croco.results.table import read_cells
 
 COLUMNS = ("row", "needs", "paper", "ours", "comparable", "why")
 ANSWERS = ("yes", "no", "partly")
@@ -24,6 +26,11 @@ NOT_HERE = "-"  # in column needs: not part of any run
 def main():
     args = parse_arguments()
     evaluated = {name: languages.split(",") for name, languages in args.evaluated}
+    if args.imported:
+        found = {
+            row["eval_language"] for row in read_cells(args.imported) if row["task"].split("/")[0] in args.euroeval
+        }
+        evaluated["euroeval"] = [code for code in evaluated.get("euroeval", ()) if code in found]
     table = list(read_table(args.table))
     if unknown := [name for name in evaluated if name not in [row["needs"] for row in table]]:
         raise InputError(f"no row needs {unknown[0]}", "add a row to the table, or correct --evaluated", args.table)
@@ -40,6 +47,10 @@ def parse_arguments():
         default=[],
         metavar=("WHAT", "LANGUAGES"),
         help="what this run evaluates, as in the table's column needs, and its languages with commas between",
+    )
+    parser.add_argument("--imported", type=Path, help="imported.csv of scripts/import_results.py")
+    parser.add_argument(
+        "--euroeval", nargs="+", default=[], metavar="NAME", help="the names of EuroEval's results in it"
     )
     parser.add_argument("--output", type=Path, required=True, help="comparability.json to write")
     return parser.parse_args()

@@ -6,7 +6,7 @@ Example:
 
 Looks at the config, prompt and task files and their overlap, columns of datasets, models (there, gate and licence, class, weights by name and
 shape, chat template, context, size, LoRA modules, GPU memory), engines, GPUs, the disk for results and downloads, locks,
-and the audit. Loads and fetches no weights. Models that the workflow makes itself are left out. Give the config files in the order of Snakemake's --configfile.
+and the audit. Loads and fetches no weights. Models that the workflow makes itself, or that the run does not load, are left out. Give the config files in the order of Snakemake's --configfile.
 
 The exit code is 1 if anything will fail.
 """

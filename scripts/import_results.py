@@ -12,8 +12,9 @@ or main if they have none. Tasks are called NAME/TASK.
 
 euroeval: JSON Lines of EuroEval 15 to 18. Its values are in percent and become shares, except bits per character. Its
 `_se` is half of a 95 % interval: 1.96 times the standard error over its resampled test sets, whose number is n. `delta`
-is the difference to the untuned policy's imported result, positive if better; its interval is that of two independent
-values. Results that no run evaluates (other languages, speed) are excluded and counted.
+is the difference to the untuned policy's result in the same file, positive if better; its interval is that of two
+independent values. A metric of which neither higher nor lower is better (bias_ambig) has none. Results that no run
+evaluates (other languages, speed) and metrics that these versions lack are excluded and counted.
 csv: a table with some of summary.csv's columns, each cell checked for what its column holds.
 """
 
@@ -54,6 +55,17 @@ NUMBERS = (
 )
 DIGITS, DECIMAL = r"[0-9]+", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 NOT_PERCENT = ("bits_per_character",)
+# The metrics of EuroEval 15 to 18, and which way each is better; bias_ambig has a sign, and 0 is best.
+EUROEVAL = dict.fromkeys(
+    (
+        *("mcc", "accuracy", "macro_f1", "micro_f1", "micro_f1_no_misc", "f1", "em", "exact_match", "math_accuracy"),
+        *("chr_f2", "chr_f3", "chr_f4", "chr_f2pp", "chr_f3pp", "chr_f4pp", "rouge_l", "bertscore", "meteor", "sari"),
+        *("instruction_accuracy", "tool_calling_accuracy", "fluency", "model_graded_fact", "european_values"),
+        *("puzzle_level_accuracy", "cell_wise_accuracy", "best_permuted_cell_wise_accuracy"),
+        *("accuracy_ambig", "bias_adjusted_accuracy_ambig"),
+    ),
+    HIGHER,
+) | {"hallucination_rate": LOWER, "bits_per_character": LOWER, "bias_ambig": None}
 # What EuroEval cannot know of a single test set: its `_se`, or the ends of the interval that it is computed from.
 UNKNOWN = re.compile(r'("(?:test_[^"\\]*_se|lower|upper)"\s*:\s*)NaN\b')
 NORWEGIAN = {"nb": "no", "nn": "no"}
@@ -70,7 +82,7 @@ def main():
         found = list(read(Path(path), name, known, left_out))
         refuse_twins(found, path)
         if form == "euroeval":
-            compare(found)
+            compare(found, path)
         table += found
         counts[name] = {"rows": len(found), "left out": left_out}
     with replacing(args.output) as file:
@@ -104,6 +116,9 @@ def parse_arguments():
     args = parser.parse_args()
     if unknown := [form for *_, form in args.imports if form not in ("euroeval", "csv")]:
         parser.error(f"--import: unknown format {unknown[0]}")
+    names = [name for name, *_ in args.imports]
+    if twice := [name for name in names if names.count(name) > 1]:
+        parser.error(f"--import: {twice[0]} twice; join the files, or give each its own name")
     return args
 
 
@@ -112,7 +127,8 @@ def list_names(args, runs):
     paths, revisions, releases = dict(args.policy), dict(args.revision), dict(args.release)
     known = defaultdict(dict)
     for run in runs:
-        called = [run.name, args.root / run.name / "checkpoint", args.root / "release" / run.name]
+        release = args.root / "release" / run.name
+        called = [run.name, args.root / run.name / "checkpoint", release, release / "model"]
         if run.is_base:
             called = [run.name, run.model, paths.get(run.model)]
         called = [str(text) for text in (*called, releases.get(run.name)) if text]
@@ -187,12 +203,15 @@ def read_euroeval(path, name, known, left_out):
         if not tested:
             left_out["no test result"] += 1
         for key in tested:
-            value = total[key]
+            value, metric = total[key], key.removeprefix("test_")
+            if metric not in EUROEVAL:
+                left_out[f"unknown metric {metric}"] += 1
+                continue
             se = total.get(f"{key}_se")
             if not all(is_finite(number) for number in (value, se or 0)):
                 left_out["not a number"] += 1
                 continue
-            unit = 1 if key.removeprefix("test_") in NOT_PERCENT else 100
+            unit = 1 if metric in NOT_PERCENT else 100
             if unit == 100 and abs(value) > 100:
                 raise InputError(f"{value} is no percentage", "give EuroEval's own JSON Lines", path, line, key)
             for language in sorted(languages & set(run.evaluated)):
@@ -200,7 +219,8 @@ def read_euroeval(path, name, known, left_out):
                     **name_run(run),
                     "eval_language": language,
                     "task": task,
-                    "metric": key.removeprefix("test_"),
+                    "metric": metric,
+                    "better": EUROEVAL[metric],
                     "value": value / unit,
                     "n": len(raw.get("test", []) if isinstance(raw, dict) else raw) or None,
                     "error": None if se is None else se / 1.96 / unit,
@@ -252,23 +272,31 @@ def is_finite(value):
     return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
 
-def compare(found):
-    """Adds the difference to the untuned policy's result, where there is one."""
+def compare(found, path):
+    """Adds the difference to the untuned policy's result; warns where there is none in the file."""
     base = {
         tuple(row[key] for key in ("model", "eval_language", "task", "metric")): row
         for row in found
         if (row["pool"], row["setting"]) == (UNTUNED, BASE)
     }
+    alone = Counter()
     for row in found:
         other = base.get(tuple(row[key] for key in ("model", "eval_language", "task", "metric")))
-        if other is None or other is row:
+        alone[row["model"]] += other is None
+        if other is None or other is row or row["better"] is None:
             continue
-        sign = -1 if better(row["metric"]) == LOWER else 1
+        sign = -1 if row["better"] == LOWER else 1
         row |= {"baseline": "base", "baseline_value": other["value"], "delta": sign * (row["value"] - other["value"])}
         if None not in (row["error"], other["error"]):
             row["se"] = math.hypot(row["error"], other["error"])
             half = 1.96 * row["se"]
             row |= {"delta_low": row["delta"] - half, "delta_high": row["delta"] + half}
+    for model, count in (+alone).items():
+        print(
+            f"warning: {path}: {count} results of models tuned from {model} have no difference, because {model}'s own "
+            "results on the same tasks are not in the file; if another file has them, join the two with cat",
+            file=sys.stderr,
+        )
 
 
 def read_table(path, name, known, left_out):
@@ -304,7 +332,8 @@ def read_table(path, name, known, left_out):
                 left_out["language not evaluated"] += 1
                 continue
             given = {key: value for key, value in row.items() if value}
-            yield {**name_run(run), **given, "task": f"{name}/{row['task']}"}
+            direction = None if "better" in row else better(row["metric"])
+            yield {**name_run(run), "better": direction, **given, "task": f"{name}/{row['task']}"}
     except csv.Error as error:
         raise InputError(f"broken CSV ({error})", "quote as RFC 4180 says", path, reader.line_num) from error
 

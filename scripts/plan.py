@@ -11,7 +11,8 @@ The jobs are those of `snakemake -n` with the default profile. The table has a l
   loads       how often a model is loaded
   items       responses, scored responses, verdict calls, rows seen in training, or translated prompts
   tokens      read, sampled and trained on
-  GPU-hours   by the manifests of finished jobs on GPUs (--measured), else by config/speeds.tsv, which holds estimates
+  GPU-hours   by the manifests of finished jobs on GPUs (--measured), else by config/speeds.tsv, which holds estimates;
+              by this table, times of another type of GPU are scaled
   GB          written to disk
 
 After a pilot (a run with --config limit=100) the plan has a 95 % interval. It covers the differences between the pilot's
@@ -20,8 +21,8 @@ blocks and languages, and nothing else: other GPUs, queues and repeated jobs are
 The wall time is that of a simulated run: jobs start as Snakemake starts them, on GPUs that are there all the time. Queues,
 failures, and jobs without a GPU take no time in it.
 
-Jobs that are made again are counted in full. This is an upper bound: work that is finished under state/ is taken over in
-seconds if its inputs are the same.
+What is made again counts as far as it is finished: after a pilot, the pilot's part of a larger job. This is an upper bound:
+work that is finished under state/ is taken over in seconds if its inputs are the same.
 """
 
 from pathlib import Path
@@ -29,9 +30,19 @@ from pathlib import Path
 from croco import cli
 from croco.planning.downloads import list_downloads
 from croco.planning.jobs import list_jobs
-from croco.planning.plan import GPU_TYPE, GROUPS, HOUR, add_up, choose_speed, group, make_plan, shorten_reasons, to_row
+from croco.planning.plan import (
+    GPU_TYPE,
+    GROUPS,
+    HOUR,
+    add_up,
+    choose_speed,
+    group,
+    make_plan,
+    measure,
+    shorten_reasons,
+    to_row,
+)
 from croco.planning.redo import describe_excess
-from croco.planning.speed import list_gigabytes, read_measured
 from croco.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -44,8 +55,7 @@ def main():
     args = parse_arguments()
     grid, jobs = list_jobs(CHECKOUT / "Snakefile", args.configfile, args.config, args.targets)
     speed = choose_speed(grid, CHECKOUT, args.gpu_type)
-    measured = read_measured(args.measured or Path(grid.results), speed, list_gigabytes(grid))
-    plan = make_plan(grid, jobs, speed, measured)
+    plan = make_plan(grid, jobs, speed, measure(grid, CHECKOUT, speed, args.measured))
     downloads = list_downloads(grid)
     gpus = args.gpus or max((step.job.gpus for step in plan.to_run), default=0)
     print("\n".join([*format_table(plan, args.by), "", *format_totals(plan, speed, gpus, downloads)]))

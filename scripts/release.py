@@ -35,11 +35,11 @@ from croco.models.options import add_model_options
 from croco.objectives import OBJECTIVES, SPECIAL_KEYS
 from croco.records import read_jsonl, read_lines
 from croco.results.table import ALL, read_summary
+from croco.state import WEIGHT_FILES
 from croco.training.encode import digest_rows
 
 RUN = re.compile(r"([^/]+/[^/]+/[^/]+)(?:/round([0-9]+))?")
 BUNDLE = {"model", "dataset", "manifest.json", "checksums.txt"}
-ADAPTER = "adapter_model.safetensors"
 # Columns that may hold only nulls or whole numbers, from which the type cannot be inferred.
 TYPES = {
     **dict.fromkeys(("chosen_reward", "rejected_reward", "reward", "pool_mean", "pool_std", "target"), "float64"),
@@ -63,7 +63,7 @@ def main():
         print(f"warning: {args.summary} has no results of {args.run}; the model card has none either", file=sys.stderr)
     with whole_folder(args.output) as folder:
         columns = write_dataset(data, folder / "dataset")
-        weights = write_model(args, folder / "model")
+        weights = write_model(args, trained, folder / "model")
         facts = gather_facts(args, trained, ledger, results, columns, weights)
         write_card(folder / "dataset", "dataset_card.md.j2", describe_dataset(facts), facts)
         write_card(folder / "model", "model_card.md.j2", describe_model(args, facts), facts)
@@ -233,10 +233,10 @@ def name_type(feature):
     return feature.dtype if inner is None else f"list of {{{', '.join(inner)}}}" if isinstance(inner, dict) else "list"
 
 
-def write_model(args, folder):
+def write_model(args, trained, folder):
     """Writes the model's files; returns what they hold: adapter, merged, or full where full weights were tuned."""
     folder.mkdir()
-    weights = args.weights if (args.checkpoint / ADAPTER).is_file() else "full"
+    weights = "full" if trained["options"].get("weights") == "full" else args.weights
     if weights == "merged":
         merge(args, folder)
     elif weights == "adapter":
@@ -244,9 +244,12 @@ def write_model(args, folder):
     else:
         check_files(POLICY, args.checkpoint)
     patterns = [*MODEL_FILES, "model.safetensors.index.json"]
+    # Merging wrote its own; and a training of the other kind may have left its files in the same folder.
+    own = {"merged": (), "adapter": WEIGHT_FILES["lora"], "full": WEIGHT_FILES["full"]}[weights]
+    left_out = {name for files in WEIGHT_FILES.values() for name in files} - {*own}
     for file in sorted({file for pattern in patterns for file in args.checkpoint.glob(pattern)}):
         target = folder / file.relative_to(args.checkpoint)
-        if weights != "merged" or not file.name.startswith("adapter_"):
+        if file.name not in left_out:
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
     if weights == "adapter":

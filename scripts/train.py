@@ -26,7 +26,7 @@ from croco.models.loading import model_id
 from croco.models.options import DTYPES, add_model_options, add_template_options
 from croco.objectives import OBJECTIVES
 from croco.records import read_json, read_jsonl, write_json
-from croco.state import NAMED_TEMPLATES, Finished, expect_finished, list_checkpoint_files
+from croco.state import NAMED_TEMPLATES, WEIGHT_FILES, Finished, expect_finished, list_checkpoint_files
 from croco.training.encode import digest_rows, read_rows
 from croco.training.guards import Guards, check_guards
 from croco.training.process import die_with_parent
@@ -95,7 +95,15 @@ def main():
             tell_of_unfinished(args, finished, inputs)
             expect_finished()
             train(args, finished)
-    for name in list_checkpoint_files(args.weights):
+    publish_checkpoint(args, finished)
+
+
+def publish_checkpoint(args, finished):
+    """Links the checkpoint to args.output, in place of another one, whose weights may be of the other kind."""
+    names = list_checkpoint_files(args.weights)
+    for name in {name for files in WEIGHT_FILES.values() for name in files} - {*names}:
+        (args.output / name).unlink(missing_ok=True)
+    for name in names:
         finished.publish_as(name, args.output / name)
     # A policy may have several named templates. Sampling and training use the default one, chat_template.jinja.
     shutil.rmtree(args.output / NAMED_TEMPLATES, ignore_errors=True)

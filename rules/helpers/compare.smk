@@ -13,6 +13,11 @@ def options_imports():
     ]
 
 
+def names_euroeval():
+    """The names of the imports that are EuroEval's."""
+    return [row["name"] for row in GRID.config["imports"] if row["format"] == "euroeval"]
+
+
 def paths_beside_summary():
     """The files beside the summary: the comparison with the paper, and imported results if there are any."""
     return [place("comparability.json"), *([place("imported.csv")] if GRID.config["imports"] else [])]

@@ -15,26 +15,14 @@ def options_adapter(option, run):
     return [option, place(f"{run.name}/checkpoint")] if run else []
 
 
-def models_checked():
-    """The rows of the models that this config loads, by role; the audit loads every reward model."""
-    translators = [translator_of(use)["name"] for use in SECTIONS if GRID.translated(use)]
-    translators += [task["translator"] for task in EVALUATION["tasks"] if "source" in task]
-    return {
-        "policy": GRID.used_policies(),
-        "reward": list(GRID.reward_models.values()),
-        "judge": [GRID.judge] if GRID.judge else [],
-        "translator": [GRID.translators[name] for name in dict.fromkeys(translators)],
-    }
-
-
 def rows_checked():
-    return [row for rows in models_checked().values() for row in rows]
+    return [row for rows in GRID.used_models().values() for row in rows]
 
 
 def paths_checks():
     """The report of each model's check."""
     return [
         place(f"{row['name']}/template.json") if role == "policy" else path_template(role, row["name"])
-        for role, rows in models_checked().items()
+        for role, rows in GRID.used_models().items()
         for row in rows
     ]

@@ -39,4 +39,4 @@ def paths_previewed(wildcards, name):
 def paths_votes():
     """Filled ballots in the folder preview.votes."""
     folder = GRID.config["preview"].get("votes")
-    return sorted(map(str, Path(folder).glob("*.csv"))) if folder else []
+    return sorted(map(str, Path(GRID.path(folder)).glob("*.csv"))) if folder else []

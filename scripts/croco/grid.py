@@ -103,6 +103,17 @@ class Grid:
         names = {name for run in self.runs.values() for name in (run.model, run.responses)} | {self.audit_policy}
         return [row for name, row in self.policies.items() if name in names]
 
+    def used_models(self) -> dict[str, list[dict]]:
+        """{policy, reward, judge or translator: rows of the models that the run loads}; the audit loads all rewards."""
+        translators = [self.prompts[use]["translator"] for use in ("train", "evaluate") if self.translated(use)]
+        translators += [task["translator"] for task in self.config["evaluation"]["tasks"] if "source" in task]
+        return {
+            "policy": self.used_policies(),
+            "reward": list(self.reward_models.values()),
+            "judge": [self.judge] if self.judge else [],
+            "translator": [self.translators[name] for name in dict.fromkeys(translators)],
+        }
+
     def prompt_languages(self, use: str) -> list[str]:
         """The languages in which prompts are needed; ``use`` is train or evaluate, here and below."""
         return self.trained if use == "train" else self.languages
@@ -183,8 +194,7 @@ class Grid:
 
     def most_gpus(self) -> int:
         """GPUs of the most demanding job."""
-        models = [*self.policies.values(), *self.reward_models.values(), *self.translators.values()]
-        models += [self.judge] if self.judge else []
+        models = [row for rows in self.used_models().values() for row in rows]
         training = [[self.recipe_of(run), self.policies[run.model]] for run in self.runs.values() if not run.is_base]
         answering = [[self.config["evaluation"], self.policies[name]] for name in self.tuned]
         return resources.most_gpus([*([row] for row in models), *training, *answering])

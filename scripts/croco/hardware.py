@@ -1,4 +1,4 @@
-"""The names of the processor and the GPUs that a process uses, for its manifests."""
+"""The processor and the GPUs that a process uses, for its manifests and for the doctor."""
 
 import functools
 import os
@@ -27,25 +27,38 @@ def name_gpus() -> list[str]:
 
 
 def list_visible(gpus: list[tuple[str, str, str]], visible: str | None) -> list[str]:
-    """The names of the GPUs that a value of CUDA_VISIBLE_DEVICES shows; ``gpus`` are [(index, UUID, name)]."""
+    """The facts of the GPUs that a value of CUDA_VISIBLE_DEVICES shows; ``gpus`` are [(index, UUID, fact)].
+
+    As CUDA reads it: up to the first device that does not exist, and each device once.
+    """
     if visible is None:
-        return [name for _, _, name in gpus]
-    devices = [device.strip().lower() for device in visible.split(",") if device.strip()]
-    return [
-        name
-        for device in devices
-        for index, uuid, name in gpus
-        if device == index or (not device.isdigit() and uuid.lower().startswith(device))
-    ]
+        return [fact for _, _, fact in gpus]
+    shown: dict[str, str] = {}
+    for device in visible.lower().split(","):
+        name = device.strip()
+        found = {
+            index: fact
+            for index, uuid, fact in gpus
+            if name == index or (name.startswith("gpu-") and uuid.lower().startswith(name))
+        }
+        if not found:
+            break
+        shown |= {index: fact for index, fact in found.items() if index not in shown}
+    return list(shown.values())
 
 
 @functools.cache
 def _query_gpus() -> list[tuple[str, str, str]]:
     """[(index, UUID, name)] by nvidia-smi; empty without it."""
-    query = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    return query_gpus("name") or []
+
+
+def query_gpus(fact: str) -> list[tuple[str, str, str]] | None:
+    """[(index, UUID, fact)] of all GPUs by nvidia-smi, None without it; ``fact`` is one of its --query-gpu."""
+    query = ["nvidia-smi", f"--query-gpu=index,uuid,{fact}", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
     lines = [[part.strip() for part in line.split(",", 2)] for line in done.stdout.splitlines()]
     return [(line[0], line[1], line[2]) for line in lines if len(line) == 3]

@@ -45,8 +45,8 @@ PATIENCE = 60.0  # seconds for jobs of a dead head to end
 # The checks of all models and datasets, under the output root.
 CHECKED, DATASETS_CHECKED = "templates/models.json", "datasets.json"
 ALLOW = (
-    "undo the change that `python scripts/plan.py` names, use another value of `results`, or allow it once by "
-    "--config redo=true"
+    "undo the change that `python scripts/plan.py` names, use another value of `results`, take over what state/ still "
+    "has by --config from_state=true, or allow it once by --config redo=true"
 )
 NO_RECORD = "unknown, because no record says how this file was made"
 # Snakemake's --max-jobs-per-timespan where the user gives none: (jobs, seconds).

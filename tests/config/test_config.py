@@ -113,6 +113,14 @@ BAD = {
         for path in ("org/my--model", "org/name.", "org/model.git", "a..b/c")
     },
     "audit of nobody's answers": ("audit:\n  policy: nobody\n", 2, ["nobody", "mini, other"]),
+    **{
+        f"task named {name}": (
+            f"evaluation:\n  tasks: [{{name: {name}, yaml: t.yaml, data: d.jsonl}}]\n", 2, [name, "reserved"]
+        )
+        for name in ("arena", "fidelity")
+    },
+    "votes that are not there": ("preview: {votes: '{results}/no'}\n", 1, ["no folder", "miniature/no"]),
+    "votes without ballots": ("preview: {votes: config}\n", 1, ["no *.csv in config"]),
     "comparisons that are not there": ("audit: {comparisons: 'no/{language}.jsonl'}\n", 1, ["no/en.jsonl"]),
     "release of nothing": ("release: [{run: mini/multi/x}]\n", 1, ["mini/multi/x", "mini/multi/dpo"]),
     "release of the base": ("release: [{run: mini/untuned/base}]\n", 1, ["mini/multi/dpo"]),
@@ -147,6 +155,22 @@ def test_bad_config(case, tmp_path, fresh_project):
     assert all(part in message for part in said), message
     assert "Remedy: " in message and "Traceback" not in message
     assert "field " in message and (f"bad.yaml:{line}" if line else "config.yaml:") in message, message
+
+
+def test_a_dataset_without_a_limit_is_warned_of(tmp_path, fresh_project):
+    """`block` divides nothing then."""
+    write_rows(tmp_path / "data" / "train.jsonl", [{"id": f"p{i}", "text": f"Question {i}"} for i in range(20)])
+    text = (
+        f"languages: [{{code: en}}]\npools: []\ncontrasts: []\nsettings:\n  - {{name: base, objective: none}}\n"
+        f"  {SETTING.replace('multi', 'monolingual')}}}\nprompts:\n"
+        "  - {use: evaluate, path: '{results}/miniature/prompts/heldout/{language}.jsonl'}\n"
+        f"  - {{use: train, dataset: {tmp_path / 'data'}"
+    )
+    for end in ("", ", limit: 20"):
+        (tmp_path / "own.yaml").write_text(f"{text}{end}}}\n", encoding="utf-8")
+        done = snakemake(fresh_project, "--dry-run", "--configfile", tmp_path / "own.yaml")
+        assert ("are one job, because they have no limit" in done.stdout + done.stderr) == (not end)
+    assert "no limit" not in snakemake(fresh_project, "--dry-run").stderr
 
 
 def find_faults(text, path):
@@ -276,7 +300,7 @@ def test_config_of_the_readme_plans_all_its_jobs(tmp_path):
         (project / "data" / f"train.{language}.tsv").write_text("a question\tan answer\nanother\t\n")
         write_rows(project / "data" / f"test.{language}.jsonl", [{"id": 1, "text": "a question"}])
     jobs = planned(project, "--configfile", "my.yaml")
-    assert (jobs["generate"], jobs["score"], jobs["train"], jobs["evaluate_multi"]) == (3, 3, 4, 2)
+    assert (jobs["generate"], jobs["score"], jobs["train"], jobs["evaluate_multi"]) == (3 * 20, 3 * 20, 4, 2)
     assert not any(name.startswith(("miniature", "judge")) for name in jobs)
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -13,9 +14,10 @@ from hub import BUSY, COMMIT, GATE, serving
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
+from croco.config.read import build_grid, read_files
 from croco.examination.findings import Used
 from croco.examination.hub import examine_cached_card, examine_repository
-from croco.examination.machine import examine_file_system, find_gpus
+from croco.examination.machine import examine_file_system, expect_bytes, find_gpus
 from croco.examination.memory import (
     count_activations,
     count_adapter,
@@ -186,6 +188,73 @@ def test_a_quantized_model_that_fits_is_not_refused(good, tmp_path):
     done = doctor(tmp_path, config, "--gpus", 2, "--gpu-memory", 80)
     said = "warning: policy mini: its weights take 140 GB in bfloat16 (less if the quantization new is smaller)"
     assert said in done.stdout, done.stdout
+
+
+def test_a_context_whose_cache_vllm_cannot_hold(good, tmp_path):
+    """vLLM starts only if its KV cache holds one sequence of the whole context, however short the responses are."""
+    config = json.loads(json.dumps(good[1]))
+    model = shutil.copytree(good[0] / "policy", tmp_path / "model")
+    shape = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 10**8}
+    (model / "config.json").write_text(json.dumps(shape))
+    config["policies"][0] |= {"path": str(model), "engine": "vllm", "dtype": "bfloat16"}
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    (said,) = [part for part in done.stdout.split("error: ") if "vLLM will not start" in part]
+    assert said.startswith("policy mini: its weights take") and "of one sequence of 100,000,000 tokens" in said
+    fitting = int(re.search(r"Remedy: write engine_options: {max_model_len: (\d+)} or less", said)[1])
+    config["policies"][0]["engine_options"] = {"max_model_len": fitting}
+    assert "vLLM will not start" not in doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24).stdout
+    config["policies"][0]["engine_options"] = {"max_model_len": 2 * fitting}
+    assert "vLLM will not start" in doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24).stdout
+
+
+def test_evaluation_has_a_batch_and_lengths_of_its_own(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    config["evaluation"]["max_tokens"] = 10**8
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    (said,) = [part for part in done.stdout.split("warning: ") if part.startswith("policy mini, evaluation: ")]
+    assert "its KV cache up to" in said and "Shows in: evaluate" in said and "lower evaluation.batch" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (
+            "import no_such_package",
+            ["cannot be loaded", "no_such_package", "install the package that the message names"],
+        ),
+        ("raise KeyError('no such key')", ["could not examine it: KeyError: 'no such key'", "scripts/rehearse.py"]),
+    ],
+)
+def test_code_of_a_model_that_fails_hides_no_other_finding(good, tmp_path, code, says):
+    config = json.loads(json.dumps(good[1]))
+    model = shutil.copytree(good[0] / "policy", tmp_path / "model")
+    shape = json.loads((model / "config.json").read_text())
+    shape |= {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
+    (model / "config.json").write_text(json.dumps(shape))
+    (model / "configuration_own.py").write_text(f"{code}\n")
+    config["policies"][0] |= {"path": str(model), "trust_remote_code": True}
+    done = doctor(tmp_path, config)
+    assert done.returncode == 1 and all(part in done.stdout for part in ("error: policy mini: ", *says)), done.stdout
+    assert "reward english: it has not been audited" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_models_that_the_run_does_not_load_are_left_out(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    large = {"name": "large", "path": "org/large", "size": 70, "max_tokens": 32, "resources": {"gpu": 4}}
+    config["policies"].append(large | {"temperature": 1, "tune": False})
+    config["translators"] = [large | {"format": "template", "template": "{text}"}]
+    done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
+    assert done.returncode == 0 and "large" not in done.stdout and "GPUs, and" not in done.stdout, done.stdout
+
+
+def test_responses_of_all_rounds_and_their_joined_files_take_room(good, tmp_path):
+    config = json.loads(json.dumps(good[1]))
+    for rounds, block, expected in ((1, 16, 6), (3, 16, 18), (3, 8, 36)):
+        config["settings"][1]["rounds"], config["block"] = rounds, block
+        (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+        read, locator = read_files([tmp_path / "my.yaml"], ROOT)
+        tokens = 2 * 16 * 8 * 32  # languages x prompts x samples x tokens
+        assert expect_bytes(build_grid(read, ROOT, locator)[0]) == tokens * expected
 
 
 def test_attention_heads_that_vllm_cannot_split(good, tmp_path):
@@ -495,6 +564,28 @@ def test_the_memory_of_jobs_follows_the_formulas(good):
 
 
 @pytest.mark.parametrize(
+    ("kind", "options", "numbers"),
+    [
+        # 4 heads: of 512 in each sixth layer, whose cache has all tokens; of 256 in the others, with a window.
+        ("gemma4", {}, 2 * 4 * (5 * 512 * 4096 + 25 * 256 * 512)),
+        # The last 15 of 35 layers share the cache of others.
+        ("gemma3n", {}, 2 * 2 * 256 * (4 * 4096 + 16 * 512)),
+        # Linear attention in all but each fourth layer.
+        ("qwen3_5_moe", {}, 2 * 2 * 256 * 10 * 4096),
+        ("deepseek_v3", {"split": 2, "is_latent": True}, 2 * 61 * (512 + 64) * 4096),
+        ("mistral", {}, 2 * 8 * 128 * 32 * 256),
+        ("mistral", {"split": 16, "bits": 8}, 2 * 16 * 128 * 32 * 256 / 2),
+    ],
+)
+def test_the_cache_of_layers_that_differ(kind, options, numbers):
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[kind](**({"sliding_window": 256} if kind == "mistral" else {}))
+    assert count_cache(config, "bfloat16", 4096, 1, **options) == pytest.approx(2 * numbers / 1e9)
+    assert count_activations(config, {"weights": "lora"}, "dpo") > 0
+
+
+@pytest.mark.parametrize(
     ("quantized", "options", "bits"),
     [
         (None, {}, 16),
@@ -529,14 +620,27 @@ def test_quantized_weights_have_fewer_bits(quantized, options, bits):
 
 
 @pytest.mark.parametrize(
-    ("printed", "found"),
-    [("81920\n40960\n", (40, 2)), ("[N/A]\n", (None, 1)), ("81920\n[N/A]\n", (None, 2)), ("", (None, 0))],
+    ("sizes", "visible", "found"),
+    [
+        (["81920 MiB", "40960 MiB"], None, (40, 2)),
+        (["[N/A]"], None, (None, 1)),
+        (["81920 MiB", "[N/A]"], None, (None, 2)),
+        ([], None, (None, 0)),
+        (["81920 MiB", "40960 MiB"], "0", (80, 1)),
+        (["81920 MiB", "40960 MiB"], "GPU-1,0,GPU-1", (40, 2)),
+        (["81920 MiB", "40960 MiB"], "0,-1,1", (80, 1)),
+        (["81920 MiB", "40960 MiB"], "", (None, 0)),
+        (["81920 MiB"], "MIG-a,MIG-b", (None, 2)),
+    ],
 )
-def test_gpus_by_what_nvidia_smi_prints(tmp_path, monkeypatch, printed, found):
-    command = tmp_path / "nvidia-smi"
-    command.write_text(f"#!/bin/sh\nprintf '{printed}'\n", encoding="utf-8")
+def test_gpus_by_what_nvidia_smi_prints_and_the_job_sees(tmp_path, monkeypatch, sizes, visible, found):
+    command, lines = tmp_path / "nvidia-smi", [f"{i}, GPU-{i}a, {size}" for i, size in enumerate(sizes)]
+    command.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), ""]), encoding="utf-8")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert find_gpus() == found
 
 
@@ -642,6 +746,8 @@ def test_a_translator_whose_template_does_not_fit(good, tmp_path):
     config = json.loads(json.dumps(good[1]))
     row = {"name": "gemma", "path": str(good[0] / "policy"), "format": "translategemma", "max_tokens": 64}
     config["translators"] = [row]
+    for prompts in config["prompts"]:
+        prompts |= {"path": prompts["path"].format(language="en"), "translator": "gemma"}
     done = doctor(tmp_path, config)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "translator gemma: format_does_not_fit" in said, said

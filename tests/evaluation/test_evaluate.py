@@ -287,6 +287,12 @@ def test_requests_longer_than_the_context_are_counted(miniature, prompts, tmp_pa
     assert find_wrong_means(results, rows(tmp_path / "run" / "eval" / "en.samples.jsonl")) == []
 
 
+@pytest.mark.parametrize(("stated", "values"), [(0.99, [0, "x"]), (0.99, [0, None]), ("0.99", [0, 0]), (None, [0, 1])])
+def test_a_mean_that_cannot_be_compared_is_wrong(stated, values):
+    samples = [{"task": "t", "acc": value} for value in values]
+    assert find_wrong_means({"t": {"n": 2, "acc": stated}}, samples) == ["t acc"]
+
+
 def test_answers_that_would_fill_the_context_are_refused_before_the_model_is_loaded(miniature, prompts, tmp_path):
     from argparse import Namespace
 

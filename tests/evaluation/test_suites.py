@@ -13,6 +13,7 @@ from shipped import read_languages, read_shipped
 
 from croco.errors import InputError
 from croco.evaluation.tasks import list_evaluated, parse_tasks, refuse_overlap
+from croco.planning.suites import find_suite_task
 
 CHOICES = {"dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}"}
 MEAN = {"aggregation": "mean", "higher_is_better": True}
@@ -240,7 +241,7 @@ def test_results_of_euroeval(tmp_path):
         "other/mmlu-de",
         "mcc",
     )
-    assert (base["value"], base["n"], base["delta"]) == ("0.4", "10", "")
+    assert (base["value"], base["n"], base["delta"], base["better"]) == ("0.4", "10", "", "higher")
     assert (tuned["setting"], tuned["reward_model"], tuned["baseline"], float(tuned["delta"])) == ("dpo", "rm", "base", pytest.approx(0.05))  # fmt: skip
     # Independent errors of .01 and .02, in shares.
     error = (0.01**2 + 0.02**2) ** 0.5
@@ -322,6 +323,39 @@ def test_bits_per_character_are_no_percent_and_less_is_better(tmp_path):
     base, tuned = imported(tmp_path)
     assert (base["value"], tuned["value"]) == ("1.5", "1.2") and float(tuned["delta"]) == pytest.approx(0.3)
     assert float(tuned["delta_low"]) == pytest.approx(0.3 - 0.098 * 2**0.5, abs=1e-5)
+
+
+def test_which_way_each_metric_of_euroeval_is_better(tmp_path):
+    """EuroEval writes all but bits per character in percent, also the rate of hallucinations."""
+    lines = [
+        every_eval_ever(model, f"{metric}-de", value, 1.0, f"test_{metric}")
+        for metric in ("hallucination_rate", "bias_ambig", "of_a_later_version")
+        for model, value in (("m", 50.0), ("me/tuned", 20.0))
+    ]
+    import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
+    found = [[row[key] for key in ("metric", "better", "value", "delta", "baseline")] for row in imported(tmp_path)]
+    assert found == [
+        ["hallucination_rate", "lower", "0.5", "", ""], ["hallucination_rate", "lower", "0.2", "0.3", "base"],
+        ["bias_ambig", "", "0.5", "", ""], ["bias_ambig", "", "0.2", "", ""],
+    ]  # fmt: skip
+    counts = json.loads((tmp_path / "imported.manifest.json").read_text())["counts"]["other"]
+    assert counts["left out"] == {"unknown metric of_a_later_version": 2}
+
+
+def test_results_of_a_release_by_the_folder_that_loads(tmp_path):
+    folder = tmp_path / "release/m/multi/dpo/model"
+    import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", [euroeval(str(folder), "a", 1.0, 1.0)]))
+    assert [row["setting"] for row in imported(tmp_path)] == ["dpo"]
+
+
+def test_a_file_without_the_base_is_warned_of(tmp_path):
+    base, tuned = (euroeval(model, "a", 1.0, 1.0) for model in ("m", "me/tuned"))
+    done = import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", [tuned]))
+    assert "1 results of models tuned from m have no difference" in done.stderr
+    done = import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", [base, tuned]))
+    assert "warning" not in done.stderr
+    done = import_results(tmp_path, "euroeval", tmp_path / "r.jsonl", "--import", "other", tmp_path / "r.jsonl", "csv", check=False)  # fmt: skip
+    assert done.returncode == 1 and "--import: other twice" in done.stderr
 
 
 @pytest.mark.parametrize("change, said", [
@@ -406,6 +440,7 @@ def test_results_of_a_table(tmp_path):
     import_results(tmp_path, "csv", table)
     (row,) = imported(tmp_path)
     assert (row["task"], row["value"], row["n"], row["reward_model"]) == ("other/qa", "0.5", "12", "rm")
+    assert row["better"] == "higher"
     for text, said in (
         (f"{header}x,multi,dpo,de,qa,f1,0.5,12\n", "x/multi/dpo"),
         (f"{header}m,multi,dpo,de,qa,f1,good,12\n", "'good' is not a number"),
@@ -435,6 +470,28 @@ def test_comparability_says_no_where_the_run_does_not_evaluate(tmp_path):
     assert done.returncode == 1 and "no row needs maths" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_euroeval_is_comparable_in_the_languages_of_its_results(tmp_path):
+    lines = [euroeval("m", "a", 1.0, 1.0, [code]) for code in ("de", "fo")]
+    import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", lines))
+    for name, languages, comparable in (("other", ["de"], "yes"), ("csv", [], "no")):
+        script(
+            "comparability", "--table", ROOT / "config/comparability.tsv", "--evaluated", "euroeval", "de,en,mt",
+            "--imported", tmp_path / "imported.csv", "--euroeval", name, "--output", tmp_path / "c.json",
+        )  # fmt: skip
+        (row,) = [row for row in json.loads((tmp_path / "c.json").read_text()) if row["row"] == "EuroEval, imported"]
+        assert (row["languages"], row["comparable"]) == (languages, comparable)
+
+
+def test_the_run_takes_the_languages_of_euroeval_from_the_imported_results(tmp_path):
+    project = copy_project(tmp_path)
+    path = write_rows(project / "r.jsonl", [euroeval("mini", "a", 1.0, 1.0, ["de"])])
+    config = yaml.safe_load((project / "two_languages.yaml").read_text())
+    (project / "imports.yaml").write_text(yaml.safe_dump(config | {"imports": [{"name": "ee", "path": str(path), "format": "euroeval"}]}))  # fmt: skip
+    snakemake(project, "results/small/comparability.json", "--cores", 1, "--configfile", "imports.yaml")
+    table = json.loads((project / "results/small/comparability.json").read_text())
+    assert [row["languages"] for row in table if row["row"] == "EuroEval, imported"] == [["de"]]
+
+
 def test_comparability_has_a_row_for_all_that_runs_evaluate_and_for_nothing_else():
     """By what shipped configs evaluate, and by the capabilities that languages list."""
     with open(ROOT / "config/comparability.tsv", encoding="utf-8", newline="") as file:
@@ -453,12 +510,44 @@ def test_comparability_has_a_row_for_all_that_runs_evaluate_and_for_nothing_else
     assert all(word in paper for word in ("ifeval", "wic", "multiloko", "multinrc", "include", "mmlu-pro", "copa-nl", "zebra"))  # fmt: skip
 
 
-def test_no_listed_task_downloads_its_metric():
-    """Tasks that are Python classes may load a metric's program from the hub, after the model has answered."""
+@pytest.fixture(scope="module")
+def listed():
+    """{task of config/languages.tsv: its entry in lm-eval's index}, and the whole index."""
     from lm_eval.tasks import TaskManager
 
-    listed = {name for language in read_languages().values() for name in parse_tasks(language["tasks"])}
     index = TaskManager().task_index
+    names = {name for language in read_languages().values() for name in parse_tasks(language["tasks"])}
+    return {name: index[name] for name in sorted(names)}, index
+
+
+def test_replies_of_all_listed_tasks_are_planned(listed):
+    """A task that generates has a row in config/suites.tsv with the tokens of a reply, others have none there."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    def list_single(name):
+        entry = index[name]
+        settings = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else {}
+        parts = [
+            *(entry.tags if entry.kind.name == "TAG" else ()),
+            *(settings.get("task") if "group" in settings else ()),
+        ]
+        return [one for part in parts if isinstance(part, str) for one in list_single(part)] or [settings]
+
+    names, index = listed
+    for name in names:
+        single = list_single(name)
+        generates = any(settings.get("output_type") == "generate_until" for settings in single)
+        planned = find_suite_task(name)
+        assert generates == bool(planned and planned.max_gen_toks), name
+        if generates:
+            given = [settings.get("generation_kwargs") or {} for settings in single]
+            most = {options.get("max_gen_toks", options.get("max_new_tokens", 256)) for options in given}
+            assert (most, len(single)) == ({planned.max_gen_toks}, planned.single_tasks), name
+
+
+def test_no_listed_task_downloads_its_metric(listed):
+    """Tasks that are Python classes may load a metric's program from the hub, after the model has answered."""
+    listed, index = listed
     classes = {name: index[name].yaml_path.parent for name in listed if "class" in (index[name].cfg or {})}
     loading = [name for name, folder in classes.items() for path in folder.glob("*.py") if "evaluate.load" in path.read_text(encoding="utf-8")]  # fmt: skip
     assert loading == []

@@ -1,6 +1,7 @@
 """Time limits of jobs follow their work and the type of GPU."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +34,11 @@ def limits(paper, **changes):
 def test_more_samples_and_slower_gpus_take_longer(paper):
     minutes = limits(paper).minutes("generate", BLOCK, 1)
     assert limits(paper, samples=128).minutes("generate", BLOCK, 1) == pytest.approx(2 * minutes, rel=0.02)
-    of_type = {name: limits(paper, gpu_type=name).minutes("generate", BLOCK, 1) for name in ("h200", "a100", "rtx4090")}
-    assert of_type["h200"] < minutes < of_type["a100"] < of_type["rtx4090"]
+    of_type = {
+        name: limits(paper, gpu_type=name).minutes("generate", BLOCK, 1)
+        for name in ("h200", "a100", "rtx4090", "mi250")
+    }
+    assert of_type["h200"] < minutes < of_type["a100"] < of_type["rtx4090"] < of_type["mi250"]
     config, locator = copy.deepcopy(paper[0]), paper[1]
     del config["gpu_type"]
     assert Limits(build_grid(config, ROOT, locator)[0], SPEEDS).minutes("generate", BLOCK, 1) == max(of_type.values())
@@ -61,7 +65,7 @@ def test_online_training_has_the_time_that_it_samples(paper):
 def test_the_transformers_engine_waits_at_each_token(paper, rule, wildcards, kind, calls, tokens):
     """A call of generate takes 0.03 seconds per token, however many sequences it has."""
     config = copy.deepcopy(paper[0])
-    config["evaluation"]["batch"] = 50
+    config["evaluation"] |= {"batch": 50, "suite": "none"}
     works = {}
     for engine in ("vllm", "transformers"):
         for row in config[kind]:
@@ -86,7 +90,8 @@ def test_larger_calls_of_generate_shorten_an_online_training(paper):
 @pytest.mark.parametrize(("limit", "prompts"), [(None, 900), (300, 300), (2000, 900)])
 def test_translated_languages_have_the_prompts_of_the_source(paper, tmp_path, limit, prompts):
     """A block of theirs takes as long as the source's, and there are no more than the source has."""
-    (tmp_path / "train.jsonl").write_text('{"prompt_id": "a"}\n' * 900, encoding="utf-8")
+    lines = "".join(f'{{"id": {number}, "text": "t"}}\n' for number in range(900))
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
     config = copy.deepcopy(paper[0])
     train, evaluate = config["prompts"]
     row = {
@@ -99,6 +104,97 @@ def test_translated_languages_have_the_prompts_of_the_source(paper, tmp_path, li
     assert facts.count_prompts("train", "mt") == facts.count_prompts("train", "en") == prompts
     assert not any("prompts per language" in sentence for sentence in facts.assumptions)
     assert expect_bytes(facts.grid) == 11 * prompts * 64 * (4096 + 4096) * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "row"),
+    [
+        ("train.csv", "id,text\n" + "".join(f'{i},"one\ntwo {i}"\n' for i in range(10)), {}),
+        (
+            "train.jsonl",
+            "".join(json.dumps({"id": i, "text": f"t {i}", "kind": "a" if i < 10 else "b"}) + "\n" for i in range(50)),
+            {"where": {"kind": "a"}},
+        ),
+    ],
+)
+def test_prompts_are_counted_as_they_are_read(paper, tmp_path, name, text, row):
+    """A header and the further lines of a cell are no prompts, nor are rows that `where` does not choose."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    train, evaluate = paper[0]["prompts"]
+    source = {"use": "train", "path": str(tmp_path / name), "translator": train["translator"], **row}
+    facts = limits(paper, prompts=[source, evaluate]).facts
+    assert facts.count_prompts("train", "en") == facts.count_prompts("train", "de") == 10
+
+
+def test_a_source_that_cannot_be_read_says_nothing(paper, tmp_path):
+    (tmp_path / "train.jsonl").write_text("{broken\n", encoding="utf-8")
+    train, evaluate = paper[0]["prompts"]
+    source = {"use": "train", "path": str(tmp_path / "train.jsonl"), "translator": train["translator"]}
+    facts = limits(paper, prompts=[source, evaluate]).facts
+    assert facts.count_prompts("train", "en") == 500 and facts.assumes_prompts
+
+
+def plan_suite(paper, names, engine="vllm", **evaluation):
+    """The work of a run's evaluation in German whose tasks of lm-eval are ``names``, less that of one without tasks."""
+    config = copy.deepcopy(paper[0])
+    config["evaluation"] |= {"batch": 50, **evaluation}
+    for row in config["policies"]:
+        row |= {"engine": engine, "batch": 16}
+    facts = limits((config, paper[1])).facts
+    works = []
+    for tasks in ([], names):
+        facts.grid.suites["de"] = tasks
+        works.append(work_of(facts, "evaluate_language", {"run": "eurollm/de/dpo_mono", "language": "de"}))
+    assert works[0].items == works[1].items
+    return [getattr(works[1], name) - getattr(works[0], name) for name in ("tokens_in", "tokens_out", "steps")]
+
+
+def test_tasks_of_lm_eval_have_their_documents_and_replies(paper):
+    """MMLU-Pro has 12,032 documents in 14 single tasks, and replies of at most 2,048 tokens."""
+    read, sampled, steps = plan_suite(paper, ["mmlu_pro"], engine="transformers")
+    assert (read, sampled, steps) == pytest.approx((12_032 * 600, 12_032 * 0.15 * 2048, 12_032 / 50 * 2048))
+    assert plan_suite(paper, ["mmlu_pro"], suite_limit=100)[:2] == pytest.approx((1400 * 600, 1400 * 0.15 * 2048))
+    # Choices are only read; a limit is no more than there is, and holds where the table knows nothing.
+    assert plan_suite(paper, ["hellaswag"], suite_limit=5000) == [5000 * 600, 0, 0]
+    assert plan_suite(paper, ["gsm8k"], suite_limit=5000)[0] == 1319 * 600
+    assert plan_suite(paper, ["unheard_of"], suite_limit=5000) == [5000 * 600, 0, 0]
+    assert plan_suite(paper, ["unheard_of"]) == [1000 * 600, 0, 0]
+
+
+def test_pools_that_end_alike_have_their_own_languages(paper):
+    config = copy.deepcopy(paper[0])
+    config["pools"] = [
+        {"name": "west", "languages": ["en", "de"]},
+        {"name": "south_west", "languages": ["es", "nl", "it"]},
+    ]
+    setting = next(row for row in config["settings"] if row["name"] == "dpo")
+    config |= {"settings": [config["settings"][0], {**setting, "pools": ["west"], "evaluate": "all"}], "contrasts": []}
+    facts = limits((config, paper[1])).facts
+    run = "eurollm/west/dpo"
+    for rule in ("evaluate", "judge"):
+        prompts = [work_of(facts, f"{rule}_{pool}", {"run": run}).prompts for pool in ("west", "south_west")]
+        assert prompts == [1000, 1500]
+
+
+def test_a_measured_length_is_no_more_than_the_limit(paper):
+    grid = limits(paper).facts.grid
+    facts = Facts(grid, {(grid.path(grid.policies["eurollm"]["path"]), "de"): 600.0})
+    assert [facts.tokens_of_response(grid.policies["eurollm"], "de", most) for most in (256, 4096)] == [256, 600]
+
+
+@pytest.mark.parametrize(("block", "copies"), [(20_000, 0), (5000, 1)])
+def test_joined_files_of_several_blocks_are_copies(paper, block, copies):
+    """A score takes 103 bytes in state/ and its block, and 32 in a joined file; a single block is linked."""
+    facts = limits(paper, block=block).facts
+    language = {"policy": "eurollm", "language": "de"}
+    reward = {"reward": paper[0]["reward_models"][0]["name"]}
+    blocks = [{**language, "start": str(start)} for start in range(0, 20_000, block)]
+    scored = [work_of(facts, "score", {**one, **reward}) for one in blocks]
+    items = 20_000 * paper[0]["samples"]
+    assert sum(work.bytes for work in scored) == 103 * items
+    assert work_of(facts, "gather_scores", {**language, **reward}).bytes == 32 * items * copies
+    sampled = sum(work_of(facts, "generate", one).bytes for one in blocks)
+    assert work_of(facts, "gather_generations", language).bytes == pytest.approx(sampled * copies)
 
 
 def test_the_audit_scores_every_answer_that_it_damages(paper):

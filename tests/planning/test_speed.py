@@ -9,7 +9,7 @@ from conftest import ROOT
 from croco.errors import InputError
 from croco.planning.jobs import NEW, PlannedJob
 from croco.planning.plan import Plan, Step
-from croco.planning.speed import Measured, Speed, estimate, read_measured, read_speeds
+from croco.planning.speed import Measured, Speed, describe_other_gpus, estimate, find_speed, read_measured, read_speeds
 from croco.planning.work import Work
 
 SPEED = Speed("x", 80, 100, sampling=0.1, prefill=0.5, training=0.4, load_gb_s=2, start_s=0, source="estimate")
@@ -23,7 +23,7 @@ def write_manifest(results, name, **values):
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus=1, sampled=100, skipped=()):
+def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus=1, sampled=100, skipped=(), gpu=None):
     write_manifest(
         results,
         f"p/{language}/generations/0.manifest.json",
@@ -33,6 +33,7 @@ def write_pilot(results, language, seconds, responses=1600, tokens=160_000, gpus
         sampled=sampled,
         seconds=seconds,
         gpus=gpus,
+        gpu_names=[gpu] * gpus if gpu else [],
         job=language,
     )
 
@@ -81,6 +82,50 @@ def test_pilot_replaces_the_table(tmp_path):
     low, high = Plan(steps, [], []).interval()
     assert steps[0].hours == pytest.approx((3600 + 9) / 3600)
     assert low < steps[0].hours < high and low + high == pytest.approx(2 * steps[0].hours)
+
+
+def test_times_of_other_gpus_are_scaled_or_said(tmp_path):
+    table = {"h100": replace(SPEED, gpu="h100"), "rtx4090": replace(SPEED, gpu="rtx4090", tflops=25)}
+    work = Work("generate", **POLICY, loads=1, items=1600, tokens_out=160_000)
+    for gpu, planned, seconds, said in (
+        ("NVIDIA GeForce RTX 4090", "rtx4090", 160, None),
+        ("NVIDIA GeForce RTX 4090", "h100", 40, "times measured on NVIDIA GeForce RTX 4090 are scaled to h100"),
+        (
+            "NVIDIA A10",
+            "h100",
+            160,
+            "times measured on NVIDIA A10, which config/speeds.tsv lacks, are taken as they are",
+        ),
+        (None, "h100", 160, None),
+    ):
+        write_pilot(tmp_path, "en", seconds=169, gpu=gpu)
+        measured = read_measured(tmp_path, table[planned], {"org/p": 18}, table)
+        assert estimate(work, 1, table[planned], measured).seconds == pytest.approx(seconds + 9)
+        sentences = describe_other_gpus(measured, table[planned])
+        assert len(sentences) == bool(said) and all(sentence.startswith(said) for sentence in sentences)
+    # A pilot on both types of GPUs says of each what it measured there.
+    write_pilot(tmp_path, "de", seconds=89, gpu="NVIDIA H100 80GB HBM3")
+    write_pilot(tmp_path, "en", seconds=169, gpu="NVIDIA GeForce RTX 4090")
+    for planned, seconds in (("h100", 80), ("rtx4090", 160)):
+        measured = read_measured(tmp_path, table[planned], {"org/p": 18}, table)
+        assert estimate(work, 1, table[planned], measured).seconds == pytest.approx(seconds + 9)
+
+
+def test_shipped_speeds_are_found_by_the_names_of_drivers():
+    speeds = read_speeds(ROOT / "config" / "speeds.tsv")
+    for name, gpu in (
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA H200", "h200"),
+        ("AMD Instinct MI250X", "mi250"),
+        ("NVIDIA L40", None),
+    ):
+        found = find_speed(speeds, name)
+        assert (found and found.gpu) == gpu
+    # One die of an MI250 is a GPU.
+    assert (speeds["mi250"].memory_gb, speeds["mi250"].tflops) == (64, 181)
 
 
 def test_one_measured_job_gives_no_interval(tmp_path):

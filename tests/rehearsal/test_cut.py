@@ -110,6 +110,27 @@ def test_where_no_policy_is_released_its_target_is_not_asked(config):
     assert choose_targets({"release": [{"run": "mini/multi/dpo"}]}) == ("all", "release")
 
 
+def test_prompts_of_several_languages_are_joined_by_their_ids_as_the_run_reads_them(tmp_path):
+    """In records, with white space around them, and in an order of their own."""
+    grid, _ = read("small")
+    for code, numbers in (("en", range(40)), ("mt", range(39, -1, -1))):
+        write_rows(tmp_path / f"data/{code}/train.jsonl", [{"meta": {"id": f"q{i}{' ' * (code == 'mt')}"}, "text": f"prompt {i}"} for i in numbers])  # fmt: skip
+    (tmp_path / "data/README.md").write_text(
+        "---\nconfigs:\n- {config_name: en, data_files: en/train.jsonl}\n- {config_name: mt, data_files: mt/train.jsonl}\n---\n"
+    )
+    row = {"use": "train", "dataset": str(tmp_path / "data"), "subset": "{language}", "id": "meta.id"}
+    grid.prompts["train"] = row | {"translations": []}
+    cut_prompts(grid, row, ["en", "mt"], tmp_path / "cut")
+    english, maltese = (
+        {
+            json.loads(line)["meta"]["id"].strip()
+            for line in (tmp_path / f"cut/train.{code}.jsonl").read_text().splitlines()
+        }
+        for code in ("en", "mt")
+    )
+    assert len(english) > 1 and english == maltese
+
+
 @pytest.mark.parametrize(
     ("kinds", "said", "ids"),
     [

@@ -549,6 +549,31 @@ def test_verdicts_of_an_arm_that_is_no_longer_in_the_run_table_do_not_count(tmp_
         assert "org/old" not in overview and "Judge: a rule" not in overview
 
 
+def test_manifests_that_an_earlier_config_left_are_not_on_the_page(tmp_path):
+    models = [{"name": "english"}]
+    root = write_finished(tmp_path / "small", languages=[{"code": code} for code in LANGUAGES], reward_models=models)
+    blocks = root / "mini" / "en" / "generations"
+    manifest(blocks.with_name("generations.manifest.json"), "gather", options={"parts": [str(blocks / "0.jsonl")]})
+    for start in (0, 1000):
+        manifest(blocks / f"{start}.manifest.json", "generate")
+    kept = ("prompts/de/0", "prompts/evaluate/de", "audit/english", "mini/en/scores/english/0", "mini/template",
+            "mini/multi/dpo/eval/de", "mini/untuned/base/fidelity/english/de", "templates/judge/any")  # fmt: skip
+    left = ("prompts/fr/0", "prompts/evaluate/fr", "audit/old", "mini/en/scores/old/0", "old/template",
+            "mini/en/dpo/eval/de", "mini/untuned/base/fidelity/old/de", "old/en/generations/0")  # fmt: skip
+    for place in (*kept, *left):
+        manifest(root / f"{place}.manifest.json", "any")
+    for place in ("old/multi/dpo", "mini/fr/dpo", "mini/multi/old", "mini/multi/dpo/round2"):
+        manifest(root / place / "checkpoint" / "manifest.json", "train", options={"model": "org/old"})
+    page = make_report(root)
+    shown = set(json.loads(page.with_suffix(".manifest.json").read_text(encoding="utf-8"))["manifests"])
+    runs = {f"mini/{pool}/{setting}" for pool, setting, *_ in RUNS}
+    judged = {f"mini/{pool}/{setting}/arena/{code}" for pool, setting, _, codes in RUNS for code in codes}
+    expected = {f"{place}.manifest.json" for place in {*kept, *judged, *(f"{run}/pairs" for run in runs)}}
+    expected |= {f"mini/en/generations{end}.manifest.json" for end in ("", "/0")}
+    assert shown == expected | {f"{run}/checkpoint/manifest.json" for run in runs}
+    assert "org/old" not in parse(page).text_content()
+
+
 def percent(text):
     return f"{100 * float(text):.1f}"
 
@@ -629,6 +654,22 @@ def test_facts_name_the_processors_and_gpus(tmp_path):
     page = parse(make_report(root))
     (text,) = page.xpath("//dl[@class='facts']/div[dt='hardware']/dd/text()")
     assert set(text.split(", ")) == {"at most 2 H100 per job", "EPYC", "Xeon", "at most 100 MB of memory per job"}
+
+
+def test_a_prompt_with_references_in_all_languages_is_one_training_prompt(tmp_path):
+    """Such a ledger's total counts it once per language."""
+    root = write_results(tmp_path / "small")
+    ledgers = [json.loads(path.read_text(encoding="utf-8")) for path in root.rglob("ledger.json")]
+    most = max(counts["prompts"] for ledger in ledgers for counts in ledger["languages"].values())
+    edit_ledgers(root, per_prompt="all", prompts=most * len(LANGUAGES))
+    page = parse(make_report(root))
+    assert page.xpath("//dl[@class='facts']/div[dt='training prompts']/dd/text()") == [str(most)]
+
+
+def test_the_page_says_all_that_a_training_seed_draws(written):
+    (text,) = written[1].xpath("//p[starts-with(., 'Replicates differ in the training seed')]/text()")
+    for drawn in ("null control's pairs", "SFT's references", "online DPO's prompts", "later rounds"):
+        assert drawn in text
 
 
 def test_facts_and_methods_are_those_of_the_manifests(tmp_path):
@@ -996,6 +1037,17 @@ def test_an_arm_of_which_only_a_later_seed_is_finished_is_on_the_page(tmp_path):
     for figure in ("wins-by-language", "variants"):
         assert [line["run"] for line in read_figure(page, figure)] == ["en/dpo", "multi/dpo"], figure
     assert {line["run"] for line in read_figure(page, "reward-judge")} == {"en/dpo", "multi/dpo"}
+
+
+def test_the_page_shows_how_often_reward_and_judge_agree(tmp_path):
+    root = write_results(tmp_path / "small")
+    summary = pd.read_csv(root / "summary.csv")
+    agreement = summary[summary["metric"] == "win_rate"].assign(
+        metric="reward_judge_agreement", value=0.839, baseline="chance"
+    )
+    pd.concat([summary, agreement]).to_csv(root / "summary.csv", index=False)
+    lines = read_figure(parse(make_report(root)), "variants")
+    assert lines and {line["agrees with the reward"] for line in lines} == {"83.9 %"}
 
 
 def test_long_texts_of_tables_have_wide_columns(tmp_path):

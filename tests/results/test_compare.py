@@ -116,6 +116,16 @@ def test_the_same_judge_with_another_prompt_is_another_judge(pair):
     assert "the judge differs" in table["b", "en", "dpo"]["no_difference_because"]
 
 
+def test_a_judge_is_the_same_on_another_machine_and_by_its_commit(pair):
+    """Options that say where and how fast it runs decide nothing, and its identity holds the commit."""
+    options = ({"revision": None}, {"revision": "a" * 40, "engine_options": {"gpu_memory_utilization": 0.95}})
+    for root, given in zip(pair, options, strict=True):
+        for path in root.glob("mini/en/dpo/arena/*.manifest.json"):
+            edit_json(path, judge={"name": "judge", "identity": "1234", "prompt": "1"}, options=given)
+    _, table, _ = compare(*pair)
+    assert float(table["b", "en", "dpo"]["difference"]) == 0
+
+
 def forget_judge(root):
     for path in root.glob("mini/en/dpo/arena/*.manifest.json"):
         path.unlink()

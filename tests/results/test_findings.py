@@ -433,6 +433,12 @@ def test_findings_of_a_run(finished_run):
     assert {("base", "heldout"), ("dpo", "untouched"), ("dpo_random", "heldout")} <= lines
 
 
+def test_means_over_other_languages_do_not_stand_side_by_side(tmp_path):
+    rows = [row(name, "task", "acc", 0.1, pool=code, eval_language=code) for name, code in (("blue", "en"), ("blue", "ga"), ("red", "en"))]  # fmt: skip
+    shown = shape_table(read_summary(write_summary(tmp_path, rows)), "structured").set_index("setting")
+    assert shown.loc["blue", "mean"] == pytest.approx(0.7) and shown["mean"].isna()["red"]
+
+
 def test_results_without_rows_over_all_seeds_stay_in_the_tables(tmp_path):
     """Those of another harness have single seeds only, here of a setting whose own tasks have rows over all seeds."""
     own = [line for seed in ("1", "2", "all") for line in rows_of("blue", "task", "acc", 0.01, seed=seed)]

@@ -13,6 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, rows, script, snakemake, start, write_rows
 
 from croco.results.table import COLUMNS
+from croco.state import WEIGHT_FILES
 
 RUN = "mini/multi/dpo"
 RESULTS = [
@@ -308,7 +309,11 @@ def test_named_templates_travel_with_checkpoint_and_release(miniature, run, prom
 
 def test_full_weights_are_copied_as_they_are(miniature, run, tmp_path):
     checkpoint = shutil.copytree(miniature / "policy", tmp_path / "checkpoint")
-    shutil.copy(run / "checkpoint" / "manifest.json", checkpoint)
+    trained = read(run / "checkpoint" / "manifest.json")
+    trained["options"]["weights"] = "full"
+    (checkpoint / "manifest.json").write_text(json.dumps(trained), encoding="utf-8")
+    for name in WEIGHT_FILES["lora"]:
+        shutil.copy(run / "checkpoint" / name, checkpoint)
     script(
         "release", *arguments(miniature, run, tmp_path / "bundle", "--checkpoint", checkpoint, "--weights", "adapter")
     )
@@ -316,6 +321,20 @@ def test_full_weights_are_copied_as_they_are(miniature, run, tmp_path):
     assert (model / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
     assert (model / "config.json").is_file() and not list(model.glob("adapter*"))
     assert "library_name: transformers" in (model / "README.md").read_text()
+
+
+@pytest.mark.parametrize("weights", ["merged", "adapter"])
+def test_full_weights_beside_an_adapter_are_not_released(miniature, run, bundles, tmp_path, weights):
+    """They are of another training: only an adapter is released, or what it is merged into."""
+    checkpoint = shutil.copytree(run / "checkpoint", tmp_path / "checkpoint")
+    for name in WEIGHT_FILES["full"]:
+        shutil.copy(miniature / "reward" / name, checkpoint)
+    given = ("--checkpoint", checkpoint, "--weights", weights)
+    script("release", *arguments(miniature, run, tmp_path / "bundle", *given))
+    model = tmp_path / "bundle" / "model"
+    assert files(model) == files(bundles[weights] / "model")
+    for name in files(model) - {"README.md"}:
+        assert (model / name).read_bytes() == (bundles[weights] / "model" / name).read_bytes()
 
 
 @pytest.mark.parametrize(("name", "value"), [("mini/multi/dpo/round2", "0.750"), ("mini/multi/dpo/round1", "0.250")])
@@ -326,6 +345,25 @@ def test_a_round_finds_its_own_results(miniature, run, tmp_path, name, value):
     script("release", *arguments(miniature, run, tmp_path / "bundle", "--summary", summary, "--run", name))
     card = (tmp_path / "bundle" / "model" / "README.md").read_text(encoding="utf-8")
     assert [cells[3] for cells in table_cells(card, "de") if cells[1] == "arena"] == [value]
+
+
+def test_a_card_says_what_its_intervals_are(miniature, run, tmp_path):
+    """Those of a rate against chance are of the value, and another harness's are not from a bootstrap over prompts."""
+    rate = {"task": "arena", "metric": "reward_judge_agreement", "baseline": "chance", "value": 0.7, "delta": 0.2}
+    table = [
+        {"setting": "dpo", "eval_language": "de", "n": 12, **row}
+        for row in (
+            rate | {"value_low": 0.6, "value_high": 0.8, "delta_low": 0.1, "delta_high": 0.3},
+            {"task": "euroeval/mmlu-de", "metric": "mcc", "value": 0.4, "n": 10},
+        )
+    ]
+    for number, imported in ((1, False), (2, True)):
+        summary = write_summary(tmp_path / "summary.csv", table[:number])
+        script("release", *arguments(miniature, run, tmp_path / str(number), "--summary", summary))
+        card = (tmp_path / str(number) / "model" / "README.md").read_text(encoding="utf-8")
+        assert table_cells(card, "de")[1][-1] == "0.600 to 0.800"
+        assert "For win rates against the base and rates against chance they are those of the value" in card
+        assert ("those of EuroEval are not paired" in card) is imported
 
 
 def test_a_run_without_results_is_warned_of(miniature, run, tmp_path):

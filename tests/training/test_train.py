@@ -20,6 +20,7 @@ from conftest import ENVIRONMENT, ROOT, rows, script, start, with_settings, writ
 
 from croco.errors import InputError
 from croco.models.chats import digest_tokens
+from croco.state import list_checkpoint_files
 from croco.training import process
 from croco.training.encode import hold_out
 from croco.training.online_pairs import OnlinePairs, choose
@@ -893,6 +894,29 @@ def test_a_process_that_sees_several_gpus_uses_one(tmp_path):
     assert on_one_device(config).train_batch_size == 3
 
 
+def test_online_answers_keep_their_spaces_as_sampled_responses_do():
+    import torch
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<end>": 0, "Qui": 1, "▁?": 2, "▁Oui": 3}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", clean_up_tokenization_spaces=True)
+    ids = torch.tensor([[1, 2, 3, 0], [3, 2, 0, 0]])
+    assert tokenizer.decode(ids[0, :3]) == "Qui? Oui", "what the tokenizer would do by itself"
+    scored = []
+
+    def score(answers):
+        scored.extend(text for _, text in answers)
+        return [(0.0, None) for _ in answers]
+
+    scorer = SimpleNamespace(score=score)
+    online = SimpleNamespace(eos_token_ids=[0], processing_class=tokenizer, scorer=scorer)
+    OnlinePairs._rate_answers(online, [[{"role": "user", "content": "x"}]], ids, torch.ones_like(ids))
+    assert scored == ["Qui ? Oui", "Oui ?"]
+
+
 def test_ipo_is_of_gains_per_token_as_offline():
     import torch
 
@@ -923,6 +947,15 @@ def test_full_weights_are_tuned_from_the_policy_as_reference(miniature, data, tm
     first, last = metrics(tmp_path)[0], metrics(tmp_path)[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["rewards_chosen"] == 0
     assert last["rewards_margins"] > first["rewards_margins"] + 0.1
+
+
+def test_weights_of_the_other_kind_do_not_stay_in_the_folder(miniature, data, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "notes.txt").touch()
+    for weights in ("lora", "full", "lora"):
+        script("train", *arguments(miniature, data, tmp_path, "dpo", "--epochs", 1, "--weights", weights))
+        assert {path.name for path in checkpoint.iterdir()} == {"notes.txt", *list_checkpoint_files(weights)}
 
 
 def test_collapse_stops_and_goes_on_without_guards(miniature, tmp_path):

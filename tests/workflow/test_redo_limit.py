@@ -1,5 +1,7 @@
 """A start that would make expensive finished work again ends before any job."""
 
+import json
+import re
 import subprocess
 
 import pytest
@@ -47,6 +49,20 @@ def test_dry_run_and_plan_say_it(project):
     command = [str(INTERPRETER), "scripts/plan.py", "--configfile", "two_languages.yaml", "gpu.yaml"]
     done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert "Refused" in done.stdout and MESSAGE in done.stdout
+
+
+@pytest.mark.parametrize(("responses", "seconds", "refused"), [(8, 1, False), (8, 3600, True), (128, 1, True)])
+def test_a_pilot_counts_by_what_it_made(project, responses, seconds, refused):
+    """The limit is a tenth of the whole job: a pilot of one prompt in 16 is below, unless it took longer."""
+    path = project / FINISHED / "0.manifest.json"
+    (hours,) = map(float, re.findall(r"at most ([\d.]+) GPU-hours", start(project, "--dry-run").stderr))
+    counts = {"prompts": responses // 8, "responses": responses, "tokens": 100}
+    path.write_text(
+        json.dumps({"stage": "generate", "counts": counts, "seconds": seconds, "gpus": 1}), encoding="utf-8"
+    )
+    done = start(project, "--dry-run", "--config", f"redo_limit={hours / 10}")
+    path.write_text("", encoding="utf-8")
+    assert done.returncode == 0 and ("refused" in done.stderr) == refused
 
 
 @pytest.mark.parametrize("allowed", ["redo=true", "redo_limit=1000"])

@@ -174,17 +174,19 @@ def _wrap(policy: Any, args: Namespace) -> Any:
             max_length=policy.context,
             add_bos_token=False,
         )
-        generate, decode = model._model_generate, model.tok_decode
+        generate = model._model_generate
 
         def generate_from_all(*args: Any, **options: Any) -> Any:
             """If a task samples, transformers would keep only the 50 likeliest tokens; vLLM keeps all."""
             return generate(*args, **({"top_k": 0} if options.get("do_sample") else {}) | options)
 
         def decode_answer(tokens: list[int], skip_special_tokens: bool = True) -> str:
-            """Text of an answer up to its stop token; lm-eval knows only the tokenizer's own stop token."""
+            """Text of an answer up to its stop token; lm-eval knows only the tokenizer's own, and would tidy spaces."""
             if skip_special_tokens:
                 tokens = [*itertools.takewhile(lambda token: token not in policy.stops, tokens)]
-            return decode(tokens, skip_special_tokens=skip_special_tokens)
+            return policy.tokenizer.decode(
+                tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+            )
 
         model._model_generate, model.tok_decode = generate_from_all, decode_answer
         return model

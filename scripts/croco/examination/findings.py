@@ -30,12 +30,7 @@ class Used(NamedTuple):
 
 
 def list_models(grid: Grid) -> list[Used]:
-    """The models of the config, except those that the workflow makes itself."""
-    rows = {
-        "policy": grid.policies.values(),
-        "reward": grid.reward_models.values(),
-        "judge": [grid.judge] if grid.judge else [],
-        "translator": grid.translators.values(),
-    }
+    """The models that the run loads, except those that the workflow makes itself."""
+    rows = grid.used_models()
     used = [Used(role, row, grid.path(row["path"])) for role, of_role in rows.items() for row in of_role]
     return [model for model in used if not model.path.startswith(f"{grid.results}/")]

@@ -3,18 +3,22 @@
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from croco.examination.findings import ERROR, WARNING, Finding
 from croco.files import publish
 from croco.grid import Grid
+from croco.hardware import list_visible, query_gpus
 from croco.locks import FileLock, take_lock
 from croco.planning.downloads import list_downloads
+from croco.planning.stages import list_model_jobs
 from croco.planning.work import ASSUMED_PROMPTS, Facts
 
-TOKEN_BYTES = 6  # of a response in the generations, their scores and its copy in state/, by token
+# By token of a response, docs/cluster.md has the measurement: of the blocks of the generations and of their scores, which
+# are links to what state/ has, and of the files that join several blocks.
+TOKEN_BYTES = 6
+JOINED_BYTES = 6
 
 
 def examine_gpus(grid: Grid, count: int | None) -> Iterator[Finding]:
@@ -27,30 +31,33 @@ def examine_gpus(grid: Grid, count: int | None) -> Iterator[Finding]:
 
 
 def find_gpus() -> tuple[float | None, int | None]:
-    """(GB of the smallest GPU, number of GPUs) that nvidia-smi lists; (None, None) without it.
+    """(GB of the smallest GPU, number of GPUs) of those that jobs may use; (None, None) without nvidia-smi.
 
-    The first is None, too, where it does not say the memory of a GPU: "[N/A]" where the GPU shares that of the machine.
+    These are what CUDA_VISIBLE_DEVICES shows of the GPUs that nvidia-smi lists. The first is None, too, where the memory of
+    one is not known: "[N/A]" where the GPU shares that of the machine, and instances of MIG.
     """
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
+    gpus, visible = query_gpus("memory.total"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus is None:
         return None, None
-    sizes = [line.strip() for line in done.stdout.split("\n") if line.strip()]
+    if "mig-" in (visible or "").lower():
+        return None, len(str(visible).split(","))
+    sizes = [size.removesuffix(" MiB") for size in list_visible(gpus, visible)]
     known = [float(size) / 1024 for size in sizes if size.isdecimal()]
     return min(known) if known and len(known) == len(sizes) else None, len(sizes)
 
 
 def expect_bytes(grid: Grid) -> int:
-    """Bytes of responses at most, if each has max_tokens: prompts of all languages x samples x tokens x TOKEN_BYTES.
+    """Bytes of responses at most, those of later rounds too, if each has max_tokens.
 
     The number of prompts is assumed where neither the config nor a file says it.
     """
-    facts = Facts(grid, reads_results=False)
-    prompts = sum(facts.count_prompts("train", code) for code in grid.trained)
-    policies = {run.responses for run in grid.runs.values() if run.responses in grid.policies}
-    tokens = sum(grid.policies[name]["max_tokens"] for name in policies)
-    return prompts * grid.config["samples"] * tokens * TOKEN_BYTES
+    facts, tokens = Facts(grid, reads_results=False), 0
+    for rule, wildcards, _ in list_model_jobs(grid):
+        if rule == "generate":
+            prompts = facts.count_prompts("train", wildcards["language"], int(wildcards["start"]))
+            tokens += prompts * grid.policies[wildcards["policy"].split("/")[0]]["max_tokens"]
+    bytes_per_token = TOKEN_BYTES + JOINED_BYTES * (len(grid.blocks("train")) > 1)
+    return tokens * grid.config["samples"] * bytes_per_token
 
 
 def examine_disk(grid: Grid) -> Iterator[Finding]:

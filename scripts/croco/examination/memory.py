@@ -1,7 +1,7 @@
 """How much GPU memory the jobs of a model need, and whether they fit a card."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from croco.config.resources import bytes_of, weigh
@@ -22,6 +22,15 @@ REFERENCE_BYTES = 4  # per parameter of a float32 reference model
 SMALLEST = 0.1  # GB; smaller jobs are not reported
 LORA_RANK = 16  # the fallback of `lora_r`
 LENGTH = 4096  # the fallback of `max_length` of a recipe
+BLOCK = 1024  # tokens; a remedy names a multiple of them
+# Kinds of layers, as in `layer_types` of a config, that cache all tokens, and those that cache a window of them, by the
+# name of its length. Others, such as linear attention, cache nothing that grows with the tokens.
+CACHES_ALL = ("full_attention", "attention", "indexed_attention", "minimax_m3_sparse", "hybrid")
+CACHES_WINDOW = {
+    "sliding_attention": "sliding_window",
+    "hybrid_sliding": "sliding_window",
+    "chunked_attention": "attention_chunk_size",
+}
 # Per token and unit of the hidden and MLP widths, in a layer whose activations are kept; docs/performance.md has the
 # measurement.
 ACTIVATION_BYTES = 25
@@ -34,13 +43,15 @@ class Need(NamedTuple):
     """GPU memory of one job, in GB on all of its ``gpus`` together.
 
     ``fixed`` is needed from the start. ``cache``, the KV cache or a training's activations, is reached only if all
-    sequences become as long as the config allows.
+    sequences become as long as the config allows. With a ``length``, the cache is that of one sequence of as many tokens,
+    and vLLM does not start without it.
     """
 
     stage: str
     fixed: float
     cache: float
     gpus: int
+    length: int | None = None
 
     def fits(self, card: float, with_cache: bool = True) -> bool:
         """Whether GPUs of ``card`` GB have the memory."""
@@ -84,34 +95,105 @@ def _find_quantized_bits(row: dict, own: dict[str, Any]) -> int | None:
     return next((QUANTIZED_BITS[name] for name in names if name in QUANTIZED_BITS), None)
 
 
-def count_cache(config: "PreTrainedConfig | None", dtype: str, tokens: int, sequences: int) -> float:
+def read_number(config: "PreTrainedConfig", name: str) -> int | None:
+    """A number of a config, the largest one where its layers differ; None where there is none."""
+    values = [getattr(layer, name, None) for layer in _list_layers(config)]
+    numbers = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
+    return max((number for number in numbers if isinstance(number, int)), default=None)
+
+
+def _list_layers(config: "PreTrainedConfig") -> "Sequence[PreTrainedConfig]":
+    """The config of each layer where they differ, as in Gemma 4; else the config alone."""
+    return config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+
+
+def count_cache(
+    config: "PreTrainedConfig | None",
+    dtype: str,
+    tokens: int,
+    sequences: int,
+    bits: int | None = None,
+    split: int = 1,
+    is_latent: bool = False,
+) -> float:
     """GB of the KV cache: 2 x layers x KV heads x head_dim x bytes x tokens x sequences.
 
-    An upper bound for models with sliding windows. 0 without a config, or where it lacks one of the numbers.
+    Layers with a window cache no more tokens than that; layers that share the cache of others, or have no attention, none.
+    ``bits``: of a cached number, where they are not the dtype's. ``split``: GPUs over which a layer is split; each holds
+    one head at least. ``is_latent``: whether a model with latent attention (MLA) caches its latents, on each of these GPUs,
+    as vLLM does, and not heads. 0 without a config, or where it lacks one of the numbers.
     """
     if config is None:
         return 0.0
     text = config.get_text_config()
-    heads = getattr(text, "num_attention_heads", None)
-    layers, kv_heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_key_value_heads", None) or heads
-    width = getattr(text, "head_dim", None) or (heads and getattr(text, "hidden_size", 0) // heads)
-    if not (layers and kv_heads and width):
-        return 0.0
-    return 2 * layers * kv_heads * width * bytes_of(dtype) * tokens * sequences / 1e9
+    count = (read_number(text, "num_hidden_layers") or 0) - (read_number(text, "num_kv_shared_layers") or 0)
+    layers, numbers = _list_layers(text), 0
+    usual = "sliding_attention" if read_number(text, "sliding_window") else "full_attention"
+    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or [usual]
+    for i in range(count):
+        layer, kind = layers[i % len(layers)], kinds[i % len(kinds)]
+        if kind in CACHES_ALL or kind in CACHES_WINDOW:
+            window = read_number(layer, CACHES_WINDOW.get(kind, "")) or tokens
+            numbers += min(window, tokens) * _count_numbers(layer, i, split, is_latent)
+    return numbers * sequences * (bits or 8 * bytes_of(dtype)) / 8e9
 
 
-def estimate_inference(grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float) -> Need:
-    """Weights, and for generating models the KV cache of all sequences that are sampled at once.
+def _count_numbers(layer: "PreTrainedConfig", i: int, split: int, is_latent: bool) -> int:
+    """Numbers that layer ``i`` caches of a token, on all GPUs that it is split over."""
 
-    vLLM fits its number of sequences to the memory, so that one must fit; transformers samples ``batch`` at once, on one
-    GPU unless its options distribute the model. A judge's tokens are those of its longest prompt, and of its reply.
+    def read(name: str) -> int:
+        value = getattr(layer, name, None)
+        return (value[i % len(value)] if isinstance(value, list | tuple) else value) or 0
+
+    if is_latent and read("kv_lora_rank"):
+        return split * (read("kv_lora_rank") + read("qk_rope_head_dim"))
+    heads = read("num_attention_heads")
+    width = read("head_dim") or (read("hidden_size") // heads if heads else 0)
+    kv_heads = read("num_key_value_heads") or heads
+    return 2 * max(kv_heads, split) * width if kv_heads else 0
+
+
+def _count_cache_bits(row: dict, config: "PreTrainedConfig | None") -> int | None:
+    """Bits of a number in vLLM's KV cache, by engine_options or the model's quantization; None for those of the dtype."""
+    if found := re.search(r"(?:fp|int|_)(\d)", str(row["engine_options"].get("kv_cache_dtype"))):
+        return int(found[1])
+    return (_read_quantization(config).get("kv_cache_scheme") or {}).get("num_bits")
+
+
+def find_length(used: Used, config: "PreTrainedConfig | None") -> int | None:
+    """Tokens of the longest sequence of a model under vLLM; None where vLLM chooses them, or they are not known."""
+    from croco.models.chats import state_context
+
+    row, name = used.row, "max_model_len"
+    if name in row["engine_options"]:
+        asked = row["engine_options"][name]
+        return asked if isinstance(asked, int) and asked > 0 else None
+    context = None if config is None else state_context(config)
+    return min(row["max_length"], context or row["max_length"]) if used.role == "reward" else context
+
+
+def estimate_inference(
+    grid: Grid, used: Used, config: "PreTrainedConfig | None", parameters: float, evaluates: bool = False
+) -> Need:
+    """Weights, and the KV cache of all sequences that are sampled at once.
+
+    vLLM fits its number of sequences to the memory, and starts only if one of the longest fits. transformers samples
+    ``batch`` at once, on one GPU unless its options distribute the model. A judge's tokens are those of its longest prompt,
+    and of its reply. ``evaluates``: the policy answers the evaluation prompts, instead of those to tune on.
     """
     row = used.row
-    tokens = row.get("max_tokens", 0) + (row["max_length"] if used.role == "judge" else PROMPT_TOKENS)
-    sequences = 1 if row["engine"] == "vllm" else row["batch"]
+    asks = [grid.config["evaluation"], row] if evaluates else [row]
+    stage, weights = "evaluate" if evaluates else STAGES[used.role], parameters * count_weight_bits(row, config) / 8e9
+    gpus = max(1, grid.resource("gpu", asks)) if is_split(row) else 1
+    if row["engine"] == "vllm" and (length := find_length(used, config)):
+        split = gpus // row["engine_options"].get("pipeline_parallel_size", 1)
+        bits = _count_cache_bits(row, config)
+        cache = count_cache(config, row["dtype"], length, 1, bits, split, is_latent=True)
+        return Need(stage, weights, cache, gpus, length)
+    tokens = asks[0].get("max_tokens", 0) + (row["max_length"] if used.role == "judge" else PROMPT_TOKENS)
+    sequences = 1 if row["engine"] == "vllm" else asks[0]["batch"]
     cache = 0.0 if used.role == "reward" else count_cache(config, row["dtype"], tokens, sequences)
-    gpus = max(1, grid.resource("gpu", [row])) if is_split(row) else 1
-    return Need(STAGES[used.role], parameters * count_weight_bits(row, config) / 8e9, cache, gpus)
+    return Need(stage, weights, cache, gpus)
 
 
 def is_split(row: dict) -> bool:
@@ -128,10 +210,10 @@ def count_activations(config: "PreTrainedConfig | None", recipe: dict, objective
     if config is None:
         return 0.0
     text = config.get_text_config()
-    layers, hidden = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
+    layers, hidden = read_number(text, "num_hidden_layers"), read_number(text, "hidden_size")
     if not (layers and hidden):
         return 0.0
-    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    inner = read_number(text, "intermediate_size") or 4 * hidden
     whole_layers = layers if recipe.get("checkpointing") == "never" else 1
     sequences = recipe.get("micro_batch", 1) * (1 if objective == "sft" else 2)
     at_once = max(whole_layers * ACTIVATION_BYTES * (hidden + inner), HALF_BYTES * text.vocab_size)
@@ -183,7 +265,12 @@ def examine_memory(
     kind = used.row["dtype"] if bits == 8 * bytes_of(used.row["dtype"]) else f"{bits} bits"
     unknown = name_unknown_quantization(used.row, config)
     kind += f" (less if the quantization {unknown} is smaller)" if unknown else ""
-    needs = [(str(used), kind, estimate_inference(grid, used, config, parameters), WARNING if unknown else ERROR)]
+    inference, severity = estimate_inference(grid, used, config, parameters), WARNING if unknown else ERROR
+    needs = [(str(used), kind, inference, severity)]
+    if used.role == "policy" and used.row["name"] in grid.tuned:
+        evaluation = estimate_inference(grid, used, config, parameters, evaluates=True)
+        if evaluation._replace(stage=inference.stage) != inference:
+            needs.append((f"{used}, evaluation", kind, evaluation, severity))
     needs += [
         (f"{used}, recipe {recipe['name']}", _tuned_as(recipe, used.row), need, ERROR)
         for recipe, need in _list_trainings(grid, used, config, model, parameters)
@@ -218,7 +305,9 @@ def _compare(
     subject = "the training of one GPU takes" if need.stage == "train" else "its weights take"
     grows = "its activations" if need.stage == "train" else "its KV cache"
     said = f"{subject} {need.fixed:.3g} GB in {kind}"
-    if need.cache >= SMALLEST:
+    if need.cache >= SMALLEST and need.length:
+        said += f" and the KV cache of one sequence of {need.length:,} tokens {need.cache:.3g} GB"
+    elif need.cache >= SMALLEST:
         said += f" and {grows} up to {need.cache:.3g} GB"
     elif need.stage == "train" and not need.cache:
         said += " without its activations, which are not known"
@@ -232,10 +321,17 @@ def _compare(
         yield Finding(NOTE, where, what, need.stage, larger)
     elif not need.fits(memory, with_cache=False):
         yield Finding(severity, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)
+    elif not need.fits(memory) and need.length:
+        room = USABLE * memory * need.gpus - need.fixed
+        tokens = int(need.length * room / need.cache) // BLOCK * BLOCK
+        shorter = f"write engine_options: {{max_model_len: {tokens}}} or less, or " if tokens else ""
+        what = f"{said}, on {need.gpus} GPUs of {memory:.0f} GB: vLLM will not start"
+        yield Finding(severity, where, what, need.stage, shorter + larger)
     elif not need.fits(memory):
-        remedy = "lower micro_batch or max_length of the recipe" if need.stage == "train" else (
-            "lower `batch`, max_tokens or max_length, or use engine: vllm"
-        )  # fmt: skip
+        remedy = {
+            "train": "lower micro_batch or max_length of the recipe",
+            "evaluate": "lower evaluation.batch or evaluation.max_tokens, or use engine: vllm",
+        }.get(need.stage, "lower `batch`, max_tokens or max_length, or use engine: vllm")
         yield Finding(WARNING, where, f"{said}, on {need.gpus} GPUs of {memory:.0f} GB", need.stage, remedy)
     else:
         yield Finding(NOTE, where, f"{said}, which fits {need.gpus} GPUs of {memory:.0f} GB", need.stage, larger)

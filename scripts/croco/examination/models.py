@@ -8,7 +8,7 @@ from croco.config.checks.models import list_gpus
 from croco.errors import InputError
 from croco.examination.findings import ERROR, STAGES, WARNING, Finding, Used
 from croco.examination.hub import examine_repository
-from croco.examination.memory import examine_memory
+from croco.examination.memory import examine_memory, read_number
 from croco.grid import Grid
 
 if TYPE_CHECKING:
@@ -20,8 +20,18 @@ SIZE_TOLERANCE = 0.25  # by which the declared size of a model may be off
 def examine_model(grid: Grid, used: Used, memory: float | None = None) -> Iterator[Finding]:
     """What will fail with one model: it is not there, does not fit its role, or its numbers are wrong.
 
-    ``memory``: GB of one GPU, or None where it is not known.
+    ``memory``: GB of one GPU, or None where it is not known. An unexpected error of a library is a finding, too, so that
+    the other models are examined.
     """
+    try:
+        yield from _examine(grid, used, memory)
+    except Exception as error:
+        what = f"the doctor could not examine it: {type(error).__name__}: {' '.join(str(error).split())}"
+        remedy = "rehearse the config (scripts/rehearse.py): it makes and runs a tiny model of the same class"
+        yield Finding(ERROR, str(used), what, STAGES[used.role], remedy)
+
+
+def _examine(grid: Grid, used: Used, memory: float | None) -> Iterator[Finding]:
     from croco.models.roles import load_config, load_skeleton
 
     row, stage = used.row, STAGES[used.role]
@@ -115,11 +125,11 @@ def examine_heads(grid: Grid, used: Used, config: "PreTrainedConfig") -> Iterato
     """Whether vLLM can split the model over the GPUs of its jobs: each gets as many attention heads."""
     if used.row["engine"] != "vllm":
         return
-    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    heads = read_number(config.get_text_config(), "num_attention_heads")
     stages = used.row["engine_options"].get("pipeline_parallel_size", 1)
     for asked in dict.fromkeys(list_gpus(grid, used.row)):
         split = asked // stages
-        if isinstance(heads, int) and split > 1 and heads % split:
+        if heads and split > 1 and heads % split:
             in_stages, times = (f" in {stages} stages", f" times {stages}") if stages > 1 else ("", "")
             what = f"its {heads} attention heads cannot be split over {split} GPUs{in_stages}: vLLM will not start"
             most = max(number for number in range(1, split) if heads % number == 0)

@@ -467,14 +467,12 @@ def model_errors(path: str | Path) -> Iterator[None]:
         wrong_weights = isinstance(error, RuntimeError) and re.search(
             r"loading state_dict|conversion of the weights", str(error)
         )
-        if not (wrong_weights or isinstance(error, OSError | ValueError | SafetensorError)):
+        if not (wrong_weights or isinstance(error, OSError | ValueError | ImportError | SafetensorError)):
             raise
 
-        gated = any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__))
-        raise InputError(
-            f"the model cannot be loaded: {error}",
-            ACCEPT_LICENCE
-            if gated
-            else "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model",
-            path,
-        ) from error
+        remedy = "check the path or hub id and revision, that weights (safetensors) and tokenizer are there, and access to a gated model"
+        if any(isinstance(cause, GatedRepoError) for cause in (error, error.__cause__, error.__context__)):
+            remedy = ACCEPT_LICENCE
+        elif isinstance(error, ImportError):  # the model's class, or its own code, needs a further package
+            remedy = "install the package that the message names, or choose another model"
+        raise InputError(f"the model cannot be loaded: {str(error).strip()}", remedy, path) from error

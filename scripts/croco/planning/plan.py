@@ -3,26 +3,40 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from croco.grid import Grid
+from croco.planning.finished import find_finished
 from croco.planning.jobs import NEW, TARGET, PlannedJob, find_ends
 from croco.planning.schedule import Schedule, simulate
-from croco.planning.speed import Cost, Measured, Speed, Z, estimate, list_gigabytes, read_measured, read_speed
+from croco.planning.speed import (
+    Cost,
+    Measured,
+    Speed,
+    Z,
+    describe_other_gpus,
+    estimate,
+    list_gigabytes,
+    read_measured,
+    read_speed,
+    read_speeds,
+)
 from croco.planning.work import Facts, Work, work_of
 
 HOUR = 3600
+SPEEDS = "config/speeds.tsv"
 GPU_TYPE = "h100"  # a row of config/speeds.tsv, where neither the user nor the config names one
 
 
 @dataclass(frozen=True)
 class Step:
-    """A job with its work and cost."""
+    """A job with its work and cost; ``finished`` is the share of the cost at most that its outputs are worth."""
 
     job: PlannedJob
     work: Work
     cost: Cost
+    finished: float = 1
 
     @property
     def hours(self) -> float:
@@ -70,8 +84,15 @@ class Plan:
 
     @property
     def redone(self) -> list[Step]:
-        """The jobs that run although their outputs are there."""
-        return [step for step in self.to_run if step.job.is_redone]
+        """The jobs that run although their outputs are there, each with the cost of these outputs at most.
+
+        After a pilot, this is the pilot's part of a larger job.
+        """
+        return [
+            replace(step, cost=replace(step.cost, seconds=step.cost.seconds * step.finished))
+            for step in self.to_run
+            if step.job.is_redone
+        ]
 
     def longest_chain(self) -> float:
         """Hours of the longest chain of jobs that wait for each other, each on the GPUs that it asks for."""
@@ -106,17 +127,26 @@ def make_plan(grid: Grid, jobs: Sequence[PlannedJob], speed: Speed, measured: Me
     # Also of jobs that only follow others: an earlier stage may give them more prompts.
     stale = [path for job in jobs if job.why is not None for path in job.outputs]
     facts = Facts(grid, measured.response_tokens, stale)
+    for sentence in describe_other_gpus(measured, speed):
+        facts.note(sentence)
     steps = []
     for job in jobs:
         work = work_of(facts, job.rule, job.wildcards)
-        steps.append(Step(job, work, estimate(work, job.gpus, speed, measured)))
+        cost = estimate(work, job.gpus, speed, measured)
+        finished = find_finished(job.outputs, work.items, cost.seconds) if job.is_redone and job.gpus else 1
+        steps.append(Step(job, work, cost, finished))
     sources = {step.cost.source for step in steps if step.cost.source}
     return Plan(steps, facts.assumptions, sorted(sources))
 
 
 def choose_speed(grid: Grid, checkout: Path, gpu_type: str | None = None) -> Speed:
     """The speed of ``gpu_type`` in the checkout's table, by default of the config's GPUs. Raises InputError as read_speed."""
-    return read_speed(checkout / "config/speeds.tsv", gpu_type or grid.config.get("gpu_type", GPU_TYPE))
+    return read_speed(checkout / SPEEDS, gpu_type or grid.config.get("gpu_type", GPU_TYPE))
+
+
+def measure(grid: Grid, checkout: Path, speed: Speed, results: Path | None = None) -> Measured:
+    """What ``results``, by default the config's own, has measured; the checkout's table knows the GPUs by their names."""
+    return read_measured(results or Path(grid.results), speed, list_gigabytes(grid), read_speeds(checkout / SPEEDS))
 
 
 def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: str | None = None) -> Plan:
@@ -125,7 +155,7 @@ def plan_jobs(grid: Grid, jobs: Sequence[PlannedJob], checkout: Path, gpu_type: 
     Raises InputError as read_speed.
     """
     speed = choose_speed(grid, checkout, gpu_type)
-    return make_plan(grid, jobs, speed, read_measured(Path(grid.results), speed, list_gigabytes(grid)))
+    return make_plan(grid, jobs, speed, measure(grid, checkout, speed))
 
 
 def add_up(steps: Iterable[Step]) -> Sum:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -105,11 +106,15 @@ class Rate:
         mean: over all items.
         error: standard error of the mean over jobs, blocks and languages; None with fewer than two of them.
         jobs: how many were measured.
+        gpu: name of the GPUs that they ran on, "" where the manifests do not say it.
+        speed: the row of the table for these GPUs, None where it has none.
     """
 
     mean: float
     error: float | None
     jobs: int
+    gpu: str = ""
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +135,22 @@ def list_gigabytes(grid: Grid) -> dict[str, float]:
     return {grid.path(row["path"]): weigh(row) for row in grid.list_models()}
 
 
-def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -> Measured:
+def find_speed(speeds: Mapping[str, Speed], name: str) -> Speed | None:
+    """The row of a GPU by the name that its driver gives, such as NVIDIA A100-SXM4-80GB; None without one."""
+    words = re.sub(r"[^a-z0-9]", "", name.lower())
+    return next((speed for gpu, speed in speeds.items() if gpu in words), None)
+
+
+def read_measured(
+    results: Path, speed: Speed, gigabytes: Mapping[str, float], speeds: Mapping[str, Speed] | None = None
+) -> Measured:
     """Rates and response lengths by the manifests in a results folder, empty without any.
 
     ``gigabytes`` is {path of a model: GB of its weights}; the time that loading them takes by the table of speeds is
-    subtracted, so that a pilot with few items does not look slow.
+    subtracted, so that a pilot with few items does not look slow. ``speed`` is that of the GPUs that are planned with, and
+    ``speeds`` the table. Of a stage that ran on several types of GPUs, the planned one counts, else that of most items.
     """
-    jobs: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    jobs: dict[tuple[str, str, str], dict[str, dict[str, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
     lengths: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for manifest in _read_manifests(results):
         stage, model = manifest["stage"], manifest["options"].get("model")
@@ -148,14 +162,15 @@ def read_measured(results: Path, speed: Speed, gigabytes: Mapping[str, float]) -
         items, gpus = _count_done(manifest), manifest.get("gpus", 0)
         if not items or not gpus or not model:
             continue
-        loading = gpus * speed.seconds_of_load(gigabytes.get(model, 0))
+        name = next(iter(manifest.get("gpu_names") or []), "")
+        loading = gpus * (find_speed(speeds or {}, name) or speed).seconds_of_load(gigabytes.get(model, 0))
         seconds = max(gpus * manifest["seconds"] - loading, LEAST_SHARE * gpus * manifest["seconds"])
         # Manifests of one job, one per language, each have the seconds since the job's start.
-        of_kind = jobs[stage, model, _kind(manifest["options"])]
+        of_kind = jobs[stage, model, _kind(manifest["options"])][name]
         before = of_kind.get(manifest["job"], (0.0, 0.0))
         of_kind[manifest["job"]] = (max(before[0], seconds), before[1] + items)
     return Measured(
-        rates={key: _rate(list(of_key.values())) for key, of_key in jobs.items()},
+        rates={key: _choose_rate(of_key, speed, speeds or {}) for key, of_key in jobs.items()},
         response_tokens={key: tokens / count for key, (tokens, count) in lengths.items()},
     )
 
@@ -196,7 +211,19 @@ def _kind(options: Mapping[str, object]) -> str:
     return f"{options['objective']} {options['weights']}" if "objective" in options else ""
 
 
-def _rate(jobs: Sequence[tuple[float, float]]) -> Rate:
+def _choose_rate(
+    jobs: Mapping[str, Mapping[str, tuple[float, float]]], speed: Speed, speeds: Mapping[str, Speed]
+) -> Rate:
+    """The rate on the planned GPUs, else on those of most items; ``jobs`` are by the name of their GPUs."""
+
+    def rank(name: str) -> tuple[bool, float]:
+        return find_speed(speeds, name) == speed, sum(items for _, items in jobs[name].values())
+
+    name = max(jobs, key=rank)
+    return _rate(list(jobs[name].values()), name, find_speed(speeds, name))
+
+
+def _rate(jobs: Sequence[tuple[float, float]], gpu: str, speed: Speed | None) -> Rate:
     """The rate of (GPU-seconds, items) per job, with the standard error of a ratio of means."""
     seconds, items = (sum(values) for values in zip(*jobs, strict=True))
     ratio = seconds / items
@@ -204,7 +231,7 @@ def _rate(jobs: Sequence[tuple[float, float]]) -> Rate:
     if len(jobs) > 1:
         residuals = [second - ratio * count for second, count in jobs]
         error = stdev(residuals) / math.sqrt(len(jobs)) / mean(count for _, count in jobs)
-    return Rate(ratio, error, len(jobs))
+    return Rate(ratio, error, len(jobs), gpu, speed)
 
 
 @dataclass(frozen=True)
@@ -224,12 +251,33 @@ class Cost:
 
 
 def estimate(work: Work, gpus: int, speed: Speed, measured: Measured) -> Cost:
-    """GPU-seconds of a job on ``gpus``; none of a job that asks for no GPU."""
+    """GPU-seconds of a job on ``gpus``; none of a job that asks for no GPU.
+
+    A rate of another type of GPUs is multiplied by the ratio of their times by the table.
+    """
     if not gpus or work.model is None:
         return Cost(0)
     loading = gpus * speed.load_seconds(work)
     rate = measured.rates.get((work.stage, work.path, work.kind))
     if rate is None:
         return Cost(loading + speed.item_seconds(work, gpus), loading=loading)
-    error = None if rate.error is None else rate.error * work.items
-    return Cost(loading + rate.mean * work.items, error, (work.stage, work.path), loading)
+    items = work.items * _ratio(work, gpus, speed, rate)
+    error = None if rate.error is None else rate.error * items
+    return Cost(loading + rate.mean * items, error, (work.stage, work.path), loading)
+
+
+def _ratio(work: Work, gpus: int, speed: Speed, rate: Rate) -> float:
+    """How many times as long as on the measured GPUs the items take; 1 where the table cannot say it."""
+    measured = rate.speed.item_seconds(work, gpus) if rate.speed and rate.speed != speed else 0
+    return speed.item_seconds(work, gpus) / measured if measured else 1
+
+
+def describe_other_gpus(measured: Measured, speed: Speed) -> list[str]:
+    """Sentences on times that were measured on other GPUs than those that are planned with."""
+    others = {rate.gpu: rate.speed for rate in measured.rates.values() if rate.gpu and rate.speed != speed}
+    return [
+        f"times measured on {name} are scaled to {speed.gpu} by config/speeds.tsv"
+        if row
+        else f"times measured on {name}, which config/speeds.tsv lacks, are taken as they are, not as those of {speed.gpu}"
+        for name, row in others.items()
+    ]

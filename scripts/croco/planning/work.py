@@ -1,6 +1,7 @@
 """The model work of a job: a table of functions from a rule's wildcards to loads, items, tokens and bytes.
 
-A rule that is not in the table loads no model, and costs no GPU time.
+A rule that is not in the table loads no model, and costs no GPU time. Those that join blocks load none either, but write
+copies.
 """
 
 import math
@@ -11,21 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from croco.config.resources import weigh
+from croco.errors import InputError
 from croco.grid import Grid
 from croco.objectives import OBJECTIVES
+from croco.planning.suites import find_suite_task
+from croco.prompts.sources import Source, read_source
 from croco.runs import Run, name_data
 from croco.training.recipe import count_generation_batch
 
 # What is assumed where neither the config nor a file that exists says it. The plan prints each one that it used.
 ASSUMED_PROMPTS = 500
 ASSUMED_PROMPT_TOKENS = 150
-ASSUMED_SHARE = 0.15  # of max_tokens that a response has
+ASSUMED_SHARE = 0.15  # of max_tokens that a response has, and of max_gen_toks that a reply to a task has
 ASSUMED_TASK_ROWS = 1000
 ASSUMED_TASK_TOKENS = 600
 ASSUMED_COPIES = 10  # texts that the audit scores for an answer: itself, its copies, and what it is compared with
 JUDGE_INSTRUCTION_TOKENS = 350
 BYTES_PER_TOKEN = 5
-BYTES_PER_REWARD = 20
+# Of a score in state/ and in the blocks, and of its copy in a joined file (docs/cluster.md).
+BYTES_PER_REWARD = 71 + 32
+BYTES_PER_JOINED_REWARD = 32
 ADAPTER_SHARE = 0.005  # of the parameters, for LoRA with rank 16 on all linear layers
 # Forward, backward, the forward that checkpointing repeats, and the reference's: each takes as long to launch as one or two
 # steps of generate, because LoRA's modules add operators. An estimate.
@@ -95,6 +101,7 @@ class Facts:
         self.assumes_prompts = False  # whether a number of prompts was assumed since this was last set
         self._noted: dict[str, None] = {}
         self._lines: dict[str, int | None] = {}
+        self._sources: dict[str, int | None] = {}
 
     @property
     def assumptions(self) -> list[str]:
@@ -108,10 +115,22 @@ class Facts:
     def count_lines(self, path: str) -> int | None:
         """Lines of a JSONL file that are not skipped, None without a file that says something of the run."""
         if path not in self._lines:
-            made = path.startswith(f"{self.grid.results}/")
-            known = path not in self.stale and (self.reads_results or not made) and Path(path).is_file()
-            self._lines[path] = _count(Path(path)) if known else None
+            self._lines[path] = _count(Path(path)) if self._is_known(path) else None
         return self._lines[path]
+
+    def _is_known(self, path: str) -> bool:
+        """Whether there is a file that says something of the run."""
+        made = path.startswith(f"{self.grid.results}/")
+        return path not in self.stale and (self.reads_results or not made) and Path(path).is_file()
+
+    def count_source(self, use: str) -> int | None:
+        """Prompts that the local file of the source language offers, None without a file that can be read."""
+        path = self.grid.prompt_file(use, self.grid.config["source_language"])
+        if path is None:
+            return None
+        if use not in self._sources:
+            self._sources[use] = _count_entries(path, self.grid.prompts[use]) if self._is_known(path) else None
+        return self._sources[use]
 
     def count_prompts(self, use: str, language: str, start: int | None = None) -> int:
         """Prompts of a block, or of all blocks of a language."""
@@ -121,12 +140,12 @@ class Facts:
         count = self.count_lines(f"{self.grid.results}/{folder}/{language}/{start}.jsonl")
         if count is not None:
             return count
-        file, source = self.grid.prompt_file(use, language), self.grid.config["source_language"]
-        # A language without a file of its own has the prompts of the source language, translated or selected.
-        if file is None and language != source:
+        source = self.grid.config["source_language"]
+        # Other languages have the prompts of the source language, translated or selected by their ids.
+        if language != source:
             return self.count_prompts(use, source, start)
-        lines = self.count_lines(file or "")
-        most = [self.grid.block_limit(use, start), None if lines is None else max(0, lines - start)]
+        offered = self.count_source(use)
+        most = [self.grid.block_limit(use, start), None if offered is None else max(0, offered - start)]
         count = min((number for number in most if number is not None), default=None)
         if count is None:
             self.note(f"{ASSUMED_PROMPTS} prompts per language where no limit is given ({use})")
@@ -137,7 +156,7 @@ class Facts:
         """Expected tokens of a response of the policy in ``row``."""
         measured = self.response_tokens.get((self.grid.path(row["path"]), language))
         if measured is not None:
-            return measured
+            return min(measured, max_tokens)
         tokens = round(ASSUMED_SHARE * max_tokens)
         self.note(f"a response of {row['name']} has {tokens} tokens, {ASSUMED_SHARE:.0%} of max_tokens {max_tokens}")
         return tokens
@@ -151,6 +170,18 @@ class Facts:
 def _count(path: Path) -> int:
     with open(path, "rb") as file:
         return sum(1 for line in file if line.strip() and not _is_skipped(line))
+
+
+def _count_entries(path: str, row: dict) -> int | None:
+    """Prompts of a file that the row of the config chooses and that can be asked, None where it cannot be read.
+
+    What the prompts stage leaves out by the texts, such as prompts in another language, is counted.
+    """
+    try:
+        entries, _ = read_source(path, Source.of_row(row))
+    except (InputError, OSError):
+        return None
+    return sum(entry.fault is None for entry in entries)
 
 
 def _is_skipped(line: bytes) -> bool:
@@ -218,6 +249,13 @@ def sample_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     )
 
 
+def _sum_blocks(facts: Facts, wildcards: Mapping[str, str]) -> Work:
+    """Items and bytes of all blocks of a language's samples."""
+    starts = facts.grid.blocks("train")
+    works = [sample_block(facts, "generate", {**wildcards, "start": str(start)}) for start in starts]
+    return Work(items=sum(work.items for work in works), bytes=sum(work.bytes for work in works))
+
+
 def sample_audited(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     """The answers that the audit damages."""
     grid, language = facts.grid, wildcards["language"]
@@ -246,6 +284,21 @@ def score_block(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     return _score(facts, wildcards["reward"], sampled.items, tokens, **fields)
 
 
+def _joins(grid: Grid) -> bool:
+    """Whether the joined file of a language is a copy; a single block is linked."""
+    return len(grid.blocks("train")) > 1
+
+
+def join_generations(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """The joined responses of a language; no model is loaded."""
+    return Work(bytes=_sum_blocks(facts, wildcards).bytes if _joins(facts.grid) else 0)
+
+
+def join_scores(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
+    """The joined rewards of a language; no model is loaded."""
+    return Work(bytes=_sum_blocks(facts, wildcards).items * BYTES_PER_JOINED_REWARD if _joins(facts.grid) else 0)
+
+
 def audit_reward(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     """Rewards of answers and their damaged copies."""
     grid, of_audit = facts.grid, facts.grid.config["audit"]
@@ -265,7 +318,8 @@ def _languages_of(rule: str, wildcards: Mapping[str, str], run: Run) -> tuple[st
     """The languages of a job of one batch of a run's evaluation."""
     if "language" in wildcards:
         return (wildcards["language"],)
-    return next(codes for name, codes in run.batches.items() if rule.endswith(f"_{name}"))
+    stage = next(start for start in WORK_BY_START if rule.startswith(start))
+    return run.batches[rule.removeprefix(stage)]
 
 
 def _answers(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> tuple[Run, dict[str, tuple[int, int, float]]]:
@@ -295,8 +349,11 @@ def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
     grid = facts.grid
     run, answers = _answers(facts, rule, wildcards)
     prompts, count, tokens = _totals(answers)
-    rows = sum(_count_task_rows(facts, language) for language in answers)
+    tasks = [task for language in answers for task in _list_tasks(facts, language)]
+    rows = sum(task.rows for task in tasks)
+    replies = sum(task.rows * ASSUMED_SHARE * task.max_tokens for task in tasks)
     row, evaluation = grid.policies[run.model], grid.config["evaluation"]
+    steps = sum(_count_steps(row, task.rows / evaluation["batch"], task.max_tokens) for task in tasks)
     return Work(
         stage="evaluate",
         **describe_model(grid, row),
@@ -306,23 +363,44 @@ def evaluate_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
         prompts=prompts,
         items=count,
         tokens_in=prompts * facts.tokens_of_prompt() + rows * ASSUMED_TASK_TOKENS,
-        tokens_out=tokens,
-        steps=_count_steps(row, count / evaluation["batch"], evaluation["max_tokens"]),
-        bytes=(tokens + rows * ASSUMED_TASK_TOKENS) * BYTES_PER_TOKEN,
+        tokens_out=tokens + replies,
+        steps=_count_steps(row, count / evaluation["batch"], evaluation["max_tokens"]) + steps,
+        bytes=(tokens + replies + rows * ASSUMED_TASK_TOKENS) * BYTES_PER_TOKEN,
     )
 
 
-def _count_task_rows(facts: Facts, language: str) -> int:
-    """Rows of all structured tasks in a language."""
-    grid, rows = facts.grid, 0
-    for task, _ in grid.own_tasks([language]):
-        count = facts.count_lines(grid.task_file(task, language))
-        rows += ASSUMED_TASK_ROWS if count is None else count
-    limit = grid.config["evaluation"].get("suite_limit", ASSUMED_TASK_ROWS)
-    rows += len(grid.suites.get(language, [])) * min(limit, ASSUMED_TASK_ROWS)
-    if rows:
-        facts.note(f"a structured task has {ASSUMED_TASK_ROWS} rows of {ASSUMED_TASK_TOKENS} tokens")
-    return rows
+@dataclass(frozen=True)
+class Task:
+    """A structured task: its rows, and the tokens of a reply at most, 0 where the choices are only read."""
+
+    rows: int
+    max_tokens: int = 0
+
+
+def _list_tasks(facts: Facts, language: str) -> list[Task]:
+    """All structured tasks in a language."""
+    grid, tasks = facts.grid, []
+    for row, _ in grid.own_tasks([language]):
+        count = facts.count_lines(grid.task_file(row, language))
+        tasks.append(Task(ASSUMED_TASK_ROWS if count is None else count))
+    tasks += [_describe_suite_task(facts, name) for name in grid.suites.get(language, [])]
+    if tasks:
+        facts.note(
+            f"a structured task has {ASSUMED_TASK_ROWS} rows where neither its file nor config/suites.tsv says it, and "
+            f"{ASSUMED_TASK_TOKENS} tokens a row"
+        )
+    if any(task.max_tokens for task in tasks):
+        facts.note(f"a reply to a structured task has {ASSUMED_SHARE:.0%} of the tokens that config/suites.tsv allows")
+    return tasks
+
+
+def _describe_suite_task(facts: Facts, name: str) -> Task:
+    """A task of lm-eval; ``suite_limit`` holds for each single task of a group."""
+    limit, known = facts.grid.config["evaluation"].get("suite_limit"), find_suite_task(name)
+    if known is None:
+        return Task(limit or ASSUMED_TASK_ROWS)
+    rows = min(known.documents, limit * known.single_tasks) if limit else known.documents
+    return Task(rows, known.max_gen_toks)
 
 
 def judge_run(facts: Facts, rule: str, wildcards: Mapping[str, str]) -> Work:
@@ -446,6 +524,8 @@ WORK: dict[str, Function] = {
     "translate_evaluate": translate_prompts,
     "generate": sample_block,
     "generate_audited": sample_audited,
+    "gather_generations": join_generations,
+    "gather_scores": join_scores,
     "score": score_block,
     "audit_reward": audit_reward,
     "train": train_run,

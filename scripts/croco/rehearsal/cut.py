@@ -83,6 +83,7 @@ def cut(grid: Grid, asked: dict[str, Any], results: str, languages: Sequence[str
     config["evaluation"] = cut_evaluation(config["evaluation"], languages)
     config["audit"] = {**config.get("audit", {}), "prompts": PROMPTS, "samples": 1}
     config["release"] = []
+    config.get("preview", {}).pop("votes", None)  # of answers that a rehearsal does not have
     cut_miniature(config["miniature"])
     return config
 

@@ -10,7 +10,17 @@ from typing import Any
 
 from croco.errors import InputError
 from croco.grid import Grid
-from croco.prompts.sources import NOT_CHOSEN, Source, Unanswerable, dataset_errors, is_chosen, open_dataset, read_entry
+from croco.prompts.sources import (
+    NOT_CHOSEN,
+    ROW_NUMBER,
+    Source,
+    Unanswerable,
+    dataset_errors,
+    is_chosen,
+    open_dataset,
+    read_entry,
+    read_prompt_id,
+)
 from croco.records import read_jsonl, write_jsonl
 
 LOOKED_AT = 50  # rows of each dataset that `where` chooses
@@ -94,7 +104,8 @@ def cut_prompts(grid: Grid, row: dict, languages: list[str], folder: Path) -> tu
             if passed_over:
                 found += f"; `where` chooses none of the first {SCANNED:,}, so it was left out"
             usable = usable[:WANTED]
-            wanted = {read_id(one, source, number) for number, one in usable}
+            ids = (read_id(one, source, number) for number, one in usable)
+            wanted = {prompt_id for prompt_id in ids if prompt_id is not None}
         else:
             usable = take_wanted(rows, source, wanted)
             if len(usable) < len(wanted):
@@ -113,17 +124,23 @@ def take_wanted(rows: Iterable[dict], source: Source, wanted: set[str]) -> list[
     usable: list[tuple[int, dict]] = []
     missing = set(wanted)
     for number, row in enumerate(itertools.islice(rows, SCANNED), start=1):
-        if read_id(row, source, number) in missing:
-            missing.remove(read_id(row, source, number))
+        prompt_id = read_id(row, source, number)
+        if prompt_id in missing:
+            missing.remove(prompt_id)
             usable.append((number, row))
         if not missing:
             break
     return usable
 
 
-def read_id(row: dict, source: Source, number: int) -> str:
-    """The id by which a row is the same prompt in several languages."""
-    return str(number) if source.id == "row_number" else str(row.get(source.id))
+def read_id(row: dict, source: Source, number: int) -> str | None:
+    """The id by which a row is the same prompt in several languages, None where it cannot be used."""
+    if source.id == ROW_NUMBER:
+        return str(number)
+    try:
+        return read_prompt_id(row, source, None, None)
+    except InputError:
+        return None
 
 
 def plain(row: dict) -> dict:

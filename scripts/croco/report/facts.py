@@ -27,7 +27,9 @@ def list_facts(page: Page) -> list[Fact]:
     """The facts that are known."""
     runs = page.runs
     arms = {(run.model, run.pool, run.arm) for run in runs}
-    prompts = max((ledger["prompts"] for ledger in page.ledgers.values()), default=None)
+    # A ledger's own total counts a prompt once per language where every language's reference is taken.
+    per_language = [counts["prompts"] for ledger in page.ledgers.values() for counts in ledger["languages"].values()]
+    prompts = max(per_language, default=None)
     started, seconds = _time(page.manifests)
     facts = [
         ("date", started[:10]),

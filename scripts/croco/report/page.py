@@ -1,10 +1,10 @@
 """What the sections of the report page read: one typed `Page`, made from the files of a run.
 
-The run table and summary.csv are read only here: `read_reported` makes `Page.runs` from the run table, and `read_rows`
+The run table and summary.csv are read only here: `list_reported` makes `Page.runs` from the run table, and `read_rows`
 makes `Page.summary` from summary.csv.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,7 +235,7 @@ class Page:
         runs: the tuned runs.
         summary: summary.csv as `read_rows` returns it.
         ledgers: {folder of a run: its ledger}; a run without one has no key.
-        manifests: every manifest under the root.
+        manifests: those of results of the run table and the config.
         findings, contamination, comparability: content of the file of that name, None where it is missing.
         plan: content of plan.json, None without it.
         config: merged config of the start that makes the page, None where no start is recorded.
@@ -301,9 +301,8 @@ class Page:
 
     @property
     def judged(self) -> list[Manifest]:
-        """The judge's manifests of the runs of the run table."""
-        folders = {run.folder / "arena" for run in self.runs}
-        return [one for one in self.manifests if one.stage == "judge" and (self.root / one.file).parent in folders]
+        """The judge's manifests, where the config has a judge."""
+        return [one for one in self.manifests if one.stage == "judge" and self.asked.judged]
 
     @property
     def orders(self) -> str:
@@ -326,7 +325,8 @@ def read_page(source: PageSource) -> Page:
     """
     root = source.root
     gaps = Gaps(root)
-    runs = read_reported(source.runs, root)
+    table = read_runs(source.runs)
+    runs = list_reported(table, root)
     if not gaps.has("overview", source.summary, "summary.csv, the table of all results"):
         print(f"no {source.summary}: the page is made without it")
     summary = read_rows(source.summary, runs)
@@ -334,17 +334,18 @@ def read_page(source: PageSource) -> Page:
     contamination = root / "contamination.json"
     checked = gaps.has("overview", contamination, "contamination.json, the training prompts among what is evaluated")
     comparability = root / "comparability.json"
+    config = read_config(root)
     return Page(
         root=root,
         runs=runs,
         summary=summary,
         ledgers=read_ledgers(runs, gaps),
-        manifests=read_manifests(root),
+        manifests=read_manifests(root, table, config),
         findings=findings,
         contamination=read_json(contamination) if checked else None,
         comparability=read_json(comparability) if comparability.is_file() else None,
         plan=read_planned(source.plan) if source.plan and source.plan.is_file() else None,
-        config=read_config(root),
+        config=config,
         tables=source.tables,
         declared=source.declared,
         contrasts=read_contrasts(summary, runs, source.declared, index_claims(findings)),
@@ -363,9 +364,9 @@ def read_config(root: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
-def read_reported(table: Path, root: Path) -> list[ReportedRun]:
+def list_reported(table: Sequence[Run], root: Path) -> list[ReportedRun]:
     """The tuned runs of the run table, in its order; their folders are under ``root``."""
-    runs = [run for run in read_runs(table) if not run.is_base]
+    runs = [run for run in table if not run.is_base]
     names = name_arms(runs)
     return [ReportedRun.from_run(run, root, names[run.arm]) for run in runs]
 
@@ -384,18 +385,70 @@ def read_ledgers(runs: list[ReportedRun], gaps: Gaps) -> dict[Path, dict]:
     }
 
 
-def read_manifests(root: Path) -> list[Manifest]:
-    """Every manifest of a result under the root, in the order of their paths."""
-    manifests = []
+def read_manifests(root: Path, table: Sequence[Run], config: dict[str, Any] | None) -> list[Manifest]:
+    """The manifests of results of the run table and the config, in the order of their paths.
+
+    An earlier config may have left others under the root: of other runs, responses, languages or blocks.
+    """
+    kept = {*list_of_runs(table), *list_of_languages(config or {})}
+    rows, blocks = {}, {}
     for path in sorted(root.rglob("*manifest.json")):
         place = path.relative_to(root)
-        if place.parts[0] in NOT_RESULTS or path.name.startswith("."):
+        name = place.parent if place.name == "manifest.json" else place.with_name(place.name[: -len(".manifest.json")])
+        folders = [str(folder) for folder in (name, *name.parents)][:-1]
+        if (
+            path.name.startswith(".")
+            or place.parts[0] in NOT_RESULTS
+            or (len(folders) > 1 and kept.isdisjoint(folders))
+        ):
             continue
         row = read_json(path)
         if row.get("stage") in (None, "report", "bundle"):  # earlier ones of the page itself, and of what holds it
             continue
-        manifests.append(Manifest.from_row(str(place), row))
-    return manifests
+        if row["stage"] == "gather" and (parts := (row.get("options") or {}).get("parts")):
+            blocks[name] = {Path(part).stem for part in parts}
+        rows[place] = row
+    return [
+        Manifest.from_row(str(place), row)
+        for place, row in rows.items()
+        if place.parent not in blocks or place.name.split(".")[0] in blocks[place.parent]
+    ]
+
+
+def list_of_runs(table: Sequence[Run]) -> Iterator[str]:
+    """Where the manifests of the runs, and of the responses that they are tuned on, begin under the root."""
+    for run in table:
+        yield f"{run.model}/template"
+        yield from (f"{run.name}/{name}" for name in ("pairs", "completions", "prompts", "checkpoint"))
+        scored = [run] if not run.is_base else [one for one in table if one.model == run.model and not one.is_base]
+        for code in run.evaluated:
+            yield from (f"{run.name}/{name}/{code}" for name in ("eval", "arena", "fidelity"))
+            yield from (f"{run.name}/fidelity/{one.reward_model}/{code}" for one in scored)
+        if run.uses_responses:
+            yield f"{run.responses}/template"
+            for code in run.languages:
+                names = ("generations", "languages", f"scores/{run.reward_model}")
+                yield from (f"{run.responses}/{code}/{name}" for name in names)
+
+
+def list_of_languages(config: dict[str, Any]) -> Iterator[str]:
+    """Where the manifests of what belongs to no run begin: folders, or their parts in the languages of the config."""
+    yield from ("miniature", "preview", "release", "templates")
+    codes, evaluation = list_names(config.get("languages"), "code"), config.get("evaluation")
+    if not codes:
+        yield from ("audit", "prompts", "tasks")
+        return
+    folders = ["prompts", "prompts/evaluate", "audit/prompts"]
+    folders += [f"audit/{name}" for name in list_names(config.get("policies"))]
+    if isinstance(evaluation, dict):
+        folders += [f"tasks/{name}" for name in list_names(evaluation.get("tasks"))]
+    yield from (f"{folder}/{code}" for folder in folders for code in codes)
+    yield from (f"audit/{name}" for name in list_names(config.get("reward_models")))
+
+
+def list_names(rows: object, key: str = "name") -> list[str]:
+    """The names of the rows of a config's list; none of anything else, because others' configs are read, too."""
+    return [str(row[key]) for row in rows if isinstance(row, dict) and key in row] if isinstance(rows, list) else []
 
 
 def read_rows(path: Path | None, runs: Sequence[ReportedRun]) -> "pd.DataFrame":

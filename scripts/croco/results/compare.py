@@ -18,6 +18,7 @@ import numpy as np
 from croco.config.differences import ABSENT, list_differences
 from croco.digests import prompt_digest
 from croco.errors import InputError
+from croco.models.engines import OF_THE_MACHINE
 from croco.records import Generation, Verdict, prompt_rows, read_json, read_records
 from croco.results.bundles import CONFIG, START
 from croco.results.statistics import FEWEST, intervals, over_groups, replicates
@@ -25,11 +26,8 @@ from croco.runs import BASE, UNTUNED, Run, read_runs
 
 RUN_TABLE = "runs.jsonl"
 Kind = TypeVar("Kind")
-# Options of scripts/judge.py that decide what a model that judges says.
-JUDGE_OPTIONS = (
-    *("revision", "dtype", "engine", "engine_options", "template_options"),
-    *("max_tokens", "max_length", "temperature", "orders"),
-)
+# Options of scripts/judge.py that decide what a model that judges says, besides those of its engine.
+JUDGE_OPTIONS = ("dtype", "engine", "template_options", "max_tokens", "max_length", "temperature", "orders")
 FIX_FOLDER = "give the folder that `results` of the config names, or an unpacked bundle, with runs.jsonl directly in it"
 
 
@@ -421,4 +419,6 @@ def _read_judge(root: Path, run: str, code: str) -> dict[str, Any] | None:
     if model is None:
         return {"judge": options.get("judge")}
     asked = {name: options.get(name) for name in JUDGE_OPTIONS}
+    of_engine = options.get("engine_options") or {}
+    asked["engine_options"] = {name: value for name, value in of_engine.items() if name not in OF_THE_MACHINE}
     return {"model": model.get("identity"), "prompt": model.get("prompt"), **asked}

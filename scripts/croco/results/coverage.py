@@ -120,9 +120,11 @@ def find_wrong_means(results: Mapping[str, Any], samples: Collection[Mapping[str
         if found["n"] != len(documents):
             wrong.append(f"{task} n")
         for metric, value in found.items():
+            if metric in NOT_MEANS:
+                continue
             values = [sample[metric] for sample in documents if metric in sample]
-            numeric = isinstance(value, int | float) and all(isinstance(each, int | float) for each in values)
-            if metric not in NOT_MEANS and numeric and (not values or abs(value - sum(values) / len(values)) > 1e-9):
+            numeric = all(isinstance(each, int | float) for each in (value, *values))
+            if not numeric or not values or abs(value - sum(values) / len(values)) > 1e-9:
                 wrong.append(f"{task} {metric}")
     if unknown := sorted({str(sample["task"]) for sample in samples} - results.keys()):
         wrong += unknown

@@ -513,9 +513,9 @@ TABLES = {
 def shape_table(summary: "pd.DataFrame", name: str) -> "pd.DataFrame":
     """The rows of one table in the paper's shape: models x settings x measures, one column per language, then the mean.
 
-    Values are over all seeds if there are such rows of the task and metric, else those of the first seed. Models tuned on one language share one row, each in its own language,
-    and its mean is over the languages that it has. Other rows have no mean if a language is missing. `suite` names a
-    task's group: the group has its own row, and a mean over tasks counts it once.
+    Values are over all seeds if there are such rows of the task and metric, else those of the first seed. Models tuned on
+    one language share one row, each in its own language. A row has no mean if it lacks a language. `suite` names a task's
+    group: the group has its own row, and a mean over tasks counts it once.
     """
     import pandas as pd
 
@@ -534,8 +534,13 @@ def shape_table(summary: "pd.DataFrame", name: str) -> "pd.DataFrame":
             trained_on = MONOLINGUAL if single else "" if row.pool == "untuned" else row.pool
             line = lines.setdefault((row.model, row.arm, row.round, trained_on, row.task, suite, row.metric), {})
             line["mean" if row.eval_language == ALL else row.eval_language] = row.value
-    for (_, _, _, trained_on, *_), line in lines.items():
+    # The languages of a measure: those that any setting has it in.
+    expected: dict[tuple, set[str]] = {}
+    for (model, _, _, trained_on, *measure), line in lines.items():
         if trained_on == MONOLINGUAL:
+            expected.setdefault((model, *measure), set()).update(line)
+    for (model, _, _, trained_on, *measure), line in lines.items():
+        if trained_on == MONOLINGUAL and line.keys() == expected[(model, *measure)]:
             line["mean"] = sum(line.values()) / len(line)
     table = pd.DataFrame([dict(zip(keys, key, strict=True)) | line for key, line in lines.items()])
     return table.reindex(columns=[*keys, *codes, "mean"])

@@ -182,7 +182,9 @@ class OnlinePairs(OnlineDPOTrainer):
         ended = stop.any(1).view(2, count)
         # A stop token is no part of the text, even where the tokenizer does not mark it special.
         answers = [row[kept].tolist() for row, kept in zip(ids, mask.bool() & ~stop, strict=True)]
-        texts = [self.processing_class.decode(answer, skip_special_tokens=True) for answer in answers]
+        # Spaces stay as they are in sampled responses (ChatModel.response).
+        as_they_are = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        texts = [self.processing_class.decode(answer, **as_they_are) for answer in answers]
         # Once for two equal answers, which neighbours in a batch could tell apart by their last bits.
         keys = [(i % count, text) for i, text in enumerate(texts)]
         once = list(dict.fromkeys(keys))

@@ -111,6 +111,17 @@ def check_audit(grid: "Grid") -> Iterator[Fault]:
             yield Fault(("audit", "comparisons"), f"there is no file {path}", "correct the path, or leave it out")
 
 
+def check_votes(grid: "Grid") -> Iterator[Fault]:
+    """The folder of filled ballots exists and holds some."""
+    votes = grid.config["preview"].get("votes")
+    folder = Path(grid.path(votes or ""))
+    if votes is not None and not folder.is_dir():
+        yield Fault(("preview", "votes"), f"there is no folder {folder}", "correct the path, or leave it out")
+    elif votes is not None and not list(folder.glob("*.csv")):
+        remedy = "put the filled ballots there, as LANGUAGE.VOTER.csv, or leave it out"
+        yield Fault(("preview", "votes"), f"no *.csv in {folder}", remedy)
+
+
 CHECKS = (
     check_results,
     check_custom_rules,
@@ -120,4 +131,5 @@ CHECKS = (
     check_dataset_folders,
     check_imports,
     check_audit,
+    check_votes,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from croco.config.faults import Fault
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
 from croco.objectives import NONE, OBJECTIVES
+from croco.results.table import ARENA, FIDELITY
 
 if TYPE_CHECKING:
     from croco.grid import Grid
@@ -96,6 +97,10 @@ def check_pools(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fau
 
 def check_reserved(grid: "Grid", _known_languages: dict[str, dict]) -> Iterator[Fault]:
     """No name is reserved, and no policy has the name of a pool."""
+    for i, row in enumerate(grid.config["evaluation"]["tasks"]):
+        if row["name"] in (ARENA, FIDELITY):  # what verdicts and measures of answers are called in summary.csv
+            keys = ("evaluation", "tasks", i, "name")
+            yield Fault(keys, f"the name {row['name']} is reserved", "choose another name")
     for key in ("policies", "pools", "settings"):
         for i, row in enumerate(grid.config[key]):
             if row["name"] in RESERVED:

@@ -110,7 +110,7 @@ def show_variants(page: Page, looks: dict[str, Look]) -> list[Figure]:
 
     summary = page.summary
     pooled = summary[(summary["task"] == "arena") & (summary["eval_language"] == "all")]
-    pooled = pooled[pooled["baseline"].isin(["base"]) | pooled["baseline"].isna()]
+    pooled = pooled[pooled["baseline"].isin(["base", "chance"]) | pooled["baseline"].isna()]
     pooled = prefer_all_seeds(pooled)
     dots: list[dict[str, Any]] = []
     numbers: dict[str, dict[str, Any]] = {}
