@@ -166,7 +166,7 @@ def cache_key_inputs(args):
             name: [*map(file_digest, list_files(yaml)), file_digest(data)]
             for name, yaml, data in list_own_tasks(args, language)
         }
-        asked = digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts)])
+        asked = digest([[prompt_digest(row), row.get("skip")] for row in prompt_rows(prompts, language)])
         inputs[language] = {
             ANSWERS: {**answers, "language": language, "prompts": asked},
             # The limit is not for own tasks.

@@ -17,7 +17,7 @@ from pathlib import Path
 from croco import cli
 from croco.digests import versions
 from croco.errors import InputError
-from croco.records import Generation, Prompt, check_same_text, rows, rows_in_step, write_jsonl
+from croco.records import Generation, Prompt, check_same_text, digest_responses, rows, rows_in_step, write_jsonl
 from croco.text.language import can_identify, detect_language
 
 CHUNK = 16  # prompts per task of a process
@@ -83,7 +83,7 @@ def identify_all(args):
 
 
 def read_chunks(args):
-    """Lists of (prompt id, language, texts)."""
+    """Lists of ({prompt_id, language, responses_digest}, texts)."""
 
     def prompts():
         for prompt, generation in rows_in_step([(args.prompts, Prompt), (args.generations, Generation)]):
@@ -95,7 +95,9 @@ def read_chunks(args):
                     field="language",
                 )
             check_same_text(prompt, generation)
-            yield prompt["prompt_id"], prompt["language"], [response["text"] for response in generation["responses"]]
+            names = {"prompt_id": prompt["prompt_id"], "language": prompt["language"]}
+            names["responses_digest"] = digest_responses(generation)
+            yield names, [response["text"] for response in generation["responses"]]
 
     source = prompts()
     while chunk := list(islice(source, CHUNK)):
@@ -104,9 +106,9 @@ def read_chunks(args):
 
 def identify_chunk(chunk):
     lines = []
-    for prompt_id, language, texts in chunk:
-        codes = {text: detect_language(text, language) for text in dict.fromkeys(texts)}
-        lines.append({"prompt_id": prompt_id, "language": language, "languages": [codes[text] for text in texts]})
+    for names, texts in chunk:
+        codes = {text: detect_language(text, names["language"]) for text in dict.fromkeys(texts)}
+        lines.append({**names, "languages": [codes[text] for text in texts]})
     return lines
 
 

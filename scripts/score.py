@@ -25,7 +25,15 @@ from croco.models.chats import REFUSED
 from croco.models.engines import describe_engine, load_reward_model
 from croco.models.loading import model_id
 from croco.models.options import add_reward_options
-from croco.records import Generation, Prompt, check_same_text, prompt_rows, rows_in_step, write_jsonl
+from croco.records import (
+    Generation,
+    Prompt,
+    check_same_text,
+    digest_responses,
+    prompt_rows,
+    rows_in_step,
+    write_jsonl,
+)
 from croco.state import Parts
 
 
@@ -181,6 +189,7 @@ def gather(parts, prompts, generations, output):
             yield {
                 "prompt_id": prompt["prompt_id"],
                 "language": prompt["language"],
+                "responses_digest": digest_responses(generation),
                 "rewards": rewards,
                 "reasons": reasons,
             }

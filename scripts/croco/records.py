@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import msgspec
 
-from croco.digests import prompt_digest
+from croco.digests import digest, prompt_digest
 from croco.errors import InputError
 from croco.files import replacing
 from croco.text.normalise import normalise_id
@@ -173,6 +173,7 @@ class Score(Record, frozen=True, kw_only=True):
     remedy: ClassVar[str] = "write a number for each response, and null for one that could not be scored"
     language: str
     rewards: list[Finite | None]
+    responses_digest: str | None = None
 
 
 class Identified(Record, frozen=True, kw_only=True):
@@ -181,6 +182,7 @@ class Identified(Record, frozen=True, kw_only=True):
     remedy: ClassVar[str] = "write a language code for each response, and null where it is undetermined"
     language: str
     languages: list[str | None]
+    responses_digest: str | None = None
 
 
 class Row(Record, frozen=True, kw_only=True):
@@ -238,9 +240,30 @@ def read_records(path: str | Path, kind: Any) -> Iterator[tuple[int, dict]]:
         yield number, row
 
 
-def prompt_rows(path: str | Path) -> Iterator[dict]:
-    """The rows of a prompt file, checked for what every stage needs of them."""
-    return (row for _, row in read_records(path, Prompt))
+def prompt_rows(path: str | Path, language: str | None = None) -> Iterator[dict]:
+    """The rows of a prompt file, checked for what every stage needs of them; ``language``: the one that they must have.
+
+    Raises InputError at the line of a second language, or of an id that is there already.
+    """
+    seen: set[str] = set()
+    for number, row in read_records(path, Prompt):
+        language = language or row["language"]
+        if row["language"] != language:
+            raise InputError(
+                f"{row['language']}, where the others, or --languages, say {language}",
+                "give a file of one language for each language, in the same order",
+                path,
+                number,
+                "language",
+            )
+        if row["prompt_id"] in seen:
+            raise _second_row(row["prompt_id"], path, number)
+        seen.add(row["prompt_id"])
+        yield row
+
+
+def _second_row(prompt_id: str, path: str | Path, number: int) -> InputError:
+    return InputError(f"a second row for the prompt {prompt_id!r}", "keep one line of it", path, number, "prompt_id")
 
 
 def rows_in_step(files: Sequence[tuple[str | Path, type]]) -> Iterator[list[dict]]:
@@ -269,15 +292,14 @@ def rows_in_step(files: Sequence[tuple[str | Path, type]]) -> Iterator[list[dict
                     "prompt_id",
                 )
         if first[1]["prompt_id"] in seen:
-            raise InputError(
-                f"a second row for the prompt {first[1]['prompt_id']!r}",
-                "keep one line of it",
-                paths[0],
-                first[0],
-                "prompt_id",
-            )
+            raise _second_row(first[1]["prompt_id"], paths[0], first[0])
         seen.add(first[1]["prompt_id"])
         yield [entry[1] for entry in step if entry]
+
+
+def digest_responses(generation: dict) -> str:
+    """Digest of the texts of a prompt's responses, in their order: what rewards and languages are of."""
+    return digest([response["text"] for response in generation["responses"]])
 
 
 def check_same_text(prompt: dict, generation: dict) -> None:

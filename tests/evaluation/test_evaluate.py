@@ -43,6 +43,13 @@ def test_only_new_languages_are_evaluated(miniature, prompts, tmp_path):
     assert [s["prompt_id"] for s in samples] == [r["id"] for r in rows(miniature / "tasks" / "heldout" / "de.jsonl")]
 
 
+def test_prompts_of_another_language_are_refused_before_a_model_is_loaded(miniature, prompts, tmp_path):
+    swapped = {"en": prompts["de"], "de": prompts["en"]}
+    done = evaluate(miniature, swapped, tmp_path, ["en", "de"], check=False)
+    assert done.returncode == 1 and f"{prompts['de']}:1, field language: de, where" in done.stderr, done.stderr
+    assert not list((tmp_path / "state").rglob("final"))
+
+
 def test_broken_task_data_and_no_room_for_answers(miniature, prompts, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"id": 1, "question": "x", "answer": "y"}\n{"id": 2,\n')
     task = ("--task", "bad", ROOT / "config" / "tasks" / "question_answer.yaml", tmp_path / "bad.jsonl")

@@ -47,6 +47,17 @@ def stored(folder):
     return [(line["prompt_id"], line["start"] + j) for path in files for line in rows(path) for j in range(len(line["responses"]))]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("change", "message"), [({}, "a second row for the prompt"), ({"language": "en"}, "field language")]
+)
+def test_a_file_that_later_stages_refuse_is_not_sampled(miniature, prompts, tmp_path, change, message):
+    first, second, *_ = rows(prompts["de"])
+    twice = write_rows(tmp_path / "twice.jsonl", [first, second, first | change])
+    done = generate(miniature, twice, tmp_path, 2, check=False)
+    assert done.returncode == 1 and f"{twice}:3" in done.stderr and message in done.stderr, done.stderr
+    assert not (tmp_path / "state" / "generations").exists()
+
+
 def test_growth_adds_only_what_is_missing(miniature, prompts, tmp_path, undisturbed):
     """3 samples of 8 prompts first, then 6 of 12: the same bytes as at once, and each sample is kept once."""
     few = write_rows(tmp_path / "few.jsonl", rows(prompts["de"])[:8])
@@ -85,6 +96,16 @@ def test_blocks_and_chunks_change_nothing(miniature, prompts, tmp_path, undistur
     assert done.returncode == 1 and "the file ends" in done.stderr
     done = script("gather", "--prompts", prompts["de"], "--parts", *reversed(parts), "--output", gathered, check=False)
     assert done.returncode == 1 and "prompt_id" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", "[]", "{}", '{"counts": {}}', '{"counts": [], "inputs": {}}'])
+def test_a_part_without_its_manifest_is_not_gathered(tmp_path, manifest):
+    part = write_rows(tmp_path / "0.jsonl", [{"prompt_id": "1"}])
+    if manifest is not None:
+        part.with_suffix(".manifest.json").write_text(manifest)
+    done = script("gather", "--parts", part, "--output", tmp_path / "gathered.jsonl", check=False)
+    assert done.returncode == 1 and f"{part.with_suffix('.manifest.json')}" in done.stderr and "Remedy" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "gathered.jsonl").exists()
 
 
 def test_kill_repeats_at_most_one_chunk(miniature, prompts, tmp_path, undisturbed):

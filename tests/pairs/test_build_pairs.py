@@ -8,6 +8,7 @@ import pytest
 from conftest import rows, script, write_rows
 
 from croco.digests import derive_seed
+from croco.records import digest_responses
 
 
 def make_files(folder, languages, rewards, texts=None, finish="stop", reference="R", skip=()):
@@ -405,6 +406,20 @@ def test_match_finds_the_responses_with_the_nearest_rewards(tmp_path):
     assert (ledger["match"]["pairs"], ledger["match"]["rejected_mae"]) == (3, 1.0)
     pairs, _ = build(tmp_path, files, "--match", other, "--rejected-from", "chosen_language", "--caliper", 5)
     assert contents(pairs) == [("en0-1", "en0-2"), ("en3-0", "en3-1")]
+
+
+@pytest.mark.parametrize(("name", "field"), [("scores", "rewards"), ("identified", "languages")])
+def test_rewards_and_languages_of_other_responses_are_refused(tmp_path, name, field):
+    """Of the same number, to the same prompt; a file that does not say what it is of is taken."""
+    files = make_files(tmp_path, ["en"], {"en": [[5.0, 1.0]]})
+    (generation,) = rows(files["generations"][0])
+    line = {"prompt_id": "p0", "language": "en", "rewards": [5.0, 1.0], "languages": ["en", "en"]}
+    for responses, code in ((generation["responses"], 0), (generation["responses"][::-1], 1)):
+        known = line | {"responses_digest": digest_responses({"responses": responses})}
+        files[name] = [write_rows(tmp_path / "known.jsonl", [known])]
+        done = build(tmp_path, files, "--hygiene", "wrong_language" if name == "identified" else "empty", check=False)
+        assert done.returncode == code, done.stderr
+    assert f"p0: the {field} are of other responses" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_caliper_holds_for_the_rejected_too(tmp_path):

@@ -17,6 +17,7 @@ from croco.records import (
     Score,
     ScoredPair,
     check_same_text,
+    digest_responses,
     read_json,
     read_records,
     rows_in_step,
@@ -255,7 +256,7 @@ def list_eligible(
 
 
 def check_same_responses(prompt: dict, generation: dict, score: dict, identified: dict | None) -> None:
-    """Raises InputError where the rows differ in language or number of responses, or answer another text."""
+    """Raises InputError where the rows differ in language or in their responses, or answer another text."""
     languages = [row["language"] for row in (prompt, generation, score, identified) if row]
     if len(set(languages)) > 1:
         raise InputError(
@@ -263,6 +264,7 @@ def check_same_responses(prompt: dict, generation: dict, score: dict, identified
             "give --prompts, --generations, --scores and --identified in the same order of languages",
             field="language",
         )
+    found = digest_responses(generation)
     for row, name, remedy in (
         (score, "rewards", "score these generations again"),
         (identified, "languages", "identify these generations again"),
@@ -272,6 +274,10 @@ def check_same_responses(prompt: dict, generation: dict, score: dict, identified
                 f"{prompt['prompt_id']}: {len(generation['responses'])} responses but {len(row[name])} {name}",
                 remedy,
                 field=name,
+            )
+        if row and (row.get("responses_digest") or found) != found:
+            raise InputError(
+                f"{prompt['prompt_id']}: the {name} are of other responses", remedy, field="responses_digest"
             )
     check_same_text(prompt, generation)
 
