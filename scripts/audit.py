@@ -87,7 +87,11 @@ def parse_arguments():
     select.add_argument("--count", type=cli.positive, default=64, help="how many to take")
     select.set_defaults(step=select_prompts)
 
-    score = steps.add_parser("score", help="make the copies, score them, give verdicts")
+    score = steps.add_parser(
+        "score",
+        help="make the copies, score them, give verdicts",
+        writes=cli.beside(".jsonl", ".md", ".html", ".manifest.json"),
+    )
     score.add_argument("--languages", nargs="+", required=True, help="languages to audit, all with one model load")
     score.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
     score.add_argument(

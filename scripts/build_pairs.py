@@ -96,9 +96,10 @@ def main():
             yield row
         close_ledger(ledger, count, formed, no_pair)
         if not count:
-            raise InputError(
-                f"no row was formed: {ledger['no_pair']}", "see --pool-size, --hygiene and the scores", args.output
-            )
+            remedy = "see --pool-size, --hygiene and the scores"
+            if set(ledger["no_pair"]) == {IN_EVALUATION}:
+                remedy = "take prompts that the files of --exclude do not remove"
+            raise InputError(f"no row was formed: {ledger['no_pair']}", remedy, args.output)
 
     ledger["policies"] = read_policies(args.generations)
     count = write_jsonl(args.output, checked())

@@ -38,6 +38,7 @@ def read_texts(path):
     """{language: texts}, in the file's order; raises InputError for a missing column or an unidentifiable language."""
     from croco.text.language import can_identify
 
+    csv.field_size_limit(sys.maxsize)  # a text may be long
     texts = {}
     lines = (line for _, line in read_lines(path))
     for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=2):

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from croco import cli
+from croco.commands import name_command
 from croco.config.languages import COLUMNS, read_languages
 from croco.errors import InputError
 from croco.evaluation.tasks import CAPABILITIES, parse_tasks
@@ -243,7 +244,7 @@ def check_tokens(config, text, english, parallel):
                 check,
                 "warning",
                 f"{path} is neither a local model nor in the hub's cache",
-                "run the workflow once: it makes this model" if made else f"hf download {path}",
+                "run the workflow once: it makes this model" if made else name_command("hf", "download", path),
             )
             continue
         here, there = (len(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (text, english))

@@ -201,8 +201,11 @@ def list_texts(value):
 
 def add_up(paths):
     """{language: counts} over all blocks; an evaluation prompt in several blocks counts once."""
-    languages = {}
+    languages, seen = {}, set()
     for path in paths:
+        if path.resolve() in seen:
+            raise InputError("the same file twice", "give each block once", path)
+        seen.add(path.resolve())
         block = read_found(path)
         total = languages.setdefault(
             block.language,

@@ -6,7 +6,9 @@ Example:
 
 Looks at the config, prompt and task files and their overlap, columns of datasets, models (there, gate and licence, class, weights by name and
 shape, chat template, context, size, LoRA modules, GPU memory), engines, GPUs, the disk for results and downloads, locks,
-and the audit. Loads and fetches no weights. Models that the workflow makes itself, or that the run does not load, are left out. Give the config files in the order of Snakemake's --configfile.
+and the audit. Loads and fetches no weights. Models that the workflow makes itself, or that the run does not load, are left
+out. Without a network, what is in the hub's cache is examined. Give the config files in the order of Snakemake's
+--configfile.
 
 The exit code is 1 if anything will fail.
 """
@@ -18,6 +20,7 @@ from croco import cli
 from croco.config.read import build_grid, read_files
 from croco.examination.data import examine_data
 from croco.examination.findings import ERROR, NOTE, SEVERITIES, WARNING, list_models
+from croco.examination.hub import examine_connection
 from croco.examination.machine import examine_audit, examine_disk, examine_gpus, examine_limits, find_gpus
 from croco.examination.models import examine_model
 from croco.pins import check_local_items
@@ -52,13 +55,14 @@ def examine(args, grid):
     """All findings; models with a bar."""
     memory, count = find_gpus()
     memory, count = args.gpu_memory or memory, args.gpus if args.gpus is not None else count
+    yield from examine_connection(grid)
     yield from examine_disk(grid)
     yield from examine_limits(grid)
     yield from examine_gpus(grid, count)
     for used in cli.progress(list_models(grid), desc="models", unit="model"):
         yield from examine_model(grid, used, memory)
     yield from examine_data(grid)
-    yield from examine_audit(grid)
+    yield from examine_audit(grid, args.configfile)
 
 
 if __name__ == "__main__":

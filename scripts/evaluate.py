@@ -91,7 +91,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, writes=list_written)
     add_policy_options(parser)
     add_adapter_option(parser)
     parser.add_argument("--languages", nargs="+", required=True, help="languages to evaluate in")
@@ -123,7 +123,9 @@ def parse_arguments():
     )
     parser.add_argument("--suite-limit", type=cli.positive, help="documents per task of --suite at most (default: all)")
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps finished evaluations")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write answers/ and eval/ to")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write answers/ and eval/ to"
+    )
     args = parser.parse_args()
     if len(args.prompts) != len(args.languages):
         parser.error("--prompts needs one file per language")
@@ -134,6 +136,12 @@ def parse_arguments():
             refuse_code(yaml)
     args.suite = {language: tasks for language, *tasks in args.suite}
     return args
+
+
+def list_written(args):
+    """The results under --output."""
+    places = [place for of_part in OUTPUTS.values() for place in of_part.values()]
+    return [args.output / place.format(language) for language in args.languages for place in places]
 
 
 def cache_key_inputs(args):

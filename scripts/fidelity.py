@@ -56,11 +56,11 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, writes=cli.per_language)
     parser.add_argument("--languages", nargs="+", required=True, help="languages that the answers were asked for in")
     parser.add_argument("--prompts", nargs="+", type=Path, required=True, help="prompt files, one per language")
     parser.add_argument("--answers", nargs="+", type=Path, required=True, help="answers to them, one file per language")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write LANGUAGE.jsonl to")
     args = parser.parse_args()
     if not len(args.languages) == len(args.prompts) == len(args.answers):
         parser.error("--prompts and --answers need one file per language")

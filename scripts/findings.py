@@ -10,13 +10,12 @@ chosen by their rows in the run table, never by their names. `claims` lists what
 of the run.
 """
 
-import json
 from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
 from croco.files import replacing
-from croco.records import write_json
+from croco.records import read_json, write_json
 from croco.results.findings import TABLES, check_findings, list_claims, shape_table
 from croco.results.table import read_summary
 from croco.runs import list_arms, read_runs
@@ -25,12 +24,14 @@ from croco.spreadsheets import to_csv
 
 def main():
     args = parse_arguments()
-    arms = list_arms(read_runs(args.runs))
+    runs = read_runs(args.runs)
+    arms = list_arms(runs)
     summary = read_summary(args.summary)
     audits = {path.stem: read_audit(path) for path in args.audit}
     for name in TABLES:
         write_table(args.tables / name, shape_table(summary, name))
-    findings = check_findings(summary, audits, args.low_resource, arms)
+    models = dict.fromkeys(run.model for run in runs)
+    findings = check_findings(summary, audits, args.low_resource, arms, models)
     write_json(args.output, {"findings": findings, "claims": list_claims(arms)})
     files = [args.runs, args.summary, *args.audit]
     manifest = args.output.with_suffix(".manifest.json")
@@ -43,16 +44,18 @@ def parse_arguments():
     parser.add_argument("--summary", type=Path, required=True, help="summary.csv")
     parser.add_argument("--audit", nargs="*", type=Path, default=[], help="audit/REWARD.json of the reward models")
     parser.add_argument("--low-resource", nargs="*", default=[], metavar="CODE", help="the low-resource languages")
-    parser.add_argument("--tables", type=Path, required=True, help="folder to write the tables to")
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR", help="folder to write the tables to")
     parser.add_argument("--output", type=Path, required=True, help="findings.json to write")
     return parser.parse_args()
 
 
 def read_audit(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"no audit ({error})", "run the target audit", path) from error
+    audit = read_json(path)
+    if not isinstance(audit.get("languages"), dict):
+        raise InputError(
+            "not an audit", "give audit/REWARD.json, which the target audit writes", path, field="languages"
+        )
+    return audit
 
 
 def write_table(path, table):

@@ -5,17 +5,17 @@ Example:
       --output de/generations.jsonl
 
 Streams line by line and checks that the parts hold the prompts, each once and in order. A single part is linked, not
-copied. The manifests of the parts become one: counts are added up, and all parts must come from the same model.
+copied. Each part needs its manifest, PART.manifest.json, beside it. The manifests become one: counts are added up, and
+all parts must come from the same model.
 """
 
 import itertools
-import json
 from pathlib import Path
 
 from croco import cli
 from croco.errors import InputError
 from croco.files import publish
-from croco.records import Record, read_records, write_jsonl
+from croco.records import Record, read_json, read_records, write_jsonl
 
 
 def main():
@@ -74,10 +74,19 @@ def lines_in_order(args):
 
 
 def merge_manifests(parts):
-    """(summed counts, common inputs) of the parts; raises InputError where they were made by different models."""
+    """(summed counts, common inputs) of the parts.
+
+    Raises InputError where they were made by different models, or a manifest is missing or lacks counts or inputs.
+    """
     counts, inputs = {}, {}
     for path in parts:
-        manifest = json.loads(path.with_suffix(".manifest.json").read_text(encoding="utf-8"))
+        beside = path.with_suffix(".manifest.json")
+        manifest = read_json(beside)
+        for field in ("counts", "inputs"):
+            if not isinstance(manifest.get(field), dict):
+                raise InputError(
+                    "missing, or no object", f"make {path} again: its manifest is {beside.name}", beside, field=field
+                )
         add(counts, manifest["counts"])
         for name in ("policy", "reward_model", "translator"):
             value = manifest["inputs"].get(name)

@@ -72,7 +72,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, writes=cli.per_language)
     parser.add_argument("--judge", default=ORACLE, help="the judge: oracle, or a name for the model")
     parser.add_argument("--languages", nargs="+", required=True, help="languages to judge in")
     parser.add_argument(
@@ -103,7 +103,7 @@ def parse_arguments():
         help="share of a language's verdicts that may be unparseable",
     )
     cli.add_state_options(parser, chunk=512, unit="comparisons", required=False)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write LANGUAGE.jsonl to")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write LANGUAGE.jsonl to")
     args = parser.parse_args()
     for name in ("answers", "baseline", "prompts", "names"):
         if len(getattr(args, name) or args.languages) != len(args.languages):

@@ -77,7 +77,7 @@ def parse_arguments():
     reward.set_defaults(step=train_reward)
 
     for step in (world, policy, reward):
-        step.add_argument("--output", type=Path, required=True, help="folder to write")
+        step.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     return parser.parse_args()
 
 

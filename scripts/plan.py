@@ -66,7 +66,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("json",))
     parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="files merged into the default config")
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as Snakemake's --config")
     parser.add_argument(

@@ -22,7 +22,6 @@ prefer the chosen response, with its 95 % Wilson interval. An existing ballot wi
 import csv
 import heapq
 import io
-import json
 import re
 import sys
 from collections import Counter, defaultdict
@@ -44,6 +43,7 @@ from croco.records import (
     Score,
     ScoredPair,
     check_same_text,
+    read_json,
     read_lines,
     read_records,
     rows_in_step,
@@ -140,7 +140,9 @@ def parse_arguments():
     parser.add_argument("--title", help="what the page shows, such as policy and setting (default: the page's name)")
     parser.add_argument("--template", type=Path, default=TEMPLATES / "preview.html.j2", help="of the page")
     parser.add_argument("--output", type=Path, required=True, help="page to write, .html")
-    parser.add_argument("--ballots", type=Path, required=True, help="folder for the blank ballots and agreement.csv")
+    parser.add_argument(
+        "--ballots", type=Path, required=True, metavar="DIR", help="folder for the blank ballots and agreement.csv"
+    )
     args = parser.parse_args()
     lists = {f"--{name}": getattr(args, name) for name in (*PER_LANGUAGE, "identified")}
     if any(len(values) != len(args.language) for name, values in lists.items() if name != "--identified" or values):
@@ -165,10 +167,7 @@ def read_language(args, entry):
 
 
 def read_ledger(entry):
-    try:
-        ledger = json.loads(entry["ledger"].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"no ledger ({error})", "give what build_pairs.py wrote", entry["ledger"]) from error
+    ledger = read_json(entry["ledger"])
     found = ledger.get("target"), list(ledger.get("languages", ()))
     if found != ("pair", [entry["language"]]):
         raise InputError(
@@ -273,7 +272,9 @@ def group_responses(hygiene, language, responses, rewards, codes):
             {"text": response["text"], "reward": reward, "left_out": left_out, "count": 0, "finish": {}, "tokens": {}},
         )
         group["count"] += 1
-        group["finish"][response["finish_reason"]] = group["tokens"][response["n_tokens"]] = True
+        group["finish"][response["finish_reason"]] = True
+        if response.get("n_tokens") is not None:
+            group["tokens"][response["n_tokens"]] = True
     return groups
 
 

@@ -205,7 +205,14 @@ def select_first(args, facts, origin):
 
 def read_next(args, origin):
     """The rank at which the block --after ended; raises InputError where the source has changed since then."""
-    before = read_json(args.after.with_suffix(".manifest.json")).get("origin") or {}
+    manifest = read_json(args.after.with_suffix(".manifest.json"))
+    if (stage := manifest.get("stage")) != Path(__file__).stem:
+        raise InputError(
+            f"its manifest, {args.after.with_suffix('.manifest.json')}, is of the stage {stage}",
+            "give a block that scripts/prompts.py wrote, with the manifest that it wrote beside it",
+            args.after,
+        )
+    before = manifest.get("origin") or {}
     if "ids" not in before:
         raise InputError(
             "it has no place in the order of the source, as a block that was made with --select",

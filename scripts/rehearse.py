@@ -87,7 +87,9 @@ def parse_arguments():
         "and others up to three with the source)",
     )
     parser.add_argument("--cores", type=cli.positive, default=2, help="jobs at a time")
-    parser.add_argument("--output", type=Path, default=Path("results/rehearsal"), help="folder to write, emptied first")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/rehearsal"), metavar="DIR", help="folder to write, emptied first"
+    )
     parser.add_argument("--keep", action="store_true", help="keep replicas and results for a look")
     return parser.parse_args()
 

@@ -93,7 +93,7 @@ def parse_arguments():
     parser.add_argument("--name", help="repository name on the hub, of model and dataset (default: from --run)")
     parser.add_argument("--licence", help="licence of the bundle, an SPDX identifier")
     parser.add_argument("--weights", choices=("merged", "adapter"), default="merged", help="what to release")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write or to replace")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write or to replace")
     args = parser.parse_args()
     if not RUN.fullmatch(args.run):
         parser.error("--run is MODEL/POOL/SETTING, of a later round MODEL/POOL/SETTING/roundN")

@@ -65,7 +65,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("output", "lock"))
     of = {"action": "append", "default": []}
     parser.add_argument("--model", nargs=3, metavar=("NAME", "PATH", "REVISION"), help="a model with its weights", **of)
     parser.add_argument("--tokenizer", nargs=2, metavar=("PATH", "REVISION"), help="a model without its weights", **of)

@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 
 from croco import cli
+from croco.commands import name_program
 from croco.endings import Failure, list_failures, write_failures
 from croco.files import replacing
 from croco.locks import find_holder
@@ -165,7 +166,7 @@ def name_command(args, start: dict) -> str:
     where = "--workflow-profile profiles/slurm" if start.get("executor") == "slurm" else "--cores all"
     options = ["--configfile", *map(str, args.configfile)] if args.configfile else []
     options += ["--config", *args.config] if args.config else []
-    return f"snakemake {where} {shlex.join(options)}".rstrip()
+    return f"{name_program('snakemake')} {where} {shlex.join(options)}".rstrip()
 
 
 if __name__ == "__main__":

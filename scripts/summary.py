@@ -40,6 +40,12 @@ CHANCE = "chance"
 def main():
     args = parse_arguments()
     runs = read_runs(args.runs)
+    if missing := sorted({run.model for run in runs} - {run.model for run in runs if run.is_base}):
+        raise InputError(
+            f"no base, the untuned policy, of {', '.join(missing)}",
+            "let the workflow write it: snakemake RESULTS/runs.jsonl",
+            args.runs,
+        )
     gaps, not_pooled = [], []
     measured = [read_results(args, run, runs, gaps) for run in runs]
     bases = {each.run.model: each for each in measured if each.run.is_base}

@@ -213,7 +213,7 @@ def parse_arguments():
         "--seed", type=cli.whole(0), default=0, help="seed of initialisation, dropout, order and validation prompts"
     )
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps resumable and finished training")
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint folder to fill")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to fill")
     args = parser.parse_args()
     check_options(args, {name: value for name, value in vars(args).items() if value != parser.get_default(name)})
     return args

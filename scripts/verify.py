@@ -147,7 +147,7 @@ def main():
 
 
 def parse_arguments():
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, outputs=("report",))
     parser.add_argument("path", type=Path, metavar="PATH", help="bundle.tar.gz, or the folder it was unpacked to")
     parser.add_argument("--digest", metavar="HEX", help="the root digest that the authors published")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report page made again from the bundle")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from croco.config.checks.secrets import refuse_secrets
 from croco.digests import code_digest, digest, file_digest, versions
 from croco.errors import InputError
+from croco.files import final_path
 from croco.hardware import name_cpu, name_gpus
 from croco.locks import end_with_head
 from croco.records import refuse_constant, write_json
@@ -33,6 +34,9 @@ UNUSED_WEIGHTS: dict[str, dict[str, int]] = {}
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "lm_eval", "vllm", "numpy")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
+MANIFEST = ".manifest.json"
+FOLDER = "DIR"  # metavar of an output that is a folder
+Written = Callable[[argparse.Namespace], Iterable[Path]]
 # Warnings that libraries repeat for each task or model, about what is done on purpose: {logger: parts of its messages}.
 INTENDED = {
     # A task reads its documents from memory, and takes no options for that.
@@ -70,14 +74,15 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors end with exit code 1 and a remedy, and that lets no output replace an input.
 
+    ``outputs`` and ``writes`` are those of parser(). Of a script with steps, the step's parser checks its own options.
     It refuses secrets, because manifests, cache keys and logs hold what a command line says. Options cannot be
     abbreviated, those of steps included: `--out` never becomes `--output`.
     """
 
-    outputs: Sequence[str] = ("output",)
-
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, outputs: Sequence[str] = ("output",), writes: Written | None = None, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+        self.outputs = outputs
+        self.writes = writes or beside(MANIFEST)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -88,40 +93,92 @@ class _Parser(argparse.ArgumentParser):
         refuse_secrets(arguments, {})  # first, because argparse prints what it does not understand
         namespace, rest = super().parse_known_args(arguments, namespace)
         refuse_secrets([], vars(namespace))
+        self._check_languages(namespace)
+        self._check_paths(namespace)
         return namespace, rest
 
-    def parse_args(self, *arguments: Any, **options: Any) -> Any:
-        args = super().parse_args(*arguments, **options)
-        self._check_paths(vars(args))
-        return args
+    def _check_languages(self, args: argparse.Namespace) -> None:
+        """Ends with a usage error for a language that is named twice: its second file would replace the first."""
+        languages = getattr(args, "languages", None)
+        if isinstance(languages, list) and (twice := [code for code in languages if languages.count(code) > 1]):
+            self.error(f"--languages names {twice[0]} twice: name each language once")
 
-    def _check_paths(self, args: dict[str, Any]) -> None:
-        """Ends with a usage error for a path to write that is also read, or written by another option."""
-        paths = [
-            (f"--{name.replace('_', '-')}", name in self.outputs, path)
-            for name, value in args.items()
-            for path in (value if isinstance(value, list) else [value])
-            if isinstance(path, Path) or (name == "model" and isinstance(path, str) and path)
-        ]
-        paths.sort(key=lambda entry: not entry[1])
+    def _check_paths(self, args: argparse.Namespace) -> None:
+        """Ends with a usage error for a path to write that is also read, is written twice, or is of the wrong kind."""
+        read, written = [], []
+        for action in self._actions:
+            if not action.option_strings:
+                continue
+            option, value = action.option_strings[-1], getattr(args, action.dest, None)
+            paths = [Path(value)] if action.dest == "model" and value and isinstance(value, str) else find_paths(value)
+            if action.dest in self.outputs:
+                self._check_kind(option, paths, action.metavar == FOLDER)
+                written += [(option, path) for path in paths]
+                if action.dest == "output":
+                    written += [(f"a file that goes with {option}", path) for path in self.writes(args)]
+            else:
+                read += [(option, path) for path in paths]
         seen: dict[str, str] = {}
-        for option, is_output, path in paths:
+        for i, (option, path) in enumerate([*written, *read]):
             place = os.path.realpath(path)
             if place in seen:
                 self.error(f"{option} is the path of {seen[place]}, too: {path} would be replaced; write elsewhere")
-            if is_output:
+            if i < len(written):
                 seen[place] = option
 
+    def _check_kind(self, option: str, paths: list[Path], is_folder: bool) -> None:
+        """Ends with a usage error for a folder where a file is meant, the reverse, and a manifest of another file."""
+        for path in paths:
+            if is_folder and path.is_file():
+                self.error(f"{option}: {path} is a file, not a folder; write elsewhere")
+            if is_folder:
+                continue
+            if path.is_dir():
+                self.error(f"{option}: {path} is a folder, not a file; write elsewhere")
+            manifest = path.with_suffix(MANIFEST)
+            if not path.exists() and (owner := find_owner(manifest)) not in (None, path.name):
+                self.error(f"{option}: {manifest} is the manifest of {owner} and would be replaced; write elsewhere")
 
-def parser(description: str | None, outputs: Sequence[str] = ("output",)) -> argparse.ArgumentParser:
+
+def parser(
+    description: str | None, outputs: Sequence[str] = ("output",), writes: Written | None = None
+) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring followed by every option with its default.
 
-    ``outputs`` are the options, by their names in the result, whose paths the script writes. Reading arguments with it
-    raises InputError for a secret among them.
+    ``outputs`` are the options, by their names in the result, whose paths the script writes. ``writes`` lists what else
+    it writes because of --output, by default the manifest beside it; steps.add_parser() takes it for a step. Reading
+    arguments with it raises InputError for a secret among them.
     """
-    made = _Parser(description=description, formatter_class=_Help)
-    made.outputs = outputs
-    return made
+    return _Parser(description=description, formatter_class=_Help, outputs=outputs, writes=writes)
+
+
+def beside(*endings: str) -> Written:
+    """For parser(): files with these endings beside each --output."""
+    return lambda args: [
+        path.with_suffix(ending) for path in find_paths(args.output) if path.name for ending in endings
+    ]
+
+
+def per_language(args: argparse.Namespace) -> list[Path]:
+    """For parser(): LANGUAGE.jsonl with its manifest in the folder --output, for each of --languages."""
+    return [args.output / f"{code}{ending}" for code in args.languages for ending in (".jsonl", MANIFEST)]
+
+
+def find_paths(value: Any, depth: int = 0) -> list[Path]:
+    """The paths in an option's value; in lists of lists, such as of NAME PATH, these are the texts that name a file."""
+    if isinstance(value, list | tuple):
+        return [path for part in value for path in find_paths(part, depth + 1)]
+    is_path = isinstance(value, Path) or (depth == 2 and isinstance(value, str) and os.path.isfile(value))
+    return [Path(value)] if is_path else []
+
+
+def find_owner(manifest: Path) -> str | None:
+    """Name of the file that a manifest is of; None for no manifest, and for one of several files."""
+    try:
+        output = json.loads(manifest.read_text(encoding="utf-8"))["options"]["output"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return Path(output).name if isinstance(output, str) else None
 
 
 def run(main: Callable[[], None]) -> None:
@@ -152,7 +209,9 @@ def is_unintended(record: logging.LogRecord) -> bool:
 def explain_os_error(error: OSError) -> str | None:
     """What to tell the user of a file that cannot be read or written; None for an error of another kind."""
     remedy = REMEDIES.get(error.errno or 0)
-    subject = error.filename or WITHOUT_FILE_NAME.get(error.errno or 0)
+    # Of a renaming the second name is the user's, and the first one that of a hidden file.
+    path = error.filename2 or error.filename
+    subject = final_path(path) if isinstance(path, str | Path) else path or WITHOUT_FILE_NAME.get(error.errno or 0)
     if not (remedy and subject):
         return None
     return f"error: {subject}: {error.strerror}\n  Remedy: {remedy}"

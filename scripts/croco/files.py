@@ -12,7 +12,18 @@ from typing import TextIO
 def partial_path(path: str | Path) -> Path:
     """Where this process writes what will be ``path``: hidden, and named by host and process."""
     path = Path(path)
-    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+    return path.with_name(f".{path.name}{_partial_ending()}")
+
+
+def final_path(path: str | Path) -> Path:
+    """What this process writes at ``path`` will be: the inverse of partial_path, and any other path as it is."""
+    path = Path(path)
+    is_partial = path.name.startswith(".") and path.name.endswith(_partial_ending())
+    return path.with_name(path.name[1:].removesuffix(_partial_ending())) if is_partial else path
+
+
+def _partial_ending() -> str:
+    return f".{platform.node()}.{os.getpid()}.partial"
 
 
 @contextmanager
@@ -49,9 +60,11 @@ def publish(source: str | Path, target: str | Path) -> None:
     partial = partial_path(target)
     partial.unlink(missing_ok=True)  # of a killed process with this number: perhaps a link to another result
     try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
-    # rename() leaves both names when they already are links to one file.
-    partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    finally:
+        # Also after a success: rename() leaves both names when they already are links to one file.
+        partial.unlink(missing_ok=True)

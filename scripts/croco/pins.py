@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from croco.commands import name_command
 from croco.config.faults import raise_errors
 from croco.digests import digest, file_digest, model_identity, tokenizer_identity
 from croco.errors import InputError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 MODEL, TOKENIZER, DATASET = "model", "tokenizer", "dataset"
 NEWEST = "main"  # what the hub takes where no revision is given
 NONE = "none"
-STAGE_AGAIN = "run `snakemake stage -f --config lock=none` and use the new lock"
+STAGING = name_command("snakemake", "stage", "-f", "--cores", "1", "--config", "lock=none")
+STAGE_AGAIN = f"run `{STAGING}` with the same config files, and use the new lock"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import StrictDagEvaluation
 
 from croco import cli
+from croco.commands import name_command, name_program
 from croco.config.differences import ABSENT, list_differences
 from croco.deployment import check_deployment
 from croco.digests import file_digest, lock_digest, versions
@@ -123,7 +124,7 @@ class ResultsFolder:
             if lock.taken_from is not None:
                 wait_for_jobs(lock.taken_from)
                 remove_partial_files(self.results)
-            command = ["snakemake", *sys.argv[1:]]
+            command = [name_program("snakemake"), *sys.argv[1:]]
             start = {"executor": executor, "log": log, "command": command, **describe_start(self.config, self.checkout)}
             write_json(self.folder / "start.json", start)
             os.environ[HEAD] = msgspec.json.encode(Holder.this_process()).decode()
@@ -352,8 +353,9 @@ class RecordsInFolder(FilePersistence):
     def _warn_of_unpinned_items(self) -> None:
         if self.owner.unpinned and set(self.dag.workflow.dag_settings.targets) != {"stage"}:
             print(
-                f"warning: not pinned to a commit: {', '.join(self.owner.unpinned)}: run `snakemake stage`, and name a "
-                "copy of its stage.lock.json under `lock`",
+                f"warning: not pinned to a commit: {', '.join(self.owner.unpinned)}: run "
+                f"`{name_command('snakemake', 'stage', '--cores', '1')}` with the same config files, and name a copy of its "
+                "stage.lock.json under `lock`",
                 file=sys.stderr,
             )
 

@@ -122,15 +122,21 @@ class Run:
 def read_runs(path: Path) -> list[Run]:
     """The run table.
 
-    Raises InputError with file and line for a row that is no row of the run table.
+    Raises InputError with file and line for a row that is no row of the run table, or a second one of the same run.
     """
-    runs = []
+    runs, seen = [], set()
+    remedy = "let the workflow write it: snakemake RESULTS/runs.jsonl"
     for line, row in read_jsonl(path):
         try:
-            runs.append(Run.from_row(row))
+            run = Run.from_row(row)
         except (msgspec.ValidationError, AttributeError) as error:
-            remedy = "let the workflow write it: snakemake RESULTS/runs.jsonl"
             raise InputError(f"not a row of the run table ({error})", remedy, path, line) from error
+        key = (run.model, run.pool, run.setting, run.round)
+        if key in seen:
+            name = f"{run.model}/{run.pool}/{run.setting}, round {run.round}"
+            raise InputError(f"a second row of the run {name}", remedy, path, line)
+        seen.add(key)
+        runs.append(run)
     return runs
 
 

@@ -137,6 +137,9 @@ BAD = {
     "format without template": (TRANSLATOR.format("template"), 2, ["template"]),
     "unknown template field": (TRANSLATOR.format('template, template: "{source} {text}"'), 2, ["source", "source_name"]),
     "unknown engine": ("reward_models:\n  - {name: english, path: p, engine: tgi}\n", 2, ["engine", "vllm"]),
+    "vllm without a GPU": ("reward_models:\n  - {name: english, path: p, engine: vllm}\n", 2, ["reward_models[0].size", "no GPU", "write size"]),
+    "unknown type of GPU": ("gpu_type: l4\n", 1, ["l4", "add a row to config/speeds.tsv, or leave gpu_type out"]),
+    "without the source language": ('languages: [{code: "de"}, {code: "es"}]\n', None, ["source_language", "one of de, es (inherited from", "write source_language in your own config"]),
     "option of the row": ("reward_models:\n  - {name: english, path: p, engine: vllm, engine_options: {dtype: half}}\n", 2, ["dtype", "set by the workflow"]),
     "split into more stages": ("reward_models:\n  - {name: english, path: p, engine: vllm, size: 8, engine_options: {pipeline_parallel_size: 2}}\n", 2, ["2 stages, but a job has 1 GPU", "a multiple"]),
     "split over other GPUs": ("reward_models:\n  - {name: english, path: p, engine: vllm, size: 8, engine_options: {tensor_parallel_size: 2}}\n", 2, ["2 GPUs, but a job has 1"]),
@@ -249,6 +252,31 @@ def test_no_mixture_of_faults_crashes(cases, data):
         Grid(config, read_languages(), LOCATOR)
     except InputError as error:
         assert str(error).count("Remedy: ") >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("settings:\n  - {name: base, objective: none}\n  " + SETTING + "}\n", "contrasts"),
+        ('languages: [{code: "en"}, {code: "de"}]\n', "pools"),
+    ],
+)
+def test_a_fault_of_an_inherited_key_says_where_to_write_it(text, key, tmp_path):
+    assert f"write {key} in your own config)" in find_faults(text, tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("has_gpu", [{"size": 1}, {"resources": {"gpu": 0}}, {"engine": "transformers"}])
+def test_vllm_has_gpus_by_a_size_or_as_the_row_says(has_gpu, tmp_path):
+    row = {"name": "english", "path": str(tmp_path), "engine": "vllm"} | has_gpu
+    message = find_faults(yaml.safe_dump({"reward_models": [row], "samples": 4}), tmp_path / "bad.yaml")
+    assert "mean - 2 sd" in message and "would have no GPU" not in message
+
+
+def test_a_row_that_is_added_to_the_table_is_a_type_of_gpu(tmp_path):
+    project = copy_project(tmp_path)
+    with open(project / "config/speeds.tsv", "a", encoding="utf-8") as file:
+        file.write("l4\t24\t121\t0.06\t0.4\t0.3\t1\t60\testimate\n")
+    assert planned(project, "--config", "gpu_type=l4")
 
 
 def test_pool_too_small_for_a_pair(tmp_path, fresh_project):

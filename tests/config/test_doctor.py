@@ -104,7 +104,7 @@ def narrow_head(folder):
 
 # Name: (keys of the config's first row of a list, or a function that breaks its model; severity; parts of the message).
 CASES = {
-    "engine missing": ({"policies": {"engine": "vllm"}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
+    "engine missing": ({"policies": {"engine": "vllm", "resources": {"gpu": 0}}}, "error", ["policy mini: vLLM is not installed", "generate", "make env EXTRA=vllm"]),
     "hub typo": ({"policies": {"path": "nobody/nothing"}}, "error", ["policy mini", "cannot be loaded", "hub id"]),
     "folder typo": ({"reward_models": {"path": "/no/such"}}, "error", ["my.yaml", "/no/such is no folder, and no hub id"]),
     "causal model as reward": ({"reward_models": {"path": "POLICY"}}, "error", ["reward english: the model has 2 logits, a reward model has one", "Shows in: score", "sequence classifier"]),
@@ -127,7 +127,7 @@ CASES = {
     "LoRA reaches nothing": ({"recipes": {"lora_targets": "nothing"}}, "error", ["no module of the model has a name like nothing"]),
     "context too short": ({"policies": {"max_tokens": 100000}}, "warning", ["policy mini: max_tokens is 100000", "context has"]),
     "size wrong": ({"policies": {"size": 9}}, "warning", ["policy mini: it has 0.00 billion parameters, and size says 9"]),
-    "no audit": ({}, "warning", ["reward english: it has not been audited", "snakemake audit"]),
+    "no audit": ({}, "warning", ["reward english: it has not been audited", "before training: ", "/bin/snakemake audit --cores all --configfile ", "my.yaml"]),
 }  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def test_a_context_whose_cache_vllm_cannot_hold(good, tmp_path):
     model = shutil.copytree(good[0] / "policy", tmp_path / "model")
     shape = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 10**8}
     (model / "config.json").write_text(json.dumps(shape))
-    config["policies"][0] |= {"path": str(model), "engine": "vllm", "dtype": "bfloat16"}
+    config["policies"][0] |= {"path": str(model), "engine": "vllm", "dtype": "bfloat16", "resources": {"gpu": 1}}
     done = doctor(tmp_path, config, "--gpus", 1, "--gpu-memory", 24)
     (said,) = [part for part in done.stdout.split("error: ") if "vLLM will not start" in part]
     assert said.startswith("policy mini: its weights take") and "of one sequence of 100,000,000 tokens" in said
@@ -519,6 +519,25 @@ def test_a_model_on_the_hub_is_examined(hub_report, name):
 def test_the_doctor_fetches_no_weights(hub_report):
     _, home = hub_report
     assert list(home.rglob("config.json")) and not list(home.rglob("*.safetensors"))
+
+
+def test_a_hub_that_cannot_be_reached_is_tried_once(good, tmp_path):
+    (tmp_path / "cache").mkdir()
+    config = json.loads(json.dumps(good[1]))
+    config["reward_models"] += [{"name": name, "path": f"org/{name}", "max_length": 128} for name in ("one", "two")]
+    config["prompts"][1] = {"use": "evaluate", "dataset": "org/rows", "subset": "{language}", "limit": 6}
+    with serving(tmp_path) as closed:
+        pass
+    secret = closed.replace("//", "//me:hunter2@")
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": secret, "HF_HOME": str(tmp_path / "cache")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in online.items():
+            patch.setitem(ENVIRONMENT, name, value)
+        done = doctor(tmp_path, config)
+    assert f"warning: {closed}: the hub cannot be reached" in done.stdout and "hunter2" not in done.stdout
+    assert done.returncode == 1 and done.stdout.count("cannot be reached") == 1 and "Retrying" not in done.stderr
+    examined = ("reward one", "reward two", "prompts evaluate, org/rows, subset de")
+    assert all(f"{where}: " in done.stdout for where in examined)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_run_is_held_to_the_lock(project):
     assert free.returncode == 0, free.stderr
     warnings = [line for line in free.stderr.splitlines() if line.startswith("warning: not pinned")]
     assert len(warnings) == 1 and "model mini, tokenizer train, dataset evaluate:" in warnings[0]
-    assert "snakemake stage" in warnings[0] and "local" not in warnings[0]
+    assert "/bin/snakemake stage --cores 1` with" in warnings[0] and "local" not in warnings[0].partition(": run")[0]
     write_config(project, hold)
     held = run(project, "-n", "-p")
     assert held.returncode == 0 and "not pinned" not in held.stderr, held.stderr
@@ -138,7 +138,7 @@ def test_what_the_lock_does_not_hold_is_refused(project, change, said):
     write_config(project, change)
     done = run(project, "-n")
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("Remedy") == 1
-    for text in (*said, "snakemake stage"):
+    for text in (*said, "/bin/snakemake stage -f --cores 1 --config lock=none`"):
         assert text in done.stderr, done.stderr
 
 

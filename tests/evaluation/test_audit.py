@@ -335,6 +335,21 @@ def test_bad_input_ends_the_run_before_a_model_is_loaded(miniature, prompts, tmp
     refused(audit(miniature, prompts, tmp_path, answers={"en": looped, "de": looped}, check=False), "prompt_id")
 
 
+def test_no_file_beside_the_output_replaces_an_input(miniature, prompts, tmp_path):
+    answers = {code: write_answers(tmp_path / f"{code}.jsonl", path, lambda i: ["x"]) for code, path in prompts.items()}
+    before = answers["de"].read_bytes()
+    refused(audit(miniature, prompts, tmp_path, answers=answers, name="de", check=False), "de.jsonl would be replaced")
+    assert answers["de"].read_bytes() == before
+    script("audit", "select", "--prompts", prompts["de"], "--output", tmp_path / "selected.jsonl")
+
+
+@pytest.mark.parametrize("name", ["folder.jsonl", "."])
+def test_an_output_that_is_a_folder_is_refused_at_once(prompts, tmp_path, name):
+    (tmp_path / name).mkdir(exist_ok=True)
+    done = script("audit", "select", "--prompts", prompts["de"], "--output", tmp_path / name, check=False)
+    refused(done, f"{tmp_path / name} is a folder, not a file")
+
+
 def test_equal_copies_are_left_out(miniature, prompts, tmp_path):
     """A letter has no first half and no other order; both prompts and languages answer with it; it can be repeated."""
     lines = {code: [{**row, "reference": "7"} for row in rows(path)[:2]] for code, path in prompts.items()}

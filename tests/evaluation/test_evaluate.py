@@ -43,6 +43,14 @@ def test_only_new_languages_are_evaluated(miniature, prompts, tmp_path):
     assert [s["prompt_id"] for s in samples] == [r["id"] for r in rows(miniature / "tasks" / "heldout" / "de.jsonl")]
 
 
+def test_no_result_replaces_an_input(miniature, prompts, tmp_path):
+    answers = tmp_path / "run" / "answers" / "en.jsonl"
+    answers.parent.mkdir(parents=True)
+    answers.write_bytes(prompts["en"].read_bytes())
+    done = evaluate(miniature, {"en": answers}, tmp_path, ["en"], check=False)
+    assert done.returncode == 1 and f"{answers} would be replaced" in done.stderr, done.stderr
+
+
 def test_prompts_of_another_language_are_refused_before_a_model_is_loaded(miniature, prompts, tmp_path):
     swapped = {"en": prompts["de"], "de": prompts["en"]}
     done = evaluate(miniature, swapped, tmp_path, ["en", "de"], check=False)

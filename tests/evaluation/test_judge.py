@@ -240,6 +240,14 @@ def test_a_judge_by_place_is_seen_through(arguments):
     assert len(manifest["judge"]["identity"]) == len(manifest["judge"]["prompt"]) == 32
 
 
+def test_answers_are_not_replaced(arguments):
+    """Neither those of the tuned model nor the base's, by verdicts in the folder of the answers."""
+    for files in (arguments.ours, arguments.theirs):
+        before = files["de"].read_bytes()
+        done = script("judge", *arguments("en", "de")[:-1], files["de"].parent, check=False)
+        assert done.returncode == 1 and "would be replaced" in done.stderr and files["de"].read_bytes() == before
+
+
 def test_one_order_asks_once_and_a_temperature_asks_anew(arguments):
     """The drawn order is that of the single-order score, and the other order is neither a verdict nor unreadable."""
     script("judge", *arguments("en"))

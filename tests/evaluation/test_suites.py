@@ -348,6 +348,14 @@ def test_results_of_a_release_by_the_folder_that_loads(tmp_path):
     assert [row["setting"] for row in imported(tmp_path)] == ["dpo"]
 
 
+def test_an_imported_file_is_not_replaced(tmp_path):
+    path = tmp_path / "imported.csv"
+    path.write_text("model,pool,setting\n")
+    done = import_results(tmp_path, "csv", path, check=False)
+    assert done.returncode == 1 and "--import is the path of --output" in done.stderr
+    assert path.read_text() == "model,pool,setting\n"
+
+
 def test_a_file_without_the_base_is_warned_of(tmp_path):
     base, tuned = (euroeval(model, "a", 1.0, 1.0) for model in ("m", "me/tuned"))
     done = import_results(tmp_path, "euroeval", write_rows(tmp_path / "r.jsonl", [tuned]))

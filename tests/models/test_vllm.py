@@ -348,11 +348,11 @@ def test_the_workflow_runs_on_vllm(tmp_path):
     config = yaml.safe_load((project / "two_languages.yaml").read_text(encoding="utf-8"))
     default = yaml.safe_load((project / "config/config.yaml").read_text(encoding="utf-8"))
     for key in ("policies", "reward_models"):
-        config[key] = [{**row, "engine": "vllm"} for row in default[key]]
+        config[key] = [{**row, "engine": "vllm", "resources": {"gpu": 0}} for row in default[key]]
     template = "{language} {nonce}\n{question}\n{nonce}\n{answer_a}\n{nonce}\n{answer_b}\n{nonce}"
     (project / "prompt.txt").write_text(template, encoding="utf-8")
     judge = {"name": "tiny", "path": "{results}/miniature/policy", "engine": "vllm", "prompt": "prompt.txt"}
-    config["judges"] = [{**judge, "max_tokens": 8}]
+    config["judges"] = [{**judge, "max_tokens": 8, "resources": {"gpu": 0}}]
     # A policy of the miniature is no judge: what counts is that it was asked, and that nothing is taken for a verdict.
     config["evaluation"] = {**default["evaluation"], **config["evaluation"], "judge": "tiny", "max_unparseable": 1}
     (project / "vllm.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")

@@ -3,10 +3,8 @@
 import copy
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT
 
 from croco.config.read import build_grid, read_files
@@ -104,6 +102,27 @@ def test_translated_languages_have_the_prompts_of_the_source(paper, tmp_path, li
     assert facts.count_prompts("train", "mt") == facts.count_prompts("train", "en") == prompts
     assert not any("prompts per language" in sentence for sentence in facts.assumptions)
     assert expect_bytes(facts.grid) == 11 * prompts * 64 * (4096 + 4096) * 6
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards"),
+    [
+        ("generate", {"policy": "eurollm", "language": "de"}),
+        ("score", {"policy": "eurollm", "language": "de", "reward": "skywork"}),
+        ("translate_train", {"language": "de"}),
+    ],
+)
+def test_an_empty_block_loads_no_model(paper, tmp_path, rule, wildcards):
+    """A limit above the number of prompts makes blocks that are empty."""
+    lines = "".join(f'{{"id": {number}, "text": "t"}}\n' for number in range(900))
+    (tmp_path / "train.jsonl").write_text(lines, encoding="utf-8")
+    config = copy.deepcopy(paper[0]) | {"block": 500}
+    train, evaluate = config["prompts"]
+    row = {"use": "train", "path": str(tmp_path / "train.jsonl"), "translator": train["translator"], "limit": 2000}
+    of_blocks = limits((config | {"prompts": [row, evaluate]}, paper[1]))
+    works = [work_of(of_blocks.facts, rule, {**wildcards, "start": start}) for start in ("0", "500", "1000", "1500")]
+    assert [(work.loads, work.items > 0) for work in works] == [(1, True), (1, True), (0, False), (0, False)]
+    assert of_blocks.minutes(rule, {**wildcards, "start": "1000"}, 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -241,9 +260,3 @@ def test_a_row_of_the_config_overrides_the_plan(paper):
     row = grid.policies["eurollm"]
     assert grid.resource("runtime", [row], least=5000) == 5000 < grid.resource("runtime", [row], 2, least=5000)
     assert grid.resource("runtime", [{**row, "resources": {"runtime": 30}}], least=5000) == 30
-
-
-def test_every_type_of_the_table_may_be_named():
-    schema = yaml.safe_load(Path(ROOT, "config/schema.yaml").read_text(encoding="utf-8"))
-    names = [line.split("\t")[0] for line in SPEEDS.read_text(encoding="utf-8").splitlines()[1:]]
-    assert schema["properties"]["gpu_type"]["enum"] == names

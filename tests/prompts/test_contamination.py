@@ -220,6 +220,20 @@ def test_what_cannot_be_compared_is_refused(files, change, said):
     assert not (files / "found.json").exists()
 
 
+def test_neither_a_tasks_data_nor_the_manifest_of_another_file_is_replaced(files):
+    task = files / "facts.jsonl"
+    before = task.read_bytes()
+    task = task.rename(files / "facts.json")
+    options = ("--language", "en", "--prompts", files / "train.jsonl", "--task", "facts", task, "question")
+    done = script("contamination", *options, "--exact", 1, "--output", task, check=False)
+    assert done.returncode == 1 and f"{task} would be replaced" in done.stderr and task.read_bytes() == before
+    script("contamination", *options, "--exact", 1, "--output", files / "found.json")
+    before = (files / "found.manifest.json").read_bytes()
+    done = script("contamination", *options, "--exact", 1, "--output", files / "found.jsonl", check=False)
+    assert done.returncode == 1 and "is the manifest of found.json" in done.stderr
+    assert (files / "found.manifest.json").read_bytes() == before
+
+
 def test_a_comparison_with_nothing_is_refused(files):
     done = script(
         "contamination", "--language", "en", "--prompts", files / "train.jsonl", "--output", files / "found.json", check=False
@@ -325,6 +339,15 @@ def test_blocks_add_up(files):
     assert english["sources"]["evaluation prompts"]["exact"] == {"prompts": 2, "evaluated": 1}
 
 
+def test_a_block_is_counted_once(files):
+    check(files, "--exact", 1, name="one")
+    again = files / "again.json"
+    again.symlink_to(files / "one.json")
+    done = script("contamination", "--checked", files / "one.json", again, "--output", files / "sum.json", check=False)
+    assert done.returncode == 1 and "again.json: the same file twice" in done.stderr
+    assert not (files / "sum.json").exists()
+
+
 FOUND = {"language": "de", "prompts": 3, "hits": {"exact": 1, "ngram_13": 1}, "removed": ["1"], "sources": {}}
 
 
@@ -379,6 +402,12 @@ def test_nothing_is_formed_of_what_is_taken_out(tmp_path):
         assert {row["prompt_id"] for row in rows(tmp_path / "out.jsonl")} == {"0", "2"}
         for counts in ledger["languages"].values():
             assert counts["prompts"] == 3 and counts["skipped"]["in_evaluation"] == 1
+    write_rows(tmp_path / "found.json", [FOUND | {"removed": ["0", "1", "2"]}])
+    done = script(
+        "build_pairs", *everything, "--exclude", tmp_path / "found.json", "--output", tmp_path / "none.jsonl",
+        "--ledger", tmp_path / "ledger.json", check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Remedy: take prompts that the files of --exclude do not remove" in done.stderr
 
 
 def test_shipped_tasks_name_their_question(tmp_path):

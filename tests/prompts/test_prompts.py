@@ -600,6 +600,15 @@ def test_a_block_follows_none_that_was_selected_by_ids(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_block_follows_none_of_another_stage(tmp_path):
+    make_jsonl(tmp_path, 3)
+    select(tmp_path, "en")
+    block = tmp_path / "out" / "en.jsonl"
+    script("audit", "select", "--prompts", block, "--output", tmp_path / "first.jsonl")
+    done = select(tmp_path, "en", "--limit", 1, "--after", tmp_path / "first.jsonl", check=False)
+    assert done.returncode == 1 and "first.manifest.json, is of the stage audit" in done.stderr
+
+
 def test_invisible_characters_of_an_id_are_shown(tmp_path):
     make_jsonl(tmp_path, 2)
     write_rows(tmp_path / "en.jsonl", [{"id": "q\ufeff0", "text": "Hello"}])

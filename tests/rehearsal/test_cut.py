@@ -32,6 +32,13 @@ def test_every_choice_of_languages_gives_a_config_with_all_settings(name, langua
     assert {row["run"].split("/")[0] for row in choose_releases(cut_grid)} == set(grid.tuned)
 
 
+def test_replicas_need_no_gpu_on_vllm():
+    grid, asked = read("small")
+    config = cut(grid, asked, "results/cut", choose_languages(grid), "vllm")
+    cut_grid, _ = build_grid(config, ROOT, Locator([], default=ROOT / "config/config.yaml"))
+    assert {row["engine"] for row in cut_grid.list_models()} == {"vllm"} and cut_grid.most_gpus() == 0
+
+
 def test_what_only_a_whole_run_can_have_is_cut():
     """Otherwise a valid config would be refused as a rehearsal, or only a part of it rehearsed."""
     config, locator = read_files([ROOT / "config/grid.yaml"], ROOT)

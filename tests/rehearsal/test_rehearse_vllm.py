@@ -13,8 +13,8 @@ CONFIG = {
     "results": "results/one",
     "languages": [{"code": "en"}],
     "samples": 64,
-    "policies": [{"name": "aya", "path": "CohereLabs/tiny-aya-global", "temperature": 1.0, "max_tokens": 4096, "engine": "vllm"}],
-    "reward_models": [{"name": "skywork", "path": "Skywork/Skywork-Reward-V2-Qwen3-8B", "engine": "vllm"}],
+    "policies": [{"name": "aya", "path": "CohereLabs/tiny-aya-global", "temperature": 1.0, "max_tokens": 4096, "engine": "vllm", "size": 3.35}],
+    "reward_models": [{"name": "skywork", "path": "Skywork/Skywork-Reward-V2-Qwen3-8B", "engine": "vllm", "size": 8}],
     "prompts": [
         {"use": "train", "dataset": "allenai/Dolci-Instruct-SFT", "text": "messages.first_turn", "reference": "last_turn", "limit": 100},
         {"use": "evaluate", "dataset": "CohereLabs/m-ArenaHard-v2.1", "subset": "en", "split": "test", "id": "question_id", "text": "prompt"},
@@ -29,8 +29,8 @@ CONFIG = {
     "contrasts": [],
     "audit": {"in_findings": False},
 }  # fmt: skip
-TRANSLATOR = {"name": "translategemma", "path": "Infomaniak-AI/vllm-translategemma-27b-it", "format": "translategemma_tags", "engine": "vllm"}  # fmt: skip
-JUDGE = {"name": "qwen", "path": "Qwen/Qwen3.6-35B-A3B", "engine": "vllm", "template_options": {"enable_thinking": False}, "max_length": 20480}  # fmt: skip
+TRANSLATOR = {"name": "translategemma", "path": "Infomaniak-AI/vllm-translategemma-27b-it", "format": "translategemma_tags", "engine": "vllm", "size": 27}  # fmt: skip
+JUDGE = {"name": "qwen", "path": "Qwen/Qwen3.6-35B-A3B", "engine": "vllm", "size": 35, "template_options": {"enable_thinking": False}, "max_length": 20480}  # fmt: skip
 EVERY_ROLE = CONFIG | {
     "languages": [{"code": "en"}, {"code": "mt", "train": False}],
     "translators": [TRANSLATOR],

@@ -165,6 +165,21 @@ def test_equal_responses_are_shown_once_with_their_count(run, page):
     assert len(found) == 1 and "\N{MULTIPLICATION SIGN} 3" in found[0].text_content()
 
 
+def test_responses_of_an_unknown_number_of_tokens_are_shown_without_one(tmp_path):
+    """Of three equal responses one has no count, one has null and one has 7."""
+    files = make_run(tmp_path, languages=["de"], prompts=5)
+    lines = rows(files["generations"][0])
+    for line in lines:
+        for response in line["responses"]:
+            del response["n_tokens"]
+    lines[4]["responses"][0]["n_tokens"], lines[4]["responses"][1]["n_tokens"] = None, 7
+    write_rows(files["generations"][0], lines)
+    preview(tmp_path, files)
+    found = sections(parse(tmp_path), "de")
+    assert re.findall(r"[^·\n]*tokens", found["p4"].text_content()) == [" 7 tokens"]
+    assert not any("tokens" in found[f"p{i}"].text_content() for i in range(4))
+
+
 def test_source_stands_beside_the_translation_with_roles(page):
     translated, same = sections(page, "de")["p6"], sections(page, "en")["p6"]
     chats = translated.xpath("./div[@class='pair'][1]/div[@class='chat']")
@@ -443,7 +458,7 @@ def test_files_of_another_run_are_refused(run, tmp_path):
         "the file ends": {"scores": [short, files["scores"][1]]},
         "rows of different languages: de, en": {"prompts": files["prompts"][::-1]},
         "'q'": {"pairs": [unknown, files["pairs"][1]]},
-        "no ledger": {"ledger": [tmp_path / "none.json", files["ledger"][1]]},
+        "none.json: no such file": {"ledger": [tmp_path / "none.json", files["ledger"][1]]},
     }
     for message, change in cases.items():
         done = preview(tmp_path, {**files, **change}, "--count", 12, check=False)

@@ -1078,7 +1078,7 @@ GONE = [
     ("summary.csv", "overview", "summary.csv"),
     ("mini/multi/dpo/ledger.json", "data", "mini/multi/dpo/ledger.json"),
     ("mini/en/scores/english.jsonl", "rewards", "scores/english.jsonl"),
-    ("audit", "rewards", "snakemake --cores 2 audit"),
+    ("audit", "rewards", ".venv/bin/snakemake --cores 2 audit"),
     ("mini/en/dpo/checkpoint", "training", "mini/en/dpo/checkpoint/manifest.json"),
     ("mini/multi/dpo/fidelity", "fidelity", "mini/multi/dpo/fidelity/en.jsonl"),
     ("findings.json", "findings", "findings.json"),
@@ -1098,7 +1098,7 @@ def gappy(tmp_path_factory):
 @pytest.mark.parametrize(("missing", "section", "said"), GONE)
 def test_each_missing_input_is_a_marked_gap(gappy, missing, section, said):
     gaps = gappy.xpath(f"//section[@id='{section}']//*[@class='gap']")
-    assert any(said in gap.text_content() and "snakemake" in gap.text_content() for gap in gaps)
+    assert any(said in gap.text_content() and ".venv/bin/snakemake" in gap.text_content() for gap in gaps)
     assert f"#{section}" in gappy.xpath("//section[@id='overview']//li/a/@href") or section == "overview"
 
 

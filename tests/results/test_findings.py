@@ -74,8 +74,8 @@ def write_summary(tmp_path, rows):
     return tmp_path / "summary.csv"
 
 
-def find(tmp_path, rows, arms=ARMS, low_resource=("ga",)):
-    return check_findings(read_summary(write_summary(tmp_path, rows)), {}, list(low_resource), arms)
+def find(tmp_path, rows, arms=ARMS, low_resource=("ga",), models=("m",)):
+    return check_findings(read_summary(write_summary(tmp_path, rows)), {}, list(low_resource), arms, models)
 
 
 def run(tmp_path, rows, *options, arms=ARMS, check=True):
@@ -120,6 +120,23 @@ def test_a_run_as_the_paper_reports(tmp_path):
     assert gain["replicate_noise"] is None and "one training seed" in gain["why"]
     assert "found +10.0 points (+8.0 to +12.0)" in gain["why"]
     assert not any(entry["gaps"] for entry in found)
+
+
+def test_without_results_nothing_is_tested_and_the_tables_are_empty(tmp_path):
+    found = run(tmp_path, [])["findings"]
+    assert [entry["id"] for entry in found] == ["F1", "F2", "F2", "F3", "F3", "F4", "F5", "F6"]
+    assert {(entry["verdict"], entry["why"].split(":")[0]) for entry in found} == {
+        ("not tested", "there are no results yet")
+    }
+    for name in ("win_rate", "structured", "fidelity"):
+        assert len((tmp_path / "tables" / f"{name}.csv").read_text().splitlines()) == 1, "a header alone"
+
+
+def test_another_file_is_not_an_audit(tmp_path):
+    for text, says in (("{}", "field languages: not an audit"), ("[]", "not a JSON object"), ("", "broken JSON")):
+        (tmp_path / "english.json").write_text(text)
+        done = run(tmp_path, table(), "--audit", tmp_path / "english.json", check=False)
+        assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -343,7 +360,8 @@ def make_up(grid):
 def find_shipped(tmp_path, name, rename=None):
     grid = read_shipped(name, rename=rename)
     low_resource = [code for code in grid.languages if read_languages()[code]["resource"] == "low"]
-    return find(tmp_path, make_up(grid), list_arms(grid.runs.values()), low_resource)
+    runs = grid.runs.values()
+    return find(tmp_path, make_up(grid), list_arms(runs), low_resource, dict.fromkeys(run.model for run in runs))
 
 
 @pytest.mark.parametrize(
@@ -388,9 +406,8 @@ def test_an_audit_stands_beside_the_results_in_the_first_finding(tmp_path):
     def audit(*found):
         languages = {f"l{i}": {"n": 10, "verdict": verdict} for i, verdict in enumerate(found)}
         (tmp_path / "english.json").write_text(json.dumps({"reward_model": "english", "languages": languages}))
-        return check_findings(summary, {"english": json.loads((tmp_path / "english.json").read_text())}, ["ga"], ARMS)[
-            0
-        ]
+        audits = {"english": json.loads((tmp_path / "english.json").read_text())}
+        return check_findings(summary, audits, ["ga"], ARMS, ["m"])[0]
 
     good = audit("fit", "fit", "weak")
     assert (good["contrast"], good["verdict"], good["n"]) == ("reward model english", "supported", 30)

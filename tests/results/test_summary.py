@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import script, write_rows, write_runs
+from conftest import rows, script, write_rows, write_runs
 from test_win_rates import VALUE, draw, fit_length_control
 
 PROMPTS = [f"p{i}" for i in range(12)]
@@ -207,6 +207,19 @@ def test_a_missing_file_is_an_error_and_with_partial_a_gap(results):
     assert ("dpo", "1", "de", "fidelity", "n_tokens", "base") in by_key
     script("summary", *options(results, "--partial")[:1], results / "nowhere", *options(results, "--partial")[2:])
     assert len((results / "summary.csv").read_text().splitlines()) == 1, "nothing there, and a header"
+
+
+def test_a_run_table_with_a_run_twice_or_without_a_base_is_refused(results):
+    given = options(results)
+    table = rows(results / "runs.jsonl")
+    for lines, says in (
+        ([*table, table[1]], "runs.jsonl:8: a second row of the run m/multi/dpo"),
+        (table[1:], "runs.jsonl: no base, the untuned policy, of m"),
+    ):
+        write_rows(results / "runs.jsonl", lines)
+        done = script("summary", *given, check=False)
+        assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+        assert not (results / "summary.csv").exists()
 
 
 def test_a_group_counts_once_and_its_variants_share_their_documents(results):

@@ -83,6 +83,17 @@ def test_answers_that_do_not_fit_the_prompts_end_with_one_message(files, tmp_pat
     assert done.returncode == 1 and "none.jsonl: no such file" in done.stderr
 
 
+def test_answers_are_not_replaced_and_a_language_is_named_once(files, tmp_path):
+    prompts, answers = files
+    answers = answers.rename(tmp_path / "de.jsonl")
+    before = answers.read_bytes()
+    done = measure(prompts, answers, tmp_path, check=False)
+    assert done.returncode == 1 and f"{answers} would be replaced" in done.stderr and answers.read_bytes() == before
+    twice = ["--languages", "de", "de", "--prompts", prompts, prompts, "--answers", answers, answers]
+    done = script("fidelity", *twice, "--output", tmp_path / "out", check=False)
+    assert done.returncode == 1 and "de twice" in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_words_of_any_script():
     assert list_words("I can't say L'homme, 3.5!") == ["i", "can't", "say", "l'homme", "3.5"]
     assert list_words("日本語です。") == list("日本語です")
@@ -176,6 +187,12 @@ def test_sentences_in_an_unknown_language_are_refused(tmp_path):
         path.write_text(text, encoding="utf-8")
         done = script("check_identification", "--sentences", path, check=False)
         assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_long_text_is_identified(tmp_path):
+    path = tmp_path / "sentences.tsv"
+    path.write_text("language\ttext\nde\t" + "Das ist ein Satz über das Wetter. " * 5000 + "\n", encoding="utf-8")
+    assert "| de | 1 | 1 |" in script("check_identification", "--sentences", path).stdout
 
 
 def score(miniature, prompts, answers, outputs, state, *options):

@@ -112,7 +112,7 @@ def make_project(folder, vllm):
         shutil.copy(ROOT / name, folder / name)
     config = yaml.safe_load(Path(__file__).with_name("torture.yaml").read_text(encoding="utf-8"))
     if vllm:
-        config["policies"] = [row | {"engine": "vllm"} for row in config["policies"]]
+        config["policies"] = [row | {"engine": "vllm", "resources": {"gpu": 0}} for row in config["policies"]]
     (folder / "torture.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     made, languages = folder / "data", ["--languages", "en", "de", "nl"]
     run_script(folder, "world", *languages, "--output", made)

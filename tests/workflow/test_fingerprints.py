@@ -34,6 +34,7 @@ DECIDING = {
 # What a stage imports and no result depends on, and why not.
 NOT_DECIDING = {
     "croco/cli.py": "options, progress and manifests; options are in the key by their values",
+    "croco/commands.py": "messages",
     "croco/errors.py": "messages",
     "croco/files.py": "writes and links files",
     "croco/hardware.py": "names of the processor and the GPUs, for manifests",

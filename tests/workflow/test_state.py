@@ -18,7 +18,9 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from croco.cli import explain_os_error
 from croco.errors import InputError
+from croco.files import publish, replacing
 from croco.locks import LEASE, Holder, LeaseLock, LockHeld, find_holder, take_lock
 from croco.models import engines
 from croco.state import FROM_STATE, Finished, Parts
@@ -293,3 +295,18 @@ def test_a_record_of_older_code_is_of_no_known_process(tmp_path):
     assert find_holder(path).is_alive is None
     with pytest.raises(LockHeld):
         LeaseLock(path, wait=False)
+
+
+def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path):
+    (tmp_path / "source").write_text("x")
+    target, long = tmp_path / "target", tmp_path / ("x" * 250)
+    target.mkdir()
+    with pytest.raises(OSError) as published:
+        publish(tmp_path / "source", target)
+    with pytest.raises(OSError) as replaced, replacing(target):
+        pass
+    with pytest.raises(OSError) as named, replacing(long):
+        pass
+    for error, path in ((published, target), (replaced, target), (named, long)):
+        assert explain_os_error(error.value).startswith(f"error: {path}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]

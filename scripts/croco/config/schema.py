@@ -87,7 +87,7 @@ class Locator:
             return "--config", None
         best: tuple[int, str | Path, int | None] = (0, self.elsewhere, None)
         # Mappings are merged, so the deepest file knows best; a list belongs whole to the first file that has it.
-        up_to_list = next((i for i, key in enumerate(keys) if isinstance(key, int)), len(keys))
+        up_to_list = _depth_of_list(keys)
         for path, tree in self.trees:
             depth, line, node = 0, None, tree
             for key in keys:
@@ -122,7 +122,16 @@ class Locator:
     def error(self, fault: Fault) -> InputError:
         """The InputError of a fault, with its file and line."""
         path, line = (fault.path, None) if fault.path else self.find(fault.keys)
-        return InputError(fault.problem, fault.remedy, path, line, format_keys(fault.keys) or "(top level)")
+        remedy = fault.remedy
+        if not fault.path and self.is_default(fault.keys):
+            own = format_keys(fault.keys[: _depth_of_list(fault.keys)])
+            remedy += f" (inherited from {path}: write {own} in your own config)"
+        return InputError(fault.problem, remedy, path, line, format_keys(fault.keys) or "(top level)")
+
+
+def _depth_of_list(keys: Sequence[str | int]) -> int:
+    """How many keys lead to the first list, or to the value if there is none."""
+    return next((i for i, key in enumerate(keys) if isinstance(key, int)), len(keys))
 
 
 def _count_nodes(node: yaml.Node, counts: dict[int, float]) -> float:

@@ -10,6 +10,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
 
+from croco.commands import STAGE
 from croco.digests import digest
 from croco.errors import InputError, hide_secrets
 from croco.evaluation.task_files import Tag, read_task
@@ -25,7 +26,7 @@ WITHOUT_EUROEVAL = ("gl", "cy", "mt", "ga")
 # Files of NLTK that tasks need while they score, by the start of the task's name.
 NLTK_FILES = {"ifeval": "tokenizers/punkt_tab"}
 REMEDY = (
-    "run `snakemake stage` with the same config where there is a network, with the same HF_HOME; or remove the task from "
+    f"run where there is a network, with the same HF_HOME: {STAGE}; or remove the task from "
     "the language's row in config/languages.tsv, or remove its capability from evaluation.suite"
 )
 

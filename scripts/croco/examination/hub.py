@@ -1,13 +1,39 @@
-"""Whether a model's repository on the hub can be read: id, revision, gate and licence."""
+"""Whether the hub answers, and whether a model's repository there can be read: id, revision, gate and licence."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from croco.commands import ACCEPT_LICENCE, STAGE, name_command
 from croco.errors import hide_secrets
-from croco.examination.findings import ERROR, NOTE, STAGES, WARNING, Finding, Used
-from croco.models.loading import ACCEPT_LICENCE
+from croco.examination.declared import list_datasets
+from croco.examination.findings import ERROR, NOTE, STAGES, WARNING, Finding, Used, list_models
+from croco.grid import Grid
 
 LICENCE_FILE = "README.md"  # with the licence in its YAML header
+PATIENCE = 10.0  # seconds for an answer of the hub
+NOT_ASKED = "the hub is not asked (HF_HUB_OFFLINE)"
+
+
+def examine_connection(grid: Grid) -> Iterator[Finding]:
+    """Whether the hub answers, if the config has something of it; where it does not, this process asks it no more.
+
+    Otherwise each model and dataset would wait for several attempts. To be called before `datasets` is imported.
+    """
+    from huggingface_hub import constants, is_offline_mode
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import get_session
+
+    paths = [*(used.path for used in list_models(grid)), *(item.path for item in list_datasets(grid))]
+    if is_offline_mode() or all(Path(path).exists() for path in paths):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except HTTPError as error:
+        os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
+        where = hide_secrets(constants.ENDPOINT)
+        what = f"the hub cannot be reached ({hide_secrets(str(error))}): only what is in its cache was examined"
+        yield Finding(WARNING, where, what, "stage", "run the doctor once where the hub can be reached")
 
 
 def examine_repository(used: Used) -> Iterator[Finding]:
@@ -29,13 +55,14 @@ def examine_repository(used: Used) -> Iterator[Finding]:
         yield Finding(ERROR, where, f"{used.path} is gated, and your account has no access", stage, ACCEPT_LICENCE)
     except RepositoryNotFoundError:
         what = f"there is no model {used.path} on the hub, or it is private"
-        yield Finding(ERROR, where, what, stage, "correct the hub id, or log in (hf auth login)")
+        remedy = f"correct the hub id, or log in ({name_command('hf', 'auth', 'login')})"
+        yield Finding(ERROR, where, what, stage, remedy)
     except RevisionNotFoundError:
         what = f"{used.path} has no revision {revision} on the hub"
         yield Finding(ERROR, where, what, stage, "correct `revision`: a branch, tag or commit of the model")
     except HTTPError as error:
         what = f"the hub did not answer, so that gate and licence are unknown: {hide_secrets(str(error))}"
-        yield Finding(WARNING, where, what, stage, "start where the hub can be reached, or run `snakemake stage` there")
+        yield Finding(WARNING, where, what, stage, f"start where the hub can be reached, or run there: {STAGE}")
     else:
         licence = getattr(info.card_data, "license", None) or "none stated"
         gate = f"gated ({info.gated}), and your account has access" if info.gated else "not gated"
@@ -59,5 +86,5 @@ def examine_cached_card(used: Used) -> Iterator[Finding]:
         what = f"{used.path}: licence {licence or 'none stated'}"
         yield Finding(NOTE, where, what, stage, "read the licence before a release")
     else:
-        what = "HF_HUB_OFFLINE is set, so that gate and licence are unknown"
+        what = f"{NOT_ASKED}, so that gate and licence are unknown"
         yield Finding(WARNING, where, what, stage, "run the doctor once where the hub can be reached")

@@ -3,9 +3,10 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from croco.commands import name_command
 from croco.examination.findings import ERROR, WARNING, Finding
 from croco.files import publish
 from croco.grid import Grid
@@ -133,9 +134,11 @@ def find_folder(path: Path) -> Path:
     return folder
 
 
-def examine_audit(grid: Grid) -> Iterator[Finding]:
-    """Whether each reward model was audited before anything is trained on its rewards."""
+def examine_audit(grid: Grid, files: Sequence[Path] = ()) -> Iterator[Finding]:
+    """Whether each reward model was audited before anything is trained on its rewards; ``files``: those of --configfile."""
+    options = ["--configfile", *map(str, files)] if files else []
+    audit = name_command("snakemake", "audit", "--cores", "all", *options)
     for name in grid.reward_models:
         if not Path(grid.results, "audit", f"{name}.json").is_file():
             what = "it has not been audited: nobody knows in which languages it tells answers from damaged copies"
-            yield Finding(WARNING, f"reward {name}", what, "train", "snakemake audit, before training")
+            yield Finding(WARNING, f"reward {name}", what, "train", f"before training: {audit}")

@@ -4,10 +4,11 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from croco.commands import STAGE
 from croco.config.checks.models import list_gpus
 from croco.errors import InputError
 from croco.examination.findings import ERROR, STAGES, WARNING, Finding, Used
-from croco.examination.hub import examine_repository
+from croco.examination.hub import NOT_ASKED, examine_repository
 from croco.examination.memory import examine_memory, read_number
 from croco.grid import Grid
 
@@ -60,8 +61,8 @@ def _examine(grid: Grid, used: Used, memory: float | None) -> Iterator[Finding]:
 def examine_weights(grid: Grid, used: Used, model: "PreTrainedModel | None") -> Iterator[Finding]:
     """Whether the size and the LoRA modules fit the model; None where its weights cannot be looked at."""
     if model is None:
-        what = "HF_HUB_OFFLINE is set and the weights are not on this machine, so they were not looked at"
-        yield Finding(WARNING, str(used), what, STAGES[used.role], "fetch them: snakemake stage")
+        what = f"{NOT_ASKED}, and the weights are not on this machine, so they were not looked at"
+        yield Finding(WARNING, str(used), what, STAGES[used.role], f"fetch them: {STAGE}")
     else:
         yield from examine_size(used, sum(weight.numel() for weight in model.parameters()))
         yield from examine_adapters(grid, used, model)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from croco.cli import UNUSED_WEIGHTS
+from croco.commands import ACCEPT_LICENCE, STAGE
 from croco.digests import WEIGHTS, model_identity
 from croco.errors import InputError
 
@@ -41,7 +42,6 @@ ADAPTER = "adapter_model.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 CHOOSE_COMPLETE = "choose a model or revision whose weights are complete safetensors files"
-ACCEPT_LICENCE = "accept its licence on the hub with the account of your token, and log in (hf auth login)"
 PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "model*.pt", "consolidated*.pth", "*.ckpt")
 
 
@@ -350,7 +350,7 @@ def read_hub_headers(path: str, revision: str | None = None) -> "dict[str, torch
     except HTTPError as error:
         if isinstance(error, HfHubHTTPError):  # an answer of the hub
             raise
-        remedy = "run `snakemake stage` where the hub can be reached"
+        remedy = f"run where the hub can be reached: {STAGE}"
         raise InputError(f"the weights are not here, and the hub does not answer: {error}", remedy, path) from error
     check_hub_sizes(path, sizes, found.files_metadata)
     return {

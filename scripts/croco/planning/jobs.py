@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -92,13 +93,24 @@ def list_jobs(
         load_mapping(path)  # Snakemake's own message has no line
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), _keeping_handler(signal.SIGTERM):
             workflow = _dry_run(snakefile, configfiles, config, targets)
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"Snakemake cannot plan this config: {error}", "see what `snakemake -n` says") from error
     return workflow.globals["GRID"], read_dag(workflow.dag)
+
+
+@contextlib.contextmanager
+def _keeping_handler(number: signal.Signals) -> Iterator[None]:
+    """Restores a signal's handler: Snakemake's scheduler leaves one that only ends its own jobs."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if signal.getsignal(number) is not before:
+            signal.signal(number, before)
 
 
 def _dry_run(snakefile: Path, configfiles: Sequence[Path], config: Sequence[str], targets: Sequence[str]) -> Any:

@@ -48,7 +48,7 @@ class Work:
         size, active: billions of parameters, all of them and those that a token passes (fewer in a mixture of experts).
         gigabytes: of the weights that are loaded once per load.
         language, setting: what the work is for, None where it is for several; a setting as the config names it.
-        loads: how many models are loaded. prompts: how many.
+        loads: how many models are loaded, none for an empty block. prompts: how many.
         items: responses, scored responses, verdict calls, rows seen in training, or translated prompts.
         tokens_in, tokens_out: read by and sampled from the model.
         steps: of transformers' generate, one token for each sequence of a batch; a micro-batch of training counts as MICRO_BATCH_STEPS.
@@ -222,7 +222,7 @@ def _sample(facts: Facts, row: dict, language: str, prompts: int, samples: int, 
     return Work(
         **describe_model(facts.grid, row),
         language=language,
-        loads=1,
+        loads=1 if items else 0,
         prompts=prompts,
         items=items,
         tokens_in=prompts * facts.tokens_of_prompt(),
@@ -268,7 +268,7 @@ def _score(facts: Facts, reward: str, items: int, tokens_in: float, **fields: An
     return Work(
         stage="score",
         **describe_model(facts.grid, facts.grid.reward_models[reward]),
-        loads=1,
+        loads=1 if items else 0,
         items=items,
         tokens_in=tokens_in,
         bytes=items * BYTES_PER_REWARD,
@@ -487,7 +487,7 @@ def _translate(facts: Facts, row: dict, language: str, rows: int, tokens: float)
         stage="translate",
         **describe_model(facts.grid, row),
         language=language,
-        loads=1,
+        loads=1 if rows else 0,
         prompts=rows,
         items=rows,
         tokens_in=rows * tokens,

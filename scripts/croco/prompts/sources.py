@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from croco.commands import ACCEPT_LICENCE, STAGE
 from croco.digests import digest
 from croco.errors import InputError
 from croco.records import read_jsonl, read_lines, refuse_half_characters
@@ -47,8 +48,7 @@ TOOL_ROLES = ("tool", "function", "ipython", "observation", "function_call", "fu
 # Keys of a turn whose content cannot be answered with text; other keys besides role and content are metadata.
 TOOL_KEYS = ("tool_calls", "tool_call_id", "tools", "functions", "function_call", "function_calls")
 MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
-STAGE_IT = "start where the hub can be reached, or stage the dataset there with `snakemake stage`"
-ACCEPT_LICENCE = "accept its licence on the hub with the account of your token, and log in (hf auth login)"
+STAGE_IT = f"start where the hub can be reached, or stage the dataset there: {STAGE}"
 # {what the datasets library says of a dataset that it cannot load, a regex: remedy}
 DATASET_REMEDIES = {
     r"\bgated\b": ACCEPT_LICENCE,

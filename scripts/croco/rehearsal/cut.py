@@ -93,6 +93,8 @@ def cut_model(row: dict, kind: str, engine: str) -> dict:
     row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
     row |= {"dtype": "float32", "engine": engine, "batch": 8}
     row["engine_options"] = {"max_model_len": CONTEXT + 96} if engine == "vllm" else {}
+    if engine == "vllm":
+        row["resources"] = {"gpu": 0}
     # Translators and judges have large defaults.
     limits = {"max_tokens": TOKENS} if kind in ("translators", "judges") else {}
     limits |= {"max_length": CONTEXT} if kind == "judges" else {}

@@ -17,6 +17,8 @@ from croco.results.table import rank_seed
 if TYPE_CHECKING:
     import pandas as pd
 
+# Of the programs that the page names. It is read elsewhere, and its bytes must be the same on every machine.
+PROGRAMS = ".venv/bin"
 # Pool and setting of the policy before tuning.
 BASE = ("untuned", "base")
 
@@ -87,7 +89,7 @@ class Gaps:
         return False
 
     def say(self, section: str, what: str, command: str) -> None:
-        """A gap that is not a single file."""
+        """A gap that is not a single file; ``command`` starts with a program of the environment."""
         self.found[section][what] = command
 
     def of(self, section: str) -> list[dict[str, Any]]:
@@ -95,7 +97,7 @@ class Gaps:
         listed = []
         for what, missing in self.found[section].items():
             if isinstance(missing, str):
-                listed.append({"what": what, "files": [], "count": None, "command": missing})
+                listed.append({"what": what, "files": [], "count": None, "command": f"{PROGRAMS}/{missing}"})
                 continue
             files = [str(path) for path in dict.fromkeys(missing)]
             listed.append(
@@ -103,7 +105,7 @@ class Gaps:
                     "what": what,
                     "files": files[:3],
                     "count": len(files),
-                    "command": f"snakemake --cores 2 {' '.join(files[:3])}{' ...' if len(files) > 3 else ''}",
+                    "command": f"{PROGRAMS}/snakemake --cores 2 {' '.join(files[:3])}{' ...' if len(files) > 3 else ''}",
                 }
             )
         return listed

@@ -49,6 +49,7 @@ REWARDS_RANK = "the reward model ranks usefully in most languages"
 UNSCALED = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bits_per_character", "loss", "nll")
 MONOLINGUAL = "monolingual"
 NOT_TESTED = "not tested"
+NO_RESULTS = "there are no results yet: run the workflow to its end"
 NEEDS_ALL = "a mean needs all languages: finish these"
 
 
@@ -75,7 +76,11 @@ def compare_with_paper(low: float, high: float, expected: str | None, prompts: i
 
 
 def check_findings(
-    summary: "pd.DataFrame", audits: dict[str, dict], low_resource: Collection[str], arms: list[Arm]
+    summary: "pd.DataFrame",
+    audits: dict[str, dict],
+    low_resource: Collection[str],
+    arms: list[Arm],
+    models: Iterable[str],
 ) -> list[dict]:
     """The paper's findings F1 to F6 on one summary, a dict for each finding, model and pool.
 
@@ -84,12 +89,13 @@ def check_findings(
         audits: {reward model: contents of audit/REWARD.json}.
         low_resource: codes of the low-resource languages.
         arms: croco.runs.Arm of every tuned setting.
+        models: names of all policies; one without rows has every finding as not tested.
     """
     summary = mark_counted(summary)
     found = [judge_rewards(name, audit["languages"]) for name, audit in audits.items()]
     summary = summary[~find_imported(summary)]
     places = list_places(arms)
-    for model in summary["model"].unique():
+    for model in models:
         of_model = summary[summary["model"] == model]
         agreements = judge_agreement(of_model, model, arms, places)
         found += [entry for entry in agreements if entry["n"] or not audits]
@@ -416,6 +422,8 @@ def explain_missing(
     summary: "pd.DataFrame", arm: Arm, place: str, versus: str, measure: str, gaps: dict[str, list[str]]
 ) -> str:
     """Why a summary has no row for a finding, and what to do about it; ``gaps`` as list_gaps returns them."""
+    if summary.empty:
+        return NO_RESULTS
     if measure == TASKS and summary["task"].isin([ARENA, FIDELITY]).all():
         return "there are no structured tasks: name some under evaluation.tasks"
     if measure == TASKS and not summary["counted"].any():
@@ -462,6 +470,11 @@ def judge_rewards(name: str, languages: dict[str, dict]) -> dict:
 
 def judge_agreement(summary: "pd.DataFrame", model: str, arms: list[Arm], places: list[str]) -> list[dict]:
     """F1 from the results: in how many languages rewards and verdicts on the method's answers agree beyond chance."""
+    lack = (
+        "neither an audit nor rewards of judged answers: run the target audit, or set evaluation.fidelity and a judge"
+    )
+    if summary.empty:
+        lack = NO_RESULTS
     summary = summary[summary["metric"] == "reward_judge_agreement"]
     measure = "share of languages in which rewards agree with verdicts beyond chance"
     entries = []
@@ -491,8 +504,7 @@ def judge_agreement(summary: "pd.DataFrame", model: str, arms: list[Arm], places
                     "why": why + (f"; no agreement is known in {', '.join(missing)}" if missing else ""),
                 }
             )
-    why = "neither an audit nor rewards of judged answers: run the target audit, or set evaluation.fidelity and a judge"
-    lacking = not_tested("rewards", "verdicts", measure, why)
+    lacking = not_tested("rewards", "verdicts", measure, lack)
     return entries or [{"id": "F1", "claim": REWARDS_RANK, "model": model, **lacking}]
 
 
@@ -504,9 +516,11 @@ def majority(good: int, bad: int, number: int) -> dict:
 
 
 TABLES = {
-    "win_rate": lambda row: row["task"] == ARENA and row["metric"].startswith("win_rate") and row["versus"] == "base",
-    "structured": lambda row: row["task"] not in (ARENA, FIDELITY),
-    "fidelity": lambda row: row["task"] == FIDELITY,
+    "win_rate": lambda rows: (
+        (rows["task"] == ARENA) & rows["metric"].str.startswith("win_rate") & (rows["versus"] == BASE)
+    ),
+    "structured": lambda rows: ~rows["task"].isin([ARENA, FIDELITY]),
+    "fidelity": lambda rows: rows["task"] == FIDELITY,
 }
 
 
@@ -519,8 +533,8 @@ def shape_table(summary: "pd.DataFrame", name: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = summary[summary.apply(TABLES[name], axis=1)]
-    rows = rows[rows["versus"].isna() | (rows["versus"] == "base")]
+    rows = summary[TABLES[name](summary)]
+    rows = rows[rows["versus"].isna() | (rows["versus"] == BASE)]
     codes = [code for code in summary["eval_language"].unique() if code != ALL]
     keys = ["model", "setting", "round", "trained_on", "task", "suite", "metric"]
     lines: dict[tuple, dict[str, float]] = {}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from croco.grid import Grid
 
 
+CHECKOUT = Path(__file__).parents[4]
+SPEEDS = "config/speeds.tsv"
 # Folders of the checkout that hold no results.
 OWN_FOLDERS = ("config", "docs", "envs", "profiles", "report", "rules", "scripts", "tests")
 
@@ -22,9 +24,9 @@ OWN_FOLDERS = ("config", "docs", "envs", "profiles", "report", "rules", "scripts
 def check_results(grid: "Grid") -> Iterator[Fault]:
     """The output root is a folder of its own: results never mix with the user's files or with the checkout's."""
     given = str(grid.config["results"])
-    path, here, checkout = Path(grid.results).resolve(), Path.cwd(), Path(__file__).parents[4]
-    own = [base / name for base in (here, checkout) for name in OWN_FOLDERS]
-    if here.is_relative_to(path) or checkout.is_relative_to(path) or any(map(path.is_relative_to, own)):
+    path, here = Path(grid.results).resolve(), Path.cwd()
+    own = [base / name for base in (here, CHECKOUT) for name in OWN_FOLDERS]
+    if here.is_relative_to(path) or CHECKOUT.is_relative_to(path) or any(map(path.is_relative_to, own)):
         yield Fault(("results",), f"{given} is no folder of its own", "give one, such as results/NAME")
     if files := [str(place) for place in (path, *path.parents) if place.exists() and not place.is_dir()]:
         yield Fault(
@@ -32,6 +34,17 @@ def check_results(grid: "Grid") -> Iterator[Fault]:
         )
     if any(part.startswith("-") for part in Path(given).parts):
         yield Fault(("results",), f"{given} has a part that begins with -", "begin it with a letter or a digit")
+
+
+def check_gpu_type(grid: "Grid") -> Iterator[Fault]:
+    """The type of the GPUs is a row of the checkout's table, to which users may add theirs."""
+    from croco.planning.speed import read_speeds  # late: it imports the Grid, which imports this
+
+    name, known = grid.config.get("gpu_type"), read_speeds(CHECKOUT / SPEEDS)
+    if name is not None and name not in known:
+        problem = f"{name} is no row of {SPEEDS} ({', '.join(known)})"
+        remedy = f"add a row to {SPEEDS}, or leave gpu_type out: time limits are then those of the slowest type"
+        yield Fault(("gpu_type",), problem, remedy)
 
 
 def check_custom_rules(grid: "Grid") -> Iterator[Fault]:
@@ -124,6 +137,7 @@ def check_votes(grid: "Grid") -> Iterator[Fault]:
 
 CHECKS = (
     check_results,
+    check_gpu_type,
     check_custom_rules,
     check_paths,
     check_judges,

@@ -60,6 +60,22 @@ def check_engines(grid: "Grid") -> Iterator[Fault]:
                 yield from _check_split(grid, keys, row)
 
 
+def check_gpus(grid: "Grid") -> Iterator[Fault]:
+    """Each model that vLLM loads has a size, or says how many GPUs it has: without either, its jobs would have none."""
+    config = grid.config
+    named = {row.get("translator") for row in (*config["prompts"], *config["evaluation"]["tasks"])}
+    loaded = [*grid.used_policies(), *grid.reward_models.values(), grid.judge, *map(grid.translators.get, named)]
+    for key in ROLES:
+        for i, row in enumerate(config[key]):
+            has_gpus = "size" in row or "gpu" in row.get("resources", {})
+            if row["engine"] == "vllm" and row in loaded and not has_gpus:
+                remedy = (
+                    "write size (billions of parameters), from which GPUs, memory and time follow, "
+                    "or resources: {gpu: N}"
+                )
+                yield Fault((key, i, "size"), "a job of vLLM would have no GPU", remedy)
+
+
 def list_gpus(grid: "Grid", row: dict) -> list[int]:
     """GPUs of each kind of job of a model: its own jobs, and those that evaluate what is tuned from it."""
     jobs = [[row], *([[grid.config["evaluation"], row]] if row.get("tune") else [])]
@@ -139,11 +155,12 @@ def check_nothing_left_of_the_default(grid: "Grid") -> Iterator[Fault]:
         return
     for keys in OF_THE_MINIATURE:
         if grid.locator.is_default(keys):
-            yield Fault(keys, "is still the miniature's", "say it in your config, beside your policies")
+            yield Fault(keys, "is still the miniature's", "give your own, beside your policies")
 
 
 CHECKS = (
     check_engines,
+    check_gpus,
     check_translators,
     check_miniature_names,
     check_miniature_models,

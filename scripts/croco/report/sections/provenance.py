@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from croco.report.elements import Section, Table, table, table_of
+from croco.report.elements import PROGRAMS, Section, Table, table, table_of
 from croco.report.page import Manifest, Page
 
 INTRO = "How each file was made: stage, inputs, code, versions, seed. Each line is the manifest beside an output."
@@ -19,7 +19,7 @@ def write_config(page: Page) -> str | None:
     """The config as YAML for `--configfile`; None where no start of the run is recorded."""
     if page.config is None:
         return None
-    head = f"# Merged config of {page.root.name}. Repeat the run: snakemake --cores 2 --configfile FILE\n"
+    head = f"# Merged config of {page.root.name}. Repeat the run: {PROGRAMS}/snakemake --cores 2 --configfile FILE\n"
     return head + yaml.safe_dump(page.config, allow_unicode=True, sort_keys=False, width=100)
 
 
