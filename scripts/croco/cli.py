@@ -105,14 +105,14 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_paths(self, args: argparse.Namespace) -> None:
         """Ends with a usage error for a path to write that is also read, is written twice, or is of the wrong kind."""
-        read, written = [], []
+        read, written, kinds = [], [], []
         for action in self._actions:
             if not action.option_strings:
                 continue
             option, value = action.option_strings[-1], getattr(args, action.dest, None)
             paths = [Path(value)] if action.dest == "model" and value and isinstance(value, str) else find_paths(value)
             if action.dest in self.outputs:
-                self._check_kind(option, paths, action.metavar == FOLDER)
+                kinds.append((option, paths, action.metavar == FOLDER))
                 written += [(option, path) for path in paths]
                 if action.dest == "output":
                     written += [(f"a file that goes with {option}", path) for path in self.writes(args)]
@@ -125,6 +125,8 @@ class _Parser(argparse.ArgumentParser):
                 self.error(f"{option} is the path of {seen[place]}, too: {path} would be replaced; write elsewhere")
             if i < len(written):
                 seen[place] = option
+        for kind in kinds:
+            self._check_kind(*kind)
 
     def _check_kind(self, option: str, paths: list[Path], is_folder: bool) -> None:
         """Ends with a usage error for a folder where a file is meant, the reverse, and a manifest of another file."""
