@@ -239,7 +239,7 @@ def damage(args, prompts, language, prompt_id, answer):
         "truncated": pick([truncate(answer)], answer, "too_short"),
         # A policy that answers in English whatever the prompt's language has no copy in a wrong one.
         "wrong_language": pick(
-            (text for text in texts if is_elsewhere(text, language)),
+            (text for text in texts if is_elsewhere(text, language, answer)),
             answer,
             "no_answer_in_another_language",
         ),
@@ -248,13 +248,19 @@ def damage(args, prompts, language, prompt_id, answer):
     }
 
 
-def is_elsewhere(text, language):
-    """Whether a text is in another language, as far as that can be known; code and numbers are in none."""
+def is_elsewhere(text, language, answer):
+    """Whether a copy is in another language than the answer, as far as that can be known.
+
+    A short one is where its language cannot be told, but the answer's can. Code and numbers are in no language.
+    """
     from croco.text.language import can_identify, detect_language
 
     if not can_identify(language):
         return True
-    return detect_language(text, language) not in (None, language)
+    found = detect_language(text, language)
+    if found is None:
+        return detect_language(answer, language) == language
+    return found != language
 
 
 def pick(copies, answer, reason):

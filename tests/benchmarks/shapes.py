@@ -11,7 +11,6 @@ from pathlib import Path
 # Hidden size, MLP size, layers, heads, heads of keys and values, vocabulary; the latter two from the models' cards.
 SHAPES = {
     "miniature": (96, 256, 2, 3, 3, 1000),
-    "smollm2-135m": (576, 1536, 30, 9, 3, 49152),
     "eurollm-1.7b": (2048, 5632, 24, 16, 8, 128000),
     "eurollm-9b": (4096, 12288, 42, 32, 8, 128000),
 }

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 
-from audit import DAMAGES, FEWEST, decide
+from audit import DAMAGES, FEWEST, decide, is_elsewhere
 from croco.miniature.world import oracle_quality, question_by_id, spoil_answer
 from croco.prompts.overlap import WORD as OVERLAP_WORD
 from croco.text.damage import FEWEST_REPEATS, UNIT, repeat, rotate, shuffle, truncate
@@ -333,6 +333,20 @@ def test_bad_input_ends_the_run_before_a_model_is_loaded(miniature, prompts, tmp
     swapped = {"de": prompts["en"], "en": prompts["de"]}
     refused(audit(miniature, swapped, tmp_path, check=False), "en.jsonl:1", "not de")
     refused(audit(miniature, prompts, tmp_path, answers={"en": looped, "de": looped}, check=False), "prompt_id")
+
+
+@pytest.mark.parametrize(
+    ("answer", "copy", "expected"),
+    [
+        ("Die Hauptstadt von Frankreich ist Paris.", "The capital of France is Paris.", True),
+        ("Die Hauptstadt von Frankreich ist Paris.", "It is Paris.", True),
+        ("Die Hauptstadt von Frankreich ist Paris.", "Die Hauptstadt ist natürlich Paris.", False),
+        ("Es ist Paris.", "It is Paris.", False),
+        ("```\nprint(1)\n```", "```\nprint(2)\n```", False),
+    ],
+)
+def test_a_copy_in_another_language_is_known_to_be_one(answer, copy, expected):
+    assert is_elsewhere(copy, "de", answer) is expected
 
 
 def test_no_file_beside_the_output_replaces_an_input(miniature, prompts, tmp_path):
